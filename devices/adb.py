@@ -1,0 +1,118 @@
+"""Finding phones: what is attached to the user's adb server and to driftloop's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from devices.errors import DeviceError, NoPhone, PermissionDenied, PhoneOffline, UnknownSerial
+from devices.phone import Phone
+from devices.server import Server, private_server, user_server
+from devices.transport import offline, unauthorized
+
+_SETTLE_LIMIT_S = 5.0
+_SETTLE_STEP_S = 0.1
+_UNSETTLED = ("connecting", "authorizing", "offline")
+"""States a phone passes through while adb greets it; only if they last are they a fault."""
+
+
+@dataclass(frozen=True)
+class AttachedPhone:
+    """A line of `adb devices`: `state` is adb's word, and only `device` can be used."""
+
+    serial: str
+    state: str
+    server: Server
+
+
+def attached() -> list[AttachedPhone]:
+    """Every phone that a server of this host lists, in any state, ordered by serial.
+
+    The user's server is asked if it runs. driftloop's own is started only where the user has none:
+    else there would be nobody to look for phones.
+
+    Raises:
+        ToolchainMissing: there is no adb on this host.
+    """
+    own = user_server()
+    servers = [own] if own.answers() else []
+    private = private_server(start=not servers)
+    if private.answers():
+        servers.append(private)
+    found: dict[str, AttachedPhone] = {}
+    for server in servers:
+        for serial, state in server.states().items():
+            if serial not in found or found[serial].state != "device":
+                found[serial] = AttachedPhone(serial, state, server)
+    return [found[serial] for serial in sorted(found)]
+
+
+def find(serial: str) -> Phone:
+    """The attached phone of that serial. A HOST:PORT that is not attached yet is connected.
+
+    Raises:
+        UnknownSerial: no such phone.
+        Unauthorized, PhoneOffline, PermissionDenied: it is there but cannot be used.
+    """
+    phones = {phone.serial: phone for phone in attached()}
+    if serial not in phones and _is_address(serial):
+        private_server().connect(serial)
+        phones = {phone.serial: phone for phone in attached()}
+    if serial not in phones:
+        others = ", ".join(phones) or "none"
+        raise UnknownSerial(f"{serial}: no phone of this serial is attached (attached: {others})")
+    return _usable(phones[serial])
+
+
+def find_all() -> list[Phone]:
+    """Every attached phone; all of them must be usable.
+
+    Raises:
+        NoPhone: nothing is attached.
+        Unauthorized, PhoneOffline, PermissionDenied: one of them cannot be used.
+    """
+    phones = attached()
+    if not phones:
+        raise NoPhone(
+            "no phone is attached; connect one with USB debugging on, "
+            "or start a virtual one with `driftloop phone start`"
+        )
+    return [_usable(phone) for phone in phones]
+
+
+def _usable(phone: AttachedPhone) -> Phone:
+    """The phone once adb calls it a `device`.
+
+    A state that adb only passes through gets some seconds to settle; any other is told at once.
+    """
+    state = phone.state
+    deadline = time.monotonic() + _SETTLE_LIMIT_S
+    while state in _UNSETTLED and time.monotonic() < deadline:
+        time.sleep(_SETTLE_STEP_S)
+        state = phone.server.states().get(phone.serial, "offline")
+    if state == "device":
+        return Phone(phone.server, phone.serial)
+    raise _fault(phone.serial, state)
+
+
+def _fault(serial: str, state: str) -> DeviceError:
+    if state.startswith("no permissions"):
+        return PermissionDenied(
+            f"{serial}: this user may not open the phone's USB device; "
+            f"add udev rules for it (package android-sdk-platform-tools-common) and replug it"
+        )
+    plain: dict[str, Callable[[str], DeviceError]] = {
+        "unauthorized": unauthorized,
+        "authorizing": unauthorized,
+        "offline": offline,
+        "connecting": offline,
+    }
+    if state in plain:
+        return plain[state](serial)
+    return PhoneOffline(f"{serial}: the phone is in state {state!r}; boot it into Android")
+
+
+def _is_address(serial: str) -> bool:
+    host, colon, port = serial.rpartition(":")
+    return bool(host and colon) and port.isdigit()

@@ -1,0 +1,177 @@
+"""Files on the phone, content-addressed: pushed once, verified there, never used in part.
+
+A blob lies under its SHA-256. It arrives as `<sha256>.part` and gets its name only after the phone
+itself has hashed it, so a name without `.part` is the mark of a verified blob.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from devices.errors import CommandFailed, PermissionDenied, StableError, StorageFull
+from devices.phone import REMOTE_ROOT, Phone, hash_limit_s
+
+REMOTE_BLOBS = f"{REMOTE_ROOT}/blobs"
+
+_BATCH_BYTES = 8 * 1024 * 1024
+_BATCH_FILES = 48
+"""Keeps a batch's command below 4096 bytes, which the oldest adbd takes."""
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes sent, bytes to send)."""
+
+
+@dataclass(frozen=True)
+class LocalBlob:
+    """A file of this host, and the hash under which the phone knows it."""
+
+    path: Path
+    sha256: str
+    executable: bool = False
+
+
+@dataclass(frozen=True)
+class _Stored:
+    size: int
+    executable: bool
+
+
+@dataclass(frozen=True)
+class _Local:
+    blob: LocalBlob
+    size: int
+
+
+def deploy(
+    phone: Phone, files: Sequence[LocalBlob], *, progress: Progress | None = None
+) -> dict[str, str]:
+    """Bring the files to the phone; their paths there by SHA-256.
+
+    What is there already is not sent or hashed again. The caller holds the phone's lease. After a
+    ConnectionLost the same call goes on with the files that are still missing.
+
+    Raises:
+        StorageFull: not enough space; nothing was sent.
+        PermissionDenied: the phone lets nothing be written there.
+        StableError: a file is not what its hash says, here or after the transfer.
+    """
+    stored = _stored(phone)
+    wanted = {blob.sha256: blob for blob in files}
+    local = [_Local(blob, blob.path.stat().st_size) for blob in wanted.values()]
+    missing = [
+        item
+        for item in local
+        if item.blob.sha256 not in stored or stored[item.blob.sha256].size != item.size
+    ]
+    if missing:
+        _send(phone, missing, progress)
+    plain = [
+        blob.sha256
+        for blob in wanted.values()
+        if blob.executable and blob.sha256 in stored and not stored[blob.sha256].executable
+    ]
+    if plain:
+        phone.shell(f"cd {REMOTE_BLOBS} && chmod 755 {shlex.join(plain)}")
+    return {sha256: f"{REMOTE_BLOBS}/{sha256}" for sha256 in wanted}
+
+
+def prune(phone: Phone, keep: set[str]) -> int:
+    """Remove every blob whose SHA-256 is not in `keep`, and parts; the bytes that this freed."""
+    doomed = {name: found.size for name, found in _stored(phone).items() if name not in keep}
+    names = list(doomed)
+    for start in range(0, len(names), _BATCH_FILES):
+        batch = shlex.join(names[start : start + _BATCH_FILES])
+        phone.shell(f"cd {REMOTE_BLOBS} && rm -f {batch}")
+    return sum(doomed.values())
+
+
+def _stored(phone: Phone) -> dict[str, _Stored]:
+    """What lies in the blob folder, parts too, by name; the folder is made if it is missing."""
+    command = f"mkdir -p {REMOTE_BLOBS} && cd {REMOTE_BLOBS} && ls >/dev/null || exit 1"
+    listing = "stat -c '%s %A %n' * 2>/dev/null || true"
+    try:
+        printed = phone.shell(f"{command}; {listing}").stdout
+    except CommandFailed as error:
+        said = error.stderr.strip().splitlines()
+        reason = said[-1] if said else "no reason given"
+        if "No space left" in reason:
+            raise StorageFull(f"{phone.serial}: no space for {REMOTE_BLOBS}: {reason}") from error
+        raise PermissionDenied(
+            f"{phone.serial}: cannot use {REMOTE_BLOBS}: {reason}; remove that folder on the phone"
+        ) from error
+    rows = (line.split(maxsplit=2) for line in printed.splitlines())
+    return {name: _Stored(int(size), "x" in mode) for size, mode, name in rows}
+
+
+def _send(phone: Phone, missing: list[_Local], progress: Progress | None) -> None:
+    # Parts of a run that was cut off would otherwise count against the space for this one.
+    phone.shell(f"cd {REMOTE_BLOBS} && rm -f *.part")
+    total = sum(item.size for item in missing)
+    free = phone.free_bytes(REMOTE_BLOBS)
+    if total > free:
+        raise StorageFull(
+            f"{phone.serial}: {_mib(total)} needed in {REMOTE_BLOBS}, {_mib(free)} free; "
+            f"free some storage on the phone"
+        )
+    sent = 0
+    checks: list[Future[None]] = []
+    # The phone hashes one batch while the next one travels.
+    with ThreadPoolExecutor(max_workers=1) as background:
+        for batch in _batches(missing):
+            for item in batch:
+                _send_one(phone, item, sent, total, progress)
+                sent += item.size
+            checks.append(background.submit(_verify, phone, batch))
+        for check in checks:
+            check.result()
+
+
+def _send_one(
+    phone: Phone, item: _Local, before: int, total: int, progress: Progress | None
+) -> None:
+    def report(sent: int) -> None:
+        if progress is not None:
+            progress(before + sent, total)
+
+    part = f"{REMOTE_BLOBS}/{item.blob.sha256}.part"
+    with item.blob.path.open("rb") as source:
+        phone.send(source, part, executable=item.blob.executable, progress=report)
+
+
+def _batches(missing: list[_Local]) -> Iterator[list[_Local]]:
+    """Large files one by one, largest first; small ones together, to save round trips."""
+    batch: list[_Local] = []
+    size = 0
+    for item in sorted(missing, key=lambda item: item.size, reverse=True):
+        if batch and (size + item.size > _BATCH_BYTES or len(batch) == _BATCH_FILES):
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += item.size
+    yield batch
+
+
+def _verify(phone: Phone, batch: list[_Local]) -> None:
+    """Hash the parts on the phone and give those that are whole their names."""
+    names = shlex.join(item.blob.sha256 for item in batch)
+    command = (
+        f"cd {REMOTE_BLOBS} && for blob in {names}; do "
+        f'if [ "$(sha256sum <$blob.part)" = "$blob  -" ]; then mv $blob.part $blob; '
+        f"else rm -f $blob.part; echo $blob; fi; done"
+    )
+    limit_s = hash_limit_s(sum(item.size for item in batch))
+    damaged = phone.shell(command, timeout_s=limit_s).stdout.split()
+    for item in batch:
+        if item.blob.sha256 in damaged:
+            raise StableError(
+                f"{phone.serial}: {item.blob.path} arrived as something other than SHA-256 "
+                f"{item.blob.sha256}; check the file and the cable and repeat"
+            )
+
+
+def _mib(size: int) -> str:
+    return f"{size / 1024 / 1024:.1f} MiB"

@@ -1,0 +1,183 @@
+"""What the host and the on-phone runner say to each other; runner.cpp writes the same field names.
+
+The host pushes one `Request` as JSON. The runner appends one flushed JSON line per record to the
+results file: first an `Attestation`, then one `ImageResult` per image in order, last a `Finished`.
+Every record carries `record`, its kind. Times are milliseconds from a monotonic clock.
+Beside the results the runner keeps rewriting one `Heartbeat`.
+
+What every arm that fills these records must do alike:
+
+- Tokens: greedy, the lowest id on a tie. `tokens` holds at most `max_tokens` new tokens, and the
+  end-of-generation token is one of them: it stands last when `stop_reason` is `eog`.
+- Text: the pieces joined, special tokens as they are spelled, without that last token.
+- Logprobs: log-softmax in double over the float32 logits. A label's first token is that of the
+  label tokenized as it stands, with no space before it and no special tokens added.
+- Context: `context` tokens hold prompt and answer. A prompt of more than `context - 1` is
+  `context_full` before anything is encoded; an answer that fills the rest is stopped with it.
+- Batches: consecutive text ids are decoded together, `batch` at most at a time; each tile on its
+  own. `n_ubatch` stays at llama.cpp's default, clipped to `batch`.
+- Flash attention: on or off for the text context and the vision context alike, never `auto`.
+- `single`: the overview alone, without slices and without the blank line libmtmd puts before it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+PROTOCOL_VERSION = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class RuntimeSettings(_Record):
+    """llama.cpp's settings. `threads = 0`: clamp(cores / 2, 2, 6), resolved on the phone."""
+
+    context: int
+    batch: int
+    cache_type_k: str
+    cache_type_v: str
+    flash_attention: bool
+    threads: int
+    vision_threads: int
+    backend: str
+    tiling: Literal["single", "split"]
+
+
+class ImageRequest(_Record):
+    """One image of a session; `pixels_path` is a PNG on the phone, already what the model sees."""
+
+    case_id: str
+    session: int
+    position: int
+    pixels_path: str
+
+
+class Request(_Record):
+    protocol: int = PROTOCOL_VERSION
+    run_id: str
+    text_model_path: str
+    mmproj_path: str
+    prompt: str
+    marker: str
+    add_special: bool
+    parse_special: bool
+    max_tokens: int
+    labels: list[str]
+    top_k: int = 16
+    runtime: RuntimeSettings
+    images: list[ImageRequest]
+
+
+class TokenLogprob(_Record):
+    id: int
+    logprob: float
+
+
+class Token(_Record):
+    """One generated token. `top` holds the `top_k` likeliest ids of this step, likeliest first."""
+
+    id: int
+    piece: str
+    logprob: float
+    top: list[TokenLogprob]
+
+
+class Timings(_Record):
+    """Milliseconds per stage of one image; model load is not part of it."""
+
+    image_decode: float
+    tokenize: float
+    encode: list[float]
+    """One entry per tile."""
+    prefill: float
+    decode: list[float]
+    """One entry per step after the first token, whose logits prefill already gave."""
+    total: float
+
+
+class ThreadPlacement(_Record):
+    name: str
+    cpus_allowed: str
+
+
+class Attestation(_Record):
+    """Who answered: build, machine and settings as the runner found them."""
+
+    record: Literal["attestation"] = "attestation"
+    protocol: int
+    llama_commit: str
+    compiler: str
+    target: str
+    variant: str
+    cpu_features_found: list[str]
+    cpu_features_used: list[str]
+    backends: list[str]
+    threads: int
+    vision_threads: int
+    placement: list[ThreadPlacement]
+    text_model_sha256: str
+    mmproj_sha256: str
+    load_ms: float
+    pid: int
+
+
+class RunnerFault(_Record):
+    """`kind` is one of image_decode, tokenize, context_full, encode, decode (per image), or
+    request, model_load, mmproj_load, context, internal (for the process)."""
+
+    kind: str
+    detail: str
+
+
+class ImageResult(_Record):
+    """Either a whole answer or an `error` with whatever was known before it."""
+
+    record: Literal["image"] = "image"
+    case_id: str
+    session: int
+    position: int
+    pixels_sha256: str | None
+    """SHA-256 over the decoded RGB bytes, row by row."""
+    grid: tuple[int, int] | None
+    """Tiles as (rows, columns) without the overview; (0, 0) for `single`."""
+    image_tokens: int | None
+    prompt_ids: list[int]
+    """Text ids as evaluated; each image token is -1."""
+    tokens: list[Token]
+    label_logprobs: dict[str, float]
+    """Log-probability of each label's first token at the first step."""
+    text: str
+    stop_reason: Literal["eog", "max_tokens", "error"]
+    timings_ms: Timings | None
+    memory_peak_kib: int
+    memory_kib: int
+    error: RunnerFault | None = None
+
+
+class Heartbeat(_Record):
+    """A sign of life in a file of its own; `beat` grows at least once a second.
+
+    The thread that writes it does no other work, so it also beats while a step takes long.
+    """
+
+    beat: int
+    pid: int
+    stage: Literal["start", "hash", "load", "image", "tokenize", "encode", "prefill", "decode", "end"]
+    image: int
+    """Index of the image being worked on within the request; -1 before the first."""
+
+
+class Finished(_Record):
+    """The last line: how the process ended."""
+
+    record: Literal["finished"] = "finished"
+    images: int
+    error: RunnerFault | None = None
+
+
+Line = Annotated[Attestation | ImageResult | Finished, Field(discriminator="record")]
+LINE: TypeAdapter[Attestation | ImageResult | Finished] = TypeAdapter(Line)

@@ -1,0 +1,1 @@
+"""The evaluation: contract, cases, arms, journal, comparison, verdict."""

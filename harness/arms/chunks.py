@@ -1,0 +1,113 @@
+"""Which of libmtmd's chunks are evaluated: all of them, or the overview alone.
+
+For this projector libmtmd always emits slices and puts the overview last:
+
+    before <fake><row_1_col_1> | tile | <fake><row_1_col_2> | tile | ...
+    "\\n\\n" <fake><global-img> | overview | <fake> after
+
+The runner does the same in C++ (devices/runner).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from harness.contract import Tiling
+
+OBSERVED_IMAGE_ID: Final = -1
+"""What stands for an image token in an observation's `prompt_ids`."""
+
+_SLICE: Final = re.compile(r"<row_(\d+)_col_(\d+)>$")
+
+
+class UnexpectedChunks(ValueError):
+    """libmtmd's chunks are not those of an Idefics3 projector; says in what."""
+
+
+@dataclass(frozen=True)
+class TextChunk:
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ImageChunk:
+    """One tile or the overview; `index` is its place in libmtmd's list."""
+
+    index: int
+    tokens: int
+
+
+Chunk = TextChunk | ImageChunk
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The chunks of one prompt as they go into the model."""
+
+    chunks: tuple[Chunk, ...]
+    grid: tuple[int, int]
+    """Tiles as (rows, columns) without the overview; (0, 0) for `single`."""
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """Text ids; each image token is -1."""
+        ids: list[int] = []
+        for chunk in self.chunks:
+            if isinstance(chunk, TextChunk):
+                ids += chunk.ids
+            else:
+                ids += [OBSERVED_IMAGE_ID] * chunk.tokens
+        return ids
+
+    @property
+    def image_tokens(self) -> int:
+        """Embeddings the image gives, over all tiles."""
+        return sum(chunk.tokens for chunk in self.chunks if isinstance(chunk, ImageChunk))
+
+
+def evaluated(
+    chunks: Sequence[Chunk], tiling: Tiling, frame_id: int, spell: Callable[[tuple[int, ...]], str]
+) -> Evaluated:
+    """What of `chunks`, libmtmd's own, is evaluated under `tiling`.
+
+    `frame_id`: the id of `<fake_token_around_image>`. `spell`: ids as text, special ones too.
+
+    Raises:
+        UnexpectedChunks: no overview framed as above.
+    """
+    images = [place for place, chunk in enumerate(chunks) if isinstance(chunk, ImageChunk)]
+    if not images:
+        raise UnexpectedChunks("libmtmd gave no image chunk")
+    if tiling == "split":
+        return Evaluated(tuple(chunks), _grid(chunks, images, spell))
+    before, _opening = _framed(chunks, images[0], frame_id)
+    _between, opening = _framed(chunks, images[-1], frame_id)
+    overview = chunks[images[-1]]
+    return Evaluated((TextChunk(before + opening), overview, *chunks[images[-1] + 1 :]), (0, 0))
+
+
+def _framed(
+    chunks: Sequence[Chunk], place: int, frame_id: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The text before the image at `place`, cut where the frame around that image opens."""
+    text = chunks[place - 1] if place > 0 else None
+    if not isinstance(text, TextChunk) or frame_id not in text.ids:
+        raise UnexpectedChunks("an image chunk without <fake_token_around_image> before it")
+    cut = len(text.ids) - 1 - text.ids[::-1].index(frame_id)
+    return text.ids[:cut], text.ids[cut:]
+
+
+def _grid(
+    chunks: Sequence[Chunk], images: Sequence[int], spell: Callable[[tuple[int, ...]], str]
+) -> tuple[int, int]:
+    """(rows, columns) as the token before the last slice says them; (0, 0) without slices."""
+    if len(images) == 1:
+        return (0, 0)
+    text = chunks[images[-2] - 1]
+    match = _SLICE.search(spell(text.ids)) if isinstance(text, TextChunk) else None
+    if match is None:
+        raise UnexpectedChunks("the last slice is not introduced by <row_R_col_C>")
+    return int(match[1]), int(match[2])

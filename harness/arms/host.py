@@ -1,0 +1,91 @@
+"""What an attestation says about this host and its build of llama.cpp."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from devices.runner.protocol import ThreadPlacement
+
+_COMPILER: Final = re.compile(rb"GCC: \([^)\0]*\) [\d.]+|clang version [\d.]+")
+_FEATURE: Final = re.compile(r"(\w+) = 1\b")
+_CHUNK_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Memory:
+    """This process's memory as the kernel counts it; None where it does not say."""
+
+    peak_kib: int | None
+    now_kib: int | None
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def target() -> str:
+    """Architecture and operating system, for example `x86_64-linux`."""
+    return f"{platform.machine()}-{platform.system().lower()}"
+
+
+def compiler(library: Path) -> str:
+    """Which compiler left its name in a shared library; `unknown` where none did."""
+    overlap = b""
+    with library.open("rb") as stream:
+        while block := stream.read(_CHUNK_BYTES):
+            if match := _COMPILER.search(overlap + block):
+                return match[0].decode(errors="replace")
+            overlap = block[-80:]
+    return "unknown"
+
+
+def features_used(system_info: str) -> list[str]:
+    """What ggml was built to use, from `llama_print_system_info`: `CPU : SSE3 = 1 | AVX = 1`."""
+    return sorted(set(_FEATURE.findall(system_info)))
+
+
+def backends(system_info: str) -> list[str]:
+    """The backends that `llama_print_system_info` speaks of."""
+    return sorted(set(re.findall(r"(\w+) :", system_info)))
+
+
+def features_found() -> list[str]:
+    """What this host's processor can do, as the kernel lists it; empty where it does not."""
+    for line in _lines(Path("/proc/cpuinfo")):
+        key, _, value = line.partition(":")
+        if key.strip() in {"flags", "Features"}:
+            return sorted(value.split())
+    return []
+
+
+def placement() -> list[ThreadPlacement]:
+    """This process's main thread and the cores it may use; ggml's threads inherit them."""
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    cpus = ",".join(str(cpu) for cpu in sorted(os.sched_getaffinity(0)))
+    return [ThreadPlacement(name="main", cpus_allowed=cpus)]
+
+
+def memory() -> Memory:
+    """Peak and present resident memory of this process, other arms' included."""
+    sizes = {
+        key: int(value.split()[0])
+        for key, _, value in (line.partition(":") for line in _lines(Path("/proc/self/status")))
+        if key in {"VmHWM", "VmRSS"}
+    }
+    return Memory(sizes.get("VmHWM"), sizes.get("VmRSS"))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8", errors="replace").splitlines()
+    except FileNotFoundError:  # no Linux
+        return []

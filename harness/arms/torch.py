@@ -1,0 +1,287 @@
+"""`torch`: the checkpoint under the contract, f32 on this host, step by step as the runner."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+import transformers
+from PIL import Image
+
+from devices.runner.protocol import (
+    PROTOCOL_VERSION,
+    Attestation,
+    RunnerFault,
+    Timings,
+    Token,
+)
+from harness import checkpoint as checkpoints
+from harness.arms import host
+from harness.arms.base import Prepared
+from harness.arms.logits import Step
+from harness.checkpoint import Checkpoint
+from harness.contract import Contract
+from harness.observation import Conditions, Observation
+from harness.preprocess import pixels_sha256
+from harness.training import prompt as prompts
+from harness.training.finetune import reproducible
+from harness.training.prompt import PromptIds
+from harness.training.tiles import Tiles, cut
+
+TOP_K: Final = 16
+_MOST_THREADS: Final = 8
+_SEED: Final = 0
+"""Nothing is sampled; the seed only keeps the caller's random state out of it."""
+
+
+class _Fault(Exception):
+    """One image cannot be answered; `kind` is a `RunnerFault`'s."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        self.kind = kind
+        super().__init__(detail)
+
+
+@dataclass
+class _Clock:
+    """Milliseconds per stage of one image."""
+
+    image_decode: float = 0.0
+    tokenize: float = 0.0
+    encode: list[float] = field(default_factory=list)
+    prefill: float = 0.0
+    decode: list[float] = field(default_factory=list)
+
+
+@dataclass
+class _Answer:
+    """What is known of one image so far; stays when a stage fails."""
+
+    pixels_sha256: str | None = None
+    grid: tuple[int, int] | None = None
+    prompt: PromptIds | None = None
+    tokens: list[Token] = field(default_factory=list)
+    label_logprobs: dict[str, float] = field(default_factory=dict)
+    text: str = ""
+    stop_reason: Literal["eog", "max_tokens", "error"] = "error"
+    fault: RunnerFault | None = None
+    clock: _Clock = field(default_factory=_Clock)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    model: transformers.PreTrainedModel
+    processor: transformers.Idefics3Processor
+    end_ids: frozenset[int]
+    load_ms: float
+
+
+class TorchArm:
+    """The reference above llama.cpp: transformers, f32, greedy. Loaded once, when first needed."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint | Path | str,
+        contract: Contract,
+        *,
+        name: str = "torch",
+        threads: int | None = None,
+    ) -> None:
+        """`threads`: as the contract's runtime, else this host's cores, at most eight.
+
+        Raises:
+            CheckpointError: `checkpoint` is a folder or id that holds no SmolVLM checkpoint.
+        """
+        self.name = name
+        self.phone: str | None = None
+        self._contract = contract
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = checkpoints.load(checkpoint)
+        self._checkpoint = checkpoint
+        chosen = threads or contract.runtime.threads
+        self._threads = chosen or min(host.usable_cores(), _MOST_THREADS)
+        self._loaded: _Loaded | None = None
+
+    def close(self) -> None:
+        """Free the model; a later `attest` or `observe` loads it again."""
+        self._loaded = None
+
+    def attest(self) -> Attestation:
+        """Versions, machine and settings; one hash stands for the whole checkpoint.
+
+        Raises:
+            CheckpointError: the model or its processor cannot be loaded.
+        """
+        loaded = self._ready()
+        return Attestation(
+            protocol=PROTOCOL_VERSION,
+            llama_commit="",
+            compiler="",
+            target=host.target(),
+            variant=f"torch {torch.__version__} f32, transformers {transformers.__version__}",
+            cpu_features_found=host.features_found(),
+            cpu_features_used=[torch.backends.cpu.get_cpu_capability()],
+            backends=["CPU"],
+            threads=self._threads,
+            vision_threads=self._threads,
+            placement=host.placement(),
+            text_model_sha256=self._checkpoint.sha256,
+            mmproj_sha256=self._checkpoint.sha256,
+            load_ms=loaded.load_ms,
+            pid=os.getpid(),
+        )
+
+    def observe(self, images: Iterable[Prepared]) -> Iterator[Observation]:
+        """Run `images` in order, each with a KV cache of its own."""
+        loaded = self._ready()
+        for image in images:
+            answer = _Answer()
+            begin = time.perf_counter_ns()
+            try:
+                with reproducible(_SEED, self._threads), torch.inference_mode():
+                    self._answer(loaded, image.pixels_path, answer)
+            except _Fault as fault:
+                answer.fault = RunnerFault(kind=fault.kind, detail=str(fault))
+            yield self._observation(loaded, image, answer, _since_ms(begin))
+
+    def _ready(self) -> _Loaded:
+        if self._loaded is None:
+            begin = time.perf_counter_ns()
+            processor = checkpoints.load_processor(self._checkpoint)
+            model = checkpoints.load_model(self._checkpoint)
+            end_ids = checkpoints.end_of_generation(model, processor.tokenizer)
+            self._loaded = _Loaded(model, processor, end_ids, _since_ms(begin))
+        return self._loaded
+
+    def _answer(self, loaded: _Loaded, pixels_path: Path, answer: _Answer) -> None:
+        clock = answer.clock
+        begin = time.perf_counter_ns()
+        image = _decoded(pixels_path)
+        clock.image_decode = _since_ms(begin)
+        answer.pixels_sha256 = pixels_sha256(image)
+        begin = time.perf_counter_ns()
+        tiles = cut(loaded.processor.image_processor, image, self._contract.tiling)
+        answer.grid = tiles.grid
+        answer.prompt = prompts.encode(
+            loaded.processor.tokenizer,
+            self._contract.prompt,
+            tiles.grid,
+            loaded.processor.image_seq_len,
+        )
+        clock.tokenize = _since_ms(begin)
+        _refuse_overlong(loaded, answer.prompt, self._contract.limits.max_tokens)
+        embeddings = _encoded(loaded, tiles, clock)
+        self._generate(loaded, answer.prompt, embeddings, answer)
+
+    def _generate(
+        self, loaded: _Loaded, prompt: PromptIds, embeddings: torch.Tensor, answer: _Answer
+    ) -> None:
+        tokenizer = loaded.processor.tokenizer
+        begin = time.perf_counter_ns()
+        step, cache = _prefilled(loaded, prompt, embeddings)
+        answer.clock.prefill = _since_ms(begin)
+        answer.label_logprobs = {
+            label: step.logprob(tokenizer.encode(label, add_special_tokens=False)[0])
+            for label in self._contract.answer.labels
+        }
+        while True:
+            chosen = step.greedy
+            answer.tokens.append(step.token(_text(tokenizer, [chosen]), TOP_K))
+            if chosen in loaded.end_ids:
+                answer.stop_reason = "eog"
+                break
+            if len(answer.tokens) == self._contract.limits.max_tokens:
+                answer.stop_reason = "max_tokens"
+                break
+            begin = time.perf_counter_ns()
+            output = loaded.model(
+                input_ids=torch.tensor([[chosen]]), past_key_values=cache, use_cache=True
+            )
+            answer.clock.decode.append(_since_ms(begin))
+            step = Step(output.logits[0, -1].numpy())
+        said = [token.id for token in answer.tokens]
+        answer.text = _text(tokenizer, said[:-1] if answer.stop_reason == "eog" else said)
+
+    def _observation(
+        self, loaded: _Loaded, image: Prepared, answer: _Answer, total_ms: float
+    ) -> Observation:
+        prompt = answer.prompt
+        memory = host.memory()
+        return Observation(
+            contract_sha256=self._contract.sha256,
+            arm=self.name,
+            phone=None,
+            case_id=image.case_id,
+            session=image.session,
+            position=image.position,
+            pixels_sha256=answer.pixels_sha256,
+            grid=answer.grid,
+            image_tokens=None if prompt is None else prompt.image_tokens,
+            prompt_ids=[] if prompt is None else prompt.observed,
+            tokens=answer.tokens,
+            label_logprobs=answer.label_logprobs,
+            text=answer.text,
+            label=None if answer.fault else self._contract.answer.read(answer.text),
+            stop_reason=answer.stop_reason,
+            timings_ms=Timings(**vars(answer.clock), total=total_ms),
+            conditions=Conditions(
+                memory_peak_kib=memory.peak_kib,
+                memory_kib=memory.now_kib,
+                load_ms=loaded.load_ms,
+            ),
+            error=answer.fault,
+        )
+
+
+def _decoded(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise _Fault("image_decode", f"{path.name}: {error}") from error
+
+
+def _refuse_overlong(loaded: _Loaded, prompt: PromptIds, max_tokens: int) -> None:
+    room = loaded.model.config.text_config.max_position_embeddings
+    if len(prompt.ids) + max_tokens > room:
+        raise _Fault(
+            "context_full",
+            f"the prompt has {len(prompt.ids)} tokens, the answer may have {max_tokens}, "
+            f"the checkpoint holds {room}",
+        )
+
+
+def _encoded(loaded: _Loaded, tiles: Tiles, clock: _Clock) -> torch.Tensor:
+    """Image embeddings in the prompt's order, shape (image tokens, width); tile by tile, as
+    libmtmd encodes them."""
+    parts = []
+    for tile in tiles.pixel_values:
+        begin = time.perf_counter_ns()
+        features = loaded.model.model.get_image_features(tile[None, None], return_dict=True)
+        parts.extend(features.pooler_output)
+        clock.encode.append(_since_ms(begin))
+    return torch.cat(parts)
+
+
+def _prefilled(
+    loaded: _Loaded, prompt: PromptIds, embeddings: torch.Tensor
+) -> tuple[Step, transformers.DynamicCache]:
+    """The first step's logits and the KV cache behind them."""
+    ids = torch.tensor([prompt.ids])
+    inputs = loaded.model.get_input_embeddings()(ids)
+    inputs = inputs.masked_scatter((ids == prompt.image_id)[..., None], embeddings)
+    output = loaded.model(inputs_embeds=inputs, use_cache=True, logits_to_keep=1)
+    return Step(output.logits[0, -1].numpy()), output.past_key_values
+
+
+def _text(tokenizer: transformers.PreTrainedTokenizerFast, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _since_ms(begin_ns: int) -> float:
+    return (time.perf_counter_ns() - begin_ns) / 1e6

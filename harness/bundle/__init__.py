@@ -1,0 +1,29 @@
+"""A model ready to ship: text GGUF, mmproj GGUF, the checkpoint they came from, and a manifest."""
+
+from harness.bundle.checks import check
+from harness.bundle.manifest import (
+    MANIFEST_NAME,
+    SCHEMA_VERSION,
+    Bundle,
+    Created,
+    FileRecord,
+    Manifest,
+    Source,
+    Weights,
+    load,
+)
+from harness.bundle.verified import verify
+
+__all__ = [
+    "MANIFEST_NAME",
+    "SCHEMA_VERSION",
+    "Bundle",
+    "Created",
+    "FileRecord",
+    "Manifest",
+    "Source",
+    "Weights",
+    "check",
+    "load",
+    "verify",
+]

@@ -1,0 +1,131 @@
+"""One GGUF file as the checks need it: keys, tensors, and rows of a tensor as float32."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import prod
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.bundle.gguf_header import read_header
+from harness.errors import ArmUnavailable, BundleError
+
+_GROUPS: Final = (
+    ("token_embd", "token_embd"),
+    ("output_norm", "norms"),
+    ("output", "output"),
+    ("mm.", "projector"),
+    ("v.patch_embd", "vision_patch_embd"),
+    ("v.position_embd", "vision_position_embd"),
+)
+
+
+class GgufFile:
+    """An open GGUF; tensor data stay on disk until asked for, and gguf-py dequantizes them."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises BundleError where `path` is no GGUF, or its end is missing."""
+        try:
+            from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+            from gguf.quants import dequantize
+        except ImportError as error:
+            raise ArmUnavailable(
+                f"reading {path.name} needs the package gguf: install driftloop[torch]"
+            ) from error
+        self.path = path
+        self._dequantize = dequantize
+        try:
+            header = read_header(path)
+            size_bytes = path.stat().st_size
+            self._types = {
+                name: GGMLQuantizationType(info.type_id) for name, info in header.tensors.items()
+            }
+        except FileNotFoundError:
+            raise BundleError(f"{path}: missing; copy or build the bundle again") from None
+        except (OSError, ValueError) as error:
+            raise BundleError(
+                f"{path}: no GGUF file, or truncated: {error}; copy or build the bundle again"
+            ) from error
+        self._keys = header.keys
+        self._infos = header.tensors
+        self._row_bytes: dict[str, int] = {}
+        for name, info in header.tensors.items():
+            block, block_bytes = GGML_QUANT_SIZES[self._types[name]]
+            self._row_bytes[name] = info.shape[-1] // block * block_bytes
+            end = info.offset + info.elements // block * block_bytes
+            if end > size_bytes:
+                raise BundleError(
+                    f"{path}: truncated: {size_bytes} bytes, the tensor {name} ends at {end}; "
+                    "copy or build the bundle again"
+                )
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The names of all tensors, in the file's order."""
+        return tuple(self._infos)
+
+    def get(self, key: str) -> Any:
+        """The value of a key; None where the file does not have it."""
+        return self._keys.get(key)
+
+    def require(self, key: str) -> Any:
+        """The value of a key; BundleError where the file does not have it."""
+        if key not in self._keys:
+            raise BundleError(
+                f"{self.path}: the key {key} is missing: made by another converter? "
+                "build the bundle again"
+            )
+        return self._keys[key]
+
+    def type_name(self, tensor: str) -> str:
+        """A tensor's ggml type in lower case, for example `q8_0`."""
+        name: str = self._types[tensor].name
+        return name.lower()
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """A tensor's shape, slowest dimension first, as in PyTorch."""
+        return self._infos[tensor].shape
+
+    def rows(self, tensor: str, step: int = 1) -> NDArray[np.float32]:
+        """Every `step`-th entry of the slowest dimension, as float32 (entries, values per entry).
+
+        A tensor of one dimension counts as one entry.
+        """
+        info = self._infos[tensor]
+        entries = info.shape[0] if len(info.shape) > 1 else 1
+        rows_per_entry = prod(info.shape[1:-1])
+        stored = np.memmap(
+            self.path,
+            np.uint8,
+            mode="r",
+            offset=info.offset,
+            shape=(entries, rows_per_entry, self._row_bytes[tensor]),
+        )
+        chosen = np.ascontiguousarray(stored[::step])
+        values = self._dequantize(chosen, self._types[tensor])
+        return np.asarray(values, dtype=np.float32).reshape(chosen.shape[0], -1)
+
+    def tensor_types(self) -> dict[str, dict[str, int]]:
+        """Group -> ggml type -> number of tensors."""
+        counts: dict[str, Counter[str]] = {}
+        for name in self._infos:
+            counts.setdefault(group_of(name), Counter())[self.type_name(name)] += 1
+        return {group: dict(sorted(counts[group].items())) for group in sorted(counts)}
+
+
+def group_of(tensor: str) -> str:
+    """Which part of the model a tensor belongs to: what a quant type is chosen by."""
+    for prefix, group in _GROUPS:
+        if tensor.startswith(prefix):
+            return group
+    side = "vision_" if tensor.startswith("v.") else ""
+    if tensor.endswith(".bias"):
+        return f"{side}biases"
+    if "norm" in tensor or ".ln" in tensor or "post_ln" in tensor:
+        return f"{side}norms"
+    if ".attn_" in tensor:
+        return f"{side}attn"
+    return f"{side}ffn" if ".ffn_" in tensor else f"{side}other"

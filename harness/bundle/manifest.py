@@ -1,0 +1,184 @@
+"""`manifest.json`: what a bundle holds, and the bundle as the arms use it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from harness.contract import Contract
+from harness.errors import BundleError
+
+SCHEMA_VERSION: Final = 1
+MANIFEST_NAME: Final = "manifest.json"
+CHECKPOINT_FOLDER: Final = "checkpoint"
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or path.as_posix() != name:
+        raise ValueError(f"{name!r} is not a plain path inside the bundle")
+    return name
+
+
+InsideBundle = Annotated[str, AfterValidator(_inside)]
+"""A path relative to the bundle's folder, with `/` between its parts."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRecord(_Record):
+    sha256: str
+    size_bytes: int
+
+
+class Weights(_Record):
+    """One GGUF. `tensor_types`: group -> ggml type -> number of tensors, as they are in the file.
+
+    Where a type does not fit a tensor's shape, llama.cpp falls back to another; it shows here.
+    """
+
+    file: InsideBundle
+    tensor_types: dict[str, dict[str, int]]
+
+
+class Source(_Record):
+    """Where the checkpoint came from: a local folder's name or a published id, as it was given."""
+
+    checkpoint: str
+    weights_sha256: dict[str, str]
+    """SHA-256 of each safetensors file at the source."""
+
+
+class Created(_Record):
+    """With what the bundle was made: package -> version."""
+
+    llama_cpp_commit: str
+    versions: dict[str, str]
+
+
+class Manifest(_Record):
+    schema_version: Literal[1] = SCHEMA_VERSION
+    files: dict[InsideBundle, FileRecord]
+    text: dict[str, Weights]
+    """Quant type -> text GGUF."""
+    mmproj: dict[str, Weights]
+    """Quant type -> mmproj GGUF."""
+    tokenizer_sha256: str
+    source: Source
+    created: Created
+    contract: Contract
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose manifest has been read. Paths are absolute."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def contract(self) -> Contract:
+        """The contract the bundle was made for."""
+        return self.manifest.contract
+
+    @property
+    def checkpoint(self) -> Path:
+        """The HF checkpoint's folder."""
+        return self.path / CHECKPOINT_FOLDER
+
+    @property
+    def quants(self) -> tuple[str, ...]:
+        """Quant types for which both GGUFs are here, in the order they were asked for."""
+        return tuple(quant for quant in self.manifest.text if quant in self.manifest.mmproj)
+
+    @property
+    def sha256(self) -> str:
+        """Over every file's name and hash, and the contract; not over where it was made."""
+        content = {
+            "files": {name: record.sha256 for name, record in self.manifest.files.items()},
+            "contract": self.contract.sha256,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def text_model(self, quant: str) -> Path:
+        """The text GGUF of that type; BundleError where the bundle has none."""
+        return self.path / self._weights(self.manifest.text, quant).file
+
+    def mmproj(self, quant: str) -> Path:
+        """The mmproj GGUF of that type; BundleError where the bundle has none."""
+        return self.path / self._weights(self.manifest.mmproj, quant).file
+
+    def file_sha256(self, path: Path) -> str:
+        """The manifest's hash of one of the bundle's files."""
+        return self.manifest.files[path.relative_to(self.path).as_posix()].sha256
+
+    def _weights(self, table: dict[str, Weights], quant: str) -> Weights:
+        if quant not in table:
+            raise BundleError(
+                f"bundle {self.path}: no {quant}, it holds {', '.join(self.quants)}; "
+                f"build it again with --quant {quant}"
+            )
+        return table[quant]
+
+
+def load(path: Path) -> Bundle:
+    """A bundle by its manifest: every file is there in its size; nothing is hashed (see `check`).
+
+    Raises:
+        BundleError: no folder or manifest, a manifest that cannot be read, a missing file or one
+            of another size; names the file.
+    """
+    bundle = read_manifest(path)
+    for name, record in bundle.manifest.files.items():
+        check_size(bundle.path / name, record)
+    return bundle
+
+
+def read_manifest(path: Path) -> Bundle:
+    """The bundle as its manifest tells it, its files unseen. Raises BundleError as `load` does."""
+    folder = path.expanduser().resolve()
+    manifest_path = folder / MANIFEST_NAME
+    if not folder.is_dir():
+        raise BundleError(f"bundle {path}: no such folder; `driftloop bundle build` makes one")
+    try:
+        manifest = Manifest.model_validate_json(manifest_path.read_bytes())
+    except FileNotFoundError:
+        raise BundleError(
+            f"bundle {path}: it has no {MANIFEST_NAME}; `driftloop bundle build` makes a bundle"
+        ) from None
+    except OSError as error:
+        raise BundleError(f"{manifest_path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or MANIFEST_NAME
+        raise BundleError(
+            f"{manifest_path}: {where}: {first['msg']}; build the bundle again"
+        ) from error
+    return Bundle(folder, manifest)
+
+
+def check_size(path: Path, record: FileRecord) -> None:
+    """BundleError where a file is missing or has another size than its record says."""
+    try:
+        size_bytes = path.stat().st_size
+    except OSError:
+        raise BundleError(f"{path}: missing from the bundle; copy or build it again") from None
+    if size_bytes != record.size_bytes:
+        state = "truncated" if size_bytes < record.size_bytes else "changed"
+        raise BundleError(
+            f"{path}: {state}: {size_bytes} bytes, {record.size_bytes} in the manifest; "
+            "copy or build the bundle again"
+        )
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of one file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

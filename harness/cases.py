@@ -1,0 +1,253 @@
+"""Cases: which images a run takes, their labels, and the sessions they run in."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import json
+import os
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from harness.errors import CaseError
+from harness.images import IMAGE_SUFFIXES
+
+MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl"})
+_IMAGE_COLUMNS = ("image", "path")
+_BYTE_ORDER_MARK = "utf-8-sig"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input image. `id` is readable, unique within its run and the same in every run."""
+
+    id: str
+    path: Path
+    label: str | None
+
+
+@dataclass(frozen=True)
+class CaseSet:
+    """The cases a run takes, and what `skip_bad` left out."""
+
+    cases: tuple[Case, ...]
+    refused: tuple[CaseError, ...]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One case's place in a run. The same case id never occurs twice."""
+
+    session: int
+    position: int
+    case: Case
+
+
+@dataclass(frozen=True)
+class Session:
+    """Cases run one after another in one process. The last of a run may be `short`."""
+
+    index: int
+    cases: tuple[Case, ...]
+    short: bool
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The places of this session's cases, in order."""
+        return tuple(Slot(self.index, position, case) for position, case in enumerate(self.cases))
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    path: Path
+    label: str | None
+
+
+def load_cases(spec: str, labels: Sequence[str], *, skip_bad: bool = False) -> CaseSet:
+    """The cases that `spec` names, in a fixed order.
+
+    `spec` is one of:
+
+    - a folder: every image below it, by suffix, sorted; a subfolder named as one of `labels` gives
+      its images that label. Hidden files are left out.
+    - a glob (`**` goes into folders): every file it matches, with labels as for a folder.
+    - a CSV or JSONL manifest: columns `image` (or `path`), relative to the manifest, and `label`,
+      which may be missing or empty. A line may occur twice; the second gets the id `NAME#2`.
+    - one image file.
+
+    Images are not opened here: see `harness.prepared.prepare_cases`.
+
+    Raises:
+        CaseError: nothing is found (kind `missing`, `no-images`), a manifest cannot be read
+            (`unreadable`, `manifest`, `missing-column`) or, unless `skip_bad`, one of its lines
+            names no file (`missing`) or a label that is none of `labels` (`unknown-label`).
+    """
+    path = Path(spec)
+    refused: list[CaseError] = []
+    if _exists(path):
+        if path.is_dir():
+            entries = [_under(path, found, labels) for found in _images_below(path)]
+        elif path.suffix.lower() in MANIFEST_SUFFIXES:
+            entries, refused = _from_manifest(path, labels)
+        else:
+            entries = [_Entry(path.name, path, None)]
+    elif glob.has_magic(spec):
+        root = _glob_root(path)
+        matches = sorted(glob.glob(spec, recursive=True))  # noqa: PTH207 (takes absolute patterns)
+        entries = [_under(root, Path(match), labels) for match in matches if Path(match).is_file()]
+    else:
+        raise CaseError(spec, "missing", "no such folder, glob, manifest or image; check the path")
+    if refused and not skip_bad:
+        raise first_of(refused)
+    if not entries:
+        raise _nothing(spec, len(refused))
+    return CaseSet(tuple(_with_ids(entries)), tuple(refused))
+
+
+def sessions(cases: Sequence[Case], per_session: int, seed: int) -> list[Session]:
+    """`cases` in an order drawn from `seed`, cut into sessions of `per_session`.
+
+    Every case runs exactly once. What is left over makes one last, shorter session.
+    """
+    order = list(cases)
+    random.Random(seed).shuffle(order)  # noqa: S311 (an order, not a secret)
+    chunks = [order[start : start + per_session] for start in range(0, len(order), per_session)]
+    return [
+        Session(index, tuple(chunk), short=len(chunk) < per_session)
+        for index, chunk in enumerate(chunks)
+    ]
+
+
+def first_of(refused: Sequence[CaseError]) -> CaseError:
+    """The first refusal, saying how many more there are and how to go on without them."""
+    first, more = refused[0], len(refused) - 1
+    others = f"{more} more refused; " if more else ""
+    hint = f"({others}--skip-bad goes on without)"
+    return CaseError(first.path, first.kind, f"{first.detail} {hint}")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError) as error:
+        raise CaseError(str(path), "unreadable", f"{error}; check the path") from error
+
+
+def _images_below(folder: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        detail = f"{error.strerror}; check its permissions"
+        raise CaseError(str(error.filename), "unreadable", detail) from error
+
+    found = [
+        Path(parent) / name
+        for parent, folders, names in os.walk(folder, onerror=refuse)
+        if not _hide(folders)
+        for name in names
+        if not name.startswith(".") and PurePath(name).suffix.lower() in IMAGE_SUFFIXES
+    ]
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _hide(folders: list[str]) -> bool:
+    """Keep `os.walk` out of hidden folders; always false."""
+    folders[:] = [name for name in folders if not name.startswith(".")]
+    return False
+
+
+def _glob_root(pattern: Path) -> Path:
+    root = Path(pattern.anchor)
+    for part in pattern.relative_to(pattern.anchor).parts[:-1]:
+        if glob.has_magic(part):
+            break
+        root /= part
+    return root
+
+
+def _under(root: Path, path: Path, labels: Sequence[str]) -> _Entry:
+    relative = path.relative_to(root)
+    folders = reversed(relative.parts[:-1])
+    label = next((name for name in folders if name in labels), None)
+    return _Entry(relative.as_posix(), path, label)
+
+
+def _from_manifest(manifest: Path, labels: Sequence[str]) -> tuple[list[_Entry], list[CaseError]]:
+    try:
+        text = manifest.read_text(_BYTE_ORDER_MARK)
+    except (OSError, UnicodeDecodeError) as error:
+        detail = f"{getattr(error, 'strerror', None) or 'not UTF-8 text'}; check the manifest"
+        raise CaseError(str(manifest), "unreadable", detail) from error
+    rows = _csv_rows(manifest, text) if manifest.suffix.lower() == ".csv" else _json_rows(text)
+    entries: list[_Entry] = []
+    refused: list[CaseError] = []
+    for line, row in rows:
+        entry = _entry(manifest, f"{manifest}:{line}", row, labels)
+        if isinstance(entry, CaseError):
+            refused.append(entry)
+        else:
+            entries.append(entry)
+    return entries, refused
+
+
+def _csv_rows(manifest: Path, text: str) -> Iterator[tuple[int, object]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = reader.fieldnames or []
+        if not any(column in columns for column in _IMAGE_COLUMNS):
+            detail = f"it has {', '.join(columns) or 'none'}; name one column `image`"
+            raise CaseError(str(manifest), "missing-column", detail)
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        detail = f"line {reader.line_num}: {error}; save it as comma-separated UTF-8"
+        raise CaseError(str(manifest), "manifest", detail) from error
+
+
+def _json_rows(text: str) -> Iterator[tuple[int, object]]:
+    for line, row in enumerate(text.splitlines(), start=1):
+        if row.strip():
+            try:
+                yield line, json.loads(row)
+            except ValueError as error:
+                yield line, error
+
+
+def _entry(manifest: Path, where: str, row: object, labels: Sequence[str]) -> _Entry | CaseError:
+    if not isinstance(row, dict):
+        what = str(row) if isinstance(row, ValueError) else "not an object"
+        return CaseError(where, "manifest", f'{what}; write {{"image": ..., "label": ...}}')
+    image = next((row[column] for column in _IMAGE_COLUMNS if row.get(column)), None)
+    if not isinstance(image, str):
+        return CaseError(where, "missing-column", "it names no image; fill its column `image`")
+    label = row.get("label") or None
+    if isinstance(label, str):
+        label = label.strip() or None
+    if label is not None and label not in labels:
+        known = ", ".join(labels)
+        return CaseError(where, "unknown-label", f"{label!r} is no label; use one of {known}")
+    path = manifest.parent / image
+    if not _exists(path):
+        return CaseError(where, "missing", f"no such file as {path}; check its column `image`")
+    return _Entry(PurePath(image).as_posix(), path, label)
+
+
+def _with_ids(entries: Sequence[_Entry]) -> Iterator[Case]:
+    taken = {entry.name for entry in entries}
+    seen: set[str] = set()
+    for entry in entries:
+        name, count = entry.name, 1
+        while name in seen or (count > 1 and name in taken):
+            count += 1
+            name = f"{entry.name}#{count}"
+        seen.add(name)
+        yield Case(name, entry.path, entry.label)
+
+
+def _nothing(spec: str, refused: int) -> CaseError:
+    if refused:
+        return CaseError(spec, "no-images", f"every line was refused ({refused}); correct them")
+    suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+    return CaseError(spec, "no-images", f"no image in it; looked for {suffixes}")

@@ -1,0 +1,27 @@
+"""The commands, by the name users type. Imports nothing heavy: `--help` must be instant."""
+
+from __future__ import annotations
+
+import typer
+
+from harness.cli import bundles, demo, doctor, phones, reading, running
+
+app = typer.Typer(
+    name="driftloop",
+    help=(
+        "Does the phone still say what the checkpoint says; if not, which step changed it; "
+        "and is it still fast enough?"
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(doctor.doctor)
+app.command()(phones.devices)
+app.add_typer(phones.app, name="phone")
+app.add_typer(bundles.app, name="bundle")
+app.command()(running.run)
+app.command()(reading.compare)
+app.command()(reading.report)
+app.command()(demo.demo)

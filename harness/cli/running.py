@@ -1,0 +1,90 @@
+"""`driftloop run`: the ladder on a bundle and images, with a verdict at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.console import JsonFlag, answer, print_json, progress_board, say
+
+if TYPE_CHECKING:
+    from harness.planning import RunRequest
+    from harness.verdict import Verdict
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
+    images: Annotated[
+        str, typer.Argument(metavar="IMAGES", help="A folder, a glob, or a CSV/JSONL manifest.")
+    ],
+    phone: Annotated[
+        list[str] | None,
+        typer.Option(help="A serial, all, or virtual; may be repeated. None: no phone takes part."),
+    ] = None,
+    arms: Annotated[
+        str | None, typer.Option(help="Arms in order, comma-separated; the whole ladder if left out.")
+    ] = None,
+    contract: Annotated[
+        str | None, typer.Option(help="A contract's name or file; the bundle's own if left out.")
+    ] = None,
+    quant: Annotated[str, typer.Option(help="The weight type that ships.")] = "q8_0",
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder; a killed run goes on in it.")
+    ] = None,
+    gates: Annotated[str | None, typer.Option(help="A gates file (TOML).")] = None,
+    seed: Annotated[int, typer.Option(help="Decides the order of the images.")] = 0,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Go on without images no phone could classify.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run the ladder: checkpoint, desktop llama.cpp, phones; compare; judge; report.
+
+    Exit code: 0 PASS, 1 FAIL, 2 bad input, 3 INCONCLUSIVE, 4 INFRA.
+    """
+    from harness.planning import RunRequest
+
+    request = RunRequest(
+        bundle=bundle,
+        images=images,
+        out=out or _fresh_folder(),
+        phones=tuple(phone or ()),
+        arms=tuple(arms.split(",")) if arms else (),
+        contract=contract,
+        quant=quant,
+        seed=seed,
+        skip_bad=skip_bad,
+        gates=gates,
+    )
+    verdict = run_and_show(request, as_json)
+    raise typer.Exit(verdict.exit_code)
+
+
+def run_and_show(request: RunRequest, as_json: bool) -> Verdict:
+    """Evaluate with progress on stderr, write the reports, print the table and the verdict."""
+    import reports
+    from harness import planning
+    from harness.run import evaluate
+    from reports import summary, terminal
+
+    if not request.arms:
+        for kind, extra in planning.missing_packages().items():
+            say(f"arm {kind} takes no part: pip install 'driftloop[{extra}]'")
+    with progress_board() as board:
+        outcome = evaluate(request, board)
+    written = reports.build(outcome.folder)
+    if as_json:
+        print_json(outcome.verdict.model_dump(mode="json"))
+    else:
+        answer().print(terminal.summary_view(summary.load(outcome.folder)))
+    for path in written:
+        say(str(path))
+    return outcome.verdict
+
+
+def _fresh_folder() -> Path:
+    from datetime import UTC, datetime
+
+    return Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"

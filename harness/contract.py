@@ -1,0 +1,180 @@
+"""The contract: everything the app fixes about inference, as one typed, hashable object.
+
+`default` is the document's intention, with the app's source where the document is silent;
+`as-shipped` is the app as its source stands: red and blue exchanged on the way to the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.errors import ContractError
+
+Recipe = Literal["android", "android-m146", "training-lanczos"]
+Centring = Literal["float", "integer"]
+Channels = Literal["rgb", "bgr"]
+Tiling = Literal["single", "split"]
+CacheType = Literal["f16", "q8_0", "q4_0"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Pixels(_Part):
+    """How a bitmap becomes the square the model sees."""
+
+    size: int = Field(default=256, ge=8, le=4096)
+    recipe: Recipe = "android"
+    centring: Centring = "float"
+    channels: Channels = "rgb"
+    apply_exif: bool = False
+
+
+class Prompt(_Part):
+    """The text around the image. `marker` is libmtmd's placeholder, not a token of the model."""
+
+    text: str
+    marker: str = "<__media__>"
+    add_special: bool = True
+    parse_special: bool = True
+
+    @model_validator(mode="after")
+    def _one_marker(self) -> Prompt:
+        if self.text.count(self.marker) != 1:
+            raise ValueError(f"prompt.text must contain the marker {self.marker!r} exactly once")
+        return self
+
+
+class Limits(_Part):
+    max_tokens: int = Field(default=32, ge=1)
+    images_per_session: int = Field(default=3, ge=1)
+
+
+class Answer(_Part):
+    """How a label is read from the generated text.
+
+    `contains`: the first of `labels`, in their order, that the lower-cased text contains (what
+    the app does). `word`: the whole stripped, lower-cased text is one of `labels`.
+    """
+
+    labels: tuple[str, ...] = ("water", "land", "fire", "wood", "metal")
+    reading: Literal["contains", "word"] = "contains"
+
+    def read(self, text: str) -> str | None:
+        """The label in `text`, or None."""
+        lowered = text.lower()
+        if self.reading == "contains":
+            return next((label for label in self.labels if label in lowered), None)
+        stripped = lowered.strip()
+        return stripped if stripped in self.labels else None
+
+
+class Runtime(_Part):
+    """llama.cpp's settings. `threads = 0` is the app's rule: clamp(cores / 2, 2, 6)."""
+
+    context: int = Field(default=1024, ge=64)
+    batch: int = Field(default=512, ge=1)
+    cache_type_k: CacheType = "q4_0"
+    cache_type_v: CacheType = "q4_0"
+    flash_attention: bool = True
+    threads: int = Field(default=0, ge=0)
+    vision_threads: int = Field(default=4, ge=1)
+    backend: Literal["cpu"] = "cpu"
+
+    @model_validator(mode="after")
+    def _quantized_v_needs_flash_attention(self) -> Runtime:
+        if self.cache_type_v != "f16" and not self.flash_attention:
+            raise ValueError("llama.cpp needs runtime.flash_attention for a quantized V cache")
+        return self
+
+    def reference(self) -> Runtime:
+        """The same context, threads and backend with nothing quantized: the arms without `+app`."""
+        return self.model_copy(
+            update={
+                "context": max(self.context, 2048),
+                "batch": 2048,
+                "cache_type_k": "f16",
+                "cache_type_v": "f16",
+                "flash_attention": False,
+            }
+        )
+
+
+class Contract(_Part):
+    """Everything the app fixes about inference."""
+
+    name: str
+    pixels: Pixels = Pixels()
+    tiling: Tiling = "single"
+    prompt: Prompt
+    limits: Limits = Limits()
+    answer: Answer = Answer()
+    runtime: Runtime = Runtime()
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything but the name."""
+        content = self.model_dump(mode="json", exclude={"name"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def names() -> list[str]:
+    """The contracts that come with driftloop."""
+    folder = resources.files("harness") / "contracts"
+    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def load(name_or_path: str) -> Contract:
+    """A contract that comes with driftloop, or one from a TOML file.
+
+    A file may say `extends = "default"` and then holds only what differs.
+
+    Raises:
+        ContractError: unknown name, unreadable TOML, or a field that is wrong; names the field.
+    """
+    return _validated(name_or_path, _table(name_or_path))
+
+
+def _table(name_or_path: str) -> dict[str, Any]:
+    try:
+        if name_or_path in names():
+            text = (resources.files("harness") / "contracts" / f"{name_or_path}.toml").read_text("utf-8")
+        else:
+            text = Path(name_or_path).read_text("utf-8")
+        table = tomllib.loads(text)
+    except FileNotFoundError:
+        known = ", ".join(names())
+        raise ContractError(f"contract {name_or_path!r}: no such file; built in are {known}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ContractError(f"contract {name_or_path!r} cannot be read: {error}") from error
+    parent = table.pop("extends", None)
+    if parent is None:
+        return table
+    if parent not in names():
+        raise ContractError(f"contract {name_or_path!r} extends {parent!r}; built in are {', '.join(names())}")
+    return _merged(_table(parent), table)
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both_tables else value
+    return merged
+
+
+def _validated(source: str, table: dict[str, Any]) -> Contract:
+    try:
+        return Contract.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "contract"
+        raise ContractError(f"contract {source!r}: {where}: {first['msg']}") from error

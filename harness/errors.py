@@ -1,0 +1,62 @@
+"""What can go wrong in an evaluation, drawn as a tree.
+
+DriftloopError
+├── BadInput                 wrong usage or bad input; exit code 2
+│   ├── ContractError        a contract that cannot be read or is contradictory
+│   ├── GatesError           a gates file that cannot be read
+│   ├── CaseError            an image or manifest no phone could classify
+│   ├── BundleError          a bundle whose parts are damaged or do not belong together
+│   ├── CheckpointError      a checkpoint that is missing or of another architecture
+│   └── RunFolderError       a run folder that belongs to another run, or cannot be read
+└── ArmUnavailable           an arm cannot run on this machine at all (package, build); exit code 4
+
+A fault inside one case is no exception: it is stored in the observation's `error`.
+"""
+
+from __future__ import annotations
+
+
+class DriftloopError(Exception):
+    """Root of the tree. `str(error)` is one line: what is wrong and what to do about it."""
+
+    exit_code: int = 4
+
+
+class BadInput(DriftloopError):
+    """Wrong usage or bad input."""
+
+    exit_code = 2
+
+
+class ContractError(BadInput):
+    """A contract that cannot be read or is contradictory."""
+
+
+class GatesError(BadInput):
+    """A gates file that cannot be read."""
+
+
+class CaseError(BadInput):
+    """An image or manifest no phone could classify. `kind` names the refusal, `path` the file."""
+
+    def __init__(self, path: str, kind: str, detail: str) -> None:
+        self.path = path
+        self.kind = kind
+        self.detail = detail
+        super().__init__(f"{path}: {kind}: {detail}")
+
+
+class BundleError(BadInput):
+    """A bundle whose parts are damaged or do not belong together."""
+
+
+class CheckpointError(BadInput):
+    """A checkpoint that is missing or of another architecture."""
+
+
+class RunFolderError(BadInput):
+    """A run folder that belongs to another run, or cannot be read."""
+
+
+class ArmUnavailable(DriftloopError):
+    """An arm cannot run on this machine at all: a package or a build is missing."""

@@ -1,0 +1,210 @@
+"""From a request to a plan: everything that can be refused is refused before anything runs."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Protocol
+
+from devices.paths import cache_dir
+from devices.phone import Phone
+from harness import bundle as bundles
+from harness import cases, gating, ladder, phones, result_cache
+from harness import contract as contracts
+from harness.arms.base import Prepared
+from harness.bundle import Bundle
+from harness.contract import Contract
+from harness.errors import BadInput, CaseError
+from harness.ladder import ArmSpec
+from harness.prepared import Placed, place, prepare_cases
+from harness.record import BundleRecord, CaseRecord, RefusedRecord, RunRecord
+
+_ANSWERED_BY = {"torch": ("torch", "transformers"), "desktop": ("llama_cpp_python",), "phone": ()}
+_RECORDED = ("driftloop", "torch", "transformers", "llama_cpp_python", "pillow", "numpy", "adbutils")
+
+
+class Progress(Protocol):
+    """Where long work says how far it is."""
+
+    def track(self, name: str) -> Callable[[int, int], None]:
+        """A callback `(done, total)` for the piece of work called `name`."""
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a user asks for. `phones`: serials, `all` or `virtual`; no `arms`: the whole ladder."""
+
+    bundle: Path
+    images: str
+    out: Path
+    phones: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()
+    contract: str | None = None
+    """A contract's name or file; None is the one the bundle was made for."""
+    quant: str = "q8_0"
+    seed: int = 0
+    skip_bad: bool = False
+    gates: str | None = None
+    """A gates file; None is the one that comes with driftloop."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request whose every part has been read and found good."""
+
+    bundle: Bundle
+    contract: Contract
+    specs: tuple[ArmSpec, ...]
+    images: dict[tuple[int, int], Prepared] = field(repr=False)
+    """By (session, position)."""
+    record: RunRecord = field(repr=False)
+
+    def arm_key(self, spec: ArmSpec) -> str:
+        """Under which key this arm's answers are kept on this host."""
+        if spec.quant is None:
+            files = self.bundle.manifest.files
+            hashes = [files[name].sha256 for name in sorted(files) if name.startswith("checkpoint/")]
+        else:
+            models = (self.bundle.text_model(spec.quant), self.bundle.mmproj(spec.quant))
+            hashes = [self.bundle.file_sha256(path) for path in models]
+        versions = {name: version(name) for name in _ANSWERED_BY[spec.kind] if _installed(name)}
+        return result_cache.arm_key(spec, self.contract, hashes, versions)
+
+
+def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> Plan:
+    """Read and check every part of `request`; prepare the pixels every arm will get.
+
+    Raises:
+        BadInput: contract, gates, bundle, arms or images are wrong; says which and why.
+    """
+    bundle = bundles.load(request.bundle)
+    contract = contracts.load(request.contract) if request.contract else bundle.contract
+    gates = gating.load(request.gates)
+    specs = _specs(request, bundle, attached)
+    bundles.verify(bundle, {spec.quant for spec in specs if spec.quant is not None})
+    placed, refused = _placed(request, contract, progress)
+    record = RunRecord(
+        run_id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",
+        started_at=datetime.now(UTC),
+        contract=contract,
+        contract_sha256=contract.sha256,
+        bundle=_bundle_record(bundle),
+        arms=tuple(spec.name for spec in specs),
+        phones=tuple(phones.describe(phone) for phone in attached),
+        cases=tuple(_case_record(one) for one in placed),
+        refused=tuple(
+            RefusedRecord(path=bad.path, kind=bad.kind, detail=bad.detail) for bad in refused
+        ),
+        packages={name: version(name) for name in _RECORDED if _installed(name)},
+        git_commit=_git_commit(),
+        seed=request.seed,
+        gates=gates,
+    )
+    images = {(one.image.session, one.image.position): one.image for one in placed}
+    return Plan(bundle, contract, specs, images, record)
+
+
+def missing_packages() -> dict[str, str]:
+    """Arms on this host that its packages do not allow: kind -> the extra that brings them."""
+    lacking = {
+        kind: kind
+        for kind, packages in _ANSWERED_BY.items()
+        if not all(_installed(package) for package in packages)
+    }
+    return lacking
+
+
+def _specs(request: RunRequest, bundle: Bundle, attached: Sequence[Phone]) -> tuple[ArmSpec, ...]:
+    serials = [phone.serial for phone in attached]
+    if not request.arms:
+        lacking = missing_packages()
+        whole = ladder.default_ladder(request.quant, serials)
+        names = [spec.name for spec in whole if spec.kind not in lacking]
+        return ladder.parse_ladder(names, bundle.quants)
+    specs = ladder.parse_ladder(request.arms, bundle.quants)
+    if not attached and any(not spec.on_host for spec in specs):
+        raise BadInput("--arms names a phone arm: say which phone with --phone SERIAL, all or virtual")
+    return specs
+
+
+def _placed(
+    request: RunRequest, contract: Contract, progress: Progress
+) -> tuple[list[Placed], tuple[CaseError, ...]]:
+    """Every case in its place, its pixels in the run folder; and what was refused."""
+    found = cases.load_cases(request.images, contract.answer.labels, skip_bad=request.skip_bad)
+    ready = prepare_cases(
+        found.cases,
+        contract.pixels,
+        cache_dir("pixels"),
+        progress.track("preparing pixels"),
+        skip_bad=request.skip_bad,
+    )
+    taken = [one.case for one in ready.cases]
+    sessions = cases.sessions(taken, contract.limits.images_per_session, request.seed)
+    return place(sessions, ready), (*found.refused, *ready.refused)
+
+
+def keep_pixels(plan: Plan, folder: Path) -> None:
+    """Copy what the models see into a run's `pixels` folder, named by content.
+
+    The report shows it, long after the cache is gone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for image in plan.images.values():
+        kept = folder / f"{image.pixels_sha256}.png"
+        if not kept.exists():
+            shutil.copyfile(image.pixels_path, kept)
+
+
+def _bundle_record(bundle: Bundle) -> BundleRecord:
+    manifest = bundle.manifest
+    return BundleRecord(
+        path=str(bundle.path),
+        sha256=bundle.sha256,
+        summary={
+            "checkpoint": manifest.source.checkpoint,
+            "quants": list(bundle.quants),
+            "llama_cpp_commit": manifest.created.llama_cpp_commit,
+            "tokenizer_sha256": manifest.tokenizer_sha256,
+        },
+    )
+
+
+def _case_record(placed: Placed) -> CaseRecord:
+    return CaseRecord(
+        id=placed.case.id,
+        path=str(placed.case.path),
+        label=placed.case.label,
+        session=placed.image.session,
+        position=placed.image.position,
+        pixels_sha256=placed.image.pixels_sha256,
+    )
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _git_commit() -> str | None:
+    """The commit of the working folder: a release's own repository, where there is one."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

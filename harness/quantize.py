@@ -1,0 +1,51 @@
+"""One GGUF quantized with llama.cpp's own quantizer, in a process of its own.
+
+    python -m harness.quantize IN OUT TYPE
+
+llama.cpp ends the process where one of its assertions fails; the caller must outlive that.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+from harness.errors import ArmUnavailable
+
+_PREFIX: Final = "LLAMA_FTYPE_MOSTLY_"
+
+
+def quant_types() -> dict[str, int]:
+    """Type as users write it (`q4_k_m`) -> llama.cpp's number for it; all this build names.
+
+    Raises:
+        ArmUnavailable: llama-cpp-python is not installed.
+    """
+    try:
+        from llama_cpp import llama_cpp
+    except ImportError as error:
+        raise ArmUnavailable(
+            "quantizing needs llama-cpp-python: install driftloop[desktop]"
+        ) from error
+    names = (name for name in vars(llama_cpp) if name.startswith(_PREFIX))
+    return {name.removeprefix(_PREFIX).lower(): getattr(llama_cpp, name) for name in names}
+
+
+def main(arguments: list[str]) -> int:
+    """Quantize one file; llama.cpp's own words go to stderr. 0 when it worked."""
+    source, target, quant = arguments
+    from llama_cpp import llama_cpp
+
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype = quant_types()[quant]
+    parameters.nthread = os.cpu_count() or 1
+    llama_cpp.llama_backend_init()
+    status: int = llama_cpp.llama_model_quantize(
+        os.fsencode(source), os.fsencode(target), parameters
+    )
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

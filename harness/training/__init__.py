@@ -1,0 +1,1 @@
+"""The training side, held to the same contract."""

@@ -1,0 +1,69 @@
+"""`report.html`: one file that asks nothing of the network, escaped throughout."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from reports import numbers, pictures, timing, wording
+from reports.charts import duration
+from reports.summary import Range, Summary
+from reports.text import plain, visible
+
+MAX_PICTURES = 24
+"""Cases shown with their picture; the rest are counted. Keeps the file mailable."""
+_OPEN = ("fail", "inconclusive")
+_OUTCOME_CLASSES = {
+    "pass": "PASS",
+    "fail": "FAIL",
+    "inconclusive": "INCONCLUSIVE",
+    "infra": "INFRA",
+    "not judged": "UNJUDGED",
+}
+
+
+def render(summary: Summary) -> str:
+    """The whole page."""
+    environment = Environment(
+        loader=PackageLoader("reports", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        visible=visible,
+        plain=plain,
+        percent=numbers.percent,
+        nats=numbers.nats,
+        of=numbers.of,
+        bounds=numbers.bounds,
+        equality=numbers.equality,
+        duration=duration,
+        span=_span,
+        outcome_class=lambda outcome: _OUTCOME_CLASSES[outcome.lower()],
+        gate_words=wording.gate_words,
+        stage_words=wording.stage_words,
+        count=wording.count,
+    )
+    shown = summary.cases[:MAX_PICTURES]
+    urls = pictures.data_urls(
+        summary.folder, [case.pixels_sha256 for case in shown if case.pixels_sha256]
+    )
+    gates = summary.verdict.gates
+    return environment.get_template("report.html.j2").render(
+        summary=summary,
+        record=summary.record,
+        verdict=summary.verdict,
+        cases=[(case, urls.get(case.pixels_sha256 or "")) for case in shown],
+        cases_left_out=len(summary.cases) - len(shown),
+        open_gates=[gate for word in _OPEN for gate in gates if gate.outcome == word],
+        quiet_gates=[gate for gate in gates if gate.outcome not in _OPEN],
+        panels=timing.stage_panels(summary),
+        session_panel=timing.session_panel(summary),
+        stacks=timing.stage_stacks(summary),
+        stage_names=timing.STAGE_NAMES,
+    )
+
+
+def _span(told: Range | None, unit: str) -> str:
+    return "not told" if told is None else numbers.span(told.low, told.high, unit)

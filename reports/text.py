@@ -1,0 +1,79 @@
+"""Text nobody vouches for (model output, file names, serials) made safe to show.
+
+Every writer shows such text through `visible` first: what a reader cannot see (control
+characters, direction overrides, zero-width characters, lone surrogates) is spelled out, so that
+no line, row or document can be broken or dressed up by it. HTML is then escaped by Jinja2, XML by
+ElementTree; Markdown has no such guard and gets `markdown_code`.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+_SHOWN = {"\n": "⏎", "\r": "␍", "\t": "⇥", "\x00": "␀", "\x1b": "␛"}
+_INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_MARKDOWN_ACTIVE = frozenset("&<>|*_`[]\\~@#$:")
+
+
+def visible(text: str, limit: int | None = None) -> str:
+    """`text` on one line with every invisible character spelled out; at most `limit` characters.
+
+    Line breaks become ⏎; anything else invisible becomes its code point, such as ⟨U+202E⟩. The
+    result is valid in XML 1.0 and can be encoded as UTF-8 whatever `text` held.
+    """
+    shown = "".join(_shown(character) for character in text)
+    if limit is not None and len(shown) > limit:
+        return shown[: limit - 1] + "…"
+    return shown
+
+
+def markdown_code(text: str, limit: int | None = None) -> str:
+    """`text` as inline code that holds in running text and in a table cell alike.
+
+    Backticks would need a fence of their own length and cannot hold a pipe inside a table in every
+    dialect, so this is a `<code>` element whose active characters are entities.
+    """
+    return f"<code>{markdown_text(text, limit)}</code>"
+
+
+def markdown_text(text: str, limit: int | None = None) -> str:
+    """`text` as running text, within one line or table cell."""
+    shown = visible(text, limit)
+    return "".join(
+        f"&#{ord(character)};" if _is_active(shown, place) else character
+        for place, character in enumerate(shown)
+    )
+
+
+def plain(text: str | None) -> str:
+    """`text` as a reader would say it: nothing at all is named, so that no cell is empty."""
+    if text is None:
+        return "none"
+    return visible(text) if text.strip() else "(empty)"
+
+
+def _shown(character: str) -> str:
+    if character in _SHOWN:
+        return _SHOWN[character]
+    if unicodedata.category(character) in _INVISIBLE_CATEGORIES:
+        return f"⟨U+{ord(character):04X}⟩"
+    return character
+
+
+def _is_active(text: str, place: int) -> bool:
+    """Whether Markdown may read the character at `place` as more than itself.
+
+    What stands within a word (`phone:q8_0+app`) is left alone where that is safe, so that the
+    source stays readable. A colon may start a link (`://`) or an emoji (`:fire:`).
+    """
+    character = text[place]
+    before, after = text[max(0, place - 1) : place], text[place + 1 : place + 2]
+    if character == ".":
+        return text[max(0, place - 3) : place].lower() == "www"
+    if character == "_":
+        return not (before.isalnum() and after.isalnum())
+    if character == ":":
+        return after == "/" or (after.isalnum() and not before.isalnum())
+    if character == " ":
+        return not before or not after
+    return character in _MARKDOWN_ACTIVE

@@ -1,0 +1,170 @@
+"""Content-addressed files on a genuine adbd."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy
+import pytest
+
+from devices import adb, virtual
+from devices.deploy import REMOTE_BLOBS, LocalBlob, deploy, prune
+from devices.errors import PermissionDenied, StableError, StorageFull, TransientError
+from devices.phone import Phone
+from devices.server import Server
+from devices.virtual import VirtualPhone
+
+
+@pytest.fixture(autouse=True)
+def _no_blobs(phone: Phone) -> None:
+    phone.shell(f"rm -rf {REMOTE_BLOBS}")
+
+
+@pytest.fixture
+def small_phone(server: Server) -> Iterator[tuple[VirtualPhone, Phone]]:
+    """A phone with 24 MiB of storage, for this test alone."""
+    if reason := virtual.available():
+        pytest.skip(reason)
+    machine = virtual.start("x86_64", storage_mb=24)
+    try:
+        yield machine, adb.find(machine.serial)
+    finally:
+        virtual.stop(machine.name)
+
+
+def blob(folder: Path, size: int, seed: int, *, executable: bool = False) -> LocalBlob:
+    data = numpy.random.default_rng(seed).bytes(size)
+    path = folder / f"blob-{seed}"
+    path.write_bytes(data)
+    return LocalBlob(path, hashlib.sha256(data).hexdigest(), executable)
+
+
+def changed(phone: Phone) -> dict[str, str]:
+    """Inode by name: another inode is another push."""
+    printed = phone.shell(f"cd {REMOTE_BLOBS} && stat -c '%n %i' *", check=False).stdout
+    return dict(line.split() for line in printed.splitlines())
+
+
+def test_files_arrive_under_their_hash_and_programs_can_run(phone: Phone, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/system/bin/sh\necho ran\n")
+    program = LocalBlob(script, hashlib.sha256(script.read_bytes()).hexdigest(), executable=True)
+    files = [program, *(blob(tmp_path, size, size) for size in (0, 1, 70_000, 9_000_000))]
+    placed = deploy(phone, files)
+    assert placed == {file.sha256: f"{REMOTE_BLOBS}/{file.sha256}" for file in files}
+    for file in files:
+        assert phone.shell(f"sha256sum <{placed[file.sha256]}").stdout.split()[0] == file.sha256
+    assert phone.shell(placed[program.sha256]).stdout == "ran\n"
+
+
+def test_nothing_is_pushed_twice(phone: Phone, tmp_path: Path) -> None:
+    first, second = blob(tmp_path, 100_000, 1), blob(tmp_path, 200_000, 2)
+    told: list[tuple[int, int]] = []
+    deploy(phone, [first])
+    before = changed(phone)
+    deploy(phone, [first, second, second], progress=lambda done, all_: told.append((done, all_)))
+    assert changed(phone)[first.sha256] == before[first.sha256]
+    assert told[-1] == (200_000, 200_000)
+    told.clear()
+    deploy(phone, [second, first], progress=lambda done, all_: told.append((done, all_)))
+    assert told == []
+
+
+def test_a_blob_that_became_a_program_can_run(phone: Phone, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("#!/system/bin/sh\necho ran\n")
+    sha256 = hashlib.sha256(plain.read_bytes()).hexdigest()
+    deploy(phone, [LocalBlob(plain, sha256)])
+    path = deploy(phone, [LocalBlob(plain, sha256, executable=True)])[sha256]
+    assert phone.shell(path).stdout == "ran\n"
+
+
+def test_many_small_files_take_few_round_trips(phone: Phone, tmp_path: Path) -> None:
+    files = [blob(tmp_path, 50_000, seed) for seed in range(120)]
+    started = time.monotonic()
+    deploy(phone, files)
+    assert time.monotonic() - started < 20
+    assert set(changed(phone)) == {file.sha256 for file in files}
+
+
+def test_a_warm_deploy_of_500_mb_takes_at_most_a_second(phone: Phone, tmp_path: Path) -> None:
+    # Placed by the phone itself: only the check of what is there is measured.
+    large = tmp_path / "large"
+    with large.open("wb") as out:
+        out.truncate(500_000_000)
+    file = LocalBlob(large, "0" * 64)
+    phone.shell(f"mkdir -p {REMOTE_BLOBS} && truncate -s 500000000 {REMOTE_BLOBS}/{file.sha256}")
+    started = time.monotonic()
+    deploy(phone, [file])
+    assert time.monotonic() - started <= 1.0
+
+
+def test_a_file_that_is_not_what_its_hash_says_never_gets_its_name(
+    phone: Phone, tmp_path: Path
+) -> None:
+    good, bad = blob(tmp_path, 1000, 1), blob(tmp_path, 1000, 2)
+    bad.path.write_bytes(b"other")
+    with pytest.raises(StableError, match=bad.sha256) as caught:
+        deploy(phone, [good, bad])
+    assert "\n" not in str(caught.value)
+    assert set(changed(phone)) == {good.sha256}
+
+
+def test_a_push_that_was_cut_off_is_never_taken_for_whole(
+    phone: Phone, x86_phone: VirtualPhone, tmp_path: Path
+) -> None:
+    file = blob(tmp_path, 150_000_000, 3)
+    threading.Timer(0.2, lambda: os.kill(x86_phone.adbd_pid(), signal.SIGKILL)).start()
+    with pytest.raises(TransientError):
+        deploy(phone, [file])
+    phone.reconnect(timeout_s=30)
+    assert file.sha256 not in changed(phone)
+    path = deploy(phone, [file])[file.sha256]
+    assert phone.shell(f"stat -c %s {path}").stdout == "150000000\n"
+    assert set(changed(phone)) == {file.sha256}
+
+
+def test_missing_space_is_told_before_anything_is_sent(
+    small_phone: tuple[VirtualPhone, Phone], tmp_path: Path
+) -> None:
+    _, phone = small_phone
+    with pytest.raises(StorageFull, match=r"38\.1 MiB needed.* free") as caught:
+        deploy(phone, [blob(tmp_path, 40_000_000, 1)])
+    assert "\n" not in str(caught.value)
+    assert changed(phone) == {}
+
+
+def test_space_that_runs_out_during_a_push_is_told(
+    small_phone: tuple[VirtualPhone, Phone], tmp_path: Path
+) -> None:
+    _, phone = small_phone
+    file = blob(tmp_path, 40_000_000, 1)
+    with pytest.raises(StorageFull) as caught:
+        phone.push(file.path, "/data/local/tmp/too-large")
+    assert "\n" not in str(caught.value)
+    assert phone.shell("echo fine").stdout == "fine\n"
+
+
+def test_a_folder_without_permission_is_told(phone: Phone, tmp_path: Path) -> None:
+    phone.shell(f"mkdir -p {REMOTE_BLOBS} && chmod 0 {REMOTE_BLOBS}")
+    try:
+        with pytest.raises(PermissionDenied, match=REMOTE_BLOBS) as caught:
+            deploy(phone, [blob(tmp_path, 10, 1)])
+        assert "\n" not in str(caught.value)
+    finally:
+        phone.shell(f"chmod 755 {REMOTE_BLOBS}")
+
+
+def test_pruning_keeps_what_is_named_and_says_what_it_freed(phone: Phone, tmp_path: Path) -> None:
+    keep, drop = blob(tmp_path, 1000, 1), blob(tmp_path, 2000, 2)
+    deploy(phone, [keep, drop])
+    phone.push_bytes(b"half", f"{REMOTE_BLOBS}/{'1' * 64}.part")
+    assert prune(phone, {keep.sha256}) == 2004
+    assert set(changed(phone)) == {keep.sha256}
+    assert prune(phone, {keep.sha256}) == 0

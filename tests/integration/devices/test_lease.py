@@ -1,0 +1,47 @@
+"""One phone, one user, across processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from devices.errors import PhoneBusy
+from devices.lease import lease
+from devices.phone import Phone
+
+HOLD = """
+import sys
+from devices.lease import lease
+with lease(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_phone_held_by_another_process_is_busy_and_its_holder_named(phone: Phone) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, phone.serial],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(PhoneBusy, match=rf"{phone.serial}.*process {other.pid}\b"):
+            phone.lease().__enter__()
+        with lease("another serial"):
+            pass
+        os.kill(other.pid, signal.SIGKILL)
+        other.wait(timeout=10)
+    with phone.lease():
+        assert phone.shell("echo mine").stdout == "mine\n"
+
+
+def test_a_lease_is_free_again_after_its_block(phone: Phone) -> None:
+    for _ in range(2):
+        with phone.lease(), pytest.raises(PhoneBusy, match=str(os.getpid())), phone.lease():
+            pass

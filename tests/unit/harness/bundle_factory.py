@@ -1,0 +1,147 @@
+"""A bundle in miniature: SmolVLM's file formats and tensor names around a little noise."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from harness import bundle, contract
+from harness.bundle.gguf_file import GgufFile
+from harness.bundle.manifest import file_sha256
+from harness.bundle.names import checkpoint_name, is_rotary, rotary_rows
+
+WIDTH, HEADS, TILE, PATCH, SCALE = 32, 2, 32, 8, 2
+TOKENS = ("a", "b", "<fake_token_around_image>", "<global-img>", "<image>")
+QUANT = "f16"
+
+_TEXT = {
+    "token_embd.weight": (len(TOKENS), WIDTH),
+    "output_norm.weight": (WIDTH,),
+    **{f"blk.0.{part}.weight": (WIDTH,) for part in ("attn_norm", "ffn_norm")},
+    **{f"blk.0.attn_{part}.weight": (WIDTH, WIDTH) for part in ("q", "k", "v", "output")},
+    "blk.0.ffn_gate.weight": (64, WIDTH),
+    "blk.0.ffn_up.weight": (64, WIDTH),
+    "blk.0.ffn_down.weight": (WIDTH, 64),
+}
+_VISION = {
+    "mm.model.fc.weight": (WIDTH, WIDTH * SCALE**2),
+    "v.patch_embd.weight": (WIDTH, 3, PATCH, PATCH),
+    "v.patch_embd.bias": (WIDTH,),
+    "v.position_embd.weight": ((TILE // PATCH) ** 2, WIDTH),
+    "v.blk.0.attn_q.weight": (WIDTH, WIDTH),
+    "v.blk.0.attn_q.bias": (WIDTH,),
+    "v.blk.0.ffn_up.weight": (64, WIDTH),
+    "v.post_ln.weight": (WIDTH,),
+}
+
+
+@dataclass
+class Miniature:
+    """What to write; a test changes the one thing that shall be wrong."""
+
+    text_seed: int = 1
+    vision_seed: int = 2
+    mmproj_seed: int | None = None
+    """Other noise in the mmproj than in the checkpoint: an mmproj of another model."""
+    text_architecture: str = "llama"
+    mmproj_architecture: str = "clip"
+    projector: str = "idefics3"
+    projection: int = WIDTH
+    tokens: tuple[str, ...] = TOKENS
+    processor: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> bundle.Bundle:
+        """Write the whole bundle, its manifest telling the truth about its files."""
+        checkpoint = folder / "checkpoint"
+        checkpoint.mkdir(parents=True)
+        text, vision = _noise(_TEXT, self.text_seed), _noise(_VISION, self.vision_seed)
+        self._checkpoint(checkpoint, text | vision)
+        self._text(folder / "text-f16.gguf", text)
+        seed = self.vision_seed if self.mmproj_seed is None else self.mmproj_seed
+        self._mmproj(folder / "mmproj-f16.gguf", _noise(_VISION, seed))
+        write_manifest(folder)
+        return bundle.load(folder)
+
+    def _checkpoint(self, folder: Path, tensors: dict[str, NDArray[np.float32]]) -> None:
+        named = {str(checkpoint_name(name)): values for name, values in tensors.items()}
+        save_file(named, folder / "model.safetensors")
+        processor = {
+            "max_image_size": {"longest_edge": TILE},
+            "size": {"longest_edge": 2 * TILE},
+            "image_mean": [0.5, 0.5, 0.5],
+            "image_std": [0.5, 0.5, 0.5],
+            "image_seq_len": (TILE // PATCH // SCALE) ** 2,
+        } | self.processor
+        _write_json(folder / "processor_config.json", processor)
+        added = [{"id": index, "content": token} for index, token in enumerate(TOKENS)][2:]
+        _write_json(folder / "tokenizer.json", {"added_tokens": added})
+
+    def _text(self, path: Path, tensors: dict[str, NDArray[np.float32]]) -> None:
+        writer = gguf.GGUFWriter(path, self.text_architecture)
+        writer.add_embedding_length(WIDTH)
+        writer.add_head_count(HEADS)
+        writer.add_head_count_kv(HEADS)
+        writer.add_token_list(list(self.tokens))
+        _finish(writer, tensors)
+
+    def _mmproj(self, path: Path, tensors: dict[str, NDArray[np.float32]]) -> None:
+        writer = gguf.GGUFWriter(path, self.mmproj_architecture)
+        writer.add_clip_projector_type(self.projector)
+        writer.add_vision_projection_dim(self.projection)
+        writer.add_vision_image_size(TILE)
+        writer.add_vision_patch_size(PATCH)
+        writer.add_vision_projector_scale_factor(SCALE)
+        writer.add_vision_preproc_image_size(2 * TILE)
+        writer.add_vision_image_mean([0.5, 0.5, 0.5])
+        writer.add_vision_image_std([0.5, 0.5, 0.5])
+        _finish(writer, tensors)
+
+
+def write_manifest(folder: Path) -> None:
+    """A manifest that agrees with the files as they are."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
+    manifest = bundle.Manifest(
+        files={
+            path.relative_to(folder).as_posix(): bundle.FileRecord(
+                sha256=file_sha256(path), size_bytes=path.stat().st_size
+            )
+            for path in sorted(files)
+        },
+        text={QUANT: _weights(folder, "text-f16.gguf")},
+        mmproj={QUANT: _weights(folder, "mmproj-f16.gguf")},
+        tokenizer_sha256="0" * 64,
+        source=bundle.Source(checkpoint="miniature", weights_sha256={}),
+        created=bundle.Created(llama_cpp_commit="none", versions={}),
+        contract=contract.load("default"),
+    )
+    (folder / "manifest.json").write_text(manifest.model_dump_json())
+
+
+def _weights(folder: Path, name: str) -> bundle.Weights:
+    return bundle.Weights(file=name, tensor_types=GgufFile(folder / name).tensor_types())
+
+
+def _noise(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, NDArray[np.float32]]:
+    random = np.random.default_rng(seed)
+    return {name: random.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+
+
+def _finish(writer: Any, tensors: dict[str, NDArray[np.float32]]) -> None:
+    for name, values in tensors.items():
+        laid_out = rotary_rows(values, HEADS) if is_rotary(name) else values
+        writer.add_tensor(name, laid_out.astype(np.float16) if values.ndim > 1 else laid_out)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content))

@@ -1,0 +1,149 @@
+"""Small true records for tests of what is pure: only what a test is about needs saying."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from devices.runner.protocol import Attestation, RunnerFault, Timings, Token, TokenLogprob
+from harness import contract, gating
+from harness.gating import Gates
+from harness.observation import ArmAttestation, Conditions, Observation
+from harness.record import BundleRecord, CaseRecord, PhoneRecord, RunRecord
+
+LABELS = {"water": -0.1, "land": -3.0, "fire": -4.0, "wood": -5.0, "metal": -6.0}
+
+
+def token(id_: int, logprob: float = -0.1, top: dict[int, float] | None = None) -> Token:
+    likeliest = top if top is not None else {id_: logprob, id_ + 1: logprob - 2}
+    return Token(
+        id=id_,
+        piece=f"<{id_}>",
+        logprob=logprob,
+        top=[TokenLogprob(id=key, logprob=value) for key, value in likeliest.items()],
+    )
+
+
+def timings(total: float = 2000.0, decode: Sequence[float] = (10.0, 10.0)) -> Timings:
+    return Timings(
+        image_decode=5.0,
+        tokenize=1.0,
+        encode=[300.0, 200.0],
+        prefill=100.0,
+        decode=list(decode),
+        total=total,
+    )
+
+
+def observation(
+    arm: str = "torch", index: int = 0, phone: str | None = None, **over: object
+) -> Observation:
+    """The observation of case `index`, three a session."""
+    content: dict[str, Any] = {
+        "contract_sha256": "c" * 64,
+        "arm": arm,
+        "phone": phone,
+        "case_id": f"case-{index:02d}",
+        "session": index // 3,
+        "position": index % 3,
+        "pixels_sha256": f"{index:064d}",
+        "grid": (0, 0),
+        "image_tokens": 4,
+        "prompt_ids": [1, -1, -1, 2],
+        "tokens": [token(10), token(2)],
+        "label_logprobs": LABELS,
+        "text": "water",
+        "label": "water",
+        "stop_reason": "eog",
+        "timings_ms": timings(),
+        "conditions": Conditions(),
+    }
+    return Observation.model_validate(content | over)
+
+
+def observations(
+    arm: str, n: int = 24, phone: str | None = None, **over: object
+) -> list[Observation]:
+    return [observation(arm, index, phone, **over) for index in range(n)]
+
+
+def fault(kind: str = "decode") -> RunnerFault:
+    return RunnerFault(kind=kind, detail="as the test wants it")
+
+
+def flipped(arm: str, index: int, phone: str | None = None, **over: object) -> Observation:
+    """An answer of `fire` where the factory's others say `water`, within every tolerance."""
+    content: dict[str, Any] = {"tokens": [token(20)], "text": "fire", "label": "fire"}
+    return observation(arm, index, phone, **(content | over))
+
+
+def phone_record(serial: str = "PHONE1", *, virtual: bool = False) -> PhoneRecord:
+    return PhoneRecord(
+        serial=serial,
+        virtual=virtual,
+        model="Pixel",
+        manufacturer="Google",
+        abi="arm64-v8a",
+        android_version="14",
+    )
+
+
+def case_records(n: int = 24, label: str | None = None) -> tuple[CaseRecord, ...]:
+    return tuple(
+        CaseRecord(
+            id=f"case-{index:02d}",
+            path=f"images/{index:02d}.png",
+            label=label,
+            session=index // 3,
+            position=index % 3,
+            pixels_sha256=f"{index:064d}",
+        )
+        for index in range(n)
+    )
+
+
+def run_record(
+    arms: Sequence[str] = ("torch", "desktop:f16"),
+    phones: Sequence[PhoneRecord] = (),
+    gates: Gates | None = None,
+    **over: object,
+) -> RunRecord:
+    default = contract.load("default")
+    content: dict[str, Any] = {
+        "run_id": "run-1",
+        "started_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        "contract": default,
+        "contract_sha256": default.sha256,
+        "bundle": BundleRecord(path="bundle", sha256="b" * 64, summary={"quants": ["q8_0"]}),
+        "arms": tuple(arms),
+        "phones": tuple(phones),
+        "cases": case_records(),
+        "packages": {"pydantic": "2"},
+        "seed": 7,
+        "gates": gates or gating.load(),
+    }
+    return RunRecord.model_validate(content | over)
+
+
+def attestation(arm: str = "desktop:f16", pid: int = 1, **over: object) -> ArmAttestation:
+    content: dict[str, Any] = {
+        "protocol": 1,
+        "llama_commit": "0c1e57098",
+        "compiler": "clang",
+        "target": "x86_64-linux-gnu",
+        "variant": "x86_64",
+        "cpu_features_found": ["avx2"],
+        "cpu_features_used": ["avx2"],
+        "backends": ["CPU"],
+        "threads": 2,
+        "vision_threads": 4,
+        "placement": [],
+        "text_model_sha256": "t" * 64,
+        "mmproj_sha256": "m" * 64,
+        "load_ms": 12.5,
+        "pid": pid,
+    }
+    return ArmAttestation(
+        arm=arm, phone=None, attestation=Attestation.model_validate(content | over)
+    )

@@ -1,0 +1,208 @@
+import json
+import math
+from typing import Any
+
+import pytest
+from run_factory import (
+    LABELS,
+    case_records,
+    fault,
+    flipped,
+    observation,
+    observations,
+    phone_record,
+    run_record,
+    timings,
+)
+
+from harness.judging import GateResult
+from harness.observation import Conditions, Observation
+from harness.record import ArmFailure, RefusedRecord
+from harness.verdict import Verdict, judge
+
+ARMS = ("torch", "desktop:f16", "desktop:q8_0", "desktop:q8_0+app", "phone:q8_0+app")
+PHONE_ARM = ARMS[-1]
+MEMORY = Conditions(memory_peak_kib=500 * 1024)
+
+
+def host() -> list[Observation]:
+    return [seen for arm in ARMS[:-1] for seen in observations(arm)]
+
+
+def on_phone(serial: str = "PHONE1", **over: object) -> list[Observation]:
+    return observations(PHONE_ARM, phone=serial, **({"conditions": MEMORY} | over))
+
+
+def gate(verdict: Verdict, name: str, arm: str = PHONE_ARM) -> GateResult:
+    (found,) = [item for item in verdict.gates if item.name == name and item.arm == arm]
+    return found
+
+
+def test_a_clean_run_of_24_cases_passes() -> None:
+    verdict = judge(run_record(ARMS, [phone_record()]), host() + on_phone())
+    assert (verdict.verdict, verdict.exit_code) == ("PASS", 0)
+    assert [hop.name for hop in verdict.hops] == [
+        "conversion",
+        "quantization",
+        "runtime",
+        "platform",
+    ]
+    assert {item.outcome for item in verdict.gates} == {"pass"}
+
+
+def test_verdict_json_has_the_fields_people_read() -> None:
+    verdict = judge(run_record(ARMS, [phone_record()]), host() + on_phone())
+    document = json.loads(verdict.model_dump_json())
+    assert document["verdict"] == "PASS"
+    assert (
+        document["hops"][0].items()
+        >= {
+            "name": "conversion",
+            "reference": "torch",
+            "candidate": "desktop:f16",
+            "cases": 24,
+            "agreement": 1.0,
+        }.items()
+    )
+    assert document["gates"]
+    assert Verdict.model_validate(document) == verdict
+
+
+def test_real_flips_on_the_phone_fail() -> None:
+    wrong = [flipped(PHONE_ARM, i, "PHONE1", conditions=MEMORY) for i in range(2)]
+    verdict = judge(run_record(ARMS, [phone_record()]), host() + wrong + on_phone()[2:])
+    assert (verdict.verdict, verdict.exit_code) == ("FAIL", 1)
+    assert any("agreement (platform, desktop:q8_0+app -> phone" in r for r in verdict.reasons)
+    assert gate(verdict, "real_flips").outcome == "fail"
+
+
+def test_one_numeric_flip_in_24_passes_and_one_real_flip_fails() -> None:
+    close = {"water": -0.69, "fire": -0.70}
+    record = run_record(("desktop:q8_0", "phone:q8_0"), [phone_record()])
+    phone = observations("phone:q8_0", phone="PHONE1", conditions=MEMORY)
+    numeric = [
+        observation("desktop:q8_0", 0, label_logprobs=close),
+        *observations("desktop:q8_0")[1:],
+    ]
+    phone[0] = flipped("phone:q8_0", 0, "PHONE1", label_logprobs=close, conditions=MEMORY)
+    assert judge(record, numeric + phone).verdict == "PASS"
+    phone[0] = flipped("phone:q8_0", 0, "PHONE1", conditions=MEMORY)
+    assert judge(record, observations("desktop:q8_0") + phone).verdict == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("changed", "failed"),
+    [
+        ({"prompt_ids": [1]}, "prompt_ids"),
+        ({"image_tokens": 8}, "image_tokens"),
+        ({"grid": (2, 2)}, "grid"),
+        ({"pixels_sha256": "f" * 64}, "pixels"),
+        ({"label_logprobs": LABELS | {"wood": -5.2}}, "label_logprob"),
+        ({"label_logprobs": LABELS | {"wood": math.nan}}, "label_logprob"),
+        ({"conditions": Conditions(memory_peak_kib=3 * 1024 * 1024)}, "memory_mib"),
+        ({"timings_ms": timings(9000.0)}, "session_s"),
+    ],
+)
+def test_each_gate_fails_on_its_own_fault_with_every_word_unchanged(
+    changed: dict[str, Any], failed: str
+) -> None:
+    verdict = judge(run_record(ARMS, [phone_record()]), host() + on_phone(**changed))
+    assert verdict.verdict == "FAIL"
+    assert [item.name for item in verdict.gates if item.outcome == "fail"] == [failed]
+
+
+def test_three_images_decide_nothing() -> None:
+    record = run_record(cases=case_records(3))
+    verdict = judge(record, observations("torch", 3) + observations("desktop:f16", 3))
+    assert (verdict.verdict, verdict.exit_code) == ("INCONCLUSIVE", 3)
+    assert "fewer than 24 cases" in verdict.reasons[0]
+
+
+def test_three_images_that_all_flip_fail_all_the_same() -> None:
+    record = run_record(cases=case_records(3))
+    wrong = [flipped("desktop:f16", index) for index in range(3)]
+    assert judge(record, observations("torch", 3) + wrong).verdict == "FAIL"
+
+
+def test_a_virtual_phones_time_and_memory_are_not_judged() -> None:
+    slow = on_phone(timings_ms=timings(90000.0), conditions=Conditions(memory_peak_kib=2**23))
+    verdict = judge(run_record(ARMS, [phone_record(virtual=True)]), host() + slow)
+    assert verdict.verdict == "PASS"
+    assert gate(verdict, "session_s").outcome == "not judged"
+    assert gate(verdict, "session_s").measured == pytest.approx(270.0)
+    assert gate(verdict, "memory_mib").outcome == "not judged"
+    assert any("virtual" in note for note in verdict.notes)
+
+
+def test_a_phone_that_was_throttled_throughout_leaves_its_time_undecided() -> None:
+    hot = on_phone(conditions=MEMORY.model_copy(update={"throttled": True}))
+    verdict = judge(run_record(ARMS, [phone_record()]), host() + hot)
+    assert verdict.verdict == "INCONCLUSIVE"
+    assert "24 throttled images left out" in gate(verdict, "session_s").why
+
+
+def test_a_case_without_an_answer_fails() -> None:
+    broken = observation(PHONE_ARM, 0, "PHONE1", error=fault("context_full"), conditions=MEMORY)
+    verdict = judge(run_record(ARMS, [phone_record()]), [*host(), broken, *on_phone()[1:]])
+    assert verdict.verdict == "FAIL"
+    assert gate(verdict, "errors").why == "1 of 24 cases without an answer (context_full)"
+
+
+def test_a_phone_that_could_not_deliver_is_infra_and_says_why() -> None:
+    failure = ArmFailure(
+        arm=PHONE_ARM, phone="PHONE1", kind="ConnectionLost", detail="PHONE1: the cable moved"
+    )
+    record = run_record(ARMS, [phone_record()], failures=(failure,))
+    verdict = judge(record, host() + on_phone()[:6])
+    assert (verdict.verdict, verdict.exit_code) == ("INFRA", 4)
+    assert verdict.reasons == (
+        "phone:q8_0+app on PHONE1: 18 of 24 observations missing: PHONE1: the cable moved",
+    )
+
+
+def test_a_run_that_was_killed_is_infra_until_it_is_repeated() -> None:
+    verdict = judge(run_record(), observations("torch"))
+    assert verdict.verdict == "INFRA"
+    assert "repeat its command" in verdict.reasons[0]
+
+
+def test_a_proven_failure_stays_one_when_another_phone_vanished() -> None:
+    wrong = [flipped(PHONE_ARM, index, "A") for index in range(24)]
+    record = run_record(ARMS, [phone_record("A"), phone_record("B")])
+    assert judge(record, host() + wrong).verdict == "FAIL"
+
+
+def test_a_failure_that_was_made_good_does_not_count() -> None:
+    failure = ArmFailure(arm=PHONE_ARM, phone="PHONE1", kind="ConnectionLost", detail="once")
+    record = run_record(ARMS, [phone_record()], failures=(failure,))
+    assert judge(record, host() + on_phone()).verdict == "PASS"
+
+
+def test_one_arm_alone_is_inconclusive() -> None:
+    verdict = judge(run_record(("torch",)), observations("torch"))
+    assert verdict.verdict == "INCONCLUSIVE"
+    assert "nothing to compare" in verdict.reasons[0]
+
+
+def test_a_reference_that_never_says_a_label_proves_nothing() -> None:
+    mute = {"text": "hm", "label": None}
+    seen = observations("torch", **mute) + observations("desktop:f16", **mute)
+    verdict = judge(run_record(), seen)
+    assert verdict.verdict == "INCONCLUSIVE"
+    assert "holds a label" in verdict.reasons[0]
+
+
+def test_notes_say_that_no_phone_took_part_and_what_was_refused() -> None:
+    refused = (RefusedRecord(path="x.png", kind="truncated", detail="half a file"),)
+    seen = observations("torch") + observations("desktop:f16")
+    verdict = judge(run_record(refused=refused), seen)
+    assert verdict.notes == ("no phone took part", "1 images refused and left out")
+
+
+def test_other_gates_may_be_held_against_a_finished_run() -> None:
+    record = run_record()
+    seen = observations("torch") + observations("desktop:f16")
+    rule = record.gates.agreement.model_copy(update={"decide_on": "lower_bound"})
+    strict = record.gates.model_copy(update={"agreement": rule})
+    assert judge(record, seen).verdict == "PASS"
+    assert judge(record, seen, strict).verdict == "INCONCLUSIVE"

@@ -1,0 +1,23 @@
+"""A processor and an untrained model of the tiny checkpoint's shape."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fixtures import tiny
+
+if TYPE_CHECKING:
+    from transformers import Idefics3Processor, PreTrainedModel
+
+
+@pytest.fixture(scope="session")
+def untrained() -> tuple[PreTrainedModel, Idefics3Processor]:
+    """Shared: a test that trains works on a copy."""
+    return tiny.untrained(tiny.Recipe())
+
+
+@pytest.fixture(scope="session")
+def processor(untrained: tuple[PreTrainedModel, Idefics3Processor]) -> Idefics3Processor:
+    return untrained[1]
