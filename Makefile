@@ -36,7 +36,8 @@ lint: $(READY)  ## ruff, mypy --strict, direction of dependencies
 
 test: $(READY) lint  ## lint and all tests, both ABIs of the virtual phone
 	$(BIN)/python -m fixtures.tiny
-	$(BIN)/python -m devices.runner.build arm64-v8a x86_64
+	$(BIN)/python -m devices.runner.build arm64-dotprod
+	$(BIN)/python -m devices.runner.build x86_64-v3
 	$(BIN)/python -m pytest
 
 bench: $(READY)  ## speeds as ratios, side by side in one run

@@ -72,8 +72,8 @@ def build(
         say(f"checkpoint: copying {source.path}")
         _copy_checkpoint(source, copy)
         log = _log_file(out.name)
-        for quant in wanted:
-            for half in ("text", "mmproj"):
+        for half in ("text", "mmproj"):
+            for quant in wanted:
                 say(f"{half}: {quant}")
                 _make(half, quant, folder, _name(source), log)
         say("manifest: hashing")

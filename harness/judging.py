@@ -120,7 +120,7 @@ def decide_share(count: int, of: int, minimum: float, rule: AgreementRule) -> tu
         return "inconclusive", f"{said}: the lower bound is below {minimum:g}; add cases"
     if of < rule.min_cases:
         return "inconclusive", f"{said}: fewer than {rule.min_cases} cases; add cases"
-    # 49 of 50 must reach 1 - 0.02, whatever the last bit says.
+    # 41 of 50 must reach 1 - 0.18, which is a last bit above 0.82.
     if count / of >= minimum - 1e-12:
         return "pass", said
     return "fail", f"{said}: below {minimum:g}"

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fault.h"
@@ -142,8 +143,9 @@ inline Prompt evaluated(const mtmd_input_chunks * emitted, const llama_vocab * v
         prompt.chunks = std::move(kept);
     } else if (tiles.size() > 1) {
         // The token before the last slice says how many rows and columns there are.
-        const Chunk & text = prompt.chunks[tiles[tiles.size() - 2] - 1];
-        const std::string spelled = text.ids.empty() ? "" : piece(vocab, text.ids.back());
+        const size_t slice = tiles[tiles.size() - 2];
+        const bool introduced = slice > 0 && !prompt.chunks[slice - 1].ids.empty();
+        const std::string spelled = introduced ? piece(vocab, prompt.chunks[slice - 1].ids.back()) : "";
         if (sscanf(spelled.c_str(), "<row_%d_col_%d>", &prompt.rows, &prompt.columns) != 2) {
             throw Fault("tokenize", "the last slice is not introduced by <row_R_col_C>");
         }

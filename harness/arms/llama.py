@@ -28,6 +28,9 @@ _CACHE_TYPES: Final = {
     "q8_0": llama_cpp.GGML_TYPE_Q8_0,
     "q4_0": llama_cpp.GGML_TYPE_Q4_0,
 }
+Handle = Any
+"""A pointer that llama-cpp-python's bindings, which have no types, take and give."""
+
 _SEQUENCE: Final = 0
 _PIECE_BYTES: Final = 256
 
@@ -70,7 +73,6 @@ class LlamaSession:
         self._model = _load_model(text_model, stack)
         self._context = _make_context(self._model, runtime, self.threads, stack)
         self._mtmd = _load_mmproj(mmproj, self._model, runtime, self.vision_threads, marker, stack)
-        self.load_ms = _since_ms(begin)
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self._n_vocab = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._memory = llama_cpp.llama_get_memory(self._context)
@@ -78,6 +80,8 @@ class LlamaSession:
         stack.callback(llama_cpp.llama_batch_free, self._batch)
         self.position = 0
         """Tokens in the KV cache."""
+        self._warm_up()
+        self.load_ms = _since_ms(begin)
 
     def close(self) -> None:
         """Free everything; harmless when done twice."""
@@ -134,9 +138,9 @@ class LlamaSession:
                 raise StepFailed("tokenize", f"mtmd_tokenize: {status}: {llama_log.first_error()}")
             self._chunks = chunks
             count = mtmd_cpp.mtmd_input_chunks_size(chunks)
-            yield tuple(_chunk(chunks, index) for index in range(count))
+            yield tuple(self._chunk(index) for index in range(count))
 
-    def encode(self, chunk: ImageChunk) -> Any:
+    def encode(self, chunk: ImageChunk) -> Handle:
         """One tile's embeddings, valid until the next call. Raises StepFailed (`encode`)."""
         llama_log.forget()
         status = mtmd_cpp.mtmd_encode_chunk(self._mtmd, self._chunk_pointer(chunk))
@@ -144,7 +148,7 @@ class LlamaSession:
             raise StepFailed("encode", f"mtmd_encode_chunk: {status}: {llama_log.first_error()}")
         return mtmd_cpp.mtmd_get_output_embd(self._mtmd)
 
-    def decode_image(self, chunk: ImageChunk, embeddings: Any) -> None:
+    def decode_image(self, chunk: ImageChunk, embeddings: Handle) -> None:
         """A tile's embeddings through the text model. Raises StepFailed (`decode`)."""
         reached = llama_cpp.llama_pos(0)
         llama_log.forget()
@@ -178,15 +182,36 @@ class LlamaSession:
             self.position += len(piece)
 
     def logits(self) -> NDArray[np.float32]:
-        """A copy of the last token's logits (vocabulary)."""
+        """A copy of the last token's logits (vocabulary). Raises StepFailed (`decode`)."""
         pointer = llama_cpp.llama_get_logits_ith(self._context, -1)
-        return np.ctypeslib.as_array(pointer, shape=(self._n_vocab,)).copy()
+        values = np.ctypeslib.as_array(pointer, shape=(self._n_vocab,)).copy()
+        if not np.isfinite(values).all():
+            raise StepFailed("decode", "the logits are not finite")
+        return values
 
-    def _chunk_pointer(self, chunk: ImageChunk) -> Any:
+    def _warm_up(self) -> None:
+        """Read the weights in before an image is timed; libmtmd has done so for its own."""
+        self.decode_text((0,), logits_last=True)
+        self.clear()
+
+    def _chunk(self, index: int) -> Chunk:
+        pointer = mtmd_cpp.mtmd_input_chunks_get(self._chunks, index)
+        if mtmd_cpp.mtmd_input_chunk_get_type(pointer) != mtmd_cpp.MTMD_INPUT_CHUNK_TYPE_TEXT:
+            return ImageChunk(index, mtmd_cpp.mtmd_input_chunk_get_n_tokens(pointer))
+        count = ctypes.c_size_t()
+        ids = mtmd_cpp.mtmd_input_chunk_get_tokens_text(pointer, ctypes.byref(count))
+        text = TextChunk(tuple(ids[: count.value]))
+        if not all(0 <= token < self._n_vocab for token in text.ids):
+            raise StepFailed(
+                "tokenize", "the tokenizer lacks a token that libmtmd puts around images"
+            )
+        return text
+
+    def _chunk_pointer(self, chunk: ImageChunk) -> Handle:
         return mtmd_cpp.mtmd_input_chunks_get(self._chunks, chunk.index)
 
 
-def _load_model(path: Path, stack: ExitStack) -> Any:
+def _load_model(path: Path, stack: ExitStack) -> Handle:
     parameters = llama_cpp.llama_model_default_params()
     parameters.n_gpu_layers = 0
     llama_log.forget()
@@ -200,7 +225,7 @@ def _load_model(path: Path, stack: ExitStack) -> Any:
     return model
 
 
-def _make_context(model: Any, runtime: Runtime, threads: int, stack: ExitStack) -> Any:
+def _make_context(model: Handle, runtime: Runtime, threads: int, stack: ExitStack) -> Handle:
     parameters = llama_cpp.llama_context_default_params()
     parameters.n_ctx = runtime.context
     parameters.n_batch = runtime.batch
@@ -223,8 +248,8 @@ def _make_context(model: Any, runtime: Runtime, threads: int, stack: ExitStack) 
 
 
 def _load_mmproj(
-    path: Path, model: Any, runtime: Runtime, threads: int, marker: str, stack: ExitStack
-) -> Any:
+    path: Path, model: Handle, runtime: Runtime, threads: int, marker: str, stack: ExitStack
+) -> Handle:
     parameters = mtmd_cpp.mtmd_context_params_default()
     parameters.use_gpu = False
     parameters.print_timings = False
@@ -239,6 +264,8 @@ def _load_mmproj(
             "`driftloop bundle check` says more"
         )
     stack.callback(mtmd_cpp.mtmd_free, context)
+    if not mtmd_cpp.mtmd_support_vision(context):
+        raise BundleError(f"{path}: it has no vision tower; build the bundle again")
     return context
 
 
@@ -247,15 +274,6 @@ def _flash_attention(runtime: Runtime) -> int:
     enabled: int = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
     disabled: int = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
     return enabled if runtime.flash_attention else disabled
-
-
-def _chunk(chunks: Any, index: int) -> Chunk:
-    pointer = mtmd_cpp.mtmd_input_chunks_get(chunks, index)
-    if mtmd_cpp.mtmd_input_chunk_get_type(pointer) != mtmd_cpp.MTMD_INPUT_CHUNK_TYPE_TEXT:
-        return ImageChunk(index, mtmd_cpp.mtmd_input_chunk_get_n_tokens(pointer))
-    count = ctypes.c_size_t()
-    ids = mtmd_cpp.mtmd_input_chunk_get_tokens_text(pointer, ctypes.byref(count))
-    return TextChunk(tuple(ids[: count.value]))
 
 
 def _since_ms(begin_ns: int) -> float:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from math import prod
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.bundle.gguf_header import read_header
+from harness.bundle.gguf_header import Value, read_header
 from harness.errors import ArmUnavailable, BundleError
 
 _GROUPS: Final = (
@@ -67,11 +67,11 @@ class GgufFile:
         """The names of all tensors, in the file's order."""
         return tuple(self._infos)
 
-    def get(self, key: str) -> Any:
+    def get(self, key: str) -> Value:
         """The value of a key; None where the file does not have it."""
         return self._keys.get(key)
 
-    def require(self, key: str) -> Any:
+    def require(self, key: str) -> Value:
         """The value of a key; BundleError where the file does not have it."""
         if key not in self._keys:
             raise BundleError(

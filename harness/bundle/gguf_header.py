@@ -13,6 +13,9 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final
 
+Value = Any
+"""What a key may hold: a number, a bool, a string, or a list of them."""
+
 _MAGIC: Final = b"GGUF"
 _VERSIONS: Final = (2, 3)
 _ALIGNMENT_KEY: Final = "general.alignment"
@@ -93,7 +96,7 @@ class _Cursor:
         dimensions = [self._scalar("<Q") for _ in range(self._scalar("<I"))]
         return name, tuple(reversed(dimensions)), self._scalar("<I"), self._scalar("<Q")
 
-    def _value(self, kind: int) -> Any:
+    def _value(self, kind: int) -> Value:
         if kind == _STRING:
             return self._string()
         if kind != _ARRAY:
@@ -109,7 +112,7 @@ class _Cursor:
     def _string(self) -> str:
         return self._bytes(self._scalar("<Q")).decode("utf-8")
 
-    def _scalar(self, layout: str) -> Any:
+    def _scalar(self, layout: str) -> Value:
         (value,) = struct.unpack(layout, self._bytes(struct.calcsize(layout)))
         return value
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from harness.cli import bundles, demo, doctor, phones, reading, running
+from harness.cli import bundles, demo, doctor, phones, pixels, reading, running
 
 app = typer.Typer(
     name="driftloop",
@@ -15,6 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help appears twice as fast
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(doctor.doctor)
@@ -24,4 +25,5 @@ app.add_typer(bundles.app, name="bundle")
 app.command()(running.run)
 app.command()(reading.compare)
 app.command()(reading.report)
+app.command()(pixels.pixels)
 app.command()(demo.demo)

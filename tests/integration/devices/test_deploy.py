@@ -120,7 +120,7 @@ def test_a_push_that_was_cut_off_is_never_taken_for_whole(
     phone: Phone, x86_phone: VirtualPhone, tmp_path: Path
 ) -> None:
     file = blob(tmp_path, 150_000_000, 3)
-    threading.Timer(0.2, lambda: os.kill(x86_phone.adbd_pid(), signal.SIGKILL)).start()
+    threading.Timer(0.05, lambda: os.kill(x86_phone.adbd_pid(), signal.SIGKILL)).start()
     with pytest.raises(TransientError):
         deploy(phone, [file])
     phone.reconnect(timeout_s=30)

@@ -174,6 +174,15 @@ def test_a_spawned_process_outlives_adbd_and_is_ended_by_identity(
     phone.kill(process)
 
 
+def test_a_process_whose_name_looks_like_a_state_is_still_known(phone: Phone) -> None:
+    phone.push_bytes(b"#!/system/bin/sh\nsleep 98764\n", f"{FOLDER}/o) Z 1", executable=True)
+    process = phone.spawn([f"{FOLDER}/o) Z 1"], log=f"{FOLDER}/log")
+    time.sleep(0.2)
+    assert phone.alive(process)
+    phone.kill(process)
+    assert not phone.alive(process)
+
+
 def test_a_program_that_cannot_start_shows_in_log_and_alive(phone: Phone) -> None:
     process = phone.spawn([f"{FOLDER}/no-such-program"], log=f"{FOLDER}/log")
     deadline = time.monotonic() + 5

@@ -133,7 +133,7 @@ def _noise(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, NDArray[n
     return {name: random.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
 
 
-def _finish(writer: Any, tensors: dict[str, NDArray[np.float32]]) -> None:
+def _finish(writer: gguf.GGUFWriter, tensors: dict[str, NDArray[np.float32]]) -> None:
     for name, values in tensors.items():
         laid_out = rotary_rows(values, HEADS) if is_rotary(name) else values
         writer.add_tensor(name, laid_out.astype(np.float16) if values.ndim > 1 else laid_out)

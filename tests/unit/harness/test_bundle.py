@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
@@ -61,7 +61,9 @@ def test_a_quant_type_the_bundle_lacks_is_named_with_those_it_has(whole: bundle.
 
 
 @pytest.mark.parametrize("read", [bundle.load, bundle.check])
-def test_a_folder_that_is_not_there_is_said_to_be_missing(read: Any, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_said_to_be_missing(
+    read: Callable[[Path], object], tmp_path: Path
+) -> None:
     with pytest.raises(BundleError, match="no such folder"):
         read(tmp_path / "nowhere")
 

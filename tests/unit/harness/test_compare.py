@@ -2,12 +2,13 @@ import json
 import math
 
 import pytest
-from run_factory import LABELS, fault, flipped, observation, observations
 from statsmodels.stats.proportion import proportion_confint
 
 from harness import gating, ladder
 from harness.compare import HopResult, accuracies, compare
 from harness.observation import Observation
+
+from .run_factory import LABELS, fault, flipped, observation, observations
 
 HOPS = ladder.hops(ladder.parse_ladder(["torch", "desktop:f16"]), ())
 TOLERANCES = gating.load().hops.tolerances()
@@ -59,6 +60,14 @@ def test_a_case_with_an_error_is_named_and_not_compared() -> None:
     (seen,) = hop.faults
     assert (seen.side, seen.case_id, seen.kind) == ("candidate", "case-05", "context_full")
     assert hop.candidate_missing == 18
+
+
+def test_an_error_of_the_reference_is_not_compared_either() -> None:
+    reference = observations("torch", 3)
+    reference[1] = observation("torch", 1, error=fault(), label=None, text="", tokens=[])
+    hop = conversion(observations("desktop:f16", 3), reference)
+    assert (hop.cases, hop.agreement) == (2, 1.0)
+    assert [(seen.side, seen.case_id) for seen in hop.faults] == [("reference", "case-01")]
 
 
 def test_log_probability_differences_are_over_every_label_of_every_case() -> None:

@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_factory import (
+
+from harness import contract
+from harness.errors import RunFolderError
+from harness.journal import Journal, RunFolder
+from harness.record import ArmFailure, BundleRecord
+
+from .run_factory import (
     LABELS,
     attestation,
     case_records,
@@ -22,10 +28,11 @@ from run_factory import (
     run_record,
 )
 
-from harness import contract
-from harness.errors import RunFolderError
-from harness.journal import Journal, RunFolder
-from harness.record import ArmFailure, BundleRecord
+
+def _path() -> str:
+    """For a child process: this folder before whatever this process was given."""
+    given = os.environ.get("PYTHONPATH")
+    return os.pathsep.join([str(Path(__file__).parent), *([given] if given else [])])
 
 
 def test_a_run_is_written_as_started_before_anything_runs(tmp_path: Path) -> None:
@@ -231,7 +238,7 @@ except RunFolderError as error:
 """
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        env=os.environ | {"PYTHONPATH": _path()},
         capture_output=True,
         text=True,
         check=True,
@@ -276,7 +283,7 @@ for case in journal.missing("torch", None):
     for round_ in range(3):
         writer = subprocess.Popen(
             [sys.executable, "-c", script, str(tmp_path)],
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+            env=os.environ | {"PYTHONPATH": _path()},
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -1,8 +1,9 @@
 import pytest
-from run_factory import fault, observation, observations, timings
 
 from harness.latency import ArmLatency, summarize
 from harness.observation import Conditions, Observation
+
+from .run_factory import fault, observation, observations, timings
 
 ARM = "phone:q8_0+app"
 SIZES = dict.fromkeys(range(8), 3)

@@ -2,12 +2,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_factory import fault, observation
 
 from harness import contract, ladder
 from harness.arms.base import Prepared
 from harness.contract import Contract
 from harness.result_cache import ResultCache, arm_key
+
+from .run_factory import fault, observation
 
 DEFAULT = contract.load("default")
 VERSIONS = {"llama-cpp-python": "0.3.36"}

@@ -2,7 +2,6 @@ import math
 from typing import Any
 
 import pytest
-from run_factory import LABELS, flipped, observation, token
 
 from harness.stages import (
     CaseComparison,
@@ -12,6 +11,8 @@ from harness.stages import (
     label_differences,
     label_margin,
 )
+
+from .run_factory import LABELS, flipped, observation, token
 
 TOLERANCE = Tolerance(label_logprob=0.01, flip_margin=0.02)
 

@@ -3,7 +3,13 @@ import math
 from typing import Any
 
 import pytest
-from run_factory import (
+
+from harness.judging import GateResult
+from harness.observation import Conditions, Observation
+from harness.record import ArmFailure, RefusedRecord
+from harness.verdict import Verdict, judge
+
+from .run_factory import (
     LABELS,
     case_records,
     fault,
@@ -14,11 +20,6 @@ from run_factory import (
     run_record,
     timings,
 )
-
-from harness.judging import GateResult
-from harness.observation import Conditions, Observation
-from harness.record import ArmFailure, RefusedRecord
-from harness.verdict import Verdict, judge
 
 ARMS = ("torch", "desktop:f16", "desktop:q8_0", "desktop:q8_0+app", "phone:q8_0+app")
 PHONE_ARM = ARMS[-1]

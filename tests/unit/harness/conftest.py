@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,3 +22,13 @@ def untrained() -> tuple[PreTrainedModel, Idefics3Processor]:
 @pytest.fixture(scope="session")
 def processor(untrained: tuple[PreTrainedModel, Idefics3Processor]) -> Idefics3Processor:
     return untrained[1]
+
+
+@pytest.fixture(scope="session")
+def saved_checkpoint(
+    untrained: tuple[PreTrainedModel, Idefics3Processor], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The untrained model and its processor as a checkpoint's folder. Read only: copy to damage."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tiny.save(*untrained, folder)
+    return folder

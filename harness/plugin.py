@@ -1,0 +1,226 @@
+"""The pytest plugin: options, and the fixtures `phone`, `bundle` and `evaluation`.
+
+pytest loads this module in every session of an environment with driftloop installed, so nothing
+but pytest is imported until a test asks for one of the fixtures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+if TYPE_CHECKING:
+    from devices.phone import Phone
+    from harness.bundle import Bundle
+    from harness.gating import Gates
+    from reports.summary import Summary
+
+NO_BUNDLE = "no bundle to judge: give --driftloop-bundle DIR and --driftloop-images IMAGES"
+NO_IMAGES = "--driftloop-bundle needs --driftloop-images: a folder, a glob, or a manifest"
+DELIVERY = "observations"
+"""Not a gate of the file but what all of them need: that every arm answered every case."""
+
+_HOP_GATES = ("agreement", "real_flips", "label_logprob")
+_ARM_GATES = ("errors", "session_s", "memory_mib")
+_T = TypeVar("_T")
+_REPORTS = pytest.StashKey[list[Path]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of a release's acceptance test."""
+    group = parser.getgroup("driftloop", "driftloop: does the phone say what the checkpoint says")
+    group.addoption("--driftloop-bundle", metavar="DIR", help="the bundle to judge")
+    group.addoption(
+        "--driftloop-images", metavar="IMAGES", help="a folder, a glob, or a CSV/JSONL manifest"
+    )
+    group.addoption(
+        "--driftloop-phone",
+        metavar="SERIAL|all|virtual",
+        action="append",
+        help="a phone's serial, all attached phones (default), or a virtual one; may be repeated",
+    )
+    group.addoption("--driftloop-contract", metavar="NAME|FILE", help="other than the bundle's own")
+    group.addoption("--driftloop-gates", metavar="FILE", help="a gates file (TOML)")
+    group.addoption("--driftloop-quant", metavar="TYPE", default="q8_0", help="default: q8_0")
+    group.addoption(
+        "--driftloop-out", metavar="DIR", help="where run folders are kept, one per phone"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make room for the paths of the reports."""
+    config.stash[_REPORTS] = []
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per phone and gate, named `<serial>-<gate>`; one skipped line without a bundle."""
+    wants_phone = "driftloop_phone_name" in metafunc.fixturenames
+    wants_gate = "driftloop_gate" in metafunc.fixturenames
+    if not (wants_phone or wants_gate):
+        return
+    missing = _missing(metafunc.config)
+    if wants_phone:
+        names = [] if missing else _phone_names(metafunc.config)
+        reason = missing or "no phone is attached: connect one, or give --driftloop-phone virtual"
+        _parametrize(metafunc, "driftloop_phone_name", names, reason, "no-phone", indirect=True)
+    if wants_gate:
+        gates = [] if missing else _gate_names(metafunc.config)
+        _parametrize(metafunc, "driftloop_gate", gates, missing or "", "no-gate", indirect=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say where the reports are."""
+    for path in terminalreporter.config.stash[_REPORTS]:
+        terminalreporter.write_line(f"driftloop: {path}")
+
+
+@pytest.fixture(scope="session")
+def driftloop_phone_name(request: pytest.FixtureRequest) -> str:
+    """A serial, or `virtual`."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def bundle(pytestconfig: pytest.Config) -> Bundle:
+    """The bundle of `--driftloop-bundle`, loaded; skips without one."""
+    from harness import bundle as bundles
+
+    if (folder := pytestconfig.getoption("driftloop_bundle")) is None:
+        pytest.skip(NO_BUNDLE)
+    return _one_line(lambda: bundles.load(Path(folder)))
+
+
+@pytest.fixture(scope="session")
+def phone(driftloop_phone_name: str) -> Iterator[Phone]:
+    """One phone after another; a virtual one that was started here is stopped at the end."""
+    from devices import adb, virtual
+
+    if driftloop_phone_name != "virtual":
+        yield _one_line(lambda: adb.find(driftloop_phone_name))
+        return
+    if there := virtual.running():
+        yield _one_line(lambda: adb.find(there[0].serial))
+        return
+    started = _one_line(virtual.start)
+    try:
+        yield _one_line(lambda: adb.find(started.serial))
+    finally:
+        virtual.stop(started.name)
+
+
+@pytest.fixture(scope="session")
+def evaluation(
+    pytestconfig: pytest.Config,
+    tmp_path_factory: pytest.TempPathFactory,
+    bundle: Bundle,
+    phone: Phone,
+) -> Summary:
+    """The whole ladder down to `phone`, run and judged once per phone, with its reports written.
+
+    References on this host are taken from the cache from the second phone on.
+    """
+    import reports
+    from harness.planning import RunRequest
+    from harness.run import evaluate
+    from reports import summary
+
+    images = pytestconfig.getoption("driftloop_images")
+    if images is None:
+        pytest.fail(NO_IMAGES, pytrace=False)
+    out = pytestconfig.getoption("driftloop_out")
+    name = "".join(letter if letter.isalnum() else "-" for letter in phone.serial)
+    request = RunRequest(
+        bundle=bundle.path,
+        images=images,
+        out=Path(out) / name if out else tmp_path_factory.mktemp(f"driftloop-{name}-"),
+        phones=(phone.serial,),
+        contract=pytestconfig.getoption("driftloop_contract"),
+        quant=pytestconfig.getoption("driftloop_quant"),
+        gates=pytestconfig.getoption("driftloop_gates"),
+    )
+    outcome = _one_line(lambda: evaluate(request, _Quiet()))
+    written = _one_line(lambda: reports.build(outcome.folder))
+    pytestconfig.stash[_REPORTS].append(written[0])
+    return summary.load(outcome.folder)
+
+
+class _Quiet:
+    """Progress that nobody watches: pytest owns the terminal."""
+
+    def track(self, name: str) -> Callable[[int, int], None]:
+        return lambda done, total: None
+
+
+def _one_line(act: Callable[[], _T]) -> _T:
+    """A known error as one line of pytest's output instead of a traceback."""
+    from devices.errors import DeviceError
+    from harness.errors import DriftloopError
+
+    try:
+        return act()
+    except (DriftloopError, DeviceError) as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def _missing(config: pytest.Config) -> str | None:
+    """Why nothing can be judged. A bundle without images is a mistake and ends the session."""
+    if config.getoption("driftloop_bundle") is None:
+        return NO_BUNDLE
+    if config.getoption("driftloop_images") is None:
+        raise pytest.UsageError(NO_IMAGES)
+    return None
+
+
+def _phone_names(config: pytest.Config) -> list[str]:
+    from devices import adb
+    from devices.errors import DeviceError
+
+    names: list[str] = []
+    for asked in config.getoption("driftloop_phone") or ["all"]:
+        if asked != "all":
+            names.append(asked)
+            continue
+        try:
+            names += [phone.serial for phone in adb.attached()]
+        except DeviceError as error:
+            raise pytest.UsageError(str(error)) from error
+    return list(dict.fromkeys(names))
+
+
+def gate_names(gates: Gates) -> list[str]:
+    """What is tested on every phone: delivery first, then every gate the file does not turn off."""
+    equal = [name for name, wanted in gates.equal if wanted]
+    return [DELIVERY, *_HOP_GATES, *equal, *_ARM_GATES]
+
+
+def _gate_names(config: pytest.Config) -> list[str]:
+    from harness import gating
+    from harness.errors import GatesError
+
+    try:
+        return gate_names(gating.load(config.getoption("driftloop_gates")))
+    except GatesError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _parametrize(
+    metafunc: pytest.Metafunc,
+    argument: str,
+    values: list[str],
+    reason: str,
+    empty_id: str,
+    *,
+    indirect: bool,
+) -> None:
+    """With nothing to run on, one skipped test says why."""
+    skipped = [pytest.param("", marks=pytest.mark.skip(reason=reason), id=empty_id)]
+    metafunc.parametrize(
+        argument,
+        [pytest.param(value, id=value) for value in values] or skipped,
+        indirect=indirect,
+        scope="session",
+    )

@@ -1,0 +1,41 @@
+"""The tiny bundle, and pictures as every arm below the contract gets them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fixtures import demo, textures, tiny
+from harness import bundle as bundles
+from harness.arms.base import Prepared
+from harness.bundle import Bundle
+from harness.preprocess import pixels_sha256, prepare
+
+_TEXTURES = 5
+_NOISE_SEED = 11
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle() -> Bundle:
+    """Trained, converted and quantized; from the cache where an earlier run left it."""
+    return bundles.load(demo.bundle(print))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Prepared]:
+    """Held-out textures, and noise: the hardest picture for a resize to agree on."""
+    folder = tmp_path_factory.mktemp("pictures")
+    held_out = textures.textures(_TEXTURES, tiny.Recipe().held_out_seed)
+    images = [prepare(texture.image) for texture in held_out]
+    noise = np.random.default_rng(_NOISE_SEED).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    images.append(Image.fromarray(noise))
+    return [_prepared(folder, index, image) for index, image in enumerate(images)]
+
+
+def _prepared(folder: Path, index: int, image: Image.Image) -> Prepared:
+    path = folder / f"{index}.png"
+    image.save(path)
+    return Prepared(f"case-{index}", index // 3, index % 3, path, pixels_sha256(image))

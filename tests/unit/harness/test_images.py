@@ -1,0 +1,137 @@
+"""Awkward files are handled or refused by name, one line each, before anything runs."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import time
+from pathlib import Path
+
+import pytest
+
+from fixtures import awkward
+from harness.cases import load_cases
+from harness.contract import Pixels
+from harness.errors import CaseError
+from harness.images import open_image
+from harness.prepared import prepare_cases
+from harness.preprocess import prepare
+
+LABELS = ("water", "land", "fire", "wood", "metal")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("awkward")
+
+
+@pytest.fixture(scope="module")
+def catalogue(folder: Path) -> list[awkward.Awkward]:
+    return awkward.write(folder)
+
+
+def _refusal(path: Path, out: Path) -> CaseError | None:
+    try:
+        found = load_cases(str(path), LABELS)
+        prepare_cases(found.cases, Pixels(), out)
+    except CaseError as error:
+        return error
+    return None
+
+
+def test_every_entry_of_the_catalogue_has_its_outcome(
+    catalogue: list[awkward.Awkward], tmp_path: Path
+) -> None:
+    refusals = {entry.name: _refusal(entry.path, tmp_path) for entry in catalogue}
+    outcomes = {name: error.kind if error else "handled" for name, error in refusals.items()}
+    assert outcomes == {entry.name: entry.outcome for entry in catalogue}
+
+
+def test_every_refusal_is_one_line_that_names_the_file(
+    catalogue: list[awkward.Awkward], tmp_path: Path
+) -> None:
+    for entry in catalogue:
+        if entry.outcome != awkward.HANDLED:
+            line = str(_refusal(entry.path, tmp_path))
+            assert "\n" not in line
+            assert entry.path.name in line
+
+
+def test_the_catalogue_holds_at_least_25_refusals_of_many_kinds(
+    catalogue: list[awkward.Awkward],
+) -> None:
+    refused = [entry for entry in catalogue if entry.outcome != awkward.HANDLED]
+    assert len(refused) >= 25
+    assert len({entry.outcome for entry in refused}) >= 12
+
+
+def test_the_catalogue_is_the_same_bytes_every_time(
+    catalogue: list[awkward.Awkward], tmp_path: Path
+) -> None:
+    again = {entry.name: entry.path for entry in awkward.write(tmp_path)}
+    for entry in catalogue:
+        if entry.path.is_file():
+            assert again[entry.name].read_bytes() == entry.path.read_bytes(), entry.name
+
+
+def test_a_decompression_bomb_takes_neither_memory_nor_time(
+    catalogue: list[awkward.Awkward],
+) -> None:
+    bombs = [entry.path for entry in catalogue if entry.outcome == "too-large"]
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.process_time()
+    for bomb in bombs:
+        with pytest.raises(CaseError, match="too-large"):
+            open_image(bomb)
+    assert time.process_time() - start < 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 50_000
+
+
+def test_a_folder_and_a_pipe_are_no_images(tmp_path: Path) -> None:
+    with pytest.raises(CaseError, match="directory"):
+        open_image(tmp_path)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(CaseError, match="unreadable"):
+        open_image(tmp_path / "pipe.jpg")
+
+
+def test_the_file_keeps_its_own_mode_and_is_completely_decoded(
+    catalogue: list[awkward.Awkward],
+) -> None:
+    paths = {entry.name: entry.path for entry in catalogue}
+    assert open_image(paths["cmyk.jpg"]).mode == "CMYK"
+    assert open_image(paths["sixteen-bit.png"]).mode == "I;16"
+    image = open_image(paths["plain.jpg"])
+    assert image.getpixel((0, 0)) is not None
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_damage_escapes_as_anything_but_a_refusal(
+    catalogue: list[awkward.Awkward], tmp_path: Path
+) -> None:
+    sources = [
+        entry.path.read_bytes()
+        for entry in catalogue
+        if entry.path.suffix in {".bmp", ".gif", ".jpg", ".png", ".webp"}
+        and entry.path.is_file()
+        and entry.path.stat().st_size > 10
+        and entry.outcome != "too-large"
+    ]
+    rng = random.Random(7)  # noqa: S311 (damage, not a secret)
+    path = tmp_path / "damaged"
+    handled = 0
+    refused: list[str] = []
+    for _ in range(1500):
+        data = bytearray(rng.choice(sources))
+        for _ in range(rng.randint(1, 12)):
+            data[int(rng.random() ** 2 * len(data))] = rng.randrange(256)
+        path.write_bytes(data[: rng.randrange(1, len(data))] if rng.random() < 0.3 else data)
+        try:
+            prepare(open_image(path, apply_exif=rng.random() < 0.5))
+            handled += 1
+        except CaseError as error:
+            refused.append(str(error))
+    assert handled > 50
+    assert len(refused) > 500
+    assert not [line for line in refused if "\n" in line]

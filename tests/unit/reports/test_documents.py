@@ -1,0 +1,220 @@
+"""report.html, report.md, junit.xml and the terminal's table, written from run folders."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
+
+import reports
+from devices.runner.protocol import RunnerFault
+from harness.record import ArmFailure, RefusedRecord
+from harness.verdict import Verdict
+from reports import summary, terminal
+from reports.between import between
+
+if TYPE_CHECKING:
+    from tests.unit.reports.conftest import RunWriter
+
+Writer = Callable[..., "RunWriter"]
+REAL_PHONE, VIRTUAL_PHONE = "R5CT10ABCDE", "127.0.0.1:5581"
+PHONE_ARM = "phone:q8_0+app"
+NASTY = "<script>alert(1)</script> | `x` **b** \x00\x0b\u202e ]]> --> \"'\n# no heading"
+
+
+class _Page(HTMLParser):
+    """Elements and their attributes; complains about elements closed out of order."""
+
+    _VOID = frozenset({"meta", "img", "br", "circle", "line", "rect", "path", "use"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self._VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self._VOID:
+            assert self._open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def _nasty(run_writer: Writer, text: str = NASTY) -> Path:
+    written: Path = run_writer(
+        case_ids={4: text or "x", 20: f"{text}2"},
+        texts={(PHONE_ARM, VIRTUAL_PHONE, 9): text},
+        answers={(PHONE_ARM, REAL_PHONE, 4): "fire"},
+        faults={(PHONE_ARM, VIRTUAL_PHONE, 20): RunnerFault(kind="decode", detail=text)},
+        refused=(RefusedRecord(path=text, kind="truncated", detail=text),),
+    ).write()
+    return written
+
+
+def test_every_report_is_rebuilt_from_the_folder_alone(run_writer: Writer) -> None:
+    folder = run_writer().write()
+    first = {path.name: path.read_bytes() for path in reports.build(folder)}
+    assert sorted(first) == ["junit.xml", "report.html", "report.md", "verdict.json"]
+    for name in first:
+        (folder / name).unlink()
+    assert {path.name: path.read_bytes() for path in reports.build(folder)} == first
+    Verdict.model_validate_json(first["verdict.json"])
+
+
+def test_the_page_asks_nothing_of_the_network(run_writer: Writer) -> None:
+    folder = _nasty(run_writer)
+    reports.build(folder)
+    text = (folder / "report.html").read_text("utf-8")
+    page = _Page(text)
+    assert not page.all("script")
+    assert not page.all("link")
+    urls = [
+        value
+        for _, attributes in page.elements
+        for name, value in attributes.items()
+        if name in ("src", "href", "xlink:href", "srcset", "data", "poster")
+    ]
+    assert urls
+    assert all(url and url.startswith(("data:image/png;base64,", "#")) for url in urls)
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_the_page_shows_differing_cases_as_the_models_saw_them(run_writer: Writer) -> None:
+    folder = run_writer(answers={(PHONE_ARM, REAL_PHONE, 7): "water"}).write()
+    reports.build(folder)
+    images = _Page((folder / "report.html").read_text("utf-8")).all("img")
+    assert [image["alt"] for image in images] == ["What the models saw of fire/007.png"]
+    content = base64.b64decode(str(images[0]["src"]).split(",")[1])
+    shown = Image.open(io.BytesIO(content))
+    assert shown.tobytes() == Image.open(folder / "pixels" / "007.png").tobytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\x89PNG\r\n\x1a\nrubbish"])
+def test_a_lost_or_damaged_picture_is_named_and_stops_nothing(
+    run_writer: Writer, content: bytes
+) -> None:
+    folder = run_writer(answers={(PHONE_ARM, REAL_PHONE, 7): "water"}).write()
+    (folder / "pixels" / "007.png").write_bytes(content)
+    reports.build(folder)
+    text = (folder / "report.html").read_text("utf-8")
+    assert "The run folder holds no picture of this case." in text
+    assert not _Page(text).all("img")
+
+
+def test_status_is_a_word_wherever_it_is_a_shape(run_writer: Writer) -> None:
+    folder = run_writer(answers={(PHONE_ARM, REAL_PHONE, 7): "water"}).write()
+    reports.build(folder)
+    text = (folder / "report.html").read_text("utf-8")
+    shapes = re.findall(r'class="status \w+"><svg[^>]*><use[^>]*></svg>(\w[\w ]*)</span>', text)
+    assert {"fail", "pass", "not judged"} <= set(shapes)
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.text(st.characters(exclude_categories=("Cs",)), max_size=30))
+def test_no_text_breaks_a_report(run_writer: Writer, text: str) -> None:
+    folder = _nasty(run_writer, text)
+    reports.build(folder)
+    assert len(_Page((folder / "report.html").read_text("utf-8")).all("article")) == 2 + bool(text)
+    ElementTree.parse(folder / "junit.xml")  # noqa: S314
+    rows = [
+        line
+        for line in (folder / "report.md").read_text("utf-8").split("\n")
+        if line.startswith("|")
+    ]
+    assert all(row.endswith("|") for row in rows)
+
+
+def test_nothing_untrusted_is_taken_for_markup(run_writer: Writer) -> None:
+    folder = _nasty(run_writer)
+    reports.build(folder)
+    page = (folder / "report.html").read_text("utf-8")
+    note = (folder / "report.md").read_text("utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "<script" not in note
+    assert "\u202e" not in page + note
+    assert "\n# no heading" not in note
+
+
+def test_junit_has_one_case_per_gate_and_phone(run_writer: Writer) -> None:
+    gone = ArmFailure(arm=PHONE_ARM, phone=REAL_PHONE, kind="PhoneOffline", detail="offline\x01")
+    folder = run_writer(
+        absent={(PHONE_ARM, REAL_PHONE)},
+        failures=(gone,),
+        answers={(PHONE_ARM, VIRTUAL_PHONE, 7): "water"},
+    ).write()
+    reports.build(folder)
+    suite = ElementTree.parse(folder / "junit.xml").getroot()[0]  # noqa: S314
+    verdict = summary.load(folder).verdict
+    cases = suite.findall("testcase")
+    assert len(cases) == len(verdict.gates) + 1 == int(suite.get("tests", ""))
+    assert len({(case.get("classname"), case.get("name")) for case in cases}) == len(cases)
+    assert {case.get("classname") for case in cases} == {
+        "driftloop.this host",
+        f"driftloop.{REAL_PHONE}",
+        "driftloop.127_0_0_1:5581",
+    }
+    errors = suite.findall("testcase/error")
+    assert [error.get("message") for error in errors] == ["24 of 24 missing: offline⟨U+0001⟩"]
+    failed = [gate for gate in verdict.gates if gate.outcome == "fail"]
+    assert failed
+    assert len(suite.findall("testcase/failure")) == len(failed)
+    skipped = [str(item.get("message")) for item in suite.findall("testcase/skipped")]
+    assert any(message.startswith("not judged: ") for message in skipped)
+    assert any(message.startswith("inconclusive: ") for message in skipped)
+
+
+def test_the_note_fits_a_release(run_writer: Writer) -> None:
+    many = {(PHONE_ARM, REAL_PHONE, index): "water" for index in range(24)}
+    folder = run_writer(answers=many).write()
+    reports.build(folder)
+    note = (folder / "report.md").read_text("utf-8")
+    assert note.startswith("## driftloop: FAIL\n")
+    assert "more in the full report" in note
+    assert len(note) < 6000
+
+
+def test_the_terminal_needs_no_more_than_80_columns(run_writer: Writer) -> None:
+    folder = _nasty(run_writer)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(terminal.summary_view(summary.load(folder)))
+    lines = console.export_text().splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert lines[-1].startswith("FAIL The phone no longer says")
+    words = " ".join(lines)
+    for name in ("conversion", "quantization", "runtime", "platform", "desktop:q8_0+app"):
+        assert name in words
+
+
+def test_the_terminal_shows_what_changed_since_an_earlier_run(run_writer: Writer) -> None:
+    before = summary.load(run_writer().write())
+    now = summary.load(run_writer(answers={(PHONE_ARM, REAL_PHONE, 7): "water"}).write())
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(terminal.between_view(between(now, before)))
+    text = console.export_text()
+    assert f"{PHONE_ARM} on {REAL_PHONE}: 1 of 24 answers changed" in text
+    assert "PASS before, FAIL now" in text

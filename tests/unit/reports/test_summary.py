@@ -1,0 +1,126 @@
+"""A run folder as one object, and the three answers drawn from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from devices.runner.protocol import RunnerFault
+from harness import plugin
+from harness.errors import RunFolderError
+from harness.record import ArmFailure
+from reports import summary
+from reports.between import between
+
+if TYPE_CHECKING:
+    from tests.unit.reports.conftest import RunWriter
+
+REAL_PHONE, VIRTUAL_PHONE = "R5CT10ABCDE", "127.0.0.1:5581"
+Writer = Callable[..., "RunWriter"]
+PHONE_ARM, APP_ARM = "phone:q8_0+app", "desktop:q8_0+app"
+
+
+def test_a_clean_run_answers_all_three_questions(run_writer: Writer) -> None:
+    loaded = summary.load(run_writer().write())
+    assert loaded.verdict.verdict == "PASS"
+    assert loaded.headline == "The phone still says what the checkpoint says."
+    assert [answer.outcome for answer in loaded.answers] == ["pass", "pass", "pass"]
+    assert loaded.cases == ()
+
+
+def test_the_step_that_changed_the_answer_is_named(run_writer: Writer) -> None:
+    flipped = {
+        (arm, phone, 4): "fire"
+        for arm, phone in [("desktop:q8_0", None), (APP_ARM, None), (PHONE_ARM, REAL_PHONE)]
+    }
+    loaded = summary.load(run_writer(answers=flipped, phones=(REAL_PHONE,)).write())
+    same, step, _ = loaded.answers
+    assert loaded.headline == "The phone no longer says what the checkpoint says."
+    assert f"On {REAL_PHONE} 23 of 24 answers are the same as in torch" in same.lines[0]
+    assert [line.split()[0] for line in step.lines] == ["Quantization"]
+
+
+def test_the_ladder_has_a_row_per_arm_and_phone(run_writer: Writer) -> None:
+    rungs = summary.load(run_writer().write()).ladder
+    assert [(rung.arm, rung.phone) for rung in rungs][-2:] == [
+        (PHONE_ARM, REAL_PHONE),
+        (PHONE_ARM, VIRTUAL_PHONE),
+    ]
+    assert rungs[0].hop is None
+    assert [rung.hop.name for rung in rungs if rung.hop] == [
+        "conversion",
+        "quantization",
+        "runtime",
+        "platform",
+        "platform",
+    ]
+
+
+def test_cases_come_worst_first(run_writer: Writer) -> None:
+    run = run_writer(
+        answers={(PHONE_ARM, REAL_PHONE, 7): "water"},
+        texts={(PHONE_ARM, REAL_PHONE, 1): "land."},
+        faults={(PHONE_ARM, REAL_PHONE, 2): RunnerFault(kind="encode", detail="failed")},
+    )
+    cases = summary.load(run.write()).cases
+    assert [case.what for case in cases] == [
+        "the answer flipped",
+        "no answer",
+        "other words, same answer",
+    ]
+    assert [case.case_id for case in cases] == ["fire/007.png", "fire/002.png", "land/001.png"]
+
+
+def test_a_run_without_a_phone_says_so(run_writer: Writer) -> None:
+    run = run_writer(arms=("torch", "desktop:f16"), phones=())
+    loaded = summary.load(run.write())
+    assert "no phone took part" in loaded.headline
+    assert loaded.answers[2].outcome == "not judged"
+
+
+def test_a_phone_that_went_away_is_no_verdict_on_the_model(run_writer: Writer) -> None:
+    gone = ArmFailure(arm=PHONE_ARM, phone=REAL_PHONE, kind="PhoneOffline", detail="offline")
+    loaded = summary.load(run_writer(absent={(PHONE_ARM, REAL_PHONE)}, failures=(gone,)).write())
+    assert loaded.verdict.verdict == "INFRA"
+    assert loaded.answers[0].outcome == "inconclusive"
+    assert f"{REAL_PHONE} gave no times." in loaded.answers[2].lines
+
+
+def test_too_slow_is_told_from_wrong(run_writer: Writer) -> None:
+    loaded = summary.load(run_writer(milliseconds=12_000, phones=(REAL_PHONE,)).write())
+    assert loaded.headline == "The phone says what the checkpoint says, but takes too long."
+    assert [answer.outcome for answer in loaded.answers] == ["pass", "pass", "fail"]
+
+
+def test_conditions_span_the_whole_run(run_writer: Writer) -> None:
+    loaded = summary.load(run_writer(throttled={21, 22}).write())
+    hot = loaded.conditions[0]
+    assert (hot.images, hot.throttled, hot.thermal_status, hot.boots) == (24, 2, 2, 1)
+    assert hot.temp_c == summary.Range(31.5, pytest.approx(38.4))
+    assert hot.cpu_max_percent == summary.Range(80, 100)
+
+
+def test_a_folder_that_is_no_run_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="no run folder"):
+        summary.load(tmp_path)
+
+
+def test_a_run_is_held_against_an_earlier_one(run_writer: Writer) -> None:
+    before = run_writer(phones=(REAL_PHONE,)).write()
+    now = run_writer(phones=(REAL_PHONE,), answers={(PHONE_ARM, REAL_PHONE, 7): "water"}).write()
+    found = between(summary.load(now), summary.load(before))
+    assert (found.verdict_before, found.verdict_now) == ("PASS", "FAIL")
+    phone = found.arms[-1]
+    assert (phone.shared, phone.changed) == (24, 1)
+    assert (phone.answers[0].before, phone.answers[0].now) == ("fire", "water")
+    assert found.hops[-1].agreement_now == "23 of 24"
+    assert found.differences == ()
+
+
+def test_the_acceptance_suite_tests_every_gate_of_a_verdict(run_writer: Writer) -> None:
+    loaded = summary.load(run_writer().write())
+    named = set(plugin.gate_names(loaded.record.gates)) - {plugin.DELIVERY}
+    assert named == {gate.name for gate in loaded.verdict.gates}
