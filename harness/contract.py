@@ -129,7 +129,9 @@ class Contract(_Part):
 def names() -> list[str]:
     """The contracts that come with driftloop."""
     folder = resources.files("harness") / "contracts"
-    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+    return sorted(
+        item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")
+    )
 
 
 def load(name_or_path: str) -> Contract:
@@ -146,29 +148,36 @@ def load(name_or_path: str) -> Contract:
 def _table(name_or_path: str) -> dict[str, Any]:
     try:
         if name_or_path in names():
-            text = (resources.files("harness") / "contracts" / f"{name_or_path}.toml").read_text("utf-8")
+            text = (resources.files("harness") / "contracts" / f"{name_or_path}.toml").read_text(
+                "utf-8"
+            )
         else:
             text = Path(name_or_path).read_text("utf-8")
         table = tomllib.loads(text)
     except FileNotFoundError:
         known = ", ".join(names())
-        raise ContractError(f"contract {name_or_path!r}: no such file; built in are {known}") from None
+        raise ContractError(
+            f"contract {name_or_path!r}: no such file; built in are {known}"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ContractError(f"contract {name_or_path!r} cannot be read: {error}") from error
     parent = table.pop("extends", None)
     if parent is None:
         return table
     if parent not in names():
-        raise ContractError(f"contract {name_or_path!r} extends {parent!r}; built in are {', '.join(names())}")
-    return _merged(_table(parent), table)
+        raise ContractError(
+            f"contract {name_or_path!r} extends {parent!r}; built in are {', '.join(names())}"
+        )
+    return merged(_table(parent), table)
 
 
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """A TOML table in which `over` says only what differs from `base`."""
+    both = dict(base)
     for key, value in over.items():
-        both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if both_tables else value
-    return merged
+        tables = isinstance(value, dict) and isinstance(both.get(key), dict)
+        both[key] = merged(both[key], value) if tables else value
+    return both
 
 
 def _validated(source: str, table: dict[str, Any]) -> Contract:

@@ -10,11 +10,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from devices import adb, server
+from devices import adb, server, virtual
 from devices.errors import DeviceError
 from devices.paths import cache_root
 from devices.runner import build, variants
-from devices.virtual import phone as virtual
 
 _EXTRAS = {
     "torch": ("torch", "transformers", "gguf"),
@@ -74,7 +73,9 @@ def _runners() -> Iterator[Finding]:
             subject=f"runner {variant.name}",
             state="ok" if built else "absent",
             detail=f"built, {built.stat().st_size / 2**20:.1f} MiB" if built else "not built",
-            remedy="" if built else f"first use builds it, or: python -m devices.runner.build {variant.name}",
+            remedy=""
+            if built
+            else f"first use builds it, or: python -m devices.runner.build {variant.name}",
         )
 
 
@@ -82,10 +83,15 @@ def _adb() -> Iterator[Finding]:
     try:
         path = server.adb_binary()
     except DeviceError as error:
-        yield Finding(subject="adb", state="broken", detail=str(error), remedy="pip install adbutils")
+        yield Finding(
+            subject="adb", state="broken", detail=str(error), remedy="pip install adbutils"
+        )
         return
     yield Finding(subject="adb", state="ok", detail=str(path))
-    for name, found in (("your adb server", server.user_server()), ("driftloop's adb server", server.private_server(start=False))):
+    for name, found in (
+        ("your adb server", server.user_server()),
+        ("driftloop's adb server", server.private_server(start=False)),
+    ):
         answers = found.answers()
         yield Finding(
             subject=name,

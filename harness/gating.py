@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from harness.contract import merged
 from harness.errors import GatesError
 from harness.ladder import CHANGES, Change
 from harness.stages import Tolerance
@@ -113,7 +114,7 @@ def load(path: Path | str | None = None) -> Gates:
     default = (resources.files("harness") / "gates" / "default.toml").read_text("utf-8")
     table = tomllib.loads(default)
     if path is not None:
-        table = _merged(table, _table(Path(path)))
+        table = merged(table, _table(Path(path)))
     try:
         return Gates.model_validate(table)
     except ValidationError as error:
@@ -129,11 +130,3 @@ def _table(path: Path) -> dict[str, Any]:
         raise GatesError(f"gates {str(path)!r}: no such file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise GatesError(f"gates {str(path)!r} cannot be read: {error}") from error
-
-
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if both_tables else value
-    return merged

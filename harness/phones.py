@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from devices import adb
+from devices import adb, virtual
 from devices.phone import Phone
-from devices.virtual import phone as virtual
 from harness.record import PhoneRecord
 
 

@@ -26,7 +26,15 @@ from harness.prepared import Placed, place, prepare_cases
 from harness.record import BundleRecord, CaseRecord, RefusedRecord, RunRecord
 
 _ANSWERED_BY = {"torch": ("torch", "transformers"), "desktop": ("llama_cpp_python",), "phone": ()}
-_RECORDED = ("driftloop", "torch", "transformers", "llama_cpp_python", "pillow", "numpy", "adbutils")
+_RECORDED = (
+    "driftloop",
+    "torch",
+    "transformers",
+    "llama_cpp_python",
+    "pillow",
+    "numpy",
+    "adbutils",
+)
 
 
 class Progress(Protocol):
@@ -69,7 +77,9 @@ class Plan:
         """Under which key this arm's answers are kept on this host."""
         if spec.quant is None:
             files = self.bundle.manifest.files
-            hashes = [files[name].sha256 for name in sorted(files) if name.startswith("checkpoint/")]
+            hashes = [
+                files[name].sha256 for name in sorted(files) if name.startswith("checkpoint/")
+            ]
         else:
             models = (self.bundle.text_model(spec.quant), self.bundle.mmproj(spec.quant))
             hashes = [self.bundle.file_sha256(path) for path in models]
@@ -112,12 +122,11 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
 
 def missing_packages() -> dict[str, str]:
     """Arms on this host that its packages do not allow: kind -> the extra that brings them."""
-    lacking = {
+    return {
         kind: kind
         for kind, packages in _ANSWERED_BY.items()
         if not all(_installed(package) for package in packages)
     }
-    return lacking
 
 
 def _specs(request: RunRequest, bundle: Bundle, attached: Sequence[Phone]) -> tuple[ArmSpec, ...]:
@@ -129,7 +138,9 @@ def _specs(request: RunRequest, bundle: Bundle, attached: Sequence[Phone]) -> tu
         return ladder.parse_ladder(names, bundle.quants)
     specs = ladder.parse_ladder(request.arms, bundle.quants)
     if not attached and any(not spec.on_host for spec in specs):
-        raise BadInput("--arms names a phone arm: say which phone with --phone SERIAL, all or virtual")
+        raise BadInput(
+            "--arms names a phone arm: say which phone with --phone SERIAL, all or virtual"
+        )
     return specs
 
 

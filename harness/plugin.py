@@ -222,5 +222,6 @@ def _parametrize(
         argument,
         [pytest.param(value, id=value) for value in values] or skipped,
         indirect=indirect,
-        scope="session",
+        # Grouped by phone: a session-wide gate would make pytest jump between phones.
+        scope="session" if indirect else "function",
     )

@@ -132,6 +132,4 @@ def _failures_kept(arm: str, phone: str | None, journal: Journal) -> Iterator[No
     try:
         yield
     except (DeviceError, ArmUnavailable) as error:
-        journal.fail(
-            ArmFailure(arm=arm, phone=phone, kind=type(error).__name__, detail=str(error))
-        )
+        journal.fail(ArmFailure(arm=arm, phone=phone, kind=type(error).__name__, detail=str(error)))

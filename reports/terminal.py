@@ -25,9 +25,9 @@ _MAX_LINES = 8
 def summary_view(summary: Summary) -> RenderableType:
     """The ladder, the times of the phones, what decided, and the verdict last."""
     verdict = summary.verdict
-    parts: list[RenderableType] = [_ladder(summary)]
+    parts: list[RenderableType] = [_ladder(summary), ""]
     if any(one.phone is not None for one in verdict.latency):
-        parts.append(_times(summary))
+        parts += [_times(summary), ""]
     if verdict.verdict != "PASS":
         parts.append(_lines(verdict.reasons))
     if verdict.notes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import unicodedata
 
 _SHOWN = {"\n": "⏎", "\r": "␍", "\t": "⇥", "\x00": "␀", "\x1b": "␛"}
-_INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
 _MARKDOWN_ACTIVE = frozenset("&<>|*_`[]\\~@#$:")
 
 
@@ -55,7 +55,7 @@ def plain(text: str | None) -> str:
 def _shown(character: str) -> str:
     if character in _SHOWN:
         return _SHOWN[character]
-    if unicodedata.category(character) in _INVISIBLE_CATEGORIES:
+    if character != " " and unicodedata.category(character) in _INVISIBLE_CATEGORIES:
         return f"⟨U+{ord(character):04X}⟩"
     return character
 

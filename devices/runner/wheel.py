@@ -1,12 +1,13 @@
 """llama-cpp-python for this host, built once from the pinned sdist with the runner's own settings.
 
-    python -m devices.runner.wheel      prints the path of the wheel, building it if need be
+python -m devices.runner.wheel      prints the path of the wheel, building it if need be
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,9 @@ CMAKE_ARGS = ("-DGGML_NATIVE=OFF", "-DGGML_OPENMP=OFF")
 """As the runner is built: no flags of this one machine, ggml's own threads."""
 
 
+_STEP = re.compile(rb"\[(\d+)/(\d+)\]")
+
+
 def llama_cpp_wheel() -> Path:
     """The wheel from the cache, keyed by sdist, settings and platform; building takes minutes.
 
@@ -35,7 +39,9 @@ def llama_cpp_wheel() -> Path:
     if kept := sorted(folder.glob("*.whl")):
         return kept[0]
     if not (shutil.which("c++") or os.environ.get("CXX")):
-        raise ToolchainMissing("building llama-cpp-python needs a C++ compiler: install g++ or clang")
+        raise ToolchainMissing(
+            "building llama-cpp-python needs a C++ compiler: install g++ or clang"
+        )
     log = cache_dir("logs") / f"llama-cpp-python-{key}.log"
     sys.stderr.write(f"building llama-cpp-python (3 to 6 minutes on 2 cores; log: {log})\n")
     with tempfile.TemporaryDirectory(dir=cache_dir("wheels")) as scratch:
@@ -50,33 +56,26 @@ def _build(sdist: Path, into: Path, log: Path) -> None:
     command += ["--wheel-dir", str(into), str(sdist)]
     environment = dict(os.environ, CMAKE_ARGS=" ".join(CMAKE_ARGS))
     environment.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count() or 2))
-    with log.open("wb") as sink:
-        done = subprocess.Popen(
+    with (
+        log.open("wb") as sink,
+        subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        assert done.stdout is not None
-        for line in done.stdout:
+        ) as building,
+    ):
+        for line in building.stdout or ():
             sink.write(line)
             _show_progress(line.strip())
-        status = done.wait()
-    sys.stderr.write("\n")
-    if status != 0:
-        raise ToolchainMissing(f"building llama-cpp-python failed; the compiler's words are in {log}")
+    if building.returncode != 0:
+        raise ToolchainMissing(
+            f"building llama-cpp-python failed; the compiler's words are in {log}"
+        )
 
 
 def _show_progress(line: bytes) -> None:
-    """Ninja's `[12/345]`, rewritten in place on a terminal, every fiftieth on its own line elsewhere."""
-    if not line.startswith(b"["):
-        return
-    count = line[1:].split(b"]", 1)[0].decode(errors="replace")
-    done, _, total = count.partition("/")
-    if not (done.isdigit() and total.isdigit()):
-        return
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r  llama-cpp-python {done} of {total}")
-    elif int(done) % 50 == 0:
-        sys.stderr.write(f"  llama-cpp-python {done} of {total}\n")
-    sys.stderr.flush()
+    """Ninja's `[12/345]`, every twentieth of them."""
+    if (step := _STEP.match(line)) and int(step[1]) % 20 == 0:
+        sys.stderr.write(f"  llama-cpp-python {int(step[1])} of {int(step[2])}\n")
+        sys.stderr.flush()
 
 
 def main() -> int:

@@ -17,5 +17,7 @@ def main() -> None:
         sys.stderr.write(f"driftloop: {error}\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        sys.stderr.write("driftloop: stopped; the same command with the same --out goes on from here\n")
+        sys.stderr.write(
+            "driftloop: stopped; the same command with the same --out goes on from here\n"
+        )
         sys.exit(130)

@@ -28,7 +28,7 @@ def say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-def print_json(document: Any) -> None:
+def print_json(document: object) -> None:
     """One JSON document on stdout."""
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 

@@ -48,8 +48,7 @@ def demo(
 
 
 def _phones() -> tuple[str, ...]:
-    from devices import adb
-    from devices.virtual import phone as virtual
+    from devices import adb, virtual
 
     reason = virtual.available()
     if reason is None:

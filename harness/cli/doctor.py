@@ -6,7 +6,7 @@ import typer
 
 from harness.cli.console import JsonFlag, answer, print_json
 
-_MARKS = {"ok": ("✓", "green"), "absent": ("–", "yellow"), "broken": ("✗", "red")}
+_MARKS = {"ok": ("✓", "green"), "absent": ("-", "yellow"), "broken": ("✗", "red")}
 
 
 def doctor(as_json: JsonFlag = False) -> None:

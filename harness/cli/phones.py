@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli.console import JsonFlag, answer, print_json, say
 
+if TYPE_CHECKING:
+    from devices.adb import AttachedPhone
+    from devices.virtual import VirtualPhone
+
 app = typer.Typer(help="Virtual phones: a genuine adbd in a private /data.", no_args_is_help=True)
+
+
+class AbiChoice(StrEnum):
+    """The ABIs a virtual phone can have."""
+
+    ARM64_V8A = "arm64-v8a"
+    X86_64 = "x86_64"
 
 
 def devices(as_json: JsonFlag = False) -> None:
@@ -41,7 +53,7 @@ def devices(as_json: JsonFlag = False) -> None:
     answer().print(table)
 
 
-def _row(attached: Any) -> dict[str, Any]:
+def _row(attached: AttachedPhone) -> dict[str, Any]:
     from devices import adb, health
     from devices.errors import DeviceError
 
@@ -65,7 +77,9 @@ def _row(attached: Any) -> dict[str, Any]:
 
 @app.command()
 def start(
-    abi: Annotated[str, typer.Option(help="arm64-v8a or x86_64.")] = "arm64-v8a",
+    abi: Annotated[
+        AbiChoice, typer.Option(help="arm64-v8a runs what a real phone gets; x86_64 is fast.")
+    ] = AbiChoice.ARM64_V8A,
     count: Annotated[int, typer.Option(min=1, max=16, help="How many phones.")] = 1,
     cpu: Annotated[
         str | None, typer.Option(help="qemu's CPU model for arm64-v8a, e.g. cortex-a53 or max.")
@@ -76,19 +90,20 @@ def start(
     as_json: JsonFlag = False,
 ) -> None:
     """Start virtual phones; prints their serials."""
-    from devices.virtual import phone as virtual
-    from harness.errors import BadInput
+    from devices import adb, virtual
 
-    if abi not in ("arm64-v8a", "x86_64"):
-        raise BadInput(f"--abi {abi}: a virtual phone is arm64-v8a or x86_64")
-    started = [virtual.start(abi, cpu=cpu, storage_mb=storage_mb) for _ in range(count)]
+    started = [
+        virtual.start(abi.value, cpu=cpu, storage_mb=storage_mb, progress=say) for _ in range(count)
+    ]
+    for phone in started:
+        adb.find(phone.serial)
     _show(started, as_json)
 
 
 @app.command("list")
 def list_running(as_json: JsonFlag = False) -> None:
     """Virtual phones that are running."""
-    from devices.virtual import phone as virtual
+    from devices import virtual
 
     _show(virtual.running(), as_json)
 
@@ -98,7 +113,7 @@ def stop(
     name: Annotated[str | None, typer.Argument(help="Name or serial; all if left out.")] = None,
 ) -> None:
     """Stop one virtual phone, or all of them."""
-    from devices.virtual import phone as virtual
+    from devices import virtual
     from harness.errors import BadInput
 
     running = virtual.running()
@@ -111,7 +126,7 @@ def stop(
         say(f"stopped {phone.name}")
 
 
-def _show(phones: list[Any], as_json: bool) -> None:
+def _show(phones: list[VirtualPhone], as_json: bool) -> None:
     if as_json:
         fields = ("name", "abi", "serial", "port", "pid")
         print_json([{field: getattr(phone, field) for field in fields} for phone in phones])

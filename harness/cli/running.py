@@ -24,7 +24,8 @@ def run(
         typer.Option(help="A serial, all, or virtual; may be repeated. None: no phone takes part."),
     ] = None,
     arms: Annotated[
-        str | None, typer.Option(help="Arms in order, comma-separated; the whole ladder if left out.")
+        str | None,
+        typer.Option(help="Arms in order, comma-separated; the whole ladder if left out."),
     ] = None,
     contract: Annotated[
         str | None, typer.Option(help="A contract's name or file; the bundle's own if left out.")

@@ -1,4 +1,4 @@
-"""`make bench`: the speeds that were promised, each beside its target; a miss is said, not hidden."""
+"""`make bench`: the speeds that were promised, each beside its target; a miss is said."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Each bad input gives one clear line on stderr, the right exit code, and no traceback."""
 
+# ruff: noqa: E501  (the table is read one case a line)
+
 from __future__ import annotations
 
 import json
@@ -138,7 +140,9 @@ def test_two_runs_on_one_phone(
     x86_phone: VirtualPhone, bundle: Path, tmp_path: Path, driftloop: Driftloop
 ) -> None:
     with lease(x86_phone.serial):
-        done = driftloop("run", bundle, _picture(tmp_path), "--phone", x86_phone.serial, cwd=tmp_path)
+        done = driftloop(
+            "run", bundle, _picture(tmp_path), "--phone", x86_phone.serial, cwd=tmp_path
+        )
     _assert_one_line(done.stderr, "another run")
     assert done.returncode == INFRA
 

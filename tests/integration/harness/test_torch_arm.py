@@ -27,7 +27,7 @@ def checkpoint() -> Path:
     return tiny.checkpoint()
 
 
-def _cases(folder: Path, contract: Contract, count: int | None) -> list[tuple[Prepared, str]]:
+def _cases(folder: Path, contract: Contract, count: int) -> list[tuple[Prepared, str]]:
     cases = []
     textures = islice(tiny.held_out(), count)
     for index, (pixels, label) in enumerate(tiny.prepared(textures, contract)):
@@ -54,8 +54,8 @@ def observed(checkpoint: Path, six: list[Prepared]) -> list[Observation]:
     return _observed(checkpoint, DEFAULT, six)
 
 
-def _accuracy(checkpoint: Path, contract: Contract, folder: Path) -> float:
-    cases = _cases(folder, contract, None)
+def _accuracy(checkpoint: Path, contract: Contract, folder: Path, count: int) -> float:
+    cases = _cases(folder, contract, count)
     observations = _observed(checkpoint, contract, [prepared for prepared, _ in cases])
     pairs = zip(observations, cases, strict=True)
     return sum(seen.label == label for seen, (_, label) in pairs) / len(cases)
@@ -64,11 +64,11 @@ def _accuracy(checkpoint: Path, contract: Contract, folder: Path) -> float:
 def test_held_out_textures_are_right_in_90_to_98_of_100_cases(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    assert 0.90 <= _accuracy(checkpoint, DEFAULT, tmp_path) <= 0.98
+    assert 0.90 <= _accuracy(checkpoint, DEFAULT, tmp_path, 100) <= 0.98
 
 
 def test_red_and_blue_exchanged_cost_many_answers(checkpoint: Path, tmp_path: Path) -> None:
-    assert _accuracy(checkpoint, contracts.load("as-shipped"), tmp_path) < 0.75
+    assert _accuracy(checkpoint, contracts.load("as-shipped"), tmp_path, 40) < 0.75
 
 
 def test_every_field_of_an_observation_is_filled(
@@ -128,13 +128,14 @@ def test_tokens_equal_those_of_transformers_own_generate(
         ids = inputs["input_ids"][0].tolist()
         with torch.inference_mode():
             whole = model.generate(**inputs, do_sample=False, max_new_tokens=32)[0].tolist()
-            logprobs = model(**inputs).logits[0, -1].log_softmax(-1)
+            # In f32 the sum over 49280 tokens alone would be off by 1e-4.
+            logprobs = model(**inputs).logits[0, -1].double().log_softmax(-1)
         image_id = model.config.image_token_id
         assert seen.prompt_ids == [-1 if token == image_id else token for token in ids]
         assert [token.id for token in seen.tokens] == whole[len(ids) :]
         for label, logprob in seen.label_logprobs.items():
             (first, *_) = processor.tokenizer.encode(label, add_special_tokens=False)
-            assert logprob == pytest.approx(float(logprobs[first]), abs=1e-4)
+            assert logprob == pytest.approx(float(logprobs[first]), abs=1e-5)
 
 
 def test_split_tiling_sees_four_tiles_and_the_overview(
