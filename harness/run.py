@@ -109,16 +109,17 @@ def _deliver(
     advance: Callable[[int, int], None],
     cache: ResultCache | None = None,
 ) -> None:
+    by_place = {(image.session, image.position): image for image in images}
     advance(0, len(images))
-    for done, (image, seen) in enumerate(zip(images, arm.observe(images), strict=True), start=1):
-        journal.append(seen)
-        if cache is not None:
-            cache.put(image, seen)
+    for done, seen in enumerate(arm.observe(images), start=1):
         if done == 1:
             attestation = arm.attest()
             journal.attest(ArmAttestation(arm=arm.name, phone=arm.phone, attestation=attestation))
             if cache is not None:
                 cache.keep_attestation(attestation)
+        journal.append(seen)
+        if cache is not None:
+            cache.put(by_place[seen.session, seen.position], seen)
         advance(done, len(images))
 
 

@@ -37,7 +37,11 @@ class ChangedAnswer(_Part):
 
 
 class ArmBetween(_Part):
-    """One arm over the pictures that both runs hold, told apart by their pixels."""
+    """One arm over the cases that both runs hold.
+
+    Where both contracts make the same pixels of a picture, a case with other pixels is another
+    picture and not shared.
+    """
 
     arm: str
     phone: str | None
@@ -62,7 +66,8 @@ def between(now: Summary, before: Summary) -> Between:
     """What changed from `before` to `now`."""
     old_hops = {_hop_key(hop): hop for hop in before.verdict.hops}
     new_hops = {_hop_key(hop): hop for hop in now.verdict.hops}
-    old, new = _answers(before), _answers(now)
+    same_pixels = now.record.contract.pixels == before.record.contract.pixels
+    old, new = _answers(before, same_pixels), _answers(now, same_pixels)
     return Between(
         run_before=before.record.run_id,
         run_now=now.record.run_id,
@@ -119,19 +124,22 @@ def _moved(hop: HopResult | None) -> str:
     return numbers.nats(spread.maximum) if spread else "not told"
 
 
-def _answers(summary: Summary) -> dict[Key, dict[tuple[str, str], Observation]]:
-    found: dict[Key, dict[tuple[str, str], Observation]] = {}
+def _answers(
+    summary: Summary, same_pixels: bool
+) -> dict[Key, dict[tuple[str, str | None], Observation]]:
+    """By case, and by pixels too where the same picture must have given the same ones."""
+    found: dict[Key, dict[tuple[str, str | None], Observation]] = {}
     for one in summary.observations:
-        if one.error is None and one.pixels_sha256 is not None:
+        if one.error is None:
             kept = found.setdefault((one.arm, one.phone), {})
-            kept.setdefault((one.case_id, one.pixels_sha256), one)
+            kept.setdefault((one.case_id, one.pixels_sha256 if same_pixels else None), one)
     return found
 
 
 def _arm(
     key: Key,
-    old: dict[tuple[str, str], Observation],
-    new: dict[tuple[str, str], Observation],
+    old: dict[tuple[str, str | None], Observation],
+    new: dict[tuple[str, str | None], Observation],
 ) -> ArmBetween:
     shared = [case for case in new if case in old]
     changed = [

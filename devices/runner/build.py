@@ -1,6 +1,6 @@
 """Building the runner for a phone, once per content: sources, llama.cpp, variant, compiler.
 
-    python -m devices.runner.build VARIANT [--ndk PATH]      builds and prints the program's path
+python -m devices.runner.build VARIANT [--ndk PATH]      builds and prints the program's path
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import argparse
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -143,25 +142,22 @@ def _run(
     ) as process:
         if process.stdout is None:
             raise AssertionError("a pipe was asked for")
+        whole = False
         try:
             for line in process.stdout:
                 record(line)
                 if progress and (step := _STEP.match(line)):
                     progress(int(step[1]), int(step[2]), step[3])
-        except BaseException:
-            # Also when interrupted: nothing is left running that writes into a folder being removed.
-            process.terminate()
-            raise
+            whole = True
+        finally:
+            # When interrupted, nothing must go on writing into a folder that is being removed.
+            if not whole:
+                process.terminate()
     if process.returncode != 0:
         tool = Path(command[0]).name
         raise ToolchainMissing(
             f"the build failed: {tool} exited with {process.returncode}; see {log}"
         )
-
-
-def prune_scratch() -> None:
-    """Remove what ziglang keeps between builds; only later builds get slower."""
-    shutil.rmtree(cache_dir("zig"))
 
 
 def main() -> int:

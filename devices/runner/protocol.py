@@ -127,7 +127,8 @@ class Attestation(_Record):
 
 class RunnerFault(_Record):
     """`kind` is one of image_decode, tokenize, context_full, encode, decode (per image), or
-    request, model_load, mmproj_load, context, internal (for the process)."""
+    request, model_load, mmproj_load, context, internal (for the process, by its own word), or
+    died, hung, stuck (for the process, as the host sees it)."""
 
     kind: str
     detail: str
@@ -166,7 +167,9 @@ class Heartbeat(_Record):
 
     beat: int
     pid: int
-    stage: Literal["start", "hash", "load", "image", "tokenize", "encode", "prefill", "decode", "end"]
+    stage: Literal[
+        "start", "hash", "load", "image", "tokenize", "encode", "prefill", "decode", "end"
+    ]
     image: int
     """Index of the image being worked on within the request; -1 before the first."""
 

@@ -1,4 +1,4 @@
-"""llama.cpp as the pinned llama-cpp-python sdist vendors it: one source for runner and converter."""
+"""llama.cpp as the pinned llama-cpp-python sdist vendors it: for the runner and the converter."""
 
 from __future__ import annotations
 

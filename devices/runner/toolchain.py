@@ -69,7 +69,9 @@ def zig_toolchain(variant: Variant) -> Toolchain:
         paths = {}
         for tool, options in tools.items():
             paths[tool] = folder / f"zig-{tool.replace('+', 'x')}"
-            paths[tool].write_text(f'#!/bin/sh\nexec {shlex.quote(str(zig))} {tool} {options} "$@"\n')
+            paths[tool].write_text(
+                f'#!/bin/sh\nexec {shlex.quote(str(zig))} {tool} {options} "$@"\n'
+            )
             paths[tool].chmod(0o755)
         return [
             "-DCMAKE_SYSTEM_NAME=Linux",
@@ -100,7 +102,9 @@ def ndk_toolchain(ndk: Path, variant: Variant) -> Toolchain:
     toolchain_file = ndk / "build" / "cmake" / "android.toolchain.cmake"
     properties = ndk / "source.properties"
     if not toolchain_file.is_file() or not properties.is_file():
-        raise ToolchainMissing(f"{ndk} is no Android NDK: it lacks {toolchain_file.relative_to(ndk)}")
+        raise ToolchainMissing(
+            f"{ndk} is no Android NDK: it lacks {toolchain_file.relative_to(ndk)}"
+        )
     revision = re.search(r"^Pkg\.Revision\s*=\s*(\S+)", properties.read_text("utf-8"), re.MULTILINE)
     if revision is None:
         raise ToolchainMissing(f"{properties} does not say Pkg.Revision: the NDK is damaged")

@@ -32,8 +32,9 @@ REAL_PHONE, VIRTUAL_PHONE = "R5CT10ABCDE", "127.0.0.1:5581"
 
 
 def _picture(index: int) -> Image.Image:
-    shape = (0.35 * index % 1.6 - 1.9, -1.2 + 0.05 * index, 0.7, 1.1 - 0.03 * index)
-    tone = Image.effect_mandelbrot((64, 64), shape, 40)
+    turn, step = divmod(index, 24)
+    shape = (0.35 * step % 1.6 - 1.9, -1.2 + 0.05 * step, 0.7, 1.1 - 0.03 * step)
+    tone = Image.effect_mandelbrot((64, 64), shape, 40 + turn)
     return Image.merge(
         "RGB", (tone, tone.rotate(90 * index), Image.linear_gradient("L").resize((64, 64)))
     )
@@ -82,6 +83,8 @@ class RunWriter:
     arms: tuple[str, ...] = ARMS
     phones: tuple[str, ...] = (REAL_PHONE, VIRTUAL_PHONE)
     run_id: str = "20261123-120000-abcd"
+    contract: str = "default"
+    picture_offset: int = 0
     case_ids: dict[int, str] = field(default_factory=dict)
     answers: dict[tuple[str, str | None, int], str] = field(default_factory=dict)
     """(arm, phone, case) -> label it says instead of the true one."""
@@ -98,8 +101,8 @@ class RunWriter:
 
     def write(self) -> Path:
         """The folder, as a finished run leaves it (but for the reports)."""
-        loaded = contract.load("default")
-        pictures = [_picture(index) for index in range(self.cases)]
+        loaded = contract.load(self.contract)
+        pictures = [_picture(index + self.picture_offset) for index in range(self.cases)]
         hashes = [hashlib.sha256(picture.tobytes()).hexdigest() for picture in pictures]
         record = RunRecord(
             run_id=self.run_id,
@@ -179,7 +182,7 @@ class RunWriter:
         )
 
     def _logprobs(self, arm: str, index: int, label: str) -> dict[str, float]:
-        steady, moved = random.Random(index), random.Random(f"{arm} {index}")  # noqa: S311
+        steady, moved = random.Random(index), random.Random(f"{arm} {index}")
         scores = {name: steady.uniform(0, 2) for name in LABELS}
         scores[label] += 3.0
         noise = self.noise.get(arm, 1e-4)
@@ -187,7 +190,7 @@ class RunWriter:
         return {name: score - total + moved.uniform(0, noise) for name, score in scores.items()}
 
     def _timings(self, arm: str, phone: str | None, index: int) -> Timings:
-        draw = random.Random(f"{arm} {phone} {index}")  # noqa: S311
+        draw = random.Random(f"{arm} {phone} {index}")
         slow = 1.6 if index in self.throttled else 1.0
         whole = self.milliseconds * slow * draw.uniform(0.92, 1.12) * (1 if phone else 0.2)
         whole *= 1.7 if phone == VIRTUAL_PHONE else 1.0

@@ -120,6 +120,17 @@ def test_a_run_is_held_against_an_earlier_one(run_writer: Writer) -> None:
     assert found.differences == ()
 
 
+@pytest.mark.parametrize(("contract", "shared"), [("default", 0), ("as-shipped", 24)])
+def test_other_pixels_are_another_picture_unless_the_contract_made_them(
+    run_writer: Writer, contract: str, shared: int
+) -> None:
+    host = {"phones": (), "arms": ("torch", "desktop:f16")}
+    before = run_writer(**host).write()
+    now = run_writer(**host, contract=contract, picture_offset=24).write()
+    found = between(summary.load(now), summary.load(before))
+    assert [arm.shared for arm in found.arms] == [shared, shared]
+
+
 def test_the_acceptance_suite_tests_every_gate_of_a_verdict(run_writer: Writer) -> None:
     loaded = summary.load(run_writer().write())
     named = set(plugin.gate_names(loaded.record.gates)) - {plugin.DELIVERY}

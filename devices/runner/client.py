@@ -1,0 +1,193 @@
+"""Running the runner on a phone: started detached, followed, resumed.
+
+Everything that must outlive this process lies on the phone. What stands there is read again at
+every call: answers that are there are taken, a runner that still runs is followed, and only what
+is then missing is started anew.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from devices import deploy
+from devices.errors import RunnerFailed, TransientError
+from devices.phone import Phone, RemoteProcess
+from devices.runner.attempt import REMOTE_RUNS, Attempt, attempts, end_all
+from devices.runner.protocol import Attestation, Finished, Heartbeat, ImageResult, RunnerFault
+from devices.runner.work import Work
+
+OnHeartbeat = Callable[[Heartbeat], None]
+
+_POLL_S = 0.08
+_TRIES = 10
+"""How often in a row a request may lose its connection though the phone comes back each time."""
+
+Line = Attestation | ImageResult | Finished
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a runner that still exists counts as lost."""
+
+    heartbeat_s: float = 30.0
+    """Without a new beat: the process hangs or the phone has stopped it."""
+    image_s: float = 900.0
+    """Without a new result, though it beats: the model is stuck."""
+
+
+def run(
+    phone: Phone,
+    work: Work,
+    on_heartbeat: OnHeartbeat | None = None,
+    *,
+    limits: Limits = Limits(),
+    on_deploy: deploy.Progress | None = None,
+) -> Iterator[Line]:
+    """Run `work` on the phone; each image's result once, in no promised order, then Finished.
+
+    An Attestation comes before the results of the process it speaks of, so there is one more of
+    them each time a run was resumed after its runner had ended. The caller holds the phone's
+    lease. Runners that other runs left behind are ended first: a later call of theirs resumes.
+
+    Raises:
+        RunnerFailed: the process refused the request, died, hung or was stuck; the results so far
+            have been yielded, and the same call starts a new process for the rest.
+        PhoneOffline: the connection was lost and the phone did not come back; the runner goes on.
+        DeviceError: whatever a deploy raises.
+    """
+    yield from _Run(phone, work, limits, on_heartbeat).lines(on_deploy)
+
+
+def discard(phone: Phone, run_id: str) -> None:
+    """Remove a run's folder from the phone, ending its runner first; blobs stay."""
+    folder = f"{REMOTE_RUNS}/{run_id}"
+    end_all(phone, below=folder)
+    phone.shell(f"rm -rf {shlex.quote(folder)}")
+
+
+class _Run:
+    """One call of `run`. `pending` shrinks as answers come in."""
+
+    def __init__(
+        self, phone: Phone, work: Work, limits: Limits, on_heartbeat: OnHeartbeat | None
+    ) -> None:
+        self.phone = phone
+        self.work = work
+        self.limits = limits
+        self.on_heartbeat = on_heartbeat
+        self.pending = list(work.images)
+        self.folder = f"{REMOTE_RUNS}/{work.run_id}/{work.sha256[:16]}"
+
+    def lines(self, on_deploy: deploy.Progress | None) -> Iterator[Line]:
+        earlier = self._kept_trying(lambda: attempts(self.phone, self.folder))
+        self._kept_trying(lambda: end_all(self.phone, but=self.folder))
+        for attempt in earlier:
+            process = self._kept_trying(attempt.process)
+            # How an earlier process ended does not matter: what it left undone is started anew.
+            yield from self._followed(attempt, process)
+        if self.pending:
+            attempt = Attempt(self.phone, f"{self.folder}/{len(earlier):04d}")
+            fault = yield from self._followed(attempt, self._start(attempt, on_deploy))
+            if fault is None and self.pending:
+                fault = RunnerFault(kind="internal", detail=f"{len(self.pending)} images left out")
+            if fault is not None:
+                raise RunnerFailed(self.phone.serial, fault.kind, fault.detail)
+        yield Finished(images=len(self.work.images))
+
+    def _start(self, attempt: Attempt, on_deploy: deploy.Progress | None) -> RemoteProcess:
+        blobs = self.work.blobs()
+        remote = self._kept_trying(lambda: deploy.deploy(self.phone, blobs, progress=on_deploy))
+        request = self.work.request(self.pending, remote)
+        self._kept_trying(lambda: attempt.prepare(request))
+
+        def start() -> RemoteProcess:
+            # A start whose answer was lost with the connection may have worked.
+            return attempt.process() or attempt.start(self.work.program_path(remote))
+
+        return self._kept_trying(start)
+
+    def _followed(
+        self, attempt: Attempt, process: RemoteProcess | None
+    ) -> Generator[Line, None, RunnerFault | None]:
+        """Everything the attempt writes that is still pending, until its process has ended.
+
+        Returns how the process ended: None when it finished its request.
+        """
+        offset = 0
+        patience = _Patience(self.limits)
+        while True:
+            seen_offset = offset
+            look = self._kept_trying(lambda: attempt.look(process, seen_offset), patience.restart)  # noqa: B023 - called at once
+            offset = look.offset
+            for line in look.lines:
+                if isinstance(line, Finished):
+                    return line.error
+                if isinstance(line, Attestation) or self._takes(line):
+                    yield line
+            if not look.alive:
+                return self._death(attempt, look.heartbeat)
+            if look.heartbeat and self.on_heartbeat:
+                self.on_heartbeat(look.heartbeat)
+            if process and (fault := patience.fault(look.heartbeat, len(look.lines))):
+                self._kept_trying(lambda: self.phone.kill(process))
+                return fault
+            time.sleep(_POLL_S)
+
+    def _takes(self, result: ImageResult) -> bool:
+        """Whether the result answers a pending image, which then is no longer pending."""
+        for place, image in enumerate(self.pending):
+            if image.is_answered_by(result):
+                del self.pending[place]
+                return True
+        return False
+
+    def _death(self, attempt: Attempt, heartbeat: Heartbeat | None) -> RunnerFault:
+        where = f"in stage {heartbeat.stage} of image {heartbeat.image}" if heartbeat else "at once"
+        words = self._kept_trying(attempt.last_words)
+        said = f"; it said: {words}" if words else "; a signal or the lack of memory ended it"
+        return RunnerFault(kind="died", detail=f"it ended {where}{said}")
+
+    def _kept_trying(self, request: Callable[[], T], lost: Callable[[], None] | None = None) -> T:
+        """`request` again after each lost connection, once the phone is back."""
+        for _ in range(_TRIES - 1):
+            try:
+                return request()
+            except TransientError:
+                self.phone.reconnect()
+                if lost:
+                    lost()
+        return request()
+
+
+class _Patience:
+    """How long there has been no sign of life, and no result, by this host's monotonic clock."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._beat: int | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Nothing can be held against a runner while the phone was out of reach."""
+        self._beat_s = self._result_s = time.monotonic()
+
+    def fault(self, heartbeat: Heartbeat | None, new_lines: int) -> RunnerFault | None:
+        """Why the runner counts as lost; None while it does not."""
+        now_s = time.monotonic()
+        if heartbeat and heartbeat.beat != self._beat:
+            self._beat, self._beat_s = heartbeat.beat, now_s
+        if new_lines:
+            self._result_s = now_s
+        stage = heartbeat.stage if heartbeat else "start"
+        if now_s - self._beat_s > self._limits.heartbeat_s:
+            silent = f"no sign of life for {self._limits.heartbeat_s:g} s"
+            return RunnerFault(kind="hung", detail=f"{silent} in stage {stage}; it was ended")
+        if now_s - self._result_s > self._limits.image_s:
+            stuck = f"no result for {self._limits.image_s:g} s"
+            return RunnerFault(kind="stuck", detail=f"{stuck} in stage {stage}; it was ended")
+        return None

@@ -1,0 +1,137 @@
+"""What the runner is to do on a phone, in this host's words."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from devices.deploy import LocalBlob
+from devices.errors import BadRequest
+from devices.runner.protocol import ImageRequest, ImageResult, Request, RuntimeSettings
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class WorkImage:
+    """One image of a session. (`session`, `position`) is its place; a case may stand in two."""
+
+    case_id: str
+    session: int
+    position: int
+    pixels_path: Path
+    """A PNG on this host, already what the model sees."""
+    pixels_sha256: str
+    """SHA-256 over its RGB bytes, row by row."""
+
+    def is_answered_by(self, result: ImageResult) -> bool:
+        """Whether `result` is about this very image. One that could not be decoded has no hash."""
+        place = (result.case_id, result.session, result.position)
+        return place == (self.case_id, self.session, self.position) and result.pixels_sha256 in (
+            self.pixels_sha256,
+            None,
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the app fixes and the runner needs to know; part of a `Request`."""
+
+    prompt: str
+    marker: str
+    add_special: bool
+    parse_special: bool
+    max_tokens: int
+    labels: tuple[str, ...]
+    runtime: RuntimeSettings
+    top_k: int = 16
+
+
+@dataclass(frozen=True)
+class Work:
+    """A run on one phone: program, models, settings, images.
+
+    Raises:
+        BadRequest: `run_id` cannot name a folder.
+    """
+
+    run_id: str
+    """Names the run's folder on the phone; the same again goes on where the run stands."""
+    runner: Path
+    """The program; `devices.runner.build.runner_binary` builds one."""
+    text_model: Path
+    text_model_sha256: str
+    mmproj: Path
+    mmproj_sha256: str
+    settings: Settings
+    images: tuple[WorkImage, ...]
+
+    def __post_init__(self) -> None:
+        if not _RUN_ID.fullmatch(self.run_id):
+            raise BadRequest(
+                f"{self.run_id!r} cannot name a run: use at most 100 of A-Z, a-z, 0-9, . _ and -"
+            )
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of everything but the images that an answer depends on."""
+        parts = (
+            file_sha256(self.runner),
+            self.text_model_sha256,
+            self.mmproj_sha256,
+            repr(self.settings),
+        )
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    @cached_property
+    def _png_sha256(self) -> dict[Path, str]:
+        return {path: file_sha256(path) for path in {image.pixels_path for image in self.images}}
+
+    def blobs(self) -> list[LocalBlob]:
+        """Every file the phone needs; the program first."""
+        return [
+            LocalBlob(self.runner, file_sha256(self.runner), executable=True),
+            LocalBlob(self.text_model, self.text_model_sha256),
+            LocalBlob(self.mmproj, self.mmproj_sha256),
+            *(LocalBlob(path, sha256) for path, sha256 in self._png_sha256.items()),
+        ]
+
+    def program_path(self, remote: Mapping[str, str]) -> str:
+        """Where the program lies on the phone; `remote` holds the deployed paths by SHA-256."""
+        return remote[file_sha256(self.runner)]
+
+    def request(self, images: Sequence[WorkImage], remote: Mapping[str, str]) -> Request:
+        """The request for `images`; `remote` holds the deployed paths by SHA-256."""
+        settings = self.settings
+        return Request(
+            run_id=self.run_id,
+            text_model_path=remote[self.text_model_sha256],
+            mmproj_path=remote[self.mmproj_sha256],
+            prompt=settings.prompt,
+            marker=settings.marker,
+            add_special=settings.add_special,
+            parse_special=settings.parse_special,
+            max_tokens=settings.max_tokens,
+            labels=list(settings.labels),
+            top_k=settings.top_k,
+            runtime=settings.runtime,
+            images=[
+                ImageRequest(
+                    case_id=image.case_id,
+                    session=image.session,
+                    position=image.position,
+                    pixels_path=remote[self._png_sha256[image.pixels_path]],
+                )
+                for image in images
+            ],
+        )
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
