@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.compare import HopResult
+from harness.compare import HopResult, Share
 from harness.observation import Observation
 from harness.verdict import Word
 from reports import numbers
@@ -47,6 +47,9 @@ class ArmBetween(_Part):
     phone: str | None
     shared: int
     changed: int
+    right_before: Share
+    right_now: Share
+    """Over the shared cases whose true label is known."""
     answers: tuple[ChangedAnswer, ...]
 
 
@@ -78,7 +81,7 @@ def between(now: Summary, before: Summary) -> Between:
             _hop(old_hops.get(key), new_hops.get(key), key)
             for key in dict.fromkeys((*new_hops, *old_hops))
         ),
-        arms=tuple(_arm(key, old[key], new[key]) for key in new if key in old),
+        arms=tuple(_arm(key, old[key], new[key], now.record.labels) for key in new if key in old),
     )
 
 
@@ -140,13 +143,21 @@ def _arm(
     key: Key,
     old: dict[tuple[str, str | None], Observation],
     new: dict[tuple[str, str | None], Observation],
+    truths: dict[str, str],
 ) -> ArmBetween:
     shared = [case for case in new if case in old]
+    told = [case for case in shared if case[0] in truths]
     changed = [
         ChangedAnswer(case_id=case[0], before=old[case].label, now=new[case].label)
         for case in shared
         if old[case].label != new[case].label
     ]
     return ArmBetween(
-        arm=key[0], phone=key[1], shared=len(shared), changed=len(changed), answers=tuple(changed)
+        arm=key[0],
+        phone=key[1],
+        shared=len(shared),
+        changed=len(changed),
+        right_before=Share.counted(old[case].label == truths[case[0]] for case in told),
+        right_now=Share.counted(new[case].label == truths[case[0]] for case in told),
+        answers=tuple(changed),
     )

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reports import numbers
-from reports.between import Between
+from reports.between import ArmBetween, Between
 from reports.charts import duration
 from reports.summary import Rung, Summary
 from reports.text import visible
@@ -50,16 +50,22 @@ def between_view(difference: Between) -> RenderableType:
             hop.label_logprob_now,
         )
     parts: list[RenderableType] = [table]
-    told = [
-        f"{one.arm}{f' on {one.phone}' if one.phone else ''}: {one.changed} of {one.shared} "
-        "answers changed"
-        for one in difference.arms
-    ]
-    parts.append(_lines(tuple(told) or ("the runs share no arm and case",)))
+    told = tuple(change_line(one) for one in difference.arms)
+    parts.append(_lines(told or ("the runs share no arm and case",)))
     if difference.differences:
         parts.append(_lines(difference.differences))
     parts.append(Text(f"{difference.verdict_before} before, {difference.verdict_now} now"))
     return Group(*parts)
+
+
+def change_line(change: ArmBetween) -> str:
+    """How many of one arm's answers changed and, where labels are known, what that cost."""
+    where = f"{change.arm}{f' on {change.phone}' if change.phone else ''}"
+    line = f"{where}: {change.changed} of {change.shared} answers changed"
+    if not change.right_now.of:
+        return line
+    before, now = change.right_before.count, change.right_now.count
+    return f"{line}; right: {before} before, {now} now, of {change.right_now.of}"
 
 
 def _ladder(summary: Summary) -> Table:

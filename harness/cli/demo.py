@@ -25,6 +25,7 @@ def demo(
     from harness.run import evaluate
     from reports import summary
     from reports.between import between
+    from reports.terminal import change_line
 
     shutil.rmtree(out, ignore_errors=True)
     bundle = recipe.bundle(say)
@@ -39,11 +40,7 @@ def demo(
     with progress_board() as board:
         evaluate(shipped, board)
     change = between(summary.load(shipped.out), summary.load(request.out)).arms[0]
-    say(
-        f"as-shipped (red and blue exchanged) changes {change.changed} of {change.shared} "
-        f"answers; right: {change.right_before.count} -> {change.right_now.count} "
-        f"of {change.right_now.of}"
-    )
+    say(f"as-shipped, with red and blue exchanged: {change_line(change)}")
     raise typer.Exit(verdict.exit_code)
 
 

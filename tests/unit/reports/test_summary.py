@@ -116,6 +116,7 @@ def test_a_run_is_held_against_an_earlier_one(run_writer: Writer) -> None:
     phone = found.arms[-1]
     assert (phone.shared, phone.changed) == (24, 1)
     assert (phone.answers[0].before, phone.answers[0].now) == ("fire", "water")
+    assert phone.right_before.count - phone.right_now.count == 1
     assert found.hops[-1].agreement_now == "23 of 24"
     assert found.differences == ()
 
