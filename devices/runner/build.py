@@ -9,9 +9,9 @@ import argparse
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -82,7 +82,7 @@ def _target(name: str, variant: Variant, toolchain: Toolchain) -> Path:
     digest = hashlib.sha256()
     for part in (SDIST_SHA256, name, repr(variant), toolchain.identity):
         digest.update(part.encode() + b"\0")
-    for source in sorted((*_HERE.glob("*.h"), *_HERE.glob("*.cpp"), _HERE / "CMakeLists.txt")):
+    for source in _sources():
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     return cache_dir("runner") / f"{variant.name}-{digest.hexdigest()[:16]}" / name
 
@@ -90,16 +90,18 @@ def _target(name: str, variant: Variant, toolchain: Toolchain) -> Path:
 def _build(
     name: str, variant: Variant, toolchain: Toolchain, target: Path, progress: Progress | None
 ) -> None:
+    """Build in the variant's own folder, where llama.cpp's objects stay for the next time."""
     cmake, ninja = program("cmake"), program("ninja")
     source = llama_cpp_source()
     log = cache_dir("logs") / f"{name}-{target.parent.name}.log"
-    with tempfile.TemporaryDirectory(dir=cache_dir("runner"), prefix=".build-") as scratch:
-        folder = Path(scratch)
+    folder = _build_folder(variant, toolchain)
+    with FileLock(f"{folder}.lock"):
+        _copy_sources(folder / "runner")
         configure = [
-            str(cmake), "-S", str(_HERE), "-B", str(folder / "build"), "-G", "Ninja",
+            str(cmake), "-S", str(folder / "runner"), "-B", str(folder / "build"), "-G", "Ninja",
             f"-DCMAKE_MAKE_PROGRAM={ninja}", "-DCMAKE_BUILD_TYPE=Release",
             *toolchain.write(folder),
-            *_options(name, variant, toolchain, source),
+            *_options(variant, toolchain, source),
         ]  # fmt: skip
         compile_ = [str(ninja), "-C", str(folder / "build"), "-j", str(os.cpu_count() or 1), name]
         environment = {**os.environ, **toolchain.environment}
@@ -108,10 +110,33 @@ def _build(
                 _run(command, environment, record.write, progress, log)
         made = next(path for path in (folder / "build").rglob(name) if path.is_file())
         target.parent.mkdir(exist_ok=True)
-        made.replace(target)
+        part = target.with_suffix(".part")
+        shutil.copy2(made, part)
+        part.replace(target)
 
 
-def _options(name: str, variant: Variant, toolchain: Toolchain, source: Path) -> list[str]:
+def _build_folder(variant: Variant, toolchain: Toolchain) -> Path:
+    """One for all builds of llama.cpp that differ in nothing but the runner's own sources."""
+    recipe = (_HERE / "CMakeLists.txt").read_text("utf-8")
+    parts = (SDIST_SHA256, repr(variant), toolchain.identity, recipe)
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return cache_dir("runner", f"build-{variant.name}-{key}")
+
+
+def _copy_sources(folder: Path) -> None:
+    # CMake ties a build folder to its source folder, and checkouts come and go.
+    folder.mkdir(exist_ok=True)
+    for source in _sources():
+        copy = folder / source.name
+        if not copy.is_file() or copy.read_bytes() != source.read_bytes():
+            shutil.copyfile(source, copy)
+
+
+def _sources() -> list[Path]:
+    return sorted((*_HERE.glob("*.h"), *_HERE.glob("*.cpp"), _HERE / "CMakeLists.txt"))
+
+
+def _options(variant: Variant, toolchain: Toolchain, source: Path) -> list[str]:
     switched = [f"GGML_{option}" for option in _X86_OPTIONS]
     return [
         f"-DDRIFTLOOP_LLAMA_SOURCE={source}",
@@ -119,7 +144,6 @@ def _options(name: str, variant: Variant, toolchain: Toolchain, source: Path) ->
         f"-DDRIFTLOOP_VARIANT={variant.name}",
         f"-DDRIFTLOOP_TARGET={toolchain.target}",
         f"-DDRIFTLOOP_COMPILE_OPTIONS={toolchain.cpu_option}",
-        f"-DDRIFTLOOP_WITH_CLI={'OFF' if name == _RUNNER else 'ON'}",
         *(f"-D{option}={'ON' if option in variant.ggml else 'OFF'}" for option in switched),
     ]
 

@@ -1,0 +1,118 @@
+"""The runner's time per image against llama-mtmd-cli of the same build, model load excluded."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+from devices.runner.build import native_tool, runner_binary
+from devices.runner.protocol import (
+    LINE,
+    ImageRequest,
+    ImageResult,
+    Request,
+    RuntimeSettings,
+)
+from devices.runner.variants import X86_64_V3
+from fixtures import textures
+from harness import bundle as bundles
+from harness import contract as contracts
+from harness.preprocess import prepare
+from tests.bench import model
+from tests.bench.ratios import Row, in_turn
+
+ROUNDS = 5
+STEPS = 31
+"""Decode steps after prefill: both do so many, whatever each calls its limit."""
+CONTEXT, BATCH, THREADS = 1024, 512, 2
+
+_ENCODED = re.compile(r"mtmd batch encoding done in (\d+) ms")
+_EVALUATED = re.compile(r"(?:prompt eval|eval) time =\s*([\d.]+) ms")
+
+
+def rows() -> list[Row]:
+    """One row, on this host, with a model of SmolVLM-256M's shape."""
+    bundle = bundles.load(model.bundle())
+    text, mmproj = bundle.text_model("q8_0"), bundle.mmproj("q8_0")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        picture = folder / "picture.png"
+        prepare(textures.texture("fire", 1).image.convert("RGB")).save(picture)
+        request = _request(text, mmproj, picture)
+        ours_s, theirs_s, ratio = in_turn(
+            lambda: _runner_s(request, folder), lambda: _cli_s(text, mmproj, picture), ROUNDS
+        )
+    return [
+        Row(
+            "runner time per image against llama-mtmd-cli",
+            f"{ours_s:.2f} to {theirs_s:.2f} s, {ratio:.3f} x",
+            "<= 1.02 x",
+            ratio <= 1.02,
+        )
+    ]
+
+
+def _request(text: Path, mmproj: Path, picture: Path) -> Request:
+    prompt = contracts.load("default").prompt
+    return Request(
+        run_id="bench",
+        text_model_path=str(text),
+        mmproj_path=str(mmproj),
+        prompt=prompt.text,
+        marker=prompt.marker,
+        add_special=False,
+        parse_special=True,
+        max_tokens=STEPS + 1,
+        labels=["fire"],
+        runtime=RuntimeSettings(
+            context=CONTEXT,
+            batch=BATCH,
+            cache_type_k="f16",
+            cache_type_v="f16",
+            flash_attention=False,
+            threads=THREADS,
+            vision_threads=THREADS,
+            backend="cpu",
+            tiling="split",
+        ),
+        images=[ImageRequest(case_id="0", session=0, position=0, pixels_path=str(picture))],
+    )
+
+
+def _runner_s(request: Request, folder: Path) -> float:
+    asked, results, heartbeat = (folder / name for name in ("request", "results", "heartbeat"))
+    asked.write_text(request.model_dump_json())
+    results.unlink(missing_ok=True)
+    command = [runner_binary(X86_64_V3), asked, results, heartbeat]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    lines = [LINE.validate_json(line) for line in results.read_text().splitlines()]
+    timings = next(one for one in lines if isinstance(one, ImageResult)).timings_ms
+    if timings is None or len(timings.decode) != STEPS:
+        raise RuntimeError(f"the runner did not take {STEPS} steps: {lines}")
+    return (sum(timings.encode) + timings.prefill + sum(timings.decode)) / 1000
+
+
+def _cli_s(text: Path, mmproj: Path, picture: Path) -> float:
+    options = {
+        "--model": text,
+        "--mmproj": mmproj,
+        "--image": picture,
+        "--prompt": contracts.load("default").prompt.text,
+        "--chat-template": "{{ messages[0]['content'] }}",
+        "--n-predict": STEPS,
+        "--temp": 0,
+        "--threads": THREADS,
+        "--ctx-size": CONTEXT,
+        "--batch-size": BATCH,
+        "--flash-attn": "off",
+    }
+    command = [str(native_tool("llama-mtmd-cli")), "--jinja", "--no-warmup"]
+    for option, value in options.items():
+        command += [option, str(value)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    parts_ms = [*_ENCODED.findall(said), *_EVALUATED.findall(said)]
+    if len(parts_ms) < 3:
+        raise RuntimeError(f"llama-mtmd-cli told no times: {said[-2000:]}")
+    return sum(map(float, parts_ms)) / 1000
