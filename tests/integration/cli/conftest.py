@@ -39,7 +39,7 @@ def command(*args: object) -> list[str]:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest of twelve labelled textures: four sessions."""
+    """A manifest of forty-five labelled textures: fifteen sessions."""
     folder = tmp_path_factory.mktemp("pictures")
-    textures.save(folder, 12, seed=77)
+    textures.save(folder, 45, seed=77)
     return folder / "labels.csv"

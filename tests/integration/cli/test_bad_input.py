@@ -90,7 +90,7 @@ ARGUMENTS: dict[str, tuple[int, str, Case]] = {
     "checkpoint missing from the bundle": (USAGE, "checkpoint", lambda b, t: ["run", _without(b, t, "checkpoint"), _picture(t)]),
     "checkpoint missing": (USAGE, "none", lambda b, t: ["bundle", "build", "--checkpoint", t / "none", "--out", t / "out"]),
     "checkpoint of nothing": (USAGE, "config.json", lambda b, t: ["bundle", "build", "--checkpoint", t, "--out", t / "out"]),
-    "checkpoint of another architecture": (USAGE, "llama", lambda b, t: ["bundle", "build", "--checkpoint", _text(t, "config.json", '{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}').parent, "--out", t / "out"]),
+    "checkpoint of another architecture": (USAGE, "LlamaForCausalLM", lambda b, t: ["bundle", "build", "--checkpoint", _text(t, "config.json", '{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}').parent, "--out", t / "out"]),
     "unknown quant type": (USAGE, "q9_9", lambda b, t: ["bundle", "build", "--checkpoint", b / "checkpoint", "--out", t / "out", "--quant", "q9_9"]),
     "quant the bundle lacks": (USAGE, "q5_0", lambda b, t: ["run", b, _picture(t), "--quant", "q5_0"]),
     "no images": (USAGE, "missing", lambda b, t: ["run", b, t / "none"]),

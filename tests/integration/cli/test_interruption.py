@@ -33,7 +33,7 @@ def test_ten_host_kills_and_five_adbd_ends_change_no_observation(
     moments.shuffle(disturbances)
     host = _started(arguments, disturbed)
     for what in disturbances:
-        time.sleep(moments.uniform(0.3, 3.0))
+        time.sleep(moments.uniform(0.5, 4.0))
         if what == "adbd":
             os.kill(arm64_phone.adbd_pid(), signal.SIGKILL)
             continue
