@@ -1,1 +1,1 @@
-"""Phones: ADB, health, leases, the on-phone runner, the virtual phone. Knows nothing of evaluation."""
+"""Phones: ADB, health, leases, the on-phone runner, the virtual phone. No evaluation here."""

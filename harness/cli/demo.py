@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -29,30 +31,32 @@ def demo(
 
     shutil.rmtree(out, ignore_errors=True)
     bundle = recipe.bundle(say)
-    images = recipe.images(out / "images")
-    request = RunRequest(bundle, str(images), out / "default", phones=_phones())
-    verdict = run_and_show(request, as_json=False)
+    images = str(recipe.images(out / "images"))
+    with _phones() as phones:
+        request = RunRequest(bundle, images, out / "default", phones=phones)
+        verdict = run_and_show(request, as_json=False)
 
-    host_arm = "desktop:q8_0+app"
-    shipped = RunRequest(
-        bundle, str(images), out / "as-shipped", arms=(host_arm,), contract="as-shipped"
-    )
+    arm = "desktop:q8_0+app"
+    shipped = RunRequest(bundle, images, out / "as-shipped", arms=(arm,), contract="as-shipped")
     with progress_board() as board:
         evaluate(shipped, board)
-    change = between(summary.load(shipped.out), summary.load(request.out)).arms[0]
-    say(f"as-shipped, with red and blue exchanged: {change_line(change)}")
+    changes = between(summary.load(shipped.out), summary.load(request.out)).arms
+    say(f"as-shipped, with red and blue exchanged: {change_line(changes[0])}")
     raise typer.Exit(verdict.exit_code)
 
 
-def _phones() -> tuple[str, ...]:
+@contextmanager
+def _phones() -> Iterator[tuple[str, ...]]:
     from devices import adb, virtual
 
     reason = virtual.available()
     if reason is None:
-        return ("virtual",)
-    usable = [phone.serial for phone in adb.attached() if phone.state == "device"]
-    if usable:
-        say(f"no virtual phone here ({reason}); taking {usable[0]}")
-        return (usable[0],)
-    say(f"no phone takes part: {reason}")
-    return ()
+        started = virtual.start("arm64-v8a", progress=say)
+        try:
+            yield (started.serial,)
+        finally:
+            virtual.stop(started.name)
+        return
+    usable = [phone.serial for phone in adb.attached() if phone.state == "device"][:1]
+    say(f"no virtual phone here ({reason}); {usable[0] if usable else 'no phone'} takes part")
+    yield tuple(usable)

@@ -118,7 +118,7 @@ def test_no_damage_escapes_as_anything_but_a_refusal(
         and entry.path.stat().st_size > 10
         and entry.outcome != "too-large"
     ]
-    rng = random.Random(7)  # noqa: S311 (damage, not a secret)
+    rng = random.Random(7)
     path = tmp_path / "damaged"
     handled = 0
     refused: list[str] = []
