@@ -81,6 +81,7 @@ def build(
         say("check: do the parts belong together?")
         bundles.check(folder)
         _put_in_place(folder, out, Path(scratch) / "old")
+    log.unlink(missing_ok=True)
     return bundles.load(out)
 
 
@@ -119,7 +120,7 @@ def _copy_checkpoint(source: Checkpoint, target: Path) -> None:
 
 
 def _log_file(name: str) -> Path:
-    """Where llama.cpp's tools write to; kept for whoever reads an error that names it."""
+    """Where llama.cpp's tools write to; kept where a step fails, for the error names it."""
     path = cache_dir("logs") / f"convert-{name}-{os.getpid()}.log"
     path.write_bytes(b"")
     return path
