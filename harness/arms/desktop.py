@@ -5,65 +5,26 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import llama_cpp
-from PIL import Image
 
-from devices.runner.protocol import (
-    PROTOCOL_VERSION,
-    Attestation,
-    RunnerFault,
-    Timings,
-    Token,
-)
+from devices.runner.protocol import PROTOCOL_VERSION, Attestation
 from devices.runner.source import LLAMA_COMMIT, SDIST_VERSION
 from harness.arms import host
+from harness.arms.answer import TOP_K, Answer, Clock, StageFailed, decoded, since_ms
 from harness.arms.base import Prepared
-from harness.arms.chunks import Evaluated, ImageChunk, UnexpectedChunks, evaluated
-from harness.arms.llama import LlamaSession, StepFailed
+from harness.arms.chunks import Chunk, Evaluated, ImageChunk, UnexpectedChunks, evaluated
+from harness.arms.llama import LlamaSession
 from harness.arms.logits import Step
 from harness.bundle import Bundle
 from harness.contract import Contract, Runtime
 from harness.errors import BundleError
-from harness.observation import Conditions, Observation
+from harness.observation import Observation
 
-TOP_K: Final = 16
 FRAME: Final = "<fake_token_around_image>"
-
-
-@dataclass
-class _Answer:
-    """What is known of one image so far; grows step by step, and stays when a step fails."""
-
-    pixels_sha256: str | None = None
-    prompt: Evaluated | None = None
-    tokens: list[Token] = field(default_factory=list)
-    pieces: list[bytes] = field(default_factory=list)
-    label_logprobs: dict[str, float] = field(default_factory=dict)
-    stop_reason: Literal["eog", "max_tokens", "error"] = "error"
-    timings_ms: Timings | None = None
-    fault: RunnerFault | None = None
-
-    @property
-    def text(self) -> str:
-        """The pieces without the token that ended the answer."""
-        shown = self.pieces[:-1] if self.stop_reason == "eog" else self.pieces
-        return b"".join(shown).decode("utf-8", errors="replace")
-
-
-@dataclass
-class _Clock:
-    """Milliseconds per stage of one image."""
-
-    image_decode: float = 0.0
-    tokenize: float = 0.0
-    encode: list[float] = field(default_factory=list)
-    prefill: float = 0.0
-    decode: list[float] = field(default_factory=list)
 
 
 class DesktopArm:
@@ -115,17 +76,12 @@ class DesktopArm:
         """Run `images` in order, the KV cache cleared before each."""
         session = self._session()
         for image in images:
-            answer = _Answer()
-            begin = time.perf_counter_ns()
-            clock = _Clock()
-            try:
-                self._answer(session, image.pixels_path, answer, clock)
-            except (StepFailed, UnexpectedChunks) as error:
-                kind = error.kind if isinstance(error, StepFailed) else "tokenize"
-                answer.stop_reason = "error"
-                answer.fault = RunnerFault(kind=kind, detail=str(error))
-            answer.timings_ms = Timings(**vars(clock), total=_since_ms(begin))
-            yield self._observation(session, image, answer)
+            answer = Answer()
+            with answer.attempt():
+                self._answer(session, image.pixels_path, answer)
+            yield answer.observation(
+                image, arm=self.name, contract=self._contract, load_ms=session.load_ms
+            )
 
     def _session(self) -> LlamaSession:
         if self._loaded is None:
@@ -133,26 +89,32 @@ class DesktopArm:
             self._loaded = LlamaSession(self._text_model, self._mmproj, self._runtime, marker)
         return self._loaded
 
-    def _answer(
-        self, session: LlamaSession, pixels_path: Path, answer: _Answer, clock: _Clock
-    ) -> None:
+    def _answer(self, session: LlamaSession, pixels_path: Path, answer: Answer) -> None:
+        clock = answer.clock
         begin = time.perf_counter_ns()
-        rgb, size = _decoded(pixels_path)
-        clock.image_decode = _since_ms(begin)
+        image = decoded(pixels_path)
+        rgb = image.tobytes()
+        clock.image_decode = since_ms(begin)
         answer.pixels_sha256 = hashlib.sha256(rgb).hexdigest()
         session.clear()
         begin = time.perf_counter_ns()
-        with session.tokenized(rgb, *size, self._contract.prompt) as chunks:
-            answer.prompt = evaluated(
-                chunks,
-                self._contract.tiling,
-                self._frame_id(session),
-                lambda ids: b"".join(map(session.piece, ids)).decode(errors="replace"),
-            )
-            clock.tokenize = _since_ms(begin)
-            _refuse_overlong(answer.prompt, self._runtime.context)
-            self._prefill(session, answer.prompt, clock)
-        self._generate(session, answer, clock)
+        with session.tokenized(rgb, *image.size, self._contract.prompt) as chunks:
+            prompt = self._evaluated(session, chunks)
+            clock.tokenize = since_ms(begin)
+            answer.grid = prompt.grid
+            answer.image_tokens, answer.prompt_ids = prompt.image_tokens, prompt.prompt_ids
+            _refuse_overlong(prompt, self._runtime.context)
+            self._prefill(session, prompt, clock)
+        self._generate(session, answer)
+
+    def _evaluated(self, session: LlamaSession, chunks: Sequence[Chunk]) -> Evaluated:
+        def spelled(ids: Sequence[int]) -> str:
+            return b"".join(map(session.piece, ids)).decode(errors="replace")
+
+        try:
+            return evaluated(chunks, self._contract.tiling, self._frame_id(session), spelled)
+        except UnexpectedChunks as error:
+            raise StageFailed("tokenize", str(error)) from error
 
     def _frame_id(self, session: LlamaSession) -> int:
         ids = session.token_ids(FRAME, parse_special=True)
@@ -163,71 +125,54 @@ class DesktopArm:
             )
         return ids[0]
 
-    def _prefill(self, session: LlamaSession, prompt: Evaluated, clock: _Clock) -> None:
+    def _prefill(self, session: LlamaSession, prompt: Evaluated, clock: Clock) -> None:
         for chunk in prompt.chunks:
             if isinstance(chunk, ImageChunk):
                 begin = time.perf_counter_ns()
                 embeddings = session.encode(chunk)
-                clock.encode.append(_since_ms(begin))
+                clock.encode.append(since_ms(begin))
                 begin = time.perf_counter_ns()
                 session.decode_image(chunk, embeddings)
             else:
                 begin = time.perf_counter_ns()
                 last = chunk is prompt.chunks[-1]
                 session.decode_text(chunk.ids, logits_last=last)
-            clock.prefill += _since_ms(begin)
+            clock.prefill += since_ms(begin)
 
-    def _generate(self, session: LlamaSession, answer: _Answer, clock: _Clock) -> None:
+    def _generate(self, session: LlamaSession, answer: Answer) -> None:
         step = Step(session.logits())
         answer.label_logprobs = {
             label: step.logprob(session.token_ids(label)[0])
             for label in self._contract.answer.labels
         }
+        said = b""
         while True:
             piece = session.piece(step.greedy)
-            answer.pieces.append(piece)
             answer.tokens.append(step.token(piece.decode(errors="replace"), TOP_K))
             if session.is_end(step.greedy):
                 answer.stop_reason = "eog"
                 return
+            # A character may span two pieces, so the bytes are joined first.
+            said += piece
+            answer.text = said.decode(errors="replace")
             if len(answer.tokens) == self._contract.limits.max_tokens:
                 answer.stop_reason = "max_tokens"
                 return
             if session.position >= self._runtime.context:
-                raise StepFailed(
+                raise StageFailed(
                     "context_full", f"the answer filled the context of {self._runtime.context}"
                 )
             begin = time.perf_counter_ns()
             session.decode_text((step.greedy,), logits_last=True)
-            clock.decode.append(_since_ms(begin))
+            answer.clock.decode.append(since_ms(begin))
             step = Step(session.logits())
 
-    def _observation(self, session: LlamaSession, image: Prepared, answer: _Answer) -> Observation:
-        prompt = answer.prompt
-        memory = host.memory()
-        return Observation(
-            contract_sha256=self._contract.sha256,
-            arm=self.name,
-            phone=None,
-            case_id=image.case_id,
-            session=image.session,
-            position=image.position,
-            pixels_sha256=answer.pixels_sha256,
-            grid=None if prompt is None else prompt.grid,
-            image_tokens=None if prompt is None else prompt.image_tokens,
-            prompt_ids=[] if prompt is None else prompt.prompt_ids,
-            tokens=answer.tokens,
-            label_logprobs=answer.label_logprobs,
-            text=answer.text,
-            label=None if answer.fault else self._contract.answer.read(answer.text),
-            stop_reason=answer.stop_reason,
-            timings_ms=answer.timings_ms,
-            conditions=Conditions(
-                memory_peak_kib=memory.peak_kib,
-                memory_kib=memory.now_kib,
-                load_ms=session.load_ms,
-            ),
-            error=answer.fault,
+
+def _refuse_overlong(prompt: Evaluated, context: int) -> None:
+    count = len(prompt.prompt_ids)
+    if count > context - 1:
+        raise StageFailed(
+            "context_full", f"the prompt has {count} tokens, the context holds {context}"
         )
 
 
@@ -235,24 +180,3 @@ def _llama_commit() -> str:
     version: str = llama_cpp.__version__
     pinned = version == SDIST_VERSION
     return LLAMA_COMMIT if pinned else f"unknown: llama-cpp-python {version}, not {SDIST_VERSION}"
-
-
-def _decoded(path: Path) -> tuple[bytes, tuple[int, int]]:
-    try:
-        with Image.open(path) as image:
-            rgb = image.convert("RGB")
-            return rgb.tobytes(), rgb.size
-    except OSError as error:
-        raise StepFailed("image_decode", f"{path.name}: {error}") from error
-
-
-def _refuse_overlong(prompt: Evaluated, context: int) -> None:
-    count = len(prompt.prompt_ids)
-    if count > context - 1:
-        raise StepFailed(
-            "context_full", f"the prompt has {count} tokens, the context holds {context}"
-        )
-
-
-def _since_ms(begin_ns: int) -> float:
-    return (time.perf_counter_ns() - begin_ns) / 1e6

@@ -19,6 +19,7 @@ from llama_cpp import llama_cpp, mtmd_cpp
 from numpy.typing import NDArray
 
 from harness.arms import host, llama_log
+from harness.arms.answer import StageFailed
 from harness.arms.chunks import Chunk, ImageChunk, TextChunk
 from harness.contract import Prompt, Runtime
 from harness.errors import ArmUnavailable, BundleError
@@ -33,14 +34,6 @@ Handle = Any
 
 _SEQUENCE: Final = 0
 _PIECE_BYTES: Final = 256
-
-
-class StepFailed(RuntimeError):
-    """libllama or libmtmd refused one step of one image; `kind` as in `RunnerFault`."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        self.kind = kind
-        super().__init__(detail)
 
 
 def resolve_threads(threads: int, cores: int) -> int:
@@ -121,7 +114,7 @@ class LlamaSession:
     ) -> Iterator[tuple[Chunk, ...]]:
         """libmtmd's chunks of `prompt` around one image; `encode` takes them inside the block.
 
-        `rgb`: 8 bits a channel, row by row. Raises StepFailed (`tokenize`).
+        `rgb`: 8 bits a channel, row by row. Raises StageFailed (`tokenize`).
         """
         with ExitStack() as stack:
             pixels = (ctypes.c_uint8 * len(rgb)).from_buffer_copy(rgb)
@@ -135,21 +128,21 @@ class LlamaSession:
             llama_log.forget()
             status = mtmd_cpp.mtmd_tokenize(self._mtmd, chunks, ctypes.byref(text), bitmaps, 1)
             if status != 0:
-                raise StepFailed("tokenize", f"mtmd_tokenize: {status}: {llama_log.first_error()}")
+                raise StageFailed("tokenize", f"mtmd_tokenize: {status}: {llama_log.first_error()}")
             self._chunks = chunks
             count = mtmd_cpp.mtmd_input_chunks_size(chunks)
             yield tuple(self._chunk(index) for index in range(count))
 
     def encode(self, chunk: ImageChunk) -> Handle:
-        """One tile's embeddings, valid until the next call. Raises StepFailed (`encode`)."""
+        """One tile's embeddings, valid until the next call. Raises StageFailed (`encode`)."""
         llama_log.forget()
         status = mtmd_cpp.mtmd_encode_chunk(self._mtmd, self._chunk_pointer(chunk))
         if status != 0:
-            raise StepFailed("encode", f"mtmd_encode_chunk: {status}: {llama_log.first_error()}")
+            raise StageFailed("encode", f"mtmd_encode_chunk: {status}: {llama_log.first_error()}")
         return mtmd_cpp.mtmd_get_output_embd(self._mtmd)
 
     def decode_image(self, chunk: ImageChunk, embeddings: Handle) -> None:
-        """A tile's embeddings through the text model. Raises StepFailed (`decode`)."""
+        """A tile's embeddings through the text model. Raises StageFailed (`decode`)."""
         reached = llama_cpp.llama_pos(0)
         llama_log.forget()
         status = mtmd_cpp.mtmd_helper_decode_image_chunk(
@@ -158,13 +151,13 @@ class LlamaSession:
             mtmd_cpp.mtmd_helper_post_decode_callback(0), None,
         )  # fmt: skip
         if status != 0:
-            raise StepFailed(
+            raise StageFailed(
                 "decode", f"mtmd_helper_decode_image_chunk: {status}: {llama_log.first_error()}"
             )
         self.position = reached.value
 
     def decode_text(self, ids: tuple[int, ...], *, logits_last: bool) -> None:
-        """Ids through the text model, a batch at a time. Raises StepFailed (`decode`)."""
+        """Ids through the text model, a batch at a time. Raises StageFailed (`decode`)."""
         for start in range(0, len(ids), self._batch_size):
             piece = ids[start : start + self._batch_size]
             for place, token in enumerate(piece):
@@ -178,15 +171,15 @@ class LlamaSession:
             llama_log.forget()
             status = llama_cpp.llama_decode(self._context, self._batch)
             if status != 0:
-                raise StepFailed("decode", f"llama_decode: {status}: {llama_log.first_error()}")
+                raise StageFailed("decode", f"llama_decode: {status}: {llama_log.first_error()}")
             self.position += len(piece)
 
     def logits(self) -> NDArray[np.float32]:
-        """A copy of the last token's logits (vocabulary). Raises StepFailed (`decode`)."""
+        """A copy of the last token's logits (vocabulary). Raises StageFailed (`decode`)."""
         pointer = llama_cpp.llama_get_logits_ith(self._context, -1)
         values = np.ctypeslib.as_array(pointer, shape=(self._n_vocab,)).copy()
         if not np.isfinite(values).all():
-            raise StepFailed("decode", "the logits are not finite")
+            raise StageFailed("decode", "the logits are not finite")
         return values
 
     def _warm_up(self) -> None:
@@ -202,7 +195,7 @@ class LlamaSession:
         ids = mtmd_cpp.mtmd_input_chunk_get_tokens_text(pointer, ctypes.byref(count))
         text = TextChunk(tuple(ids[: count.value]))
         if not all(0 <= token < self._n_vocab for token in text.ids):
-            raise StepFailed(
+            raise StageFailed(
                 "tokenize", "the tokenizer lacks a token that libmtmd puts around images"
             )
         return text

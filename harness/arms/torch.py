@@ -5,72 +5,31 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import torch
 import transformers
-from PIL import Image
 
-from devices.runner.protocol import (
-    PROTOCOL_VERSION,
-    Attestation,
-    RunnerFault,
-    Timings,
-    Token,
-)
+from devices.runner.protocol import PROTOCOL_VERSION, Attestation
 from harness import checkpoint as checkpoints
 from harness.arms import host
+from harness.arms.answer import TOP_K, Answer, Clock, StageFailed, decoded, since_ms
 from harness.arms.base import Prepared
 from harness.arms.logits import Step
 from harness.checkpoint import Checkpoint
 from harness.contract import Contract
-from harness.observation import Conditions, Observation
+from harness.observation import Observation
 from harness.preprocess import pixels_sha256
 from harness.training import prompt as prompts
 from harness.training.finetune import reproducible
 from harness.training.prompt import PromptIds
 from harness.training.tiles import Tiles, cut
 
-TOP_K: Final = 16
 _MOST_THREADS: Final = 8
 _SEED: Final = 0
 """Nothing is sampled; the seed only keeps the caller's random state out of it."""
-
-
-class _Fault(Exception):
-    """One image cannot be answered; `kind` is a `RunnerFault`'s."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        self.kind = kind
-        super().__init__(detail)
-
-
-@dataclass
-class _Clock:
-    """Milliseconds per stage of one image."""
-
-    image_decode: float = 0.0
-    tokenize: float = 0.0
-    encode: list[float] = field(default_factory=list)
-    prefill: float = 0.0
-    decode: list[float] = field(default_factory=list)
-
-
-@dataclass
-class _Answer:
-    """What is known of one image so far; stays when a stage fails."""
-
-    pixels_sha256: str | None = None
-    grid: tuple[int, int] | None = None
-    prompt: PromptIds | None = None
-    tokens: list[Token] = field(default_factory=list)
-    label_logprobs: dict[str, float] = field(default_factory=dict)
-    text: str = ""
-    stop_reason: Literal["eog", "max_tokens", "error"] = "error"
-    fault: RunnerFault | None = None
-    clock: _Clock = field(default_factory=_Clock)
 
 
 @dataclass(frozen=True)
@@ -140,14 +99,12 @@ class TorchArm:
         """Run `images` in order, each with a KV cache of its own."""
         loaded = self._ready()
         for image in images:
-            answer = _Answer()
-            begin = time.perf_counter_ns()
-            try:
-                with reproducible(_SEED, self._threads), torch.inference_mode():
-                    self._answer(loaded, image.pixels_path, answer)
-            except _Fault as fault:
-                answer.fault = RunnerFault(kind=fault.kind, detail=str(fault))
-            yield self._observation(loaded, image, answer, _since_ms(begin))
+            answer = Answer()
+            with answer.attempt(), reproducible(_SEED, self._threads), torch.inference_mode():
+                self._answer(loaded, image.pixels_path, answer)
+            yield answer.observation(
+                image, arm=self.name, contract=self._contract, load_ms=loaded.load_ms
+            )
 
     def _ready(self) -> _Loaded:
         if self._loaded is None:
@@ -155,36 +112,37 @@ class TorchArm:
             processor = checkpoints.load_processor(self._checkpoint)
             model = checkpoints.load_model(self._checkpoint)
             end_ids = checkpoints.end_of_generation(model, processor.tokenizer)
-            self._loaded = _Loaded(model, processor, end_ids, _since_ms(begin))
+            self._loaded = _Loaded(model, processor, end_ids, since_ms(begin))
         return self._loaded
 
-    def _answer(self, loaded: _Loaded, pixels_path: Path, answer: _Answer) -> None:
+    def _answer(self, loaded: _Loaded, pixels_path: Path, answer: Answer) -> None:
         clock = answer.clock
         begin = time.perf_counter_ns()
-        image = _decoded(pixels_path)
-        clock.image_decode = _since_ms(begin)
+        image = decoded(pixels_path)
+        clock.image_decode = since_ms(begin)
         answer.pixels_sha256 = pixels_sha256(image)
         begin = time.perf_counter_ns()
         tiles = cut(loaded.processor.image_processor, image, self._contract.tiling)
         answer.grid = tiles.grid
-        answer.prompt = prompts.encode(
+        prompt = prompts.encode(
             loaded.processor.tokenizer,
             self._contract.prompt,
             tiles.grid,
             loaded.processor.image_seq_len,
         )
-        clock.tokenize = _since_ms(begin)
-        _refuse_overlong(loaded, answer.prompt, self._contract.limits.max_tokens)
+        clock.tokenize = since_ms(begin)
+        answer.image_tokens, answer.prompt_ids = prompt.image_tokens, prompt.observed
+        _refuse_overlong(loaded, prompt, self._contract.limits.max_tokens)
         embeddings = _encoded(loaded, tiles, clock)
-        self._generate(loaded, answer.prompt, embeddings, answer)
+        self._generate(loaded, prompt, embeddings, answer)
 
     def _generate(
-        self, loaded: _Loaded, prompt: PromptIds, embeddings: torch.Tensor, answer: _Answer
+        self, loaded: _Loaded, prompt: PromptIds, embeddings: torch.Tensor, answer: Answer
     ) -> None:
         tokenizer = loaded.processor.tokenizer
         begin = time.perf_counter_ns()
         step, cache = _prefilled(loaded, prompt, embeddings)
-        answer.clock.prefill = _since_ms(begin)
+        answer.clock.prefill = since_ms(begin)
         answer.label_logprobs = {
             label: step.logprob(tokenizer.encode(label, add_special_tokens=False)[0])
             for label in self._contract.answer.labels
@@ -202,61 +160,23 @@ class TorchArm:
             output = loaded.model(
                 input_ids=torch.tensor([[chosen]]), past_key_values=cache, use_cache=True
             )
-            answer.clock.decode.append(_since_ms(begin))
+            answer.clock.decode.append(since_ms(begin))
             step = Step(output.logits[0, -1].numpy())
         said = [token.id for token in answer.tokens]
         answer.text = _text(tokenizer, said[:-1] if answer.stop_reason == "eog" else said)
-
-    def _observation(
-        self, loaded: _Loaded, image: Prepared, answer: _Answer, total_ms: float
-    ) -> Observation:
-        prompt = answer.prompt
-        memory = host.memory()
-        return Observation(
-            contract_sha256=self._contract.sha256,
-            arm=self.name,
-            phone=None,
-            case_id=image.case_id,
-            session=image.session,
-            position=image.position,
-            pixels_sha256=answer.pixels_sha256,
-            grid=answer.grid,
-            image_tokens=None if prompt is None else prompt.image_tokens,
-            prompt_ids=[] if prompt is None else prompt.observed,
-            tokens=answer.tokens,
-            label_logprobs=answer.label_logprobs,
-            text=answer.text,
-            label=None if answer.fault else self._contract.answer.read(answer.text),
-            stop_reason=answer.stop_reason,
-            timings_ms=Timings(**vars(answer.clock), total=total_ms),
-            conditions=Conditions(
-                memory_peak_kib=memory.peak_kib,
-                memory_kib=memory.now_kib,
-                load_ms=loaded.load_ms,
-            ),
-            error=answer.fault,
-        )
-
-
-def _decoded(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except OSError as error:
-        raise _Fault("image_decode", f"{path.name}: {error}") from error
 
 
 def _refuse_overlong(loaded: _Loaded, prompt: PromptIds, max_tokens: int) -> None:
     room = loaded.model.config.text_config.max_position_embeddings
     if len(prompt.ids) + max_tokens > room:
-        raise _Fault(
+        raise StageFailed(
             "context_full",
             f"the prompt has {len(prompt.ids)} tokens, the answer may have {max_tokens}, "
             f"the checkpoint holds {room}",
         )
 
 
-def _encoded(loaded: _Loaded, tiles: Tiles, clock: _Clock) -> torch.Tensor:
+def _encoded(loaded: _Loaded, tiles: Tiles, clock: Clock) -> torch.Tensor:
     """Image embeddings in the prompt's order, shape (image tokens, width); tile by tile, as
     libmtmd encodes them."""
     parts = []
@@ -264,7 +184,7 @@ def _encoded(loaded: _Loaded, tiles: Tiles, clock: _Clock) -> torch.Tensor:
         begin = time.perf_counter_ns()
         features = loaded.model.model.get_image_features(tile[None, None], return_dict=True)
         parts.extend(features.pooler_output)
-        clock.encode.append(_since_ms(begin))
+        clock.encode.append(since_ms(begin))
     return torch.cat(parts)
 
 
@@ -281,7 +201,3 @@ def _prefilled(
 
 def _text(tokenizer: transformers.PreTrainedTokenizerFast, ids: list[int]) -> str:
     return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
-
-def _since_ms(begin_ns: int) -> float:
-    return (time.perf_counter_ns() - begin_ns) / 1e6
