@@ -19,10 +19,13 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "$(PYTHON) has no venv module; on Debian: apt-get install python3-venv" >&2; exit 2; }
 	@command -v c++ >/dev/null || \
 	  { echo "llama-cpp-python is compiled here: install g++ (on Debian: apt-get install g++)" >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --progress-bar on --constraint constraints.txt setuptools filelock
-	$(BIN)/pip install --quiet --no-deps --no-index "$$($(BIN)/python -m devices.runner.wheel)"
-	$(BIN)/pip install --progress-bar on --quiet --constraint constraints.txt --editable '.[dev]'
+	@echo "1 of 3: virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --constraint constraints.txt filelock
+	@echo "2 of 3: llama-cpp-python from its pinned sdist"
+	@$(BIN)/pip install --quiet --no-deps --no-index "$$($(BIN)/python -m devices.runner.wheel)"
+	@echo "3 of 3: pinned packages, torch among them (some minutes the first time)"
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: $(READY)  ## the whole job on the tiny bundle and a virtual phone
@@ -40,7 +43,7 @@ test: $(READY) lint  ## lint and all tests, both ABIs of the virtual phone
 	$(BIN)/python -m devices.runner.build x86_64-v3
 	$(BIN)/python -m pytest
 
-bench: $(READY)  ## speeds as ratios, side by side in one run
+bench: $(READY)  ## speeds as ratios, side by side in one run (about 15 minutes)
 	$(BIN)/python -m tests.bench
 
 clean:  ## the environment and everything made in this folder (not ~/.cache/driftloop)

@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.contract import Tiling
-
-OBSERVED_IMAGE_ID: Final = -1
-"""What stands for an image token in an observation's `prompt_ids`."""
+from harness.training.prompt import OBSERVED_IMAGE_ID
 
 _SLICE: Final = re.compile(r"<row_(\d+)_col_(\d+)>$")
 
