@@ -16,7 +16,7 @@ from devices.paths import cache_root
 from devices.runner import build, variants
 
 _EXTRAS = {
-    "torch": ("torch", "transformers", "gguf"),
+    "torch": ("torch", "transformers", "sentencepiece"),
     "desktop": ("llama_cpp_python",),
     "runner": ("ziglang", "cmake", "ninja"),
 }
@@ -96,7 +96,7 @@ def _adb() -> Iterator[Finding]:
         yield Finding(
             subject=name,
             state="ok" if answers else "absent",
-            detail=f"{found.host}:{found.port}" if answers else "not running; started when needed",
+            detail=f"{found.host}:{found.port}" if answers else "not running",
         )
 
 

@@ -24,6 +24,8 @@ def doctor(as_json: JsonFlag = False) -> None:
         from rich.table import Table
 
         table = Table(box=None, show_header=False, pad_edge=False)
+        for _ in ("mark", "subject", "detail"):
+            table.add_column(overflow="fold")
         for finding in findings:
             mark, colour = _MARKS[finding.state]
             detail = finding.detail if not finding.remedy else f"{finding.detail}: {finding.remedy}"
