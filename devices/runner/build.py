@@ -92,6 +92,8 @@ def _build(
 ) -> None:
     """Build in the variant's own folder, where llama.cpp's objects stay for the next time."""
     cmake, ninja = program("cmake"), program("ninja")
+    if progress:
+        progress(0, 1, "unpacking llama.cpp; zig builds its C and C++ libraries first (minutes)")
     source = llama_cpp_source()
     log = cache_dir("logs") / f"{name}-{target.parent.name}.log"
     folder = _build_folder(variant, toolchain)
