@@ -27,8 +27,11 @@ class Variant:
 
     name: str
     abi: Abi
-    needs: frozenset[str]
-    """CPU features that must be there, in the kernel's words (/proc/cpuinfo)."""
+    needs: tuple[str, ...]
+    """CPU features that must be there, in the kernel's words (/proc/cpuinfo).
+
+    A tuple, not a set: the variant's repr is part of the build's key and must not change with the
+    process's hash seed."""
     zig_cpu: str
     """zig's `-mcpu`, without the features that ggml's own options switch on."""
     march: str
@@ -42,9 +45,9 @@ class Variant:
         return f"{'aarch64' if self.abi == 'arm64-v8a' else 'x86_64'}-linux-musl"
 
 
-_DOTPROD = frozenset({"asimddp", "fphp", "asimdhp"})
+_DOTPROD = ("asimddp", "fphp", "asimdhp")
 
-ARM64 = Variant("arm64", "arm64-v8a", frozenset(), "generic", "armv8-a")
+ARM64 = Variant("arm64", "arm64-v8a", (), "generic", "armv8-a")
 ARM64_DOTPROD = Variant(
     "arm64-dotprod",
     "arm64-v8a",
@@ -55,14 +58,14 @@ ARM64_DOTPROD = Variant(
 ARM64_I8MM = Variant(
     "arm64-i8mm",
     "arm64-v8a",
-    _DOTPROD | {"i8mm"},
+    (*_DOTPROD, "i8mm"),
     "generic+v8_2a+dotprod+fullfp16+i8mm",
     "armv8.2-a+dotprod+fp16+i8mm",
 )
 X86_64 = Variant(
     "x86_64",
     "x86_64",
-    frozenset({"sse4_2"}),
+    ("sse4_2",),
     "x86_64",
     "x86-64",
     ("GGML_SSE42",),
@@ -70,7 +73,7 @@ X86_64 = Variant(
 X86_64_V3 = Variant(
     "x86_64-v3",
     "x86_64",
-    frozenset({"avx", "avx2", "fma", "f16c", "bmi2"}),
+    ("avx", "avx2", "fma", "f16c", "bmi2"),
     "x86_64",
     "x86-64",
     ("GGML_SSE42", "GGML_AVX", "GGML_AVX2", "GGML_FMA", "GGML_F16C", "GGML_BMI2"),
@@ -88,7 +91,7 @@ def choose(machine: Machine) -> Variant:
     """
     features = frozenset(machine.cpu_features)
     for variant in ALL:
-        if variant.abi == machine.abi and variant.needs <= features:
+        if variant.abi == machine.abi and features.issuperset(variant.needs):
             return variant
     raise StableError(
         f"no runner for ABI {machine.abi!r} with this CPU: driftloop runs on 64-bit phones, "

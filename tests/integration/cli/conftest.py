@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from devices.server import PORT_VARIABLE, adb_binary
 from fixtures import demo, textures
 
 Driftloop = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -43,3 +45,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     textures.save(folder, 45, seed=77)
     return folder / "labels.csv"
+
+
+@pytest.fixture
+def own_adb_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A private adb server that no phone is attached to."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setenv(PORT_VARIABLE, str(port))
+    yield
+    subprocess.run(
+        [str(adb_binary()), "-P", str(port), "kill-server"], check=True, capture_output=True
+    )

@@ -122,7 +122,9 @@ def test_bad_input_is_refused_in_one_line(
     assert done.returncode == status
 
 
-def test_no_phone_attached(bundle: Path, tmp_path: Path, driftloop: Driftloop) -> None:
+def test_no_phone_attached(
+    own_adb_server: None, bundle: Path, tmp_path: Path, driftloop: Driftloop
+) -> None:
     done = driftloop("run", bundle, _picture(tmp_path), "--phone", "all", cwd=tmp_path)
     _assert_one_line(done.stderr, "no phone is attached")
     assert done.returncode == INFRA

@@ -166,7 +166,7 @@ def test_the_attestation_names_the_build_the_machine_and_the_models(
     assert isinstance(attestation, Attestation)
     variant = variants.choose(device.identity())
     assert attestation.variant == variant.name
-    assert variant.needs <= set(attestation.cpu_features_found)
+    assert set(variant.needs) <= set(attestation.cpu_features_found)
     assert {option.removeprefix("GGML_") for option in variant.ggml} - {"SSE42"} <= set(
         attestation.cpu_features_used
     )
