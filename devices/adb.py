@@ -56,9 +56,12 @@ def find(serial: str) -> Phone:
         Unauthorized, PhoneOffline, PermissionDenied: it is there but cannot be used.
     """
     phones = {phone.serial: phone for phone in attached()}
-    if serial not in phones and _is_address(serial):
+    deadline = time.monotonic() + _SETTLE_LIMIT_S
+    while serial not in phones and _is_address(serial) and time.monotonic() < deadline:
+        # adbd may be between two lives: init starts it again a moment after it died.
         private_server().connect(serial)
         phones = {phone.serial: phone for phone in attached()}
+        time.sleep(0 if serial in phones else _SETTLE_STEP_S)
     if serial not in phones:
         others = ", ".join(phones) or "none"
         raise UnknownSerial(f"{serial}: no phone of this serial is attached (attached: {others})")
@@ -90,7 +93,10 @@ def _usable(phone: AttachedPhone) -> Phone:
     deadline = time.monotonic() + _SETTLE_LIMIT_S
     while state in _UNSETTLED and time.monotonic() < deadline:
         time.sleep(_SETTLE_STEP_S)
-        state = phone.server.states().get(phone.serial, "offline")
+        states = phone.server.states()
+        if phone.serial not in states and _is_address(phone.serial):
+            phone.server.connect(phone.serial)
+        state = states.get(phone.serial, "offline")
     if state == "device":
         return Phone(phone.server, phone.serial)
     raise _fault(phone.serial, state)

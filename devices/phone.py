@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
+from typing import TypeVar
 
 from devices.errors import (
     CommandFailed,
@@ -34,6 +35,10 @@ _HASH_FLOOR_BYTES_PER_S = 20_000_000
 """Slower than any phone's sha256sum by far."""
 _KILL_LIMIT_S = 10.0
 _RECONNECT_STEP_S = 0.25
+_TRIES = 10
+"""How often in a row a request may lose its connection though the phone comes back each time."""
+
+T = TypeVar("T")
 
 Progress = Callable[[int], None]
 
@@ -203,6 +208,23 @@ class Phone:
                 time.sleep(_RECONNECT_STEP_S)
             else:
                 return
+
+    def patiently(self, request: Callable[[], T], lost: Callable[[], None] | None = None) -> T:
+        """`request` again after each lost connection, once the phone is back.
+
+        Only for what may be done twice. `lost` is called each time the phone has come back.
+
+        Raises:
+            PhoneOffline: the phone did not come back, or was lost again and again.
+        """
+        for _ in range(_TRIES - 1):
+            try:
+                return request()
+            except TransientError:
+                self.reconnect()
+                if lost:
+                    lost()
+        return request()
 
     def _reattach(self) -> None:
         state = self.server.states().get(self.serial)

@@ -45,7 +45,7 @@ def _named(name: str, stack: ExitStack) -> list[Phone]:
 
 def describe(phone: Phone) -> PhoneRecord:
     """Who the phone is, as a run records it."""
-    identity = phone.identity()
+    identity = phone.patiently(phone.identity)
     return PhoneRecord(
         serial=phone.serial,
         virtual=phone.serial in {other.serial for other in virtual.running()},

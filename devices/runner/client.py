@@ -11,10 +11,10 @@ import shlex
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
 
 from devices import deploy
-from devices.errors import RunnerFailed, TransientError
+from devices.errors import RunnerFailed
 from devices.phone import Phone, RemoteProcess
 from devices.runner.attempt import REMOTE_RUNS, Attempt, attempts, end_all
 from devices.runner.protocol import Attestation, Finished, Heartbeat, ImageResult, RunnerFault
@@ -23,11 +23,8 @@ from devices.runner.work import Work
 OnHeartbeat = Callable[[Heartbeat], None]
 
 _POLL_S = 0.08
-_TRIES = 10
-"""How often in a row a request may lose its connection though the phone comes back each time."""
 
 Line = Attestation | ImageResult | Finished
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,10 +81,10 @@ class _Run:
         self.folder = f"{REMOTE_RUNS}/{work.run_id}/{work.sha256[:16]}"
 
     def lines(self, on_deploy: deploy.Progress | None) -> Iterator[Line]:
-        earlier = self._kept_trying(lambda: attempts(self.phone, self.folder))
-        self._kept_trying(lambda: end_all(self.phone, but=self.folder))
+        earlier = self.phone.patiently(lambda: attempts(self.phone, self.folder))
+        self.phone.patiently(lambda: end_all(self.phone, but=self.folder))
         for attempt in earlier:
-            process = self._kept_trying(attempt.process)
+            process = self.phone.patiently(attempt.process)
             # How an earlier process ended does not matter: what it left undone is started anew.
             yield from self._followed(attempt, process)
         if self.pending:
@@ -101,15 +98,15 @@ class _Run:
 
     def _start(self, attempt: Attempt, on_deploy: deploy.Progress | None) -> RemoteProcess:
         blobs = self.work.blobs()
-        remote = self._kept_trying(lambda: deploy.deploy(self.phone, blobs, progress=on_deploy))
+        remote = self.phone.patiently(lambda: deploy.deploy(self.phone, blobs, progress=on_deploy))
         request = self.work.request(self.pending, remote)
-        self._kept_trying(lambda: attempt.prepare(request))
+        self.phone.patiently(lambda: attempt.prepare(request))
 
         def start() -> RemoteProcess:
             # A start whose answer was lost with the connection may have worked.
             return attempt.process() or attempt.start(self.work.program_path(remote))
 
-        return self._kept_trying(start)
+        return self.phone.patiently(start)
 
     def _followed(
         self, attempt: Attempt, process: RemoteProcess | None
@@ -121,8 +118,8 @@ class _Run:
         offset = 0
         patience = _Patience(self.limits)
         while True:
-            seen_offset = offset
-            look = self._kept_trying(lambda: attempt.look(process, seen_offset), patience.restart)  # noqa: B023 - called at once
+            at = partial(attempt.look, process, offset)
+            look = self.phone.patiently(at, patience.restart)
             offset = look.offset
             for line in look.lines:
                 if isinstance(line, Finished):
@@ -134,7 +131,7 @@ class _Run:
             if look.heartbeat and self.on_heartbeat:
                 self.on_heartbeat(look.heartbeat)
             if process and (fault := patience.fault(look.heartbeat, len(look.lines))):
-                self._kept_trying(lambda: self.phone.kill(process))
+                self.phone.patiently(lambda: self.phone.kill(process))
                 return fault
             time.sleep(_POLL_S)
 
@@ -148,20 +145,9 @@ class _Run:
 
     def _death(self, attempt: Attempt, heartbeat: Heartbeat | None) -> RunnerFault:
         where = f"in stage {heartbeat.stage} of image {heartbeat.image}" if heartbeat else "at once"
-        words = self._kept_trying(attempt.last_words)
+        words = self.phone.patiently(attempt.last_words)
         said = f"; it said: {words}" if words else "; a signal or the lack of memory ended it"
         return RunnerFault(kind="died", detail=f"it ended {where}{said}")
-
-    def _kept_trying(self, request: Callable[[], T], lost: Callable[[], None] | None = None) -> T:
-        """`request` again after each lost connection, once the phone is back."""
-        for _ in range(_TRIES - 1):
-            try:
-                return request()
-            except TransientError:
-                self.phone.reconnect()
-                if lost:
-                    lost()
-        return request()
 
 
 class _Patience:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from devices import health
-from devices.errors import RunnerFailed, TransientError
+from devices.errors import RunnerFailed
 from devices.health import Health
 from devices.phone import Phone
 from devices.runner import build, client, variants
@@ -101,7 +101,7 @@ class PhoneArm:
         )
 
     def _runner(self) -> Path:
-        variant = variants.choose(self._phone.identity())
+        variant = variants.choose(self._phone.patiently(self._phone.identity))
         advance = self._progress.track(f"building runner {variant.name}")
         return build.runner_binary(variant, progress=lambda done, total, _: advance(done, total))
 
@@ -121,11 +121,7 @@ class PhoneArm:
         )
 
     def _health(self) -> Health:
-        try:
-            return health.read(self._phone)
-        except TransientError:
-            self._phone.reconnect()
-            return health.read(self._phone)
+        return self._phone.patiently(lambda: health.read(self._phone))
 
     def _observations(
         self, results: list[ImageResult], before: Health, after: Health
