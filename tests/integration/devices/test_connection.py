@@ -156,6 +156,8 @@ def test_a_users_server_that_went_away_is_not_started_again(
     phone = Phone(user_server, x86_phone.serial)
     phone.shell("true")
     os.kill(listener_pid(user_server.port), signal.SIGKILL)
+    while listeners(user_server.port):
+        time.sleep(0.01)
     with pytest.raises(ConnectionLost, match="adb start-server") as caught:
         phone.shell("true")
     one_line(caught.value)
