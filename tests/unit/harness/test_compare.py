@@ -90,7 +90,7 @@ def test_a_hop_is_blamed_on_the_earliest_stage_of_any_case() -> None:
 
 
 def test_flips_are_told_apart() -> None:
-    close = {"water": -0.69, "fire": -0.70}
+    close = {"water": -0.693, "fire": -0.694}
     reference = observations("torch")
     reference[0] = observation("torch", 0, label_logprobs=close)
     candidate = observations("desktop:f16")
