@@ -61,7 +61,8 @@ def find(serial: str) -> Phone:
         # adbd may be between two lives: init starts it again a moment after it died.
         private_server().connect(serial)
         phones = {phone.serial: phone for phone in attached()}
-        time.sleep(0 if serial in phones else _SETTLE_STEP_S)
+        if serial not in phones:
+            time.sleep(_SETTLE_STEP_S)
     if serial not in phones:
         others = ", ".join(phones) or "none"
         raise UnknownSerial(f"{serial}: no phone of this serial is attached (attached: {others})")

@@ -176,7 +176,7 @@ def _run(
                     progress(int(step[1]), int(step[2]), step[3])
             whole = True
         finally:
-            # When interrupted, nothing must go on writing into a folder that is being removed.
+            # When interrupted, nothing must go on writing into the folder of the next build.
             if not whole:
                 process.terminate()
     if process.returncode != 0:

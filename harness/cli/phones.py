@@ -82,7 +82,7 @@ def start(
     ] = AbiChoice.ARM64_V8A,
     count: Annotated[int, typer.Option(min=1, max=16, help="How many phones.")] = 1,
     cpu: Annotated[
-        str | None, typer.Option(help="qemu's CPU model for arm64-v8a, e.g. cortex-a53 or max.")
+        str | None, typer.Option(help="For arm64-v8a: cortex-a53, cortex-a76 or cortex-a710.")
     ] = None,
     storage_mb: Annotated[
         int | None, typer.Option(min=1, help="Size of /data in MiB; unlimited if left out.")
