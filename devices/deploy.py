@@ -1,7 +1,8 @@
 """Files on the phone, content-addressed: pushed once, verified there, never used in part.
 
 A blob lies under its SHA-256. It arrives as `<sha256>.part` and gets its name only after the phone
-itself has hashed it, so a name without `.part` is the mark of a verified blob.
+itself has hashed it, so a name without `.part` is the mark of a verified blob. A large one is
+hashed while it still arrives: what is left to do at its end is almost nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from devices.phone import REMOTE_ROOT, Phone, hash_limit_s
 REMOTE_BLOBS = f"{REMOTE_ROOT}/blobs"
 
 _BATCH_BYTES = 8 * 1024 * 1024
+_ARRIVAL_SILENCE_S = 15
+_SLOWEST_BYTES_PER_S = 250_000
 _BATCH_FILES = 48
 """Keeps a batch's command below 4096 bytes, which the oldest adbd takes."""
 
@@ -119,13 +122,18 @@ def _send(phone: Phone, missing: list[_Local], progress: Progress | None) -> Non
         )
     sent = 0
     checks: list[Future[None]] = []
-    # The phone hashes one batch while the next one travels.
+    # The phone hashes what has arrived while more travels.
     with ThreadPoolExecutor(max_workers=1) as background:
         for batch in _batches(missing):
+            arriving = (
+                background.submit(_hashed_while_arriving, phone, batch[0])
+                if batch[0].size > _BATCH_BYTES
+                else None
+            )
             for item in batch:
                 _send_one(phone, item, sent, total, progress)
                 sent += item.size
-            checks.append(background.submit(_verify, phone, batch))
+            checks.append(background.submit(_verify, phone, batch, arriving))
         for check in checks:
             check.result()
 
@@ -155,8 +163,37 @@ def _batches(missing: list[_Local]) -> Iterator[list[_Local]]:
     yield batch
 
 
-def _verify(phone: Phone, batch: list[_Local]) -> None:
-    """Hash the parts on the phone and give those that are whole their names."""
+def _hashed_while_arriving(phone: Phone, item: _Local) -> bool:
+    """Whether the bytes that came to lie in the part, read as they came, have the right hash.
+
+    False also where the phone waited in vain for them. Counts in units of 10^6 bytes, told from
+    the size's digits: the shell of many phones reckons in 32 bits.
+    """
+    command = (
+        f"cd {REMOTE_BLOBS} && part={item.blob.sha256}.part && read=0 && idle=0\n"
+        f"while [ $idle -lt {_ARRIVAL_SILENCE_S * 50} ]; do\n"
+        f"  size=$(stat -c %s $part 2>/dev/null); here=0\n"
+        f"  case $size in\n"
+        f"    {item.size}) dd if=$part bs=1000000 skip=$read 2>/dev/null; break;;\n"
+        f'    "") [ $read -eq 0 ] || break;;\n'
+        f"    ???????*) here=${{size%??????}};;\n"
+        f"  esac\n"
+        f"  if [ $here -gt $read ]; then\n"
+        f"    dd if=$part bs=1000000 skip=$read count=$((here - read)) 2>/dev/null\n"
+        f"    read=$here; idle=0\n"
+        f"  else sleep 0.02; idle=$((idle + 1)); fi\n"
+        f"done | sha256sum"
+    )
+    limit_s = _ARRIVAL_SILENCE_S + item.size / _SLOWEST_BYTES_PER_S
+    return phone.shell(command, timeout_s=limit_s).stdout.startswith(item.blob.sha256)
+
+
+def _verify(phone: Phone, batch: list[_Local], arriving: Future[bool] | None) -> None:
+    """Give the parts that are whole their names; hashed here if not while they arrived."""
+    if arriving is not None and arriving.result():
+        (whole,) = batch
+        phone.shell(f"cd {REMOTE_BLOBS} && mv {whole.blob.sha256}.part {whole.blob.sha256}")
+        return
     names = shlex.join(item.blob.sha256 for item in batch)
     command = (
         f"cd {REMOTE_BLOBS} && for blob in {names}; do "

@@ -5,7 +5,6 @@ pip is the one client used, so that its configuration (index, proxy, certificate
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Literal
 from filelock import FileLock
 
 from devices.errors import ToolchainMissing
+from devices.hashing import file_sha256
 from devices.paths import cache_dir
 
 Kind = Literal["sdist", "wheel"]
@@ -56,9 +56,8 @@ def _whole(folder: Path, sha256: str) -> Path | None:
     if not folder.is_dir():
         return None
     for file in folder.iterdir():
-        with file.open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() == sha256:
-                return file
+        if file_sha256(file) == sha256:
+            return file
     return None
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from devices.hashing import file_sha256
 from harness.errors import ArmUnavailable, CheckpointError
 
 if TYPE_CHECKING:
@@ -50,9 +51,7 @@ class Checkpoint:
         """Hash over the names and contents of the folder's JSON and safetensors files."""
         total = hashlib.sha256()
         for file in sorted({*self.path.glob("*.json"), *self.weights}):
-            with file.open("rb") as stream:
-                content = hashlib.file_digest(stream, "sha256").hexdigest()
-            total.update(f"{file.name} {content}\n".encode())
+            total.update(f"{file.name} {file_sha256(file)}\n".encode())
         return total.hexdigest()
 
 

@@ -13,12 +13,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from devices.hashing import file_sha256
 from devices.paths import cache_dir
 from devices.runner.source import LLAMA_COMMIT, llama_cpp_source
 from harness import bundle as bundles
 from harness import checkpoint as checkpoints
 from harness.bundle.gguf_file import GgufFile
-from harness.bundle.manifest import CHECKPOINT_FOLDER, MANIFEST_NAME, file_sha256
+from harness.bundle.manifest import CHECKPOINT_FOLDER, MANIFEST_NAME
 from harness.checkpoint import Checkpoint
 from harness.contract import Contract
 from harness.errors import BundleError

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 from harness.stats import quantile
 
+CLOCK_STEP_MS = 1e-6
+"""A nanosecond: what the clocks behind these times tell apart."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -126,7 +129,7 @@ def stacks(medians: Mapping[str, Mapping[str, float]]) -> tuple[Stack, ...]:
 
 def nice_ticks(top: float) -> tuple[float, ...]:
     """Zero and three to six round steps, the last at or above `top` (milliseconds)."""
-    if not math.isfinite(top) or top <= 0:
+    if not math.isfinite(top) or top < CLOCK_STEP_MS:
         return (0.0, 1.0)
     magnitude = 10.0 ** math.floor(math.log10(top / 3))
     step = next(s * magnitude for s in (1, 2, 2.5, 5, 10) if top / (s * magnitude) <= 5)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from devices.deploy import LocalBlob
 from devices.errors import BadRequest
+from devices.hashing import file_sha256
 from devices.runner.protocol import ImageRequest, ImageResult, Request, RuntimeSettings
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -80,12 +81,16 @@ class Work:
     def sha256(self) -> str:
         """Hash of everything but the images that an answer depends on."""
         parts = (
-            file_sha256(self.runner),
+            self._runner_sha256,
             self.text_model_sha256,
             self.mmproj_sha256,
             repr(self.settings),
         )
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    @cached_property
+    def _runner_sha256(self) -> str:
+        return file_sha256(self.runner)
 
     @cached_property
     def _png_sha256(self) -> dict[Path, str]:
@@ -94,7 +99,7 @@ class Work:
     def blobs(self) -> list[LocalBlob]:
         """Every file the phone needs; the program first."""
         return [
-            LocalBlob(self.runner, file_sha256(self.runner), executable=True),
+            LocalBlob(self.runner, self._runner_sha256, executable=True),
             LocalBlob(self.text_model, self.text_model_sha256),
             LocalBlob(self.mmproj, self.mmproj_sha256),
             *(LocalBlob(path, sha256) for path, sha256 in self._png_sha256.items()),
@@ -102,7 +107,7 @@ class Work:
 
     def program_path(self, remote: Mapping[str, str]) -> str:
         """Where the program lies on the phone; `remote` holds the deployed paths by SHA-256."""
-        return remote[file_sha256(self.runner)]
+        return remote[self._runner_sha256]
 
     def request(self, images: Sequence[WorkImage], remote: Mapping[str, str]) -> Request:
         """The request for `images`; `remote` holds the deployed paths by SHA-256."""
@@ -129,9 +134,3 @@ class Work:
                 for image in images
             ],
         )
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

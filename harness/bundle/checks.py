@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from devices.hashing import file_sha256
 from harness.bundle.gguf_file import GgufFile
-from harness.bundle.manifest import Bundle, check_size, file_sha256, read_manifest
+from harness.bundle.manifest import Bundle, check_size, read_manifest
 from harness.bundle.names import checkpoint_name, is_rotary, rotary_rows
 from harness.bundle.safetensors_file import CheckpointTensors
 from harness.errors import BundleError

@@ -176,9 +176,3 @@ def check_size(path: Path, record: FileRecord) -> None:
             f"{path}: {state}: {size_bytes} bytes, {record.size_bytes} in the manifest; "
             "copy or build the bundle again"
         )
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of one file, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

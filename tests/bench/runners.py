@@ -28,8 +28,9 @@ STEPS = 31
 """Decode steps after prefill: both do so many, whatever each calls its limit."""
 CONTEXT, BATCH, THREADS = 1024, 512, 2
 
-_ENCODED = re.compile(r"mtmd batch encoding done in (\d+) ms")
-_EVALUATED = re.compile(r"(?:prompt eval|eval) time =\s*([\d.]+) ms")
+_PREFILLED = re.compile(r"prompt eval time =\s*([\d.]+) ms")
+"""Its clock starts with the text before the image and stops at the first logits: with encoding."""
+_DECODED = re.compile(r" eval time =\s*([\d.]+) ms /\s*(\d+) runs")
 
 
 def rows() -> list[Row]:
@@ -101,18 +102,19 @@ def _cli_s(text: Path, mmproj: Path, picture: Path) -> float:
         "--image": picture,
         "--prompt": contracts.load("default").prompt.text,
         "--chat-template": "{{ messages[0]['content'] }}",
-        "--n-predict": STEPS,
+        "--n-predict": STEPS + 1,
         "--temp": 0,
         "--threads": THREADS,
         "--ctx-size": CONTEXT,
         "--batch-size": BATCH,
         "--flash-attn": "off",
+        "--verbosity": 4,  # below it no times are told
     }
     command = [str(native_tool("llama-mtmd-cli")), "--jinja", "--no-warmup"]
     for option, value in options.items():
         command += [option, str(value)]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
-    parts_ms = [*_ENCODED.findall(said), *_EVALUATED.findall(said)]
-    if len(parts_ms) < 3:
-        raise RuntimeError(f"llama-mtmd-cli told no times: {said[-2000:]}")
-    return sum(map(float, parts_ms)) / 1000
+    prefilled, decoded = _PREFILLED.search(said), _DECODED.search(said)
+    if prefilled is None or decoded is None or int(decoded[2]) != STEPS:
+        raise RuntimeError(f"llama-mtmd-cli did not tell {STEPS} steps: {said[-2000:]}")
+    return (float(prefilled[1]) + float(decoded[1])) / 1000

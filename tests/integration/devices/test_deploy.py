@@ -105,11 +105,12 @@ def test_a_warm_deploy_of_500_mb_takes_at_most_a_second(phone: Phone, tmp_path: 
     assert time.monotonic() - started <= 1.0
 
 
+@pytest.mark.parametrize("size", [1000, 20_000_000], ids=["small", "hashed while it arrives"])
 def test_a_file_that_is_not_what_its_hash_says_never_gets_its_name(
-    phone: Phone, tmp_path: Path
+    phone: Phone, tmp_path: Path, size: int
 ) -> None:
-    good, bad = blob(tmp_path, 1000, 1), blob(tmp_path, 1000, 2)
-    bad.path.write_bytes(b"other")
+    good, bad = blob(tmp_path, size, 1), blob(tmp_path, size, 2)
+    bad.path.write_bytes(bytes(size))
     with pytest.raises(StableError, match=bad.sha256) as caught:
         deploy(phone, [good, bad])
     assert "\n" not in str(caught.value)

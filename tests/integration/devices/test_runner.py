@@ -19,6 +19,7 @@ from PIL import Image
 
 from devices import adb
 from devices.errors import RunnerFailed
+from devices.hashing import file_sha256
 from devices.phone import Phone
 from devices.runner import variants
 from devices.runner.attempt import REMOTE_RUNS, end_all
@@ -31,7 +32,7 @@ from devices.runner.protocol import (
     ImageResult,
     RuntimeSettings,
 )
-from devices.runner.work import Settings, Work, WorkImage, file_sha256
+from devices.runner.work import Settings, Work, WorkImage
 from devices.virtual import VirtualPhone
 from fixtures import demo
 from harness import bundle, contract

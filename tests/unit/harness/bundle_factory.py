@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from devices.hashing import file_sha256
 from harness import bundle, contract
 from harness.bundle.gguf_file import GgufFile
-from harness.bundle.manifest import file_sha256
 from harness.bundle.names import checkpoint_name, is_rotary, rotary_rows
 
 WIDTH, HEADS, TILE, PATCH, SCALE = 32, 2, 32, 8, 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reports.charts import Sample, duration, nice_ticks, panel, stacks
@@ -20,6 +20,7 @@ def test_ticks_start_at_zero_and_reach_the_longest_sample(longest: float) -> Non
 
 
 @given(st.lists(TIMES, max_size=20))
+@example([5e-324])
 def test_every_mark_stands_inside_the_plot(times: list[float]) -> None:
     drawn = panel("encode", {"phone": [Sample(time) for time in times]})
     assert all(0 <= mark.at <= 100 for strip in drawn.strips for mark in strip.marks)

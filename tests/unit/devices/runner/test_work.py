@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from devices.errors import BadRequest
+from devices.hashing import file_sha256
 from devices.runner.protocol import ImageResult, RuntimeSettings
-from devices.runner.work import Settings, Work, WorkImage, file_sha256
+from devices.runner.work import Settings, Work, WorkImage
 
 
 @pytest.fixture
