@@ -1,7 +1,8 @@
 """The contract: everything the app fixes about inference, as one typed, hashable object.
 
 `default` is the document's intention, with the app's source where the document is silent;
-`as-shipped` is the app as its source stands: red and blue exchanged on the way to the model.
+`as-shipped` is the app as its source stands: red and blue exchanged on the way to the model;
+`as-trained` is the training side as its scripts stand, in the same words.
 """
 
 from __future__ import annotations
@@ -17,11 +18,25 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harness.errors import ContractError
 
-Recipe = Literal["android", "android-m146", "training-lanczos"]
-Centring = Literal["float", "integer"]
+Recipe = Literal[
+    "android", "android-m146", "training-lanczos", "lanczos", "bicubic", "bilinear", "nearest"
+]
+Centring = Literal["float", "integer", "top-left"]
 Channels = Literal["rgb", "bgr"]
+Padding = Literal["black", "white", "edge"]
+Alpha = Literal["composited", "dropped"]
+Arithmetic = Literal["float32", "float64"]
+Colour = Literal["to-srgb", "ignored"]
 Tiling = Literal["single", "split"]
 CacheType = Literal["f16", "q8_0", "q4_0"]
+
+_TRAINING_LANCZOS = {
+    "recipe": "lanczos",
+    "centring": "integer",
+    "alpha": "dropped",
+    "arithmetic": "float64",
+    "colour": "ignored",
+}
 
 
 class _Part(BaseModel):
@@ -29,13 +44,24 @@ class _Part(BaseModel):
 
 
 class Pixels(_Part):
-    """How a bitmap becomes the square the model sees."""
+    """How a bitmap becomes the square the model sees; `harness.preprocess.prepare` says more."""
 
     size: int = Field(default=256, ge=8, le=4096)
     recipe: Recipe = "android"
     centring: Centring = "float"
     channels: Channels = "rgb"
+    padding: Padding = "black"
+    alpha: Alpha = "composited"
+    arithmetic: Arithmetic = "float32"
+    colour: Colour = "to-srgb"
     apply_exif: bool = False
+
+    @property
+    def spelled_out(self) -> Pixels:
+        """The same with `training-lanczos`, which stands for five choices, written as those."""
+        if self.recipe != "training-lanczos":
+            return self
+        return self.model_copy(update=dict(_TRAINING_LANCZOS))
 
 
 class Prompt(_Part):

@@ -6,6 +6,7 @@ from harness.preprocess.recipes import (
     PREPARATION_VERSION,
     pixels_sha256,
     prepare,
+    prepare_as,
     prepare_case,
 )
 
@@ -18,5 +19,6 @@ __all__ = [
     "pixel_cost",
     "pixels_sha256",
     "prepare",
+    "prepare_as",
     "prepare_case",
 ]

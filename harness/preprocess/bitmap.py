@@ -37,7 +37,8 @@ def premultiplied(image: Image.Image) -> Bitmap:
             name_of(image), "mode", f"mode {image.mode} has no Android bitmap; convert it to RGB"
         )
     if not image.has_transparency_data:
-        return np.asarray(image.convert("RGB"))
+        # convert() would copy every pixel of an image that is RGB already.
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     rgba = np.asarray(image.convert("RGBA"))
     # libwebp multiplies alpha in itself, and truncates where Skia rounds.
     return _multiplied(rgba, rounding=0 if image.format == "WEBP" else 128)

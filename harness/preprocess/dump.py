@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import io
-import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from PIL import Image
 
-from harness.contract import Centring, Channels, Pixels, Recipe
+from harness.contract import (
+    Alpha,
+    Arithmetic,
+    Centring,
+    Channels,
+    Colour,
+    Padding,
+    Pixels,
+    Recipe,
+)
 from harness.errors import CaseError
-from harness.images import DECODE_FAULTS, open_image
+from harness.images import DECODE_FAULTS
 from harness.preprocess.cost import PixelCost, difference
 from harness.preprocess.recipes import prepare_case
+from harness.preprocess.search import ranked
 
 _BITMAP_CHANNELS = 4
+_STANDS_FOR = ("recipe", "centring", "alpha", "arithmetic", "colour")
+_TRAINING = Pixels(recipe="training-lanczos").spelled_out
 
 
 @dataclass(frozen=True)
@@ -29,10 +39,24 @@ class PixelRecipe:
     centring: Centring
     channels: Channels
     apply_exif: bool
+    padding: Padding = "black"
+    alpha: Alpha = "composited"
+    arithmetic: Arithmetic = "float32"
+    colour: Colour = "to-srgb"
 
     def __str__(self) -> str:
         exif = ", EXIF applied" if self.apply_exif else ""
-        return f"{self.recipe}, {self.centring} centring, {self.channels}{exif}"
+        others = "".join(
+            f", {name} {getattr(self, name)}"
+            for name in ("padding", "alpha", "arithmetic", "colour")
+            if getattr(self, name) != getattr(Pixels(), name)
+        )
+        return f"{self.recipe}, {self.centring} centring, {self.channels}{others}{exif}"
+
+    @property
+    def pixels(self) -> Pixels:
+        """The same as a contract says it, at the size of 256."""
+        return Pixels(**asdict(self))
 
 
 @dataclass(frozen=True)
@@ -64,44 +88,35 @@ class DumpMatch:
 
 
 def identify_dump(dump: bytes | Path, source: Path) -> DumpMatch:
-    """Say which recipe, centring and channel order turned `source` into `dump`.
+    """Say which recipe, centring, channel order and padding turned `source` into `dump`.
 
     `dump` is a square of raw RGB bytes, of raw RGBA bytes (alpha is left out), or a PNG; as bytes
-    or as a file. EXIF orientation is tried both ways where `source` has one.
+    or as a file. What can matter for `source` alone is tried both ways: see `search.ranked`.
 
     Raises:
         CaseError: `dump` is no such square (kind `dump`), or `source` cannot be prepared.
     """
     pixels = _read_dump(dump)
-    matches = [
-        (difference(prepare_case(source, _pixels(way, pixels.width)), pixels), way)
-        for way in _ways(source)
-    ]
-    cost, best = min(matches, key=lambda match: match[0].mean_abs)
-    ties = tuple(w for c, w in matches if w is not best and c.mean_abs == cost.mean_abs)
-    return DumpMatch(best, ties, cost, pixels.width)
-
-
-def _ways(source: Path) -> list[PixelRecipe]:
-    turned = open_image(source).getexif().get(0x0112, 1) not in (0, 1)
-    ways = itertools.product(
-        get_args(Recipe), get_args(Centring), get_args(Channels), (False, True)
+    ways = [way for way in ranked(pixels, source) if way.fit == "inside"]
+    if not ways:
+        detail = f"a side of it is 0 in a square of {pixels.width}; crop it to a shape less long"
+        raise CaseError(str(source), "zero-side", detail)
+    best, *ties = dict.fromkeys(
+        _named(way.pixels) for way in ways if way.mean_abs == ways[0].mean_abs
     )
-    return [
-        PixelRecipe(recipe, centring, channels, exif)
-        for recipe, centring, channels, exif in ways
-        if (turned or not exif) and not (recipe == "training-lanczos" and centring == "float")
-    ]
+    made = prepare_case(source, best.pixels.model_copy(update={"size": pixels.width}))
+    return DumpMatch(best, tuple(ties), difference(made, pixels), pixels.width)
 
 
-def _pixels(way: PixelRecipe, size: int) -> Pixels:
-    return Pixels(
-        size=size,
-        recipe=way.recipe,
-        centring=way.centring,
-        channels=way.channels,
-        apply_exif=way.apply_exif,
-    )
+def _named(pixels: Pixels) -> PixelRecipe:
+    """`training-lanczos` where a way is all that this name stands for."""
+    same = pixels.model_copy(update=_TRAINING.model_dump(include=set(_STANDS_FOR)))
+    if pixels == same:
+        pixels = pixels.model_copy(
+            update={"recipe": "training-lanczos"}
+            | Pixels().model_dump(include={"alpha", "arithmetic", "colour"})
+        )
+    return PixelRecipe(**pixels.model_dump(exclude={"size"}))
 
 
 def _read_dump(dump: bytes | Path) -> Image.Image:

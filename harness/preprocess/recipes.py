@@ -25,8 +25,6 @@ from harness.preprocess.sampling import (
 PREPARATION_VERSION = 1
 """Raised whenever a recipe's pixels change, so that nothing prepared before is taken for new."""
 
-_SAMPLERS: dict[str, Sampler] = {"android": sample_legacy, "android-m146": sample_q15}
-
 
 def prepare(
     image: Image.Image,
@@ -35,7 +33,7 @@ def prepare(
     centring: str = "float",
     channels: str = "rgb",
 ) -> Image.Image:
-    """`image` as the model sees it: mode RGB, `size` x `size`, the picture centred on black.
+    """`image` as the model sees it: mode RGB, `size` x `size`, the picture on black.
 
     Recipes:
 
@@ -45,12 +43,14 @@ def prepare(
       space other than sRGB within one level. Nothing was run on a phone.
     - `android-m146`: the same with the raster pipeline's sampler, Skia's default from m146. Held
       against that sampler in skia-python 144; neither m146 itself nor a phone was tried.
+    - `lanczos`, `bicubic`, `bilinear`, `nearest`: Pillow's filters of those names (antialiased, but
+      for the last) in the place of Android's sampler, all else as `android`.
     - `training-lanczos`: the training side's Python. `convert("RGB")` drops alpha, sizes in
-      float64, antialiased LANCZOS, centred with `//` whatever `centring` says, no colour spaces.
+      float64, LANCZOS, centred with `//` whatever `centring` says, no colour spaces.
 
-    `centring` is `float` (the app: an odd remainder's half pixel is rounded up) or `integer`
-    (rounded down); `channels` is `rgb`, or `bgr` for red and blue exchanged. EXIF orientation is
-    ignored here, as `BitmapFactory` ignores it: see `prepare_case`.
+    `centring` is `float` (the app: an odd remainder's half pixel is rounded up), `integer`
+    (rounded down) or `top-left`; `channels` is `rgb`, or `bgr` for red and blue exchanged. EXIF
+    orientation is ignored here, as `BitmapFactory` ignores it: see `prepare_case`.
 
     Raises:
         CaseError: a side is 0 after scaling, which makes Android throw IllegalArgumentException
@@ -58,11 +58,23 @@ def prepare(
         ContractError: an unknown recipe, centring or channel order, or a size below 1.
     """
     _check(recipe, size, centring, channels)
-    if recipe == "training-lanczos":
-        square = _training_lanczos(image, size)
-    else:
-        square = _android(image, _SAMPLERS[recipe], size, centring)
-    return Image.fromarray(np.ascontiguousarray(square[..., ::-1] if channels == "bgr" else square))
+    chosen = {"recipe": recipe, "size": size, "centring": centring, "channels": channels}
+    return prepare_as(image, Pixels.model_construct(None, **chosen))
+
+
+def prepare_as(image: Image.Image, pixels: Pixels) -> Image.Image:
+    """`prepare` with every choice that `pixels` names; of these, `prepare` makes the app's.
+
+    `alpha` `dropped` keeps the colour under transparent pixels (`convert("RGB")`); `arithmetic` is
+    what the scaled size is reckoned in; `colour` `ignored` leaves a declared colour space be.
+
+    Raises:
+        CaseError: as `prepare`.
+    """
+    pixels = pixels.spelled_out
+    width, height = _scaled(image, pixels)
+    bitmap = scaled_bitmap(image, pixels, width, height)
+    return Image.fromarray(_padded(bitmap[..., :3], pixels))
 
 
 def prepare_case(path: Path, pixels: Pixels) -> Image.Image:
@@ -73,7 +85,7 @@ def prepare_case(path: Path, pixels: Pixels) -> Image.Image:
     """
     image = open_image(path, apply_exif=pixels.apply_exif)
     try:
-        return prepare(image, pixels.recipe, pixels.size, pixels.centring, pixels.channels)
+        return prepare_as(image, pixels)
     except CaseError as error:
         raise CaseError(str(path), error.kind, error.detail) from error
 
@@ -95,48 +107,73 @@ def _check(recipe: str, size: int, centring: str, channels: str) -> None:
         raise ContractError(f"pixels.size is {size}; it must be at least 1")
 
 
-def _android(image: Image.Image, sampler: Sampler, size: int, centring: str) -> Bitmap:
-    width, height = scaled_size(image.width, image.height, size)
-    _refuse_zero_side(image, width, height, size)
-    space = declared_by(image)
-    if isinstance(space, DecodeTimeProfile):
-        image = space.to_srgb(image)
-    bitmap = premultiplied(image)
-    if (width, height) != image.size:
-        bitmap = sampler(bitmap, width, height)
-    if isinstance(space, ColourSpace):
-        bitmap = space.to_srgb(bitmap)
-    half_up = 1 if centring == "float" else 0
-    return _on_black(
-        bitmap[..., :3], size, (size - width + half_up) // 2, (size - height + half_up) // 2
-    )
-
-
-def _training_lanczos(image: Image.Image, size: int) -> Bitmap:
-    scale = min(size / image.width, size / image.height)
-    width, height = int(image.width * scale), int(image.height * scale)
-    _refuse_zero_side(image, width, height, size)
-    try:
-        rgb = image.convert("RGB")
-    except ValueError as error:
-        detail = f"Pillow cannot convert mode {image.mode} to RGB; save it as RGB"
-        raise CaseError(name_of(image), "mode", detail) from error
-    resized = np.asarray(rgb.resize((width, height), Image.Resampling.LANCZOS))
-    return _on_black(resized, size, (size - width) // 2, (size - height) // 2)
-
-
-def _refuse_zero_side(image: Image.Image, width: int, height: int, size: int) -> None:
+def _scaled(image: Image.Image, pixels: Pixels) -> tuple[int, int]:
+    """Width and height of the picture inside the square."""
+    if pixels.arithmetic == "float32":
+        width, height = scaled_size(image.width, image.height, pixels.size)
+    else:
+        scale = min(pixels.size / image.width, pixels.size / image.height)
+        width, height = int(image.width * scale), int(image.height * scale)
     if width < 1 or height < 1:
         raise CaseError(
             name_of(image),
             "zero-side",
-            f"{image.width}x{image.height} scaled into {size} is {width}x{height}, which Android"
-            " refuses; crop it to a shape less long",
+            f"{image.width}x{image.height} scaled into {pixels.size} is {width}x{height}, which"
+            " Android refuses; crop it to a shape less long",
         )
+    return width, height
 
 
-def _on_black(rgb: Bitmap, size: int, left: int, top: int) -> Bitmap:
-    square = np.zeros((size, size, 3), dtype=np.uint8)
-    height, width = rgb.shape[:2]
-    square[top : top + height, left : left + width] = rgb
-    return square
+def scaled_bitmap(image: Image.Image, pixels: Pixels, width: int, height: int) -> Bitmap:
+    """The picture at `width` x `height`, by `pixels`' recipe, alpha and colour: premultiplied
+    bytes (height, width, 3 or 4), before any padding or exchange of channels."""
+    space = declared_by(image) if pixels.colour == "to-srgb" else None
+    if isinstance(space, DecodeTimeProfile):
+        image = space.to_srgb(image)
+    bitmap = premultiplied(image) if pixels.alpha == "composited" else _opaque(image)
+    if (width, height) != image.size:
+        bitmap = _SAMPLERS[pixels.recipe](bitmap, width, height)
+    return space.to_srgb(bitmap) if isinstance(space, ColourSpace) else bitmap
+
+
+def _opaque(image: Image.Image) -> Bitmap:
+    try:
+        return np.asarray(image.convert("RGB"))
+    except ValueError as error:
+        detail = f"Pillow cannot convert mode {image.mode} to RGB; save it as RGB"
+        raise CaseError(name_of(image), "mode", detail) from error
+
+
+def _padded(rgb: Bitmap, pixels: Pixels) -> Bitmap:
+    across, down = pixels.size - rgb.shape[1], pixels.size - rgb.shape[0]
+    half_up = 1 if pixels.centring == "float" else 0
+    left, top = (across + half_up) // 2, (down + half_up) // 2
+    if pixels.centring == "top-left":
+        left, top = 0, 0
+    around = ((top, down - top), (left, across - left), (0, 0))
+    if pixels.padding == "edge":
+        square = np.pad(rgb, around, mode="edge")
+    else:
+        level = 255 if pixels.padding == "white" else 0
+        square = np.pad(rgb, around, constant_values=level)
+    return np.ascontiguousarray(square[..., ::-1] if pixels.channels == "bgr" else square)
+
+
+def _pillow(resampling: Image.Resampling) -> Sampler:
+    def sample(bitmap: Bitmap, width: int, height: int) -> Bitmap:
+        # Each channel on its own, premultiplied as it is: Pillow leaves CMYK's fourth alone too.
+        mode = "RGB" if bitmap.shape[2] == 3 else "CMYK"
+        image = Image.frombytes(mode, (bitmap.shape[1], bitmap.shape[0]), bitmap.tobytes())
+        return np.asarray(image.resize((width, height), resampling))
+
+    return sample
+
+
+_SAMPLERS: dict[str, Sampler] = {
+    "android": sample_legacy,
+    "android-m146": sample_q15,
+    "lanczos": _pillow(Image.Resampling.LANCZOS),
+    "bicubic": _pillow(Image.Resampling.BICUBIC),
+    "bilinear": _pillow(Image.Resampling.BILINEAR),
+    "nearest": _pillow(Image.Resampling.NEAREST),
+}

@@ -56,11 +56,14 @@ def sample_legacy(bitmap: Bitmap, width: int, height: int) -> Bitmap:
     y_low, y_high, y_weight = _four_bit_taps(bitmap.shape[0], height, 1)
     wx, wy = x_weight[None, :, None], y_weight[:, None, None]
 
-    def row(y: NDArray[np.int64]) -> NDArray[np.uint32]:
-        left = bitmap[np.ix_(y, x_low)].astype(np.uint32)
-        right = bitmap[np.ix_(y, x_high)].astype(np.uint32)
-        return left * (16 - wx) + right * wx
+    def row(y: NDArray[np.int64]) -> NDArray[np.uint16]:
+        # Rows first: they are copied whole, and few of a large bitmap's are needed.
+        rows = bitmap.take(y, axis=0)
+        blended: NDArray[np.uint16] = rows.take(x_low, axis=1) * (16 - wx)
+        blended += rows.take(x_high, axis=1) * wx
+        return blended
 
+    # At most 255 * 16 * 16: it fits 16 bits.
     return ((row(y_low) * (16 - wy) + row(y_high) * wy) >> 8).astype(np.uint8)
 
 
@@ -102,11 +105,11 @@ def _fixed_positions(source: int, target: int, run: int) -> NDArray[np.int64]:
 
 def _four_bit_taps(
     source: int, target: int, run: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint32]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint16]]:
     fixed = (_fixed_positions(source, target, run) - (1 << 31)) >> 16
     low = np.clip(fixed >> 16, 0, source - 1)
     high = np.clip((fixed + 65_536) >> 16, 0, source - 1)
-    return low, high, ((fixed >> 12) & 15).astype(np.uint32)
+    return low, high, ((fixed >> 12) & 15).astype(np.uint16)
 
 
 def _q15_taps(

@@ -98,7 +98,7 @@ def test_a_mode_no_file_on_android_has_is_refused(mode: str) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"recipe": "lanczos"}, {"centring": "middle"}, {"channels": "grb"}, {"size": 0}],
+    [{"recipe": "mitchell"}, {"centring": "middle"}, {"channels": "grb"}, {"size": 0}],
 )
 def test_an_unknown_name_says_what_is_known(wrong: dict[str, object]) -> None:
     with pytest.raises(ContractError) as refusal:
