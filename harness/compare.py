@@ -45,6 +45,9 @@ class Share(_Result):
         return cls(count=count, of=of, estimate=count / of, low=low, high=high)
 
 
+_NO_SHARE = Share.counted(())
+
+
 class Equal(_Result):
     """In how many of the cases where both arms told it something was equal."""
 
@@ -123,6 +126,9 @@ class HopResult(_Result):
     agreement_high: float | None
     label_agreement: Share
     text_agreement: Share
+    sessions: int = 0
+    """Whole sessions that both arms answered; `session_agreement` is over these."""
+    session_agreement: Share = _NO_SHARE
     tokens_equal: Equal
     prompt_ids_equal: Equal
     image_tokens_equal: Equal
@@ -159,6 +165,8 @@ def compare(
     hops: Sequence[Hop],
     tolerances: Mapping[Change, Tolerance],
     labels: Mapping[str, str] | None = None,
+    *,
+    images_per_session: int,
 ) -> list[HopResult]:
     """One result per hop, in order. `labels`: case id -> true label, where known."""
     by_arm: dict[tuple[str, str | None], dict[Place, Observation]] = {}
@@ -171,6 +179,7 @@ def compare(
             by_arm.get((hop.candidate, hop.phone), {}),
             _tolerance(hop, tolerances),
             labels or {},
+            images_per_session,
         )
         for hop in hops
     ]
@@ -189,6 +198,23 @@ def accuracies(observations: Iterable[Observation], labels: Mapping[str, str]) -
     ]
 
 
+def session_agreement(
+    pairs: Iterable[tuple[Observation, Observation]], images_per_session: int
+) -> Share:
+    """In how many whole sessions all words are the same, so that the reading is.
+
+    `pairs`: two arms' answers to the same places, free of errors. A session of fewer pairs than
+    `images_per_session` is not whole and not counted. An answer without a label is the same as
+    another without one, as it is for an image.
+    """
+    by_session: dict[int, list[bool]] = {}
+    for ours, theirs in pairs:
+        by_session.setdefault(ours.session, []).append(ours.label == theirs.label)
+    return Share.counted(
+        all(same) for same in by_session.values() if len(same) == images_per_session
+    )
+
+
 def _tolerance(hop: Hop, tolerances: Mapping[Change, Tolerance]) -> Tolerance:
     total = Tolerance(0.0, 0.0)
     for change in hop.changes:
@@ -202,6 +228,7 @@ def _compare_hop(
     candidate: Mapping[Place, Observation],
     tolerance: Tolerance,
     labels: Mapping[str, str],
+    images_per_session: int,
 ) -> HopResult:
     shared = sorted(reference.keys() & candidate.keys())
     pairs = [
@@ -212,6 +239,7 @@ def _compare_hop(
     cases = [compare_case(ours, theirs, tolerance) for ours, theirs in pairs]
     blames = Counter(case.blame for case in cases if case.blame is not None)
     agreement = Share.counted(case.label_equal for case in cases)
+    sessions = session_agreement(pairs, images_per_session)
     differences = [d for case in cases for d in case.label_logprob_differences.values()]
     kls = [case.first_step_kl for case in cases if case.first_step_kl is not None]
     return HopResult(
@@ -227,6 +255,8 @@ def _compare_hop(
         agreement_high=agreement.high,
         label_agreement=agreement,
         text_agreement=Share.counted(case.text_equal for case in cases),
+        sessions=sessions.of,
+        session_agreement=sessions,
         tokens_equal=Equal.counted(case.tokens_equal for case in cases),
         prompt_ids_equal=Equal.counted(case.prompt_ids_equal for case in cases),
         image_tokens_equal=Equal.counted(case.image_tokens_equal for case in cases),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -40,6 +41,8 @@ class HopLimits(_Part):
     """The limits of one hop; log-probabilities and margins in nats."""
 
     min_agreement: float = Field(ge=0.0, le=1.0)
+    min_session_agreement: float | None = Field(default=None, ge=0.0, le=1.0)
+    """None: what `min_agreement` comes to where flips fall on sessions at random."""
     max_real_flips: float = Field(ge=0.0, le=1.0)
     flip_margin: float = Field(ge=0.0)
     max_label_logprob_difference: float = Field(ge=0.0)
@@ -49,10 +52,23 @@ class HopLimits(_Part):
         """What the comparison calls a drift."""
         return Tolerance(self.max_label_logprob_difference, self.flip_margin)
 
+    def session_agreement(self, images_per_session: int) -> float:
+        """The smallest share of sessions whose words are all the same."""
+        if self.min_session_agreement is not None:
+            return self.min_session_agreement
+        return self.min_agreement**images_per_session
+
 
 class HopTable(_Part):
     """Limits per hop, named after the one thing it changes."""
 
+    contract: HopLimits = HopLimits(
+        min_agreement=0.0,
+        max_real_flips=1.0,
+        flip_margin=0.0,
+        max_label_logprob_difference=math.inf,
+    )
+    """A run from before there was this hop tells no limits of it."""
     conversion: HopLimits
     quantization: HopLimits
     runtime: HopLimits
@@ -61,6 +77,10 @@ class HopTable(_Part):
     def min_agreement(self, changes: tuple[Change, ...]) -> float:
         """The lowest limit of all that a hop changes."""
         return min(self._limits(change).min_agreement for change in changes)
+
+    def min_session_agreement(self, changes: tuple[Change, ...], images_per_session: int) -> float:
+        """The lowest limit of all that a hop changes."""
+        return min(self._limits(change).session_agreement(images_per_session) for change in changes)
 
     def max_real_flips(self, changes: tuple[Change, ...]) -> float:
         """The highest limit of all that a hop changes."""

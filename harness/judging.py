@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from harness import stats
-from harness.compare import Equal, HopResult
+from harness.compare import Equal, HopResult, Share
 from harness.gating import AgreementRule, Gates
 from harness.latency import ArmLatency
 from harness.observation import Observation
@@ -23,8 +24,8 @@ class GateResult(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     name: str
-    """agreement, real_flips, label_logprob, pixels, grid, image_tokens, prompt_ids, errors,
-    session_s or memory_mib."""
+    """agreement, session_agreement, real_flips, label_logprob, pixels, grid, image_tokens,
+    prompt_ids, errors, session_s or memory_mib."""
     hop: str | None
     reference: str | None
     arm: str
@@ -36,9 +37,14 @@ class GateResult(BaseModel):
     why: str
 
 
-def hop_gates(hop: HopResult, gates: Gates) -> list[GateResult]:
+def hop_gates(hop: HopResult, gates: Gates, images_per_session: int) -> list[GateResult]:
     """Every gate on one hop."""
-    results = [_agreement(hop, gates), _real_flips(hop, gates), _label_logprob(hop)]
+    results = [
+        _agreement(hop, gates),
+        _session_agreement(hop, gates, images_per_session),
+        _real_flips(hop, gates),
+        _label_logprob(hop),
+    ]
     equals: list[tuple[str, str, bool, Equal]] = [
         ("pixels", "pixels", gates.equal.pixels, hop.pixels_equal),
         ("grid", "tile grid", gates.equal.grid, hop.grid_equal),
@@ -50,7 +56,10 @@ def hop_gates(hop: HopResult, gates: Gates) -> list[GateResult]:
         ),
         ("prompt_ids", "prompt ids", gates.equal.prompt_ids, hop.prompt_ids_equal),
     ]
-    results += [_equal(hop, name, words, equal) for name, words, wanted, equal in equals if wanted]
+    if "contract" not in hop.changes:  # which changes what the model is given
+        results += [
+            _equal(hop, name, words, equal) for name, words, wanted, equal in equals if wanted
+        ]
     return results
 
 
@@ -101,14 +110,23 @@ def error_gate(
     )
 
 
-def decide_share(count: int, of: int, minimum: float, rule: AgreementRule) -> tuple[Outcome, str]:
+def decide_share(
+    count: int,
+    of: int,
+    minimum: float,
+    rule: AgreementRule,
+    *,
+    noun: str = "case",
+    images: int = 1,
+) -> tuple[Outcome, str]:
     """Hold `count` of `of` cases against a smallest share; says why in words.
 
     An upper bound below `minimum` fails however few the cases are. A `minimum` of 1 is a rule
-    without exceptions, which no bound can reach: one exception fails it.
+    without exceptions, which no bound can reach: one exception fails it. `noun`, `images`: what
+    is counted where it is no case, and of how many images one consists.
     """
     if of == 0:
-        return "inconclusive", "no case was answered by both arms"
+        return "inconclusive", f"no {noun} was answered by both arms"
     low = stats.lower_bound(count, of, rule.confidence)
     high = stats.upper_bound(count, of, rule.confidence)
     said = f"{count} of {of}, one-sided {rule.confidence:.0%} bounds {low:.3f} and {high:.3f}"
@@ -118,8 +136,9 @@ def decide_share(count: int, of: int, minimum: float, rule: AgreementRule) -> tu
         if low >= minimum:
             return "pass", said
         return "inconclusive", f"{said}: the lower bound is below {minimum:g}; add cases"
-    if of < rule.min_cases:
-        return "inconclusive", f"{said}: fewer than {rule.min_cases} cases; add cases"
+    fewest = math.ceil(rule.min_cases / images)
+    if of < fewest:
+        return "inconclusive", f"{said}: fewer than {fewest} {noun}s; add cases"
     # 41 of 50 must reach 1 - 0.18, which is a last bit above 0.82.
     if count / of >= minimum - 1e-12:
         return "pass", said
@@ -129,10 +148,17 @@ def decide_share(count: int, of: int, minimum: float, rule: AgreementRule) -> tu
 def _agreement(hop: HopResult, gates: Gates) -> GateResult:
     minimum = gates.hops.min_agreement(hop.changes)
     share = hop.label_agreement
-    outcome, why = decide_share(share.count, share.of, minimum, gates.agreement)
-    if outcome == "pass" and hop.reference_unread == hop.cases:
-        outcome, why = "inconclusive", "no answer of the reference holds a label"
-    return _on_hop("agreement", hop, outcome, share.estimate, minimum, why)
+    decided = decide_share(share.count, share.of, minimum, gates.agreement)
+    return _on_answers("agreement", hop, decided, share, minimum)
+
+
+def _session_agreement(hop: HopResult, gates: Gates, images: int) -> GateResult:
+    minimum = gates.hops.min_session_agreement(hop.changes, images)
+    share = hop.session_agreement
+    decided = decide_share(
+        share.count, share.of, minimum, gates.agreement, noun="whole session", images=images
+    )
+    return _on_answers("session_agreement", hop, decided, share, minimum)
 
 
 def _real_flips(hop: HopResult, gates: Gates) -> GateResult:
@@ -184,6 +210,15 @@ def _memory(latency: ArmLatency, gates: Gates) -> tuple[Outcome, str]:
         return "inconclusive", "the phone told no peak memory"
     peak = latency.memory_peak_kib / 1024
     return ("pass" if peak <= gates.memory.max_peak_mib else "fail"), f"peak {peak:.0f} MiB"
+
+
+def _on_answers(
+    name: str, hop: HopResult, decided: tuple[Outcome, str], share: Share, minimum: float
+) -> GateResult:
+    outcome, why = decided
+    if outcome == "pass" and hop.reference_unread == hop.cases:
+        outcome, why = "inconclusive", "no answer of the reference holds a label"
+    return _on_hop(name, hop, outcome, share.estimate, minimum, why)
 
 
 def _on_hop(

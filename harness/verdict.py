@@ -73,10 +73,13 @@ def judge(
     }
     for item in seen:
         by_arm.setdefault((item.arm, item.phone), []).append(item)
-    hops = compare.compare(seen, record.hops, held.hops.tolerances(), record.labels)
+    size = record.contract.limits.images_per_session
+    hops = compare.compare(
+        seen, record.hops, held.hops.tolerances(), record.labels, images_per_session=size
+    )
     latencies = latency.summarize(seen, record.session_sizes)
     virtual = {phone.serial for phone in record.phones if phone.virtual}
-    results = [result for hop in hops for result in judging.hop_gates(hop, held)]
+    results = [result for hop in hops for result in judging.hop_gates(hop, held, size)]
     results += [
         judging.error_gate(arm, phone, items, held) for (arm, phone), items in by_arm.items()
     ]

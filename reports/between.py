@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from harness.compare import HopResult, Share
+from harness.contract import Pixels
 from harness.observation import Observation
 from harness.verdict import Word
 from reports import numbers
@@ -69,7 +70,7 @@ def between(now: Summary, before: Summary) -> Between:
     """What changed from `before` to `now`."""
     old_hops = {_hop_key(hop): hop for hop in before.verdict.hops}
     new_hops = {_hop_key(hop): hop for hop in now.verdict.hops}
-    same_pixels = now.record.contract.pixels == before.record.contract.pixels
+    same_pixels = _pixels(now) == _pixels(before)
     old, new = _answers(before, same_pixels), _answers(now, same_pixels)
     return Between(
         run_before=before.record.run_id,
@@ -85,12 +86,22 @@ def between(now: Summary, before: Summary) -> Between:
     )
 
 
+def _pixels(summary: Summary) -> list[Pixels]:
+    """How every side of a run makes its pixels."""
+    record = summary.record
+    return [side.pixels for side in (record.contract, record.training) if side is not None]
+
+
 def _differences(now: Summary, before: Summary) -> tuple[str, ...]:
     found = []
     if now.record.contract_sha256 != before.record.contract_sha256:
         found.append(
             f"contract: {before.record.contract.name} before, {now.record.contract.name} now"
         )
+    trained = [one.record.training for one in (before, now)]
+    if len({side and side.sha256 for side in trained}) > 1:
+        old, new = (side.name if side else "none" for side in trained)
+        found.append(f"training contract: {old} before, {new} now")
     if now.record.bundle.sha256 != before.record.bundle.sha256:
         old, new = before.record.bundle.sha256, now.record.bundle.sha256
         found.append(f"bundle: {old[:12]} before, {new[:12]} now")

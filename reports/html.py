@@ -11,6 +11,10 @@ from reports.text import plain, visible
 
 MAX_PICTURES = 24
 """Cases shown with their picture; the rest are counted. Keeps the file mailable."""
+MAX_SESSIONS = 12
+"""Differing sessions shown in full."""
+MAX_ROWS = 60
+"""Other sessions, a row each."""
 _OPEN = ("fail", "inconclusive")
 _OUTCOME_CLASSES = {
     "pass": "PASS",
@@ -35,6 +39,7 @@ def render(summary: Summary) -> str:
         plain=plain,
         percent=numbers.percent,
         nats=numbers.nats,
+        limit=numbers.limit,
         of=numbers.of,
         bounds=numbers.bounds,
         equality=numbers.equality,
@@ -50,12 +55,17 @@ def render(summary: Summary) -> str:
         summary.folder, [case.pixels_sha256 for case in shown if case.pixels_sha256]
     )
     gates = summary.verdict.gates
+    differing = [view for view in summary.sessions if view.differs]
     return environment.get_template("report.html.j2").render(
         summary=summary,
         record=summary.record,
         verdict=summary.verdict,
         cases=[(case, urls.get(case.pixels_sha256 or "")) for case in shown],
         cases_left_out=len(summary.cases) - len(shown),
+        differing_sessions=differing[:MAX_SESSIONS],
+        sessions_left_out=len(differing[MAX_SESSIONS:]),
+        agreeing_sessions=[view for view in summary.sessions if not view.differs],
+        max_rows=MAX_ROWS,
         open_gates=[gate for word in _OPEN for gate in gates if gate.outcome == word],
         quiet_gates=[gate for gate in gates if gate.outcome not in _OPEN],
         panels=timing.stage_panels(summary),

@@ -6,6 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from reports import numbers, wording
 from reports.charts import duration
+from reports.sessions import sentence
 from reports.summary import Summary
 from reports.text import markdown_code, markdown_text, plain
 
@@ -25,6 +26,7 @@ def render(summary: Summary) -> str:
         said=lambda text: markdown_code(plain(text), 60),
         duration=duration,
         nats=numbers.nats,
+        limit=numbers.limit,
         of=numbers.of,
         bounds=numbers.bounds,
         equality=numbers.equality,
@@ -32,5 +34,9 @@ def render(summary: Summary) -> str:
     )
     timed = [one for one in summary.verdict.latency if one.phone is not None]
     return environment.get_template("report.md.j2").render(
-        summary=summary, record=summary.record, verdict=summary.verdict, timed=timed
+        summary=summary,
+        record=summary.record,
+        verdict=summary.verdict,
+        sessions=sentence(summary.sessions),
+        timed=timed,
     )

@@ -26,6 +26,11 @@ def nats(value: float) -> str:
     return f"{value:.1e}" if abs(value) < 1e-4 else f"{value:.2g}"
 
 
+def limit(value: float) -> str:
+    """How far something may move, in nats."""
+    return "no limit" if value == math.inf else f"may move {nats(value)}"
+
+
 def bounds(share: Share) -> str:
     """The exact bounds of a share, in percent."""
     if share.low is None or share.high is None:

@@ -8,6 +8,7 @@ from harness import atomic
 from harness.errors import RunFolderError
 from harness.gating import Gates
 from harness.journal import VERDICT_FILE
+from harness.session_results import SESSIONS_FILE, to_jsonl
 
 HTML_FILE = "report.html"
 MARKDOWN_FILE = "report.md"
@@ -15,7 +16,7 @@ JUNIT_FILE = "junit.xml"
 
 
 def build(run_dir: Path, gates: Gates | None = None) -> list[Path]:
-    """Judge the run and write report.html, report.md, junit.xml and verdict.json into its folder.
+    """Judge the run; write report.html, report.md, junit.xml, sessions.jsonl and verdict.json.
 
     Each file is replaced in one step; a verdict that was lost is written anew. `gates`: other
     than those the run was made with.
@@ -31,6 +32,7 @@ def build(run_dir: Path, gates: Gates | None = None) -> list[Path]:
         HTML_FILE: html.render(loaded),
         MARKDOWN_FILE: markdown.render(loaded),
         JUNIT_FILE: junit.render(loaded),
+        SESSIONS_FILE: to_jsonl(loaded.session_results),
         VERDICT_FILE: loaded.verdict.model_dump_json(indent=2) + "\n",
     }
     written = []

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from harness import gating
-from harness.compare import HopResult, Share
+from harness.compare import HopResult, Share, session_agreement
 from harness.journal import RunFolder
 from harness.observation import Conditions, Observation
 from harness.record import PhoneRecord, RunRecord
+from harness.session_results import SessionResult, session_results
 from harness.verdict import Verdict, judge
 from reports.differing import DifferingCase, differing_cases
+from reports.sessions import SessionView, session_views
 from reports.wording import Answer, EndToEnd, answers, headline
 
 
@@ -69,6 +71,8 @@ class Summary:
     end_to_end: tuple[EndToEnd, ...]
     cases: tuple[DifferingCase, ...]
     """Cases that differ in any hop or have no answer somewhere, worst first."""
+    session_results: tuple[SessionResult, ...]
+    sessions: tuple[SessionView, ...]
     conditions: tuple[PhoneConditions, ...]
 
     def verdict_document(self) -> dict[str, Any]:
@@ -89,6 +93,7 @@ def load(run_dir: Path, gates: gating.Gates | None = None) -> Summary:
     observations = tuple(folder.read())
     verdict = judge(record, observations, gates)
     end_to_end = _end_to_end(record, observations)
+    sessions = session_results(record, observations)
     return Summary(
         folder=run_dir,
         record=record,
@@ -99,6 +104,8 @@ def load(run_dir: Path, gates: gating.Gates | None = None) -> Summary:
         ladder=_ladder(record, verdict),
         end_to_end=end_to_end,
         cases=differing_cases(record, verdict.hops, observations),
+        session_results=sessions,
+        sessions=session_views(sessions),
         conditions=tuple(_conditions(phone, observations) for phone in record.phones),
     )
 
@@ -122,19 +129,21 @@ def _end_to_end(record: RunRecord, observations: Sequence[Observation]) -> tuple
     for arm, phone in deliveries:
         if arm != lowest or (arm, phone) == top:
             continue
-        pairs = [
+        both = [
             (
                 seen.get((*top, case.session, case.position)),
                 seen.get((arm, phone, case.session, case.position)),
             )
             for case in record.cases
         ]
-        same = [
-            ours.label == theirs.label
-            for ours, theirs in pairs
+        pairs = [
+            (ours, theirs)
+            for ours, theirs in both
             if ours and theirs and ours.error is None and theirs.error is None
         ]
-        found.append(EndToEnd(top[0], arm, phone, Share.counted(same)))
+        same = Share.counted(ours.label == theirs.label for ours, theirs in pairs)
+        sessions = session_agreement(pairs, record.contract.limits.images_per_session)
+        found.append(EndToEnd(top[0], arm, phone, same, sessions))
     return tuple(found)
 
 

@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.compare import Share
 from reports import numbers
 from reports.between import ArmBetween, Between
 from reports.charts import duration
@@ -69,7 +70,15 @@ def change_line(change: ArmBetween) -> str:
 
 
 def _ladder(summary: Summary) -> Table:
-    table = _table("arm", "what changed", "same answer", "log-prob.", "prompt ids", "blame")
+    table = _table(
+        "arm",
+        "what\nchanged",
+        "same\nanswer",
+        "same\nsession",
+        "log-\nprob.",
+        "prompt\nids",
+        "blame",
+    )
     for rung in summary.ladder:
         table.add_row(_named(rung.arm, rung.phone), *_hop_cells(rung))
     return table
@@ -78,17 +87,25 @@ def _ladder(summary: Summary) -> Table:
 def _hop_cells(rung: Rung) -> tuple[str, ...]:
     hop = rung.hop
     if hop is None:
-        return ("reference", "", "", "", "")
+        return ("reference", "", "", "", "", "")
     if not hop.cases:
-        return (hop.name, "no case", "", "", "")
+        return (hop.name, "no case", "", "", "", "")
     moved = hop.label_logprob_difference
     return (
         hop.name,
-        f"{numbers.of(hop.label_agreement)}\n{numbers.bounds(hop.label_agreement)}",
+        _share(hop.label_agreement),
+        _share(hop.session_agreement),
         numbers.nats(moved.maximum) if moved else "not told",
         numbers.equality(hop.prompt_ids_equal),
         hop.blame or "none",
     )
+
+
+def _share(share: Share) -> str:
+    if not share.of:
+        return numbers.of(share)
+    narrow = numbers.bounds(share).replace(" to ", "-")
+    return f"{numbers.of(share)}\n{narrow}"
 
 
 def _times(summary: Summary) -> Table:
@@ -109,7 +126,7 @@ def _times(summary: Summary) -> Table:
 
 
 def _table(*titles: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for title in titles:
         table.add_column(title, overflow="fold")
     return table

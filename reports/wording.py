@@ -11,7 +11,7 @@ from harness.verdict import Verdict
 from reports import numbers
 from reports.charts import duration
 
-ANSWER_GATES = frozenset({"agreement", "real_flips"})
+ANSWER_GATES = frozenset({"agreement", "session_agreement", "real_flips"})
 SPEED_GATES = frozenset({"session_s"})
 
 STAGE_WORDS = {
@@ -25,6 +25,7 @@ STAGE_WORDS = {
 }
 GATE_WORDS = {
     "agreement": "same answers",
+    "session_agreement": "same sessions",
     "real_flips": "real flips",
     "label_logprob": "label probabilities",
     "pixels": "same pixels",
@@ -45,6 +46,8 @@ class EndToEnd:
     arm: str
     phone: str | None
     same: Share
+    sessions: Share
+    """Of the whole sessions, those with the same words."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,11 @@ def _agreement(one: EndToEnd) -> str:
         return f"{where} no case can be compared with {one.reference}."
     same = f"{one.same.count} of {count(one.same.of, 'answer')} {_are(one.same.count)} the same"
     bounds = f"{numbers.bounds(one.same)} with 95 % confidence"
-    return f"{where} {same} as in {one.reference} ({bounds})."
+    said = f"{where} {same} as in {one.reference} ({bounds})."
+    if not one.sessions.of:
+        return said
+    kept = f"{one.sessions.count} of {count(one.sessions.of, 'session')}"
+    return f"{said} The words of {kept} are all the same ({numbers.bounds(one.sessions)})."
 
 
 def _step(verdict: Verdict) -> Answer:

@@ -20,7 +20,7 @@ def conversion(
     labels: dict[str, str] | None = None,
 ) -> HopResult:
     seen = (reference if reference is not None else observations("torch")) + candidate
-    (hop,) = compare(seen, HOPS, TOLERANCES, labels)
+    (hop,) = compare(seen, HOPS, TOLERANCES, labels, images_per_session=3)
     return hop
 
 
@@ -38,6 +38,42 @@ def test_agreement_carries_its_exact_bounds() -> None:
     assert hop.agreement == pytest.approx(23 / 24)
     assert (hop.agreement_low, hop.agreement_high) == pytest.approx((low, high))
     assert hop.text_agreement == hop.label_agreement
+
+
+def test_one_other_word_makes_another_session() -> None:
+    candidate = observations("desktop:f16")
+    candidate[0] = flipped("desktop:f16", 0)
+    candidate[4], candidate[5] = flipped("desktop:f16", 4), flipped("desktop:f16", 5)
+    hop = conversion(candidate)
+    low, high = proportion_confint(6, 8, alpha=0.05, method="beta")
+    share = hop.session_agreement
+    assert (hop.sessions, share.count, share.of) == (8, 6, 8)
+    assert (share.low, share.high) == pytest.approx((low, high))
+
+
+def test_other_text_with_the_same_words_is_the_same_session() -> None:
+    hop = conversion(observations("desktop:f16", text="Water."))
+    assert (hop.session_agreement.count, hop.text_agreement.count) == (8, 0)
+
+
+def test_only_sessions_that_both_arms_answered_whole_are_counted() -> None:
+    candidate = observations("desktop:f16", 11)
+    candidate[1] = observation("desktop:f16", 1, error=fault(), label=None, text="", tokens=[])
+    hop = conversion(candidate, observations("torch", 11))
+    assert (hop.cases, hop.sessions, hop.session_agreement.count) == (10, 2, 2)
+
+
+def test_an_answer_that_is_read_as_no_label_on_one_side_makes_another_session() -> None:
+    candidate = observations("desktop:f16")
+    candidate[0] = observation("desktop:f16", 0, label=None, text="hm")
+    assert conversion(candidate).session_agreement.count == 7
+
+
+def test_a_hop_written_before_sessions_were_counted_can_be_read() -> None:
+    document = json.loads(conversion(observations("desktop:f16")).model_dump_json())
+    del document["sessions"], document["session_agreement"]
+    hop = HopResult.model_validate(document)
+    assert (hop.sessions, hop.session_agreement.estimate) == (0, None)
 
 
 def test_observations_are_paired_by_place_whatever_their_order() -> None:
@@ -133,7 +169,8 @@ def test_phones_are_compared_apart() -> None:
     arms = ladder.parse_ladder(["desktop:q8_0", "phone:q8_0"])
     seen = observations("desktop:q8_0") + observations("phone:q8_0", phone="A")
     seen += [flipped("phone:q8_0", index, "B") for index in range(24)]
-    first, second = compare(seen, ladder.hops(arms, ("A", "B")), TOLERANCES)
+    hops = ladder.hops(arms, ("A", "B"))
+    first, second = compare(seen, hops, TOLERANCES, images_per_session=3)
     assert (first.phone, first.agreement) == ("A", 1.0)
     assert (second.phone, second.agreement) == ("B", 0.0)
 

@@ -48,6 +48,27 @@ def test_the_lower_bound_decides_when_it_is_asked_to(
     assert decide_share(count, of, minimum, BOUND)[0] == outcome
 
 
+@pytest.mark.parametrize(
+    ("rule", "count", "of", "outcome"),
+    [
+        (POINT, 7, 7, "inconclusive"),
+        (POINT, 8, 8, "pass"),
+        (POINT, 7, 8, "fail"),
+        (POINT, 0, 0, "inconclusive"),
+        (BOUND, 49, 49, "inconclusive"),
+        (BOUND, 50, 50, "pass"),
+    ],
+)
+def test_sessions_decide_from_as_many_images_on_as_cases_do(
+    rule: AgreementRule, count: int, of: int, outcome: str
+) -> None:
+    minimum = 0.98**3
+    decided, why = decide_share(count, of, minimum, rule, noun="session", images=3)
+    assert decided == outcome
+    if rule is POINT and of == 7:
+        assert "fewer than 8 sessions" in why
+
+
 @given(
     st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n - 1), st.just(n))),
     st.floats(0.5, 1.0),

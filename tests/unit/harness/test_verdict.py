@@ -51,6 +51,36 @@ def test_a_clean_run_of_24_cases_passes() -> None:
     assert {item.outcome for item in verdict.gates} == {"pass"}
 
 
+def trained(n: int = 24, **over: object) -> list[Observation]:
+    """What `torch:training` said, with other pixels, tiles and prompt than the arms below."""
+    other = {"pixels_sha256": "t" * 64, "grid": (2, 2), "image_tokens": 20, "prompt_ids": [7, -1]}
+    return observations("torch:training", n, **(other | over))
+
+
+def test_other_input_in_training_is_a_drift_of_the_contract_hop_that_no_gate_fails() -> None:
+    record = run_record(("torch:training", "torch"))
+    verdict = judge(record, trained() + observations("torch"))
+    (hop,) = verdict.hops
+    assert (hop.name, hop.drift, hop.blame) == ("contract", True, "pixels")
+    assert (hop.pixels_equal.count, hop.prompt_ids_equal.count) == (0, 0)
+    assert verdict.verdict == "PASS"
+    assert {item.name for item in verdict.gates if item.hop} == {
+        "agreement",
+        "session_agreement",
+        "real_flips",
+        "label_logprob",
+    }
+
+
+def test_answers_that_training_would_have_given_otherwise_fail_the_contract_hop() -> None:
+    record = run_record(("torch:training", "torch"))
+    flips = [flipped("torch", index) for index in range(3)]
+    verdict = judge(record, trained() + flips + observations("torch")[3:])
+    assert verdict.verdict == "FAIL"
+    assert gate(verdict, "agreement", "torch").outcome == "fail"
+    assert verdict.hops[0].real_flips == 3
+
+
 def test_verdict_json_has_the_fields_people_read() -> None:
     verdict = judge(run_record(ARMS, [phone_record()]), host() + on_phone())
     document = json.loads(verdict.model_dump_json())
@@ -67,6 +97,33 @@ def test_verdict_json_has_the_fields_people_read() -> None:
     )
     assert document["gates"]
     assert Verdict.model_validate(document) == verdict
+
+
+def test_session_agreement_is_a_gate_beside_image_agreement() -> None:
+    verdict = judge(run_record(ARMS, [phone_record()]), host() + on_phone())
+    held = gate(verdict, "session_agreement")
+    assert (held.hop, held.outcome, held.measured) == ("platform", "pass", 1.0)
+    assert held.limit == pytest.approx(0.94**3)
+    document = json.loads(verdict.model_dump_json())["hops"][0]
+    assert document["sessions"] == 8
+    assert document["session_agreement"].items() >= {"count": 8, "of": 8, "estimate": 1.0}.items()
+
+
+def test_flips_that_each_spoil_another_session_fail_where_images_alone_would_pass() -> None:
+    record = run_record(("desktop:q8_0", "desktop:q8_0+app"), cases=case_records(102))
+    reference, arm = observations("desktop:q8_0", 102), "desktop:q8_0+app"
+
+    def judged(*places: int) -> dict[str, str]:
+        candidate = observations(arm, 102)
+        for place in places:
+            candidate[place] = flipped(arm, place)
+        verdict = judge(record, reference + candidate)
+        return {item.name: item.outcome for item in verdict.gates if item.hop}
+
+    assert judged(7)["session_agreement"] == "pass"
+    together, apart = judged(*range(6)), judged(*range(0, 18, 3))
+    assert (together["agreement"], together["session_agreement"]) == ("pass", "pass")
+    assert (apart["agreement"], apart["session_agreement"]) == ("pass", "fail")
 
 
 def test_real_flips_on_the_phone_fail() -> None:
@@ -117,6 +174,7 @@ def test_three_images_decide_nothing() -> None:
     verdict = judge(record, observations("torch", 3) + observations("desktop:f16", 3))
     assert (verdict.verdict, verdict.exit_code) == ("INCONCLUSIVE", 3)
     assert "fewer than 24 cases" in verdict.reasons[0]
+    assert "fewer than 8 whole sessions" in verdict.reasons[1]
 
 
 def test_three_images_that_all_flip_fail_all_the_same() -> None:

@@ -19,9 +19,10 @@ from rich.console import Console
 
 import reports
 from devices.runner.protocol import RunnerFault
+from harness import fortune
 from harness.record import ArmFailure, RefusedRecord
 from harness.verdict import Verdict
-from reports import summary, terminal
+from reports import html, summary, terminal
 from reports.between import between
 
 if TYPE_CHECKING:
@@ -75,7 +76,13 @@ def _nasty(run_writer: Writer, text: str = NASTY) -> Path:
 def test_every_report_is_rebuilt_from_the_folder_alone(run_writer: Writer) -> None:
     folder = run_writer().write()
     first = {path.name: path.read_bytes() for path in reports.build(folder)}
-    assert sorted(first) == ["junit.xml", "report.html", "report.md", "verdict.json"]
+    assert sorted(first) == [
+        "junit.xml",
+        "report.html",
+        "report.md",
+        "sessions.jsonl",
+        "verdict.json",
+    ]
     for name in first:
         (folder / name).unlink()
     assert {path.name: path.read_bytes() for path in reports.build(folder)} == first
@@ -109,6 +116,31 @@ def test_the_page_shows_differing_cases_as_the_models_saw_them(run_writer: Write
     content = base64.b64decode(str(images[0]["src"]).split(",")[1])
     shown = Image.open(io.BytesIO(content))
     assert shown.tobytes() == Image.open(folder / "pixels" / "007.png").tobytes()
+
+
+def test_the_page_shows_the_words_of_every_arm_and_what_they_foretell(run_writer: Writer) -> None:
+    folder = run_writer(cases=26, answers={(PHONE_ARM, REAL_PHONE, 7): "water"}).write()
+    reports.build(folder)
+    page = " ".join((folder / "report.html").read_text("utf-8").split())
+    changed = re.findall(r'<span class="changed">(\w+)</span><span class="small number">', page)
+    assert changed == ["water"]
+    for words in (["land", "fire", "wood"], ["land", "water", "wood"]):
+        assert f"<strong>{', '.join(words)}.</strong> {fortune.read(words).text}" in page
+    assert "8 sessions in which every arm that ran says the same words" in page
+    assert "only 2 of 3 photos" in page
+    note = (folder / "report.md").read_text("utf-8")
+    assert "Sessions: every arm says the same words in 8 of 9, not in session 3 (" in note
+
+
+def test_many_sessions_are_counted_rather_than_shown(run_writer: Writer) -> None:
+    firsts = range(0, 45, 3)
+    wrong = {(PHONE_ARM, REAL_PHONE, case): "wood" if case % 5 == 4 else "metal" for case in firsts}
+    folder = run_writer(cases=240, phones=(REAL_PHONE,), pictures=False, answers=wrong).write()
+    reports.build(folder)
+    page = (folder / "report.html").read_text("utf-8")
+    assert page.count('<div class="session">') == html.MAX_SESSIONS == 12
+    assert "3 sessions more differ; <code>sessions.jsonl</code> holds them all" in page
+    assert "5 sessions more in <code>sessions.jsonl</code>" in page
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"\x89PNG\r\n\x1a\nrubbish"])
@@ -206,7 +238,7 @@ def test_the_terminal_needs_no_more_than_80_columns(run_writer: Writer) -> None:
     assert max(len(line) for line in lines) <= 80
     assert lines[-1].startswith("FAIL The phone no longer says")
     words = " ".join(lines)
-    for name in ("conversion", "quantization", "runtime", "platform", "desktop:q8_0+app"):
+    for name in ("conversion", "quantization", "runtime", "platform", "7 of 8", "desktop:q8_0+app"):
         assert name in words
 
 

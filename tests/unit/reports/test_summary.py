@@ -14,6 +14,7 @@ from harness.errors import RunFolderError
 from harness.record import ArmFailure
 from reports import summary
 from reports.between import between
+from reports.sessions import sentence
 
 if TYPE_CHECKING:
     from tests.unit.reports.conftest import RunWriter
@@ -72,6 +73,36 @@ def test_cases_come_worst_first(run_writer: Writer) -> None:
         "other words, same answer",
     ]
     assert [case.case_id for case in cases] == ["fire/007.png", "fire/002.png", "land/001.png"]
+
+
+def test_a_session_differs_where_one_arm_says_another_word(run_writer: Writer) -> None:
+    run = run_writer(
+        answers={(PHONE_ARM, REAL_PHONE, 7): "water"},
+        faults={(PHONE_ARM, VIRTUAL_PHONE, 12): RunnerFault(kind="encode", detail="failed")},
+    )
+    loaded = summary.load(run.write())
+    third, fifth = [view for view in loaded.sessions if view.differs]
+    assert (third.session, fifth.session) == (2, 4)
+    assert [reading.key for reading in third.readings] == ["land-fire-wood", "land-water-wood"]
+    assert fifth.results[-1].state == "error"
+    assert sentence(loaded.sessions) == (
+        "every arm says the same words in 6 of 8, "
+        "not in session 3 (land-fire-wood or land-water-wood); session 5 (fire-wood-metal)."
+    )
+
+
+def test_sessions_are_counted_from_the_checkpoint_to_the_phone(run_writer: Writer) -> None:
+    run = run_writer(answers={(PHONE_ARM, REAL_PHONE, 7): "water"}, phones=(REAL_PHONE,))
+    loaded = summary.load(run.write())
+    (end,) = loaded.end_to_end
+    assert (end.sessions.count, end.sessions.of) == (7, 8)
+    assert "The words of 7 of 8 sessions are all the same" in loaded.answers[0].lines[0]
+
+
+def test_sessions_that_a_phone_did_not_run_do_not_differ(run_writer: Writer) -> None:
+    loaded = summary.load(run_writer(absent={(PHONE_ARM, REAL_PHONE)}).write())
+    assert not any(view.differs for view in loaded.sessions)
+    assert sentence(loaded.sessions) == "every arm says the same words in 8 of 8."
 
 
 def test_a_run_without_a_phone_says_so(run_writer: Writer) -> None:

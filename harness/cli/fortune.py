@@ -1,0 +1,30 @@
+"""`driftloop fortune`: the reading of three words."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness.cli.console import JsonFlag, answer, print_json
+
+
+def fortune(
+    words: Annotated[
+        list[str], typer.Argument(metavar="WORD", help="Three of wood, fire, land, metal, water.")
+    ],
+    as_json: JsonFlag = False,
+) -> None:
+    """Tell what three words mean, in the order of the photos: fire water wood."""
+    from dataclasses import asdict
+    from itertools import pairwise
+
+    from harness import fortune as fortunes
+
+    reading = fortunes.read(words)
+    if as_json:
+        print_json({"key": reading.key, **asdict(reading)})
+        return
+    told = zip(pairwise(reading.elements), reading.relations, strict=True)
+    answer().print("; ".join(f"{one} {relation} {other}" for (one, other), relation in told))
+    answer().print(reading.text)
