@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from harness import atomic
+from harness.contract import Contract
 from harness.errors import RunFolderError
 from harness.observation import ArmAttestation, Observation, Slot
 from harness.record import ArmFailure, CaseRecord, RunRecord
@@ -83,7 +84,7 @@ class Journal(RunFolder):
     def __init__(self, path: Path | str, wanted: RunRecord) -> None:
         """Open `path` for `wanted`: a new run, or an earlier one that this one goes on with.
 
-        An earlier run must have the same contract, bundle, cases, arms and seed; its id and
+        An earlier run must have the same contracts, bundle, cases, arms and seed; its id and
         start are kept, and phones add up.
 
         Raises:
@@ -257,12 +258,13 @@ def _identity(item: ArmAttestation) -> ArmAttestation:
 
 def _differences(earlier: RunRecord, wanted: RunRecord) -> list[str]:
     found = []
-    if earlier.contract_sha256 != wanted.contract_sha256:
-        fields = _changed_fields(
-            earlier.contract.model_dump(mode="json", exclude={"name"}),
-            wanted.contract.model_dump(mode="json", exclude={"name"}),
-        )
-        found.append(f"contract differs in {', '.join(fields)}")
+    for name, there, asked in (
+        ("contract", earlier.contract, wanted.contract),
+        ("training contract", earlier.training, wanted.training),
+    ):
+        # Without the arm `torch:training` there is no training contract, and the arms differ.
+        if there and asked and (fields := _changed_fields(_content(there), _content(asked))):
+            found.append(f"{name} differs in {', '.join(fields)}")
     if earlier.bundle.sha256 != wanted.bundle.sha256:
         found.append(f"bundle is {earlier.bundle.path} ({earlier.bundle.sha256[:12]})")
     if _places(earlier) != _places(wanted):
@@ -274,12 +276,13 @@ def _differences(earlier: RunRecord, wanted: RunRecord) -> list[str]:
     return found
 
 
-def _places(record: RunRecord) -> list[tuple[str, str | None, int, int, str | None]]:
+def _content(contract: Contract) -> dict[str, object]:
+    return contract.model_dump(mode="json", exclude={"name"})
+
+
+def _places(record: RunRecord) -> list[CaseRecord]:
     # Not by path: a folder of images may have moved.
-    return [
-        (case.id, case.label, case.session, case.position, case.pixels_sha256)
-        for case in record.cases
-    ]
+    return [case.model_copy(update={"path": ""}) for case in record.cases]
 
 
 def _changed_fields(

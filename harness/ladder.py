@@ -1,5 +1,6 @@
 """The ladder: arm names, and the hops between neighbours with the one thing each changes.
 
+torch:training           the checkpoint under the training side's contract
 torch                    the checkpoint under the contract
 desktop:QUANT[+app]      llama.cpp here, f16 KV cache; with `+app` the app's runtime
 phone:QUANT[+app]        the runner on every phone of the run
@@ -16,8 +17,10 @@ from typing import Literal
 from harness.errors import BadInput
 
 Kind = Literal["torch", "desktop", "phone"]
-Change = Literal["conversion", "quantization", "runtime", "platform"]
-CHANGES: tuple[Change, ...] = ("conversion", "quantization", "runtime", "platform")
+Change = Literal["contract", "conversion", "quantization", "runtime", "platform"]
+CHANGES: tuple[Change, ...] = ("contract", "conversion", "quantization", "runtime", "platform")
+
+TRAINING = "torch:training"
 
 _NAME = re.compile(r"(?P<kind>desktop|phone):(?P<quant>[a-z0-9_]+)(?P<app>\+app)?")
 _FLOAT_WEIGHTS = frozenset({"f32", "f16", "bf16"})
@@ -30,10 +33,14 @@ class ArmSpec:
     kind: Kind
     quant: str | None
     app_runtime: bool
+    training: bool = False
+    """Under the training side's contract, with its pixels, instead of the run's."""
 
     @property
     def name(self) -> str:
         """The arm as users write it."""
+        if self.training:
+            return TRAINING
         if self.quant is None:
             return self.kind
         return f"{self.kind}:{self.quant}{'+app' if self.app_runtime else ''}"
@@ -66,13 +73,13 @@ def parse(name: str) -> ArmSpec:
     Raises:
         BadInput: no such arm; says how arms are written.
     """
-    if name == "torch":
-        return ArmSpec("torch", None, app_runtime=False)
+    if name in ("torch", TRAINING):
+        return ArmSpec("torch", None, app_runtime=False, training=name == TRAINING)
     match = _NAME.fullmatch(name)
     if match is None:
         raise BadInput(
-            f"arm {name!r}: not known; write torch, desktop:QUANT, desktop:QUANT+app, "
-            "phone:QUANT or phone:QUANT+app, for example desktop:q8_0+app"
+            f"arm {name!r}: not known; write torch, {TRAINING}, desktop:QUANT, "
+            "desktop:QUANT+app, phone:QUANT or phone:QUANT+app, for example desktop:q8_0+app"
         )
     kind: Kind = "desktop" if match["kind"] == "desktop" else "phone"
     return ArmSpec(kind, match["quant"], app_runtime=match["app"] is not None)
@@ -98,9 +105,15 @@ def parse_ladder(names: Iterable[str], quants: Iterable[str] | None = None) -> t
     return tuple(specs)
 
 
-def default_ladder(quant: str = "q8_0", phones: Sequence[str] = ()) -> tuple[ArmSpec, ...]:
-    """The ladder from the checkpoint down to the phone; without phones, down to `desktop+app`."""
-    names = ["torch", "desktop:f16", f"desktop:{quant}", f"desktop:{quant}+app"]
+def default_ladder(
+    quant: str = "q8_0", phones: Sequence[str] = (), *, training: bool = False
+) -> tuple[ArmSpec, ...]:
+    """The ladder from the checkpoint down to the phone; without phones, down to `desktop+app`.
+
+    `training`: with the training side's rung on top.
+    """
+    names = [TRAINING] if training else []
+    names += ["torch", "desktop:f16", f"desktop:{quant}", f"desktop:{quant}+app"]
     if phones:
         names.append(f"phone:{quant}+app")
     return parse_ladder(dict.fromkeys(names))
@@ -144,6 +157,7 @@ def _changes(above: ArmSpec, below: ArmSpec) -> tuple[Change, ...]:
     else:
         requantized = above.quant != below.quant
     changed: dict[Change, bool] = {
+        "contract": above.training != below.training,
         "conversion": converted,
         "quantization": requantized,
         "runtime": above.app_runtime != below.app_runtime,

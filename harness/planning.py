@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from devices.paths import cache_dir
 from devices.phone import Phone
@@ -22,8 +22,9 @@ from harness.bundle import Bundle
 from harness.contract import Contract
 from harness.errors import BadInput, CaseError
 from harness.ladder import ArmSpec
-from harness.prepared import Placed, place, prepare_cases
+from harness.prepared import Placed, PreparedSet, place, prepare_cases
 from harness.record import BundleRecord, CaseRecord, RefusedRecord, RunRecord
+from harness.training import record as training_record
 
 _ANSWERED_BY = {"torch": ("torch", "transformers"), "desktop": ("llama_cpp_python",), "phone": ()}
 _RECORDED = (
@@ -55,6 +56,9 @@ class RunRequest:
     arms: tuple[str, ...] = ()
     contract: str | None = None
     """A contract's name or file; None is the one the bundle was made for."""
+    training: str | None = None
+    """The training side's contract, by name or file; None is the one recorded beside the bundle's
+    checkpoint, where there is one."""
     quant: str = "q8_0"
     seed: int = 0
     skip_bad: bool = False
@@ -63,14 +67,22 @@ class RunRequest:
 
 
 @dataclass(frozen=True)
+class Side:
+    """What an arm runs under: a contract, and the images with the pixels it makes."""
+
+    contract: Contract
+    images: dict[tuple[int, int], Prepared] = field(repr=False)
+    """By (session, position)."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """A request whose every part has been read and found good."""
 
     bundle: Bundle
-    contract: Contract
     specs: tuple[ArmSpec, ...]
-    images: dict[tuple[int, int], Prepared] = field(repr=False)
-    """By (session, position)."""
+    sides: dict[bool, Side]
+    """By `ArmSpec.training`: the run's own, and the training side's where its arm takes part."""
     record: RunRecord = field(repr=False)
 
     def arm_key(self, spec: ArmSpec) -> str:
@@ -83,31 +95,37 @@ class Plan:
         else:
             models = (self.bundle.text_model(spec.quant), self.bundle.mmproj(spec.quant))
             hashes = [self.bundle.file_sha256(path) for path in models]
-        versions = {name: version(name) for name in _ANSWERED_BY[spec.kind] if _installed(name)}
-        return result_cache.arm_key(spec, self.contract, hashes, versions)
+        contract = self.sides[spec.training].contract
+        return result_cache.arm_key(spec, contract, hashes, answered_by(spec.kind))
 
 
 def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> Plan:
     """Read and check every part of `request`; prepare the pixels every arm will get.
 
     Raises:
-        BadInput: contract, gates, bundle, arms or images are wrong; says which and why.
+        BadInput: contracts, gates, bundle, arms or images are wrong; says which and why.
     """
     bundle = bundles.load(request.bundle)
     contract = contracts.load(request.contract) if request.contract else bundle.contract
+    training = _training(request, bundle)
     gates = gating.load(request.gates)
-    specs = _specs(request, bundle, attached)
+    specs = _specs(request, bundle, attached, contract, training)
     bundles.verify(bundle, {spec.quant for spec in specs if spec.quant is not None})
-    placed, refused = _placed(request, contract, progress)
+    under = {False: contract}
+    if training is not None and any(spec.training for spec in specs):
+        under[True] = training
+    placed, refused = _placed(request, under, progress)
+    sides = {side: Side(under[side], _by_place(images)) for side, images in placed.items()}
     record = RunRecord(
         run_id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",
         started_at=datetime.now(UTC),
         contract=contract,
         contract_sha256=contract.sha256,
+        training=under.get(True),
         bundle=_bundle_record(bundle),
         arms=tuple(spec.name for spec in specs),
         phones=tuple(phones.describe(phone) for phone in attached),
-        cases=tuple(_case_record(one) for one in placed),
+        cases=_case_records(placed[False], sides.get(True)),
         refused=tuple(
             RefusedRecord(path=bad.path, kind=bad.kind, detail=bad.detail) for bad in refused
         ),
@@ -116,8 +134,12 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
         seed=request.seed,
         gates=gates,
     )
-    images = {(one.image.session, one.image.position): one.image for one in placed}
-    return Plan(bundle, contract, specs, images, record)
+    return Plan(bundle, specs, sides, record)
+
+
+def answered_by(kind: str) -> dict[str, str]:
+    """Package -> version of what computes the answers of an arm of that kind."""
+    return {name: version(name) for name in _ANSWERED_BY[kind] if _installed(name)}
 
 
 def missing_packages() -> dict[str, str]:
@@ -129,14 +151,38 @@ def missing_packages() -> dict[str, str]:
     }
 
 
-def _specs(request: RunRequest, bundle: Bundle, attached: Sequence[Phone]) -> tuple[ArmSpec, ...]:
+def _training(request: RunRequest, bundle: Bundle) -> Contract | None:
+    """The training side's contract; None where nothing tells it."""
+    if request.training is not None:
+        return contracts.load(request.training)
+    recorded = training_record.load(bundle.checkpoint)
+    return None if recorded is None else recorded.contract
+
+
+def _specs(
+    request: RunRequest,
+    bundle: Bundle,
+    attached: Sequence[Phone],
+    contract: Contract,
+    training: Contract | None,
+) -> tuple[ArmSpec, ...]:
     serials = [phone.serial for phone in attached]
     if not request.arms:
         lacking = missing_packages()
-        whole = ladder.default_ladder(request.quant, serials)
+        asked = request.training is not None
+        differs = training is not None and _asked(training) != _asked(contract)
+        whole = ladder.default_ladder(request.quant, serials, training=asked or differs)
         names = [spec.name for spec in whole if spec.kind not in lacking]
         return ladder.parse_ladder(names, bundle.quants)
     specs = ladder.parse_ladder(request.arms, bundle.quants)
+    named = any(spec.training for spec in specs)
+    if named and training is None:
+        raise BadInput(
+            f"arm {ladder.TRAINING}: nothing tells how the checkpoint was trained; "
+            "name the training side's contract with --training NAME|FILE"
+        )
+    if request.training is not None and not named:
+        raise BadInput(f"--training is for the arm {ladder.TRAINING}: name it in --arms too")
     if not attached and any(not spec.on_host for spec in specs):
         raise BadInput(
             "--arms names a phone arm: say which phone with --phone SERIAL, all or virtual"
@@ -144,21 +190,37 @@ def _specs(request: RunRequest, bundle: Bundle, attached: Sequence[Phone]) -> tu
     return specs
 
 
-def _placed(
-    request: RunRequest, contract: Contract, progress: Progress
-) -> tuple[list[Placed], tuple[CaseError, ...]]:
-    """Every case in its place, its pixels in the run folder; and what was refused."""
-    found = cases.load_cases(request.images, contract.answer.labels, skip_bad=request.skip_bad)
-    ready = prepare_cases(
-        found.cases,
-        contract.pixels,
-        cache_dir("pixels"),
-        progress.track("preparing pixels"),
-        skip_bad=request.skip_bad,
+def _asked(contract: Contract) -> dict[str, Any]:
+    """What a contract asks of a single answer of the checkpoint."""
+    return contract.model_dump(
+        exclude={"name": True, "runtime": True, "limits": {"images_per_session": True}}
     )
-    taken = [one.case for one in ready.cases]
+
+
+def _placed(
+    request: RunRequest, under: dict[bool, Contract], progress: Progress
+) -> tuple[dict[bool, list[Placed]], tuple[CaseError, ...]]:
+    """Every case in its place with the pixels of each side; and what was refused by any."""
+    contract = under[False]
+    found = cases.load_cases(request.images, contract.answer.labels, skip_bad=request.skip_bad)
+    taken, refused = found.cases, found.refused
+    prepared: dict[bool, PreparedSet] = {}
+    for side, one in under.items():
+        prepared[side] = prepare_cases(
+            taken,
+            one.pixels,
+            cache_dir("pixels"),
+            progress.track(f"preparing {'training ' if side else ''}pixels"),
+            skip_bad=request.skip_bad,
+        )
+        taken = tuple(ready.case for ready in prepared[side].cases)
+        refused = (*refused, *prepared[side].refused)
     sessions = cases.sessions(taken, contract.limits.images_per_session, request.seed)
-    return place(sessions, ready), (*found.refused, *ready.refused)
+    return {side: place(sessions, ready) for side, ready in prepared.items()}, refused
+
+
+def _by_place(placed: Sequence[Placed]) -> dict[tuple[int, int], Prepared]:
+    return {(one.image.session, one.image.position): one.image for one in placed}
 
 
 def keep_pixels(plan: Plan, folder: Path) -> None:
@@ -167,7 +229,7 @@ def keep_pixels(plan: Plan, folder: Path) -> None:
     The report shows it, long after the cache is gone.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for image in plan.images.values():
+    for image in (image for side in plan.sides.values() for image in side.images.values()):
         kept = folder / f"{image.pixels_sha256}.png"
         if not kept.exists():
             shutil.copyfile(image.pixels_path, kept)
@@ -187,14 +249,21 @@ def _bundle_record(bundle: Bundle) -> BundleRecord:
     )
 
 
-def _case_record(placed: Placed) -> CaseRecord:
-    return CaseRecord(
-        id=placed.case.id,
-        path=str(placed.case.path),
-        label=placed.case.label,
-        session=placed.image.session,
-        position=placed.image.position,
-        pixels_sha256=placed.image.pixels_sha256,
+def _case_records(placed: Sequence[Placed], training: Side | None) -> tuple[CaseRecord, ...]:
+    seen = {} if training is None else training.images
+    return tuple(
+        CaseRecord(
+            id=case.id,
+            path=str(case.path),
+            label=case.label,
+            session=image.session,
+            position=image.position,
+            pixels_sha256=image.pixels_sha256,
+            training_pixels_sha256=(
+                seen[image.session, image.position].pixels_sha256 if seen else None
+            ),
+        )
+        for case, image in ((one.case, one.image) for one in placed)
     )
 
 

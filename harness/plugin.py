@@ -7,6 +7,7 @@ but pytest is imported until a test asks for one of the fixtures.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,7 +24,7 @@ NO_IMAGES = "--driftloop-bundle needs --driftloop-images: a folder, a glob, or a
 DELIVERY = "observations"
 """Not a gate of the file but what all of them need: that every arm answered every case."""
 
-_HOP_GATES = ("agreement", "real_flips", "label_logprob")
+_HOP_GATES = ("agreement", "session_agreement", "real_flips", "label_logprob")
 _ARM_GATES = ("errors", "session_s", "memory_mib")
 _T = TypeVar("_T")
 _REPORTS = pytest.StashKey[list[Path]]()
@@ -43,6 +44,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a phone's serial, all attached phones (default), or a virtual one; may be repeated",
     )
     group.addoption("--driftloop-contract", metavar="NAME|FILE", help="other than the bundle's own")
+    group.addoption(
+        "--driftloop-training", metavar="NAME|FILE", help="the training side's contract"
+    )
     group.addoption("--driftloop-gates", metavar="FILE", help="a gates file (TOML)")
     group.addoption("--driftloop-quant", metavar="TYPE", default="q8_0", help="default: q8_0")
     group.addoption(
@@ -102,14 +106,9 @@ def phone(driftloop_phone_name: str) -> Iterator[Phone]:
     if driftloop_phone_name != "virtual":
         yield _one_line(lambda: adb.find(driftloop_phone_name))
         return
-    if there := virtual.running():
+    with ExitStack() as stack:
+        there = _one_line(lambda: stack.enter_context(virtual.at_hand()))
         yield _one_line(lambda: adb.find(there[0].serial))
-        return
-    started = _one_line(virtual.start)
-    try:
-        yield _one_line(lambda: adb.find(started.serial))
-    finally:
-        virtual.stop(started.name)
 
 
 @pytest.fixture(scope="session")
@@ -139,6 +138,7 @@ def evaluation(
         out=Path(out) / name if out else tmp_path_factory.mktemp(f"driftloop-{name}-"),
         phones=(phone.serial,),
         contract=pytestconfig.getoption("driftloop_contract"),
+        training=pytestconfig.getoption("driftloop_training"),
         quant=pytestconfig.getoption("driftloop_quant"),
         gates=pytestconfig.getoption("driftloop_gates"),
     )

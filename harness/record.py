@@ -53,6 +53,8 @@ class CaseRecord(_Record):
     session: int
     position: int
     pixels_sha256: str | None
+    training_pixels_sha256: str | None = None
+    """As `torch:training` sees the case; None where that arm takes no part."""
 
 
 class RefusedRecord(_Record):
@@ -83,6 +85,8 @@ class RunRecord(_Record):
     finished_at: datetime | None = None
     contract: Contract
     contract_sha256: str
+    training: Contract | None = None
+    """The training side's contract, where `torch:training` takes part."""
     bundle: BundleRecord
     arms: tuple[str, ...]
     phones: tuple[PhoneRecord, ...]

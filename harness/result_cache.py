@@ -29,12 +29,14 @@ def arm_key(
     """SHA-256 over everything that decides this arm's answers, pixels excepted.
 
     `file_hashes`: SHA-256 of the bundle's files the arm reads, in a fixed order. `versions`:
-    package -> version of what computes (llama-cpp-python, or torch and transformers).
+    package -> version of what computes (llama-cpp-python, or torch and transformers). How a label
+    is read from the text decides no answer: `ResultCache.get` reads it anew.
     """
     runtime = contract.runtime if spec.app_runtime else contract.runtime.reference()
     content = {
         "schema": SCHEMA_VERSION,
-        "arm": spec.name,
+        # Under equal contracts `torch:training` is `torch`.
+        "arm": spec.name if spec.quant else spec.kind,
         "files": list(file_hashes),
         "versions": dict(versions),
         # Other processors take other kernels, and a home folder may be shared between hosts.
@@ -42,7 +44,7 @@ def arm_key(
         "tiling": contract.tiling,
         "prompt": contract.prompt.model_dump(mode="json"),
         "max_tokens": contract.limits.max_tokens,
-        "answer": contract.answer.model_dump(mode="json"),
+        "labels": contract.answer.labels,
         "runtime": None if spec.kind == "torch" else runtime.model_dump(mode="json"),
     }
     return _sha256(json.dumps(content, sort_keys=True))
@@ -55,8 +57,9 @@ class ResultCache:
         """`root`: where to keep them instead of driftloop's cache."""
         self._folder = (root or cache_dir("results")) / key
 
-    def get(self, image: Prepared, contract: Contract) -> Observation | None:
-        """The kept answer for these pixels, put in `image`'s place; None where there is none.
+    def get(self, image: Prepared, contract: Contract, arm: str) -> Observation | None:
+        """The kept answer for these pixels, put in `image`'s place, as `arm`'s under `contract`;
+        None where there is none.
 
         A file that cannot be read or parsed counts as none: it is written anew by `put`.
         """
@@ -68,6 +71,8 @@ class ResultCache:
         return kept.model_copy(
             update={
                 "contract_sha256": contract.sha256,
+                "arm": arm,
+                "label": contract.answer.read(kept.text),
                 "case_id": image.case_id,
                 "session": image.session,
                 "position": image.position,

@@ -7,11 +7,12 @@ is kept in `run.json` and judged; bad input still ends the run, with everything 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 
 from devices.errors import DeviceError
 from devices.phone import Phone
@@ -25,6 +26,7 @@ from harness.observation import ArmAttestation
 from harness.planning import Plan, Progress, RunRequest
 from harness.record import ArmFailure
 from harness.result_cache import ResultCache
+from harness.session_results import SESSIONS_FILE, session_results, to_jsonl
 from harness.verdict import Verdict, judge
 
 
@@ -52,18 +54,22 @@ def evaluate(request: RunRequest, progress: Progress) -> RunOutcome:
                     _host_arm(spec, plan, journal, progress)
             _phone_arms(attached, plan, journal, progress)
             journal.finish(datetime.now(UTC))
-            verdict = judge(journal.current, list(journal.read()))
+            seen = list(journal.read())
+            sessions = session_results(journal.current, seen)
+            journal.write(SESSIONS_FILE, to_jsonl(sessions))
+            verdict = judge(journal.current, seen)
             journal.write(VERDICT_FILE, verdict.model_dump_json(indent=2) + "\n")
     return RunOutcome(request.out, verdict)
 
 
 def _host_arm(spec: ArmSpec, plan: Plan, journal: Journal, progress: Progress) -> None:
     """Answers kept from an earlier run are taken as they are; only the rest is run."""
-    wanted = _missing(plan, journal, spec.name, None)
+    contract = plan.sides[spec.training].contract
+    wanted = _missing(plan, journal, spec, None)
     cache = ResultCache(plan.arm_key(spec))
     fresh: list[Prepared] = []
     for image in wanted:
-        kept = cache.get(image, plan.contract)
+        kept = cache.get(image, contract, spec.name)
         if kept is None:
             fresh.append(image)
         else:
@@ -73,7 +79,7 @@ def _host_arm(spec: ArmSpec, plan: Plan, journal: Journal, progress: Progress) -
     if not fresh:
         return
     with _failures_kept(spec.name, None, journal):
-        arm = build.host_arm(spec, plan.bundle, plan.contract)
+        arm = build.host_arm(spec, plan.bundle, contract)
         _deliver(arm, fresh, journal, progress.track(spec.name), cache)
 
 
@@ -87,19 +93,33 @@ def _phone_arms(
 
     def one_phone(phone: Phone) -> None:
         for spec in specs:
-            wanted = _missing(plan, journal, spec.name, phone.serial)
+            wanted = _missing(plan, journal, spec, phone.serial)
             if not wanted:
                 continue
             name = f"{spec.name} {phone.serial}"
             with _failures_kept(spec.name, phone.serial, journal):
+                contract = plan.sides[spec.training].contract
                 arm = build.phone_arm(
-                    spec, plan.bundle, plan.contract, phone, journal.current.run_id, progress
+                    spec, plan.bundle, contract, phone, journal.current.run_id, progress
                 )
                 _deliver(arm, wanted, journal, progress.track(name))
 
-    with ThreadPoolExecutor(max_workers=len(attached)) as pool:
-        for finished in [pool.submit(one_phone, phone) for phone in attached]:
-            finished.result()
+    # Threads that die with the process: Ctrl-C must not wait for the phones, whose runners go on
+    # by themselves and are followed again when the command is repeated.
+    finished = {phone.serial: Future[None]() for phone in attached}
+
+    def kept(phone: Phone) -> None:
+        try:
+            one_phone(phone)
+            finished[phone.serial].set_result(None)
+        except Exception as error:  # noqa: BLE001  (raised where the phone is waited for)
+            finished[phone.serial].set_exception(error)
+
+    for phone in attached:
+        Thread(target=kept, args=(phone,), daemon=True).start()
+    wait(finished.values())
+    for one in finished.values():
+        one.result()
 
 
 def _deliver(
@@ -123,8 +143,9 @@ def _deliver(
         advance(done, len(images))
 
 
-def _missing(plan: Plan, journal: Journal, arm: str, phone: str | None) -> list[Prepared]:
-    return [plan.images[case.session, case.position] for case in journal.missing(arm, phone)]
+def _missing(plan: Plan, journal: Journal, spec: ArmSpec, phone: str | None) -> list[Prepared]:
+    images = plan.sides[spec.training].images
+    return [images[case.session, case.position] for case in journal.missing(spec.name, phone)]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from harness.planning import Progress
 
 
 def host_arm(spec: ArmSpec, bundle: Bundle, contract: Contract) -> Arm:
-    """The `torch` or `desktop` arm; its model is loaded here.
+    """The `torch` or `desktop` arm under `contract`; its model is loaded when first needed.
 
     Raises:
         ArmUnavailable: its package is not installed; names the extra that brings it.
@@ -21,7 +21,7 @@ def host_arm(spec: ArmSpec, bundle: Bundle, contract: Contract) -> Arm:
         if spec.quant is None:
             from harness.arms.torch import TorchArm
 
-            return TorchArm(bundle.checkpoint, contract)
+            return TorchArm(bundle.checkpoint, contract, name=spec.name)
         from harness.arms.desktop import DesktopArm
 
         return DesktopArm(bundle, spec.quant, runtime(spec, contract), contract, spec.name)

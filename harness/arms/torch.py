@@ -66,6 +66,12 @@ class TorchArm:
         self._threads = chosen or min(host.usable_cores(), _MOST_THREADS)
         self._loaded: _Loaded | None = None
 
+    def under(self, contract: Contract) -> TorchArm:
+        """The same model, loaded once for both, under another contract. Raises as `attest`."""
+        other = TorchArm(self._checkpoint, contract, name=self.name, threads=self._threads)
+        other._loaded = self._ready()
+        return other
+
     def close(self) -> None:
         """Free the model; a later `attest` or `observe` loads it again."""
         self._loaded = None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+_INTERRUPTED = 130
+"""What a shell, and typer, make of Ctrl-C."""
+
 
 def main() -> None:
     """Runs a command; turns every known error into one line on stderr and its exit code."""
@@ -16,8 +19,10 @@ def main() -> None:
     except (DriftloopError, DeviceError) as error:
         sys.stderr.write(f"driftloop: {error}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
+            raise
         sys.stderr.write(
             "driftloop: stopped; the same command with the same --out goes on from here\n"
         )
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)

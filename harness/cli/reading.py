@@ -38,7 +38,7 @@ def compare(
 
 
 def report(run: RunArgument, as_json: JsonFlag = False) -> None:
-    """Rebuild report.html, report.md, junit.xml and verdict.json from the run folder alone."""
+    """Rebuild the reports, sessions.jsonl and verdict.json from the run folder alone."""
     import reports
 
     written = reports.build(run)

@@ -30,6 +30,14 @@ def run(
     contract: Annotated[
         str | None, typer.Option(help="A contract's name or file; the bundle's own if left out.")
     ] = None,
+    training: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="The training side's contract, for the arm torch:training; the one recorded "
+            "beside the checkpoint if left out.",
+        ),
+    ] = None,
     quant: Annotated[str, typer.Option(help="The weight type that ships.")] = "q8_0",
     out: Annotated[
         Path | None, typer.Option(help="The run's folder; a killed run goes on in it.")
@@ -54,6 +62,7 @@ def run(
         phones=tuple(phone or ()),
         arms=tuple(arms.split(",")) if arms else (),
         contract=contract,
+        training=training,
         quant=quant,
         seed=seed,
         skip_bad=skip_bad,

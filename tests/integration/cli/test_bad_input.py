@@ -99,7 +99,7 @@ ARGUMENTS: dict[str, tuple[int, str, Case]] = {
     "empty file": (USAGE, "photo.png", lambda b, t: ["run", b, _text(t, "photo.png", "")]),
     "manifest without an image column": (USAGE, "missing-column", lambda b, t: ["run", b, _text(t, "m.csv", "a,b\n1,2\n")]),
     "manifest with an unknown label": (USAGE, "unknown-label", lambda b, t: ["run", b, _text(_picture(t).parent, "m.csv", "image,label\npicture.png,air\n")]),
-    "unknown contract": (USAGE, "as-shipped, default", lambda b, t: ["run", b, _picture(t), "--contract", "none"]),
+    "unknown contract": (USAGE, "as-shipped, as-trained, default", lambda b, t: ["run", b, _picture(t), "--contract", "none"]),
     "contract is no TOML": (USAGE, "cannot be read", lambda b, t: ["run", b, _picture(t), "--contract", _text(t, "c.toml", "= 1")]),
     "contract with a wrong field": (USAGE, "pixels.size", lambda b, t: ["run", b, _picture(t), "--contract", _text(t, "c.toml", 'extends = "default"\n[pixels]\nsize = -1\n')]),
     "gates file is missing": (USAGE, "none.toml", lambda b, t: ["run", b, _picture(t), "--gates", t / "none.toml"]),
@@ -108,6 +108,8 @@ ARGUMENTS: dict[str, tuple[int, str, Case]] = {
     "phone arm without a phone": (USAGE, "--phone", lambda b, t: ["run", b, _picture(t), "--arms", "phone:q8_0+app"]),
     "unknown option": (USAGE, "--fone", lambda b, t: ["run", b, _picture(t), "--fone", "x"]),
     "unknown ABI": (USAGE, "mips", lambda b, t: ["phone", "start", "--abi", "mips"]),
+    "word that is no element": (USAGE, "'air'", lambda b, t: ["fortune", "fire", "air", "wood"]),
+    "two words for a fortune": (USAGE, "not 2", lambda b, t: ["fortune", "fire", "wood"]),
     "report of no run": (USAGE, "run.json", lambda b, t: ["report", t]),
 }  # fmt: skip
 

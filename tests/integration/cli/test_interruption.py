@@ -43,6 +43,30 @@ def test_ten_host_kills_and_five_adbd_ends_change_no_observation(
     assert host.wait(timeout=400) in (0, 3)
 
     assert _answers(disturbed) == _answers(undisturbed)
+    sessions = [(run / "sessions.jsonl").read_text() for run in (disturbed, undisturbed)]
+    assert sessions[0] == sessions[1]
+
+
+def test_ctrl_c_stops_at_once_and_says_how_to_go_on(
+    arm64_phone: VirtualPhone, bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    arm = "phone:q8_0+app"
+    arguments = ("run", bundle, pictures, "--phone", arm64_phone.serial, "--arms", arm)
+    host = subprocess.Popen(
+        command(*arguments, "--out", tmp_path / "run"),
+        stderr=subprocess.PIPE,
+        text=True,
+        # Who runs the tests in the background has Ctrl-C ignored, and so would this process.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert host.stderr is not None
+    next(line for line in host.stderr if line.startswith(arm))
+    host.send_signal(signal.SIGINT)
+    _, said = host.communicate(timeout=10)
+    assert host.returncode == 130
+    assert said.splitlines()[-1].startswith("driftloop: stopped; the same command")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert len(_answers(tmp_path / "run")) < len(record["cases"])
 
 
 def _started(arguments: tuple[object, ...], out: Path) -> subprocess.Popen[bytes]:

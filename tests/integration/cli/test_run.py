@@ -13,6 +13,7 @@ from fixtures import photographs, textures
 from tests.integration.cli.conftest import Driftloop
 
 IMAGES = 9
+HOPS = ("conversion", "quantization", "runtime", "platform")
 HOST_ARMS = ("torch", "desktop:f16", "desktop:q8_0", "desktop:q8_0+app")
 
 
@@ -50,8 +51,9 @@ def test_every_arm_sees_the_same_prompt_and_gives_the_same_answer(
     )
     assert "Traceback" not in done.stderr
     hops = {hop["name"]: hop for hop in _json(run / "verdict.json")["hops"]}
-    assert list(hops) == ["conversion", "quantization", "runtime", "platform"]
-    for hop in hops.values():
+    # Under a tiling it was not trained with, the bundle's training side stands above these.
+    assert tuple(hops)[-len(HOPS) :] == HOPS
+    for hop in (hops[name] for name in HOPS):
         for kind in ("prompt_ids_equal", "image_tokens_equal", "grid_equal", "pixels_equal"):
             assert hop[kind] == {"count": IMAGES, "of": IMAGES}, (hop["name"], kind)
     assert hops["conversion"]["label_logprob_difference"]["maximum"] < 0.01
@@ -87,7 +89,7 @@ def test_a_finished_run_can_be_repeated_and_its_reports_rebuilt(
     driftloop(*arguments)
     assert (run / "observations.jsonl").read_bytes() == before
 
-    reports = ("report.html", "report.md", "junit.xml", "verdict.json")
+    reports = ("report.html", "report.md", "junit.xml", "sessions.jsonl", "verdict.json")
     verdict = _json(run / "verdict.json")
     for name in reports:
         (run / name).unlink()

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fixtures import tiny
+from harness import contract as contracts
+from harness.dataset import Dataset
+from harness.dataset.assemble import Settings
+from harness.dataset.prepare import prepare
 
 if TYPE_CHECKING:
     from transformers import Idefics3Processor, PreTrainedModel
@@ -32,3 +36,13 @@ def saved_checkpoint(
     folder = tmp_path_factory.mktemp("checkpoint")
     tiny.save(*untrained, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def little_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Ten textures to train on and five held out, of all five labels, prepared by the contract."""
+    folder = tmp_path_factory.mktemp("dataset")
+    contract = contracts.load("default")
+    painted = tiny.paint(folder / "painted", tiny.Recipe(train=10, held_out=5))
+    settings = Settings(labels=contract.answer.labels, held_out=0)
+    return prepare(str(painted), folder / "set", contract.pixels, settings, workers=1).dataset

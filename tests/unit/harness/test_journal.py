@@ -185,6 +185,13 @@ def test_another_runs_folder_is_refused_and_what_differs_named(
         pass
 
 
+def test_another_training_contract_is_another_run(tmp_path: Path) -> None:
+    with Journal(tmp_path, run_record(training=contract.load("default"))):
+        pass
+    with pytest.raises(RunFolderError, match=r"training contract differs in pixels\.channels"):
+        Journal(tmp_path, run_record(training=contract.load("as-shipped")))
+
+
 def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
     refused = pytest.raises(RunFolderError, match="another driftloop process")
     with Journal(tmp_path, run_record()), refused:

@@ -7,7 +7,7 @@ from harness.errors import BadInput
 from harness.ladder import ArmSpec
 
 specs = st.one_of(
-    st.just(ArmSpec("torch", None, app_runtime=False)),
+    st.builds(ArmSpec, st.just("torch"), st.none(), st.just(False), st.booleans()),
     st.builds(
         ArmSpec,
         st.sampled_from(["desktop", "phone"]),
@@ -30,7 +30,19 @@ def test_a_name_reads_back_as_its_arm(spec: ArmSpec) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "torch:q8_0", "torch+app", "desktop", "desktop:", "phone:q8_0+", "phone:Q8_0", "x"]
+    "name",
+    [
+        "",
+        "torch:q8_0",
+        "torch:train",
+        "training",
+        "torch+app",
+        "desktop",
+        "desktop:",
+        "phone:q8_0+",
+        "phone:Q8_0",
+        "x",
+    ],
 )
 def test_an_unknown_arm_is_refused_by_name(name: str) -> None:
     with pytest.raises(BadInput, match="not known; write torch") as caught:
@@ -62,6 +74,17 @@ def test_each_default_hop_changes_one_thing_and_every_phone_hops_from_the_host()
         "runtime: desktop:q8_0@None -> desktop:q8_0+app@None",
         "platform: desktop:q8_0+app@None -> phone:q8_0+app@A",
         "platform: desktop:q8_0+app@None -> phone:q8_0+app@B",
+    ]
+
+
+def test_the_training_sides_rung_stands_on_top_and_its_hop_changes_the_contract() -> None:
+    names = [spec.name for spec in ladder.default_ladder("q8_0", ("A",), training=True)]
+    assert hop_lines(names, ("A",))[:2] == [
+        "contract: torch:training@None -> torch@None",
+        "conversion: torch@None -> desktop:f16@None",
+    ]
+    assert hop_lines(["torch:training", "desktop:f16"]) == [
+        "several (contract, conversion): torch:training@None -> desktop:f16@None"
     ]
 
 

@@ -12,9 +12,10 @@ from .run_factory import fault, observation
 
 DEFAULT = contract.load("default")
 VERSIONS = {"llama-cpp-python": "0.3.36"}
+ARM = "desktop:q8_0"
 
 
-def key(arm: str = "desktop:q8_0", over: Contract = DEFAULT, **changed: object) -> str:
+def key(arm: str = ARM, over: Contract = DEFAULT, **changed: object) -> str:
     content: dict[str, Any] = {"file_hashes": ["a", "b"], "versions": VERSIONS} | changed
     return arm_key(ladder.parse(arm), over, **content)
 
@@ -33,7 +34,7 @@ def prepared(**over: object) -> Prepared:
 def test_an_answer_comes_back_in_the_place_that_asks(tmp_path: Path) -> None:
     cache = ResultCache(key(), tmp_path)
     cache.put(prepared(), observation("desktop:q8_0"))
-    kept = cache.get(prepared(), DEFAULT)
+    kept = cache.get(prepared(), DEFAULT, ARM)
     assert kept is not None
     assert (kept.case_id, kept.session, kept.position) == ("another", 5, 2)
     assert kept.contract_sha256 == DEFAULT.sha256
@@ -44,14 +45,14 @@ def test_an_answer_comes_back_in_the_place_that_asks(tmp_path: Path) -> None:
 def test_other_pixels_or_another_key_have_no_answer(tmp_path: Path) -> None:
     cache = ResultCache(key(), tmp_path)
     cache.put(prepared(), observation("desktop:q8_0"))
-    assert cache.get(prepared(pixels_sha256="q" * 64), DEFAULT) is None
-    assert ResultCache(key("desktop:f16"), tmp_path).get(prepared(), DEFAULT) is None
+    assert cache.get(prepared(pixels_sha256="q" * 64), DEFAULT, ARM) is None
+    assert ResultCache(key("desktop:f16"), tmp_path).get(prepared(), DEFAULT, ARM) is None
 
 
 def test_an_error_is_not_kept(tmp_path: Path) -> None:
     cache = ResultCache(key(), tmp_path)
     cache.put(prepared(), observation("desktop:q8_0", error=fault()))
-    assert cache.get(prepared(), DEFAULT) is None
+    assert cache.get(prepared(), DEFAULT, ARM) is None
 
 
 def test_a_damaged_file_counts_as_none_and_is_written_anew(tmp_path: Path) -> None:
@@ -59,9 +60,34 @@ def test_a_damaged_file_counts_as_none_and_is_written_anew(tmp_path: Path) -> No
     cache.put(prepared(), observation("desktop:q8_0"))
     (file,) = (tmp_path / key()).iterdir()
     file.write_text(file.read_text()[:50])
-    assert cache.get(prepared(), DEFAULT) is None
+    assert cache.get(prepared(), DEFAULT, ARM) is None
     cache.put(prepared(), observation("desktop:q8_0"))
-    assert cache.get(prepared(), DEFAULT) is not None
+    assert cache.get(prepared(), DEFAULT, ARM) is not None
+
+
+def read_as(reading: str) -> Contract:
+    answer = DEFAULT.answer.model_copy(update={"reading": reading})
+    return DEFAULT.model_copy(update={"answer": answer})
+
+
+def test_a_label_is_read_anew_as_the_asking_contract_reads(tmp_path: Path) -> None:
+    assert key(over=read_as("word")) == key()
+    cache = ResultCache(key(), tmp_path)
+    cache.put(prepared(), observation(ARM, text="firewood", label="fire"))
+    by_word = cache.get(prepared(), read_as("word"), ARM)
+    by_containment = cache.get(prepared(), DEFAULT, ARM)
+    assert by_word is not None
+    assert by_containment is not None
+    assert (by_word.label, by_containment.label) == (None, "fire")
+
+
+def test_torch_and_torch_training_share_answers_under_one_contract(tmp_path: Path) -> None:
+    assert key("torch:training") == key("torch")
+    cache = ResultCache(key("torch"), tmp_path)
+    cache.put(prepared(), observation("torch"))
+    kept = cache.get(prepared(), DEFAULT, "torch:training")
+    assert kept is not None
+    assert kept.arm == "torch:training"
 
 
 def with_runtime(**runtime: object) -> Contract:

@@ -1,0 +1,147 @@
+"""The training side beside the contract: the ladder's first hop, and what each change costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import reports
+from devices.paths import cache_dir
+from fixtures import textures
+from harness import contract as contracts
+from harness.audit import measure
+from harness.audit.measure import Change, Impact
+from harness.bundle import Bundle
+from harness.compare import HopResult
+from harness.contract import Contract
+from harness.errors import ContractError, RunFolderError
+from harness.journal import RunFolder
+from harness.observation import Observation
+from harness.planning import RunRequest
+from harness.run import evaluate
+
+DEFAULT = contracts.load("default")
+PICTURES = 6
+
+
+class Unwatched:
+    def track(self, name: str) -> Callable[[int, int], None]:
+        return lambda done, total: None
+
+
+@pytest.fixture(scope="module")
+def own_cache(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """No answer is there from before. The bundle comes first: it lies in the usual cache."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _answers_of_their_own(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTLOOP_CACHE", str(own_cache))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("photos")
+    textures.save(folder, PICTURES, seed=23)
+    return str(folder / "labels.csv")
+
+
+def ran(bundle: Bundle, photos: str, out: Path, training: str) -> tuple[HopResult, RunFolder]:
+    arms = ("torch:training", "torch")
+    request = RunRequest(bundle.path, photos, out, arms=arms, training=training)
+    (hop,) = evaluate(request, Unwatched()).verdict.hops
+    return hop, RunFolder(out)
+
+
+def of(folder: RunFolder, arm: str) -> list[Observation]:
+    return [seen for seen in folder.read() if seen.arm == arm]
+
+
+def test_a_training_side_of_its_own_drifts_in_pixels_tiles_and_prompt(
+    tiny_bundle: Bundle, photos: str, tmp_path: Path
+) -> None:
+    hop, folder = ran(tiny_bundle, photos, tmp_path / "run", "as-trained")
+    assert (hop.name, hop.reference, hop.candidate) == ("contract", "torch:training", "torch")
+    assert (hop.cases, hop.drift, hop.blame) == (PICTURES, True, "pixels")
+    for part in (hop.pixels_equal, hop.grid_equal, hop.image_tokens_equal, hop.prompt_ids_equal):
+        assert (part.count, part.of) == (0, PICTURES)
+    recorded = {
+        (case.session, case.position): case.training_pixels_sha256 for case in folder.record().cases
+    }
+    for seen in of(folder, "torch:training"):
+        assert seen.contract_sha256 == contracts.load("as-trained").sha256
+        assert seen.pixels_sha256 == recorded[seen.session, seen.position]
+        assert (seen.grid, seen.image_tokens, seen.error) == ((2, 2), 20, None)
+    assert {seen.contract_sha256 for seen in of(folder, "torch")} == {DEFAULT.sha256}
+    report = (tmp_path / "run" / "report.md").read_text() if reports.build(folder.path) else ""
+    assert "| <code>torch</code> | contract |" in report
+    with pytest.raises(RunFolderError, match="training contract differs in"):
+        ran(tiny_bundle, photos, tmp_path / "run", "default")
+
+
+def test_training_under_the_apps_own_contract_gives_an_all_equal_hop(
+    tiny_bundle: Bundle, photos: str, tmp_path: Path
+) -> None:
+    hop, folder = ran(tiny_bundle, photos, tmp_path / "run", "default")
+    assert not hop.drift
+    assert hop.agreement == 1.0
+    assert hop.label_logprob_difference is not None
+    assert hop.label_logprob_difference.maximum == 0.0
+    assert all(seen.conditions.cached for seen in of(folder, "torch")), "answered twice"
+
+
+def impacts(bundle: Bundle, photos: str, *changes: Change, **over: Contract) -> list[Impact]:
+    return measure.impacts(bundle.checkpoint, DEFAULT, changes, photos, Unwatched(), **over)
+
+
+CHANNELS = Change.of("channels", DEFAULT, {"pixels": {"channels": "bgr"}})
+PROMPT_END = Change.of("prompt_end", DEFAULT, {"prompt": {"text": f"{DEFAULT.prompt.text} "}})
+MAX_TOKENS = Change.of("max_tokens", DEFAULT, {"limits": {"max_tokens": 128}})
+READING = Change.of("answer_reading", DEFAULT, {"answer": {"reading": "word"}})
+
+
+def test_each_change_is_measured_worst_first_and_all_together_last(
+    tiny_bundle: Bundle, photos: str
+) -> None:
+    together = Change.of("", CHANNELS.contract, {"prompt": {"text": f"{DEFAULT.prompt.text} "}})
+    found = impacts(
+        tiny_bundle, photos, MAX_TOKENS, PROMPT_END, CHANNELS, together=together.contract
+    )
+    assert [one.change for one in found] == [CHANNELS, PROMPT_END, MAX_TOKENS, None]
+    worst = found[0]
+    assert (worst.cases, worst.labelled, worst.unanswered) == (PICTURES, PICTURES, 0)
+    assert worst.changed > 0
+    assert worst.right_after < worst.right_before
+    assert worst.mean_shift is not None
+    assert worst.max_shift is not None
+    assert 0 < worst.mean_shift < worst.max_shift
+    assert found[1].mean_shift != found[3].mean_shift != worst.mean_shift
+    said = f"{worst.changed} of {PICTURES} answers change; {worst.right_before} -> "
+    assert worst.text.startswith(said)
+    assert found[2].text.endswith("labels shift by 0 nats (mean)")
+
+
+def kept_answers() -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in cache_dir("results").rglob("*.json")}
+
+
+def test_nothing_is_answered_twice_and_a_reading_asks_the_model_nothing(
+    tiny_bundle: Bundle, photos: str
+) -> None:
+    first = impacts(tiny_bundle, photos, PROMPT_END)
+    before = kept_answers()
+    again = impacts(tiny_bundle, photos, READING, MAX_TOKENS, PROMPT_END)
+    assert again[0] == first[0]
+    assert kept_answers() == before
+
+
+def test_without_a_change_nothing_runs(tmp_path: Path) -> None:
+    assert measure.impacts(tmp_path / "none", DEFAULT, [], "no images", Unwatched()) == []
+
+
+def test_a_change_that_makes_no_contract_is_refused_by_its_aspect() -> None:
+    with pytest.raises(ContractError, match="tiling: "):
+        Change.of("tiling", DEFAULT, {"tiling": "often"})
