@@ -8,7 +8,7 @@ hashed while it still arrives: what is left to do at its end is almost nothing.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,14 +64,8 @@ def deploy(
     """
     stored = _stored(phone)
     wanted = {blob.sha256: blob for blob in files}
-    local = [_Local(blob, blob.path.stat().st_size) for blob in wanted.values()]
-    missing = [
-        item
-        for item in local
-        if item.blob.sha256 not in stored or stored[item.blob.sha256].size != item.size
-    ]
-    if missing:
-        _send(phone, missing, progress)
+    if lacking := _lacking(stored, wanted.values()):
+        _send(phone, lacking, progress)
     plain = [
         blob.sha256
         for blob in wanted.values()
@@ -82,6 +76,11 @@ def deploy(
     return {sha256: f"{REMOTE_BLOBS}/{sha256}" for sha256 in wanted}
 
 
+def missing(phone: Phone, files: Sequence[LocalBlob]) -> set[str]:
+    """The SHA-256 of what a deploy of `files` would send now."""
+    return {item.blob.sha256 for item in _lacking(_stored(phone), files)}
+
+
 def prune(phone: Phone, keep: set[str]) -> int:
     """Remove every blob whose SHA-256 is not in `keep`, and parts; the bytes that this freed."""
     doomed = {name: found.size for name, found in _stored(phone).items() if name not in keep}
@@ -90,6 +89,15 @@ def prune(phone: Phone, keep: set[str]) -> int:
         batch = shlex.join(names[start : start + _BATCH_FILES])
         phone.shell(f"cd {REMOTE_BLOBS} && rm -f {batch}")
     return sum(doomed.values())
+
+
+def _lacking(stored: Mapping[str, _Stored], files: Iterable[LocalBlob]) -> list[_Local]:
+    local = [_Local(blob, blob.path.stat().st_size) for blob in files]
+    return [
+        item
+        for item in local
+        if item.blob.sha256 not in stored or stored[item.blob.sha256].size != item.size
+    ]
 
 
 def _stored(phone: Phone) -> dict[str, _Stored]:

@@ -35,12 +35,7 @@ def _named(name: str, stack: ExitStack) -> list[Phone]:
         return adb.find_all()
     if name != "virtual":
         return [adb.find(name)]
-    serials = [phone.serial for phone in virtual.running()]
-    if not serials:
-        started = virtual.start()
-        stack.callback(virtual.stop, started.name)
-        serials = [started.serial]
-    return [adb.find(serial) for serial in serials]
+    return [adb.find(phone.serial) for phone in stack.enter_context(virtual.at_hand())]
 
 
 def describe(phone: Phone) -> PhoneRecord:

@@ -12,11 +12,13 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from devices.errors import DeviceError, ToolchainMissing
 from devices.paths import cache_dir
@@ -31,6 +33,7 @@ _HERE = Path(__file__).parent
 _STEP = re.compile(r"^\[(\d+)/(\d+)\] (.*)")
 _X86_OPTIONS = ("SSE42", "AVX", "AVX2", "BMI2", "FMA", "F16C")
 _RUNNER = "driftloop-runner"
+_KEPT_DAYS = 30
 
 
 def runner_binary(
@@ -69,12 +72,30 @@ def cached(variant: Variant) -> Path | None:
 
 def _built(name: str, variant: Variant, toolchain: Toolchain, progress: Progress | None) -> Path:
     target = _target(name, variant, toolchain)
-    if target.is_file():
-        return target
-    with FileLock(cache_dir("runner") / f"{target.parent.name}.lock"):
-        if not target.is_file():
-            _build(name, variant, toolchain, target, progress)
+    if not target.is_file():
+        with FileLock(_lock(target.parent)):
+            if not target.is_file():
+                _build(name, variant, toolchain, target, progress)
+        forget_unused()
+    os.utime(target.parent)  # in use: not to be forgotten
     return target
+
+
+def forget_unused() -> None:
+    """Remove what no call has asked for in a month: programs, and llama.cpp's objects.
+
+    Lock files stay: one that vanishes can be locked twice.
+    """
+    oldest_s = time.time() - _KEPT_DAYS * 86_400
+    for folder in cache_dir("runner").iterdir():
+        if not folder.is_dir() or folder.stat().st_mtime >= oldest_s:
+            continue
+        with suppress(Timeout), FileLock(_lock(folder), timeout=0):
+            shutil.rmtree(folder)
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _target(name: str, variant: Variant, toolchain: Toolchain) -> Path:
@@ -97,7 +118,9 @@ def _build(
     source = llama_cpp_source()
     log = cache_dir("logs") / f"{name}-{target.parent.name}.log"
     folder = _build_folder(variant, toolchain)
-    with FileLock(f"{folder}.lock"):
+    with FileLock(_lock(folder)):
+        folder.mkdir(exist_ok=True)
+        os.utime(folder)
         _copy_sources(folder / "runner")
         configure = [
             str(cmake), "-S", str(folder / "runner"), "-B", str(folder / "build"), "-G", "Ninja",

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from devices import health
 from devices.errors import RunnerFailed
 from devices.health import Health
 from devices.phone import Phone
-from devices.runner import build, client, variants
+from devices.runner import client
 from devices.runner.protocol import Attestation, ImageResult, RuntimeSettings
 from devices.runner.work import Settings, Work, WorkImage
+from harness import deploying
 from harness.arms.base import Prepared
 from harness.bundle import Bundle
 from harness.contract import Contract, Runtime
@@ -70,7 +70,8 @@ class PhoneArm:
         answered: dict[int, list[ImageResult]] = defaultdict(list)
         before = self._health()
         try:
-            for line in client.run(self._phone, self._work(wanted), on_deploy=self._deploying()):
+            pushed = deploying.pushing(self._phone, self._progress)
+            for line in client.run(self._phone, self._work(wanted), on_deploy=pushed):
                 if isinstance(line, Attestation):
                     self._attestation = line
                 elif isinstance(line, ImageResult):
@@ -87,26 +88,17 @@ class PhoneArm:
             raise
 
     def _work(self, images: list[Prepared]) -> Work:
-        text_model = self._bundle.text_model(self._quant)
-        mmproj = self._bundle.mmproj(self._quant)
+        ready = deploying.payload(self._phone, self._bundle, self._quant, self._progress)
         return Work(
             run_id=self._run_id,
-            runner=self._runner(),
-            text_model=text_model,
-            text_model_sha256=self._bundle.file_sha256(text_model),
-            mmproj=mmproj,
-            mmproj_sha256=self._bundle.file_sha256(mmproj),
+            runner=ready.runner.path,
+            text_model=ready.text_model.path,
+            text_model_sha256=ready.text_model.sha256,
+            mmproj=ready.mmproj.path,
+            mmproj_sha256=ready.mmproj.sha256,
             settings=self._settings(),
             images=tuple(WorkImage(**vars(image)) for image in images),
         )
-
-    def _runner(self) -> Path:
-        variant = variants.choose(self._phone.patiently(self._phone.identity))
-        advance = self._progress.track(f"building runner {variant.name}")
-        return build.runner_binary(variant, progress=lambda done, total, _: advance(done, total))
-
-    def _deploying(self) -> Callable[[int, int], None]:
-        return self._progress.track(f"pushing to {self._phone.serial}")
 
     def _settings(self) -> Settings:
         contract, runtime = self._contract, self._runtime

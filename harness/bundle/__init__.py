@@ -1,6 +1,7 @@
 """A model ready to ship: text GGUF, mmproj GGUF, the checkpoint they came from, and a manifest."""
 
 from harness.bundle.checks import check
+from harness.bundle.fidelity import mmproj_against_checkpoint
 from harness.bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -25,5 +26,6 @@ __all__ = [
     "Weights",
     "check",
     "load",
+    "mmproj_against_checkpoint",
     "verify",
 ]

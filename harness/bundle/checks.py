@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from devices.hashing import file_sha256
 from harness.bundle.gguf_file import GgufFile
 from harness.bundle.manifest import Bundle, check_size, read_manifest
-from harness.bundle.names import checkpoint_name, is_rotary, rotary_rows
+from harness.bundle.names import checkpoint_name
 from harness.bundle.safetensors_file import CheckpointTensors
+from harness.bundle.tensor_error import fits, measure
 from harness.errors import BundleError
 
 TEXT_ARCHITECTURE: Final = "llama"
@@ -23,17 +22,6 @@ IMAGE_TOKENS: Final = ("<fake_token_around_image>", "<global-img>", "<image>")
 
 _ROWS: Final = 256
 """About so many rows of each tensor are compared, evenly spread."""
-
-_RELATIVE_ERROR: Final = {
-    "f32": 1e-6,
-    "f16": 1e-3,
-    "bf16": 4e-3,
-    "q8_0": 2e-2,
-    **dict.fromkeys(("q6_k", "q5_0", "q5_1", "q5_k", "q4_0", "q4_1", "q4_k", "iq4_nl"), 0.2),
-}
-"""Two to three times what the type costs weights of a bell-shaped distribution."""
-_COARSE_RELATIVE_ERROR: Final = 0.6
-"""Of the types below 4 bits; another model's tensor is off by about 1.4."""
 
 
 def check(path: Path, quants: Iterable[str] | None = None) -> Bundle:
@@ -142,33 +130,18 @@ def _check_weights(gguf: GgufFile, tensors: CheckpointTensors) -> None:
                 f"{gguf.path}: tensor {name} belongs to no SmolVLM; "
                 "build the bundle again from its checkpoint"
             )
-        if source not in tensors or np.prod(tensors.shape(source)) != np.prod(gguf.shape(name)):
+        if not fits(gguf, name, tensors):
             raise BundleError(
                 f"{gguf.path}: {name} does not fit the checkpoint's {source}: "
                 "made from another model; build the bundle again"
             )
-        error = _relative_error(gguf, name, tensors, source)
-        if not error <= _RELATIVE_ERROR.get(gguf.type_name(name), _COARSE_RELATIVE_ERROR):
+        error = measure(gguf, name, tensors, step=max(1, len(gguf.stored(name)) // _ROWS))
+        if not error.in_line:
             raise BundleError(
-                f"{gguf.path}: {name} is {error:.2g} off the checkpoint's {source}, more than "
-                f"{gguf.type_name(name)} explains: made from another model; build the bundle again"
+                f"{gguf.path}: {name} is {error.relative:.2g} off the checkpoint's {source}, "
+                f"{error.expected:.2g} is what {gguf.type_name(name)} explains: made from another "
+                "model, or damaged; build the bundle again"
             )
-
-
-def _relative_error(gguf: GgufFile, name: str, tensors: CheckpointTensors, source: str) -> float:
-    """Root mean square of the difference over that of the checkpoint's values, on some rows."""
-    step = max(1, gguf.shape(name)[0] // _ROWS) if len(gguf.shape(name)) > 1 else 1
-    found = gguf.rows(name, step)
-    if is_rotary(name):
-        key = "head_count_kv" if ".attn_k." in name else "head_count"
-        heads = gguf.require(f"{TEXT_ARCHITECTURE}.attention.{key}")
-        wanted = rotary_rows(tensors.rows(source), heads)[::step]
-    else:
-        wanted = tensors.rows(source, step)
-    difference = found.astype(np.float64).ravel() - wanted.ravel()
-    scale = float(np.sqrt(np.mean(np.square(wanted, dtype=np.float64))))
-    error = float(np.sqrt(np.mean(np.square(difference))))
-    return error / scale if scale > 0 else error
 
 
 def _check_hashes(bundle: Bundle, quants: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from harness.bundle.gguf_header import Value, read_header
 from harness.errors import ArmUnavailable, BundleError
 
+_PIECE_VALUES: Final = 1 << 20
 _GROUPS: Final = (
     ("token_embd", "token_embd"),
     ("output_norm", "norms"),
@@ -53,6 +55,10 @@ class GgufFile:
         self._infos = header.tensors
         self._row_bytes: dict[str, int] = {}
         for name, info in header.tensors.items():
+            if not info.shape or not info.elements:
+                raise BundleError(
+                    f"{path}: the tensor {name} has no values; copy or build the bundle again"
+                )
             block, block_bytes = GGML_QUANT_SIZES[self._types[name]]
             self._row_bytes[name] = info.shape[-1] // block * block_bytes
             end = info.offset + info.elements // block * block_bytes
@@ -66,6 +72,11 @@ class GgufFile:
     def tensors(self) -> tuple[str, ...]:
         """The names of all tensors, in the file's order."""
         return tuple(self._infos)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The names of all keys, in the file's order."""
+        return tuple(self._keys)
 
     def get(self, key: str) -> Value:
         """The value of a key; None where the file does not have it."""
@@ -89,24 +100,42 @@ class GgufFile:
         """A tensor's shape, slowest dimension first, as in PyTorch."""
         return self._infos[tensor].shape
 
-    def rows(self, tensor: str, step: int = 1) -> NDArray[np.float32]:
-        """Every `step`-th entry of the slowest dimension, as float32 (entries, values per entry).
+    def size_bytes(self, tensor: str) -> int:
+        """Bytes that a tensor takes in the file."""
+        return prod(self._infos[tensor].shape[:-1]) * self._row_bytes[tensor]
 
-        A tensor of one dimension counts as one entry.
+    def stored(self, tensor: str) -> NDArray[np.uint8]:
+        """A tensor's bytes as they lie in the file: (entries, rows of an entry, bytes of a row).
+
+        Entries are those of the slowest dimension; a tensor of one dimension is one entry.
         """
         info = self._infos[tensor]
         entries = info.shape[0] if len(info.shape) > 1 else 1
-        rows_per_entry = prod(info.shape[1:-1])
-        stored = np.memmap(
-            self.path,
-            np.uint8,
-            mode="r",
-            offset=info.offset,
-            shape=(entries, rows_per_entry, self._row_bytes[tensor]),
-        )
-        chosen = np.ascontiguousarray(stored[::step])
-        values = self._dequantize(chosen, self._types[tensor])
-        return np.asarray(values, dtype=np.float32).reshape(chosen.shape[0], -1)
+        shape = (entries, prod(info.shape[1:-1]), self._row_bytes[tensor])
+        return np.memmap(self.path, np.uint8, mode="r", offset=info.offset, shape=shape)
+
+    def slices(self, tensor: str, step: int = 1) -> Iterator[slice]:
+        """Every `step`-th entry in pieces that are light to hold as float32."""
+        stored = self.stored(tensor)
+        at_once = max(1, _PIECE_VALUES * len(stored) // self._infos[tensor].elements) * step
+        for first in range(0, len(stored), at_once):
+            yield slice(first, first + at_once, step)
+
+    def rows(self, tensor: str, chosen: slice = slice(None)) -> NDArray[np.float32]:
+        """The chosen entries of the slowest dimension, as float32 (entries, values per entry).
+
+        Raises BundleError where gguf-py cannot read the tensor's type.
+        """
+        raw = np.ascontiguousarray(self.stored(tensor)[chosen])
+        try:
+            with np.errstate(all="ignore"):  # damaged scales overflow; the values tell
+                values = self._dequantize(raw, self._types[tensor])
+        except NotImplementedError:
+            raise BundleError(
+                f"{self.path}: {tensor} is {self.type_name(tensor)}, which gguf-py cannot read; "
+                "build the bundle again with another --quant"
+            ) from None
+        return np.asarray(values, dtype=np.float32).reshape(raw.shape[0], -1)
 
     def tensor_types(self) -> dict[str, dict[str, int]]:
         """Group -> ggml type -> number of tensors."""

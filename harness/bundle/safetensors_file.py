@@ -48,20 +48,25 @@ class CheckpointTensors:
         """A tensor's shape as PyTorch has it."""
         return self._tensors[name].shape
 
-    def rows(self, name: str, step: int = 1) -> NDArray[np.float32]:
-        """Every `step`-th entry of the first dimension, as float32 (rows, values per row).
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all tensors."""
+        return tuple(self._tensors)
 
-        A tensor of one dimension counts as one row.
-        """
+    def stored(self, name: str) -> NDArray[Any]:
+        """A tensor as it lies in its file; bfloat16 as its 16 bits. One dimension is one row."""
         stored = self._tensors[name]
         shape = stored.shape if len(stored.shape) > 1 else (1, *stored.shape)
-        data = np.memmap(
+        return np.memmap(
             stored.path, _DTYPES[stored.dtype], mode="r", offset=stored.offset, shape=shape
         )
-        chosen = np.ascontiguousarray(data[::step])
-        if stored.dtype == "BF16":  # the upper half of a float32
-            chosen = (chosen.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        return chosen.astype(np.float32).reshape(chosen.shape[0], -1)
+
+    def rows(self, name: str, chosen: slice = slice(None)) -> NDArray[np.float32]:
+        """The chosen entries of the first dimension, as float32 (rows, values per row)."""
+        rows = np.ascontiguousarray(self.stored(name)[chosen])
+        if self._tensors[name].dtype == "BF16":  # the upper half of a float32
+            rows = (rows.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return rows.astype(np.float32).reshape(rows.shape[0], -1)
 
 
 def _index(path: Path) -> dict[str, _Stored]:

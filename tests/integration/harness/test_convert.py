@@ -13,6 +13,8 @@ from harness import bundle as bundles
 from harness import contract as contracts
 from harness import convert
 from harness.bundle import Bundle
+from harness.bundle.compare import compare
+from harness.bundle.fidelity import mmproj_against_checkpoint
 from harness.errors import BundleError, CheckpointError
 
 CONTRACT = contracts.load("default")
@@ -42,6 +44,21 @@ def test_the_same_checkpoint_gives_the_same_weights(k_quants: Bundle, tiny_bundl
     assert k_quants.manifest.tokenizer_sha256 == tiny_bundle.manifest.tokenizer_sha256
     source = tiny_bundle.manifest.source.weights_sha256
     assert k_quants.manifest.source.weights_sha256 == source
+
+
+def test_two_builds_of_one_checkpoint_are_alike_tensor_by_tensor(
+    k_quants: Bundle, tiny_bundle: Bundle
+) -> None:
+    comparison = compare(k_quants.path, tiny_bundle.path)
+    assert [file.quant for file in comparison.files] == ["f16", "f16", "q8_0", "q8_0"]
+    assert comparison.alike
+    assert comparison.same_checkpoint
+
+
+def test_every_tensor_of_a_mixed_type_is_in_line_with_its_own(k_quants: Bundle) -> None:
+    assert compare(k_quants.path, k_quants.path, ["q4_k_m"]).alike
+    checkpoint = k_quants.checkpoint
+    assert mmproj_against_checkpoint(k_quants.mmproj("q4_k_m"), checkpoint) == []
 
 
 def test_the_manifest_counts_the_types_llama_cpp_fell_back_to(k_quants: Bundle) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from harness.bundle.names import checkpoint_name, is_rotary, rotary_rows
 WIDTH, HEADS, TILE, PATCH, SCALE = 32, 2, 32, 8, 2
 TOKENS = ("a", "b", "<fake_token_around_image>", "<global-img>", "<image>")
 QUANT = "f16"
+Tensors = dict[str, NDArray[np.float32]]
 
 _TEXT = {
     "token_embd.weight": (len(TOKENS), WIDTH),
@@ -29,6 +31,7 @@ _TEXT = {
     "blk.0.ffn_gate.weight": (64, WIDTH),
     "blk.0.ffn_up.weight": (64, WIDTH),
     "blk.0.ffn_down.weight": (WIDTH, 64),
+    "blk.1.ffn_up.weight": (64, WIDTH),
 }
 _VISION = {
     "mm.model.fc.weight": (WIDTH, WIDTH * SCALE**2),
@@ -56,6 +59,12 @@ class Miniature:
     projection: int = WIDTH
     tokens: tuple[str, ...] = TOKENS
     processor: dict[str, Any] = field(default_factory=dict)
+    plant: Callable[[Tensors], None] = lambda tensors: None
+    """Changes a GGUF's values, rows in llama.cpp's order, before they are stored."""
+    types: dict[str, str] = field(default_factory=dict)
+    """Tensor -> ggml type; the others are f16, or f32 with one dimension."""
+    keys: dict[str, str | float | list[float]] = field(default_factory=dict)
+    """Added to the text GGUF, or to the mmproj those of `clip`."""
 
     def write(self, folder: Path) -> bundle.Bundle:
         """Write the whole bundle, its manifest telling the truth about its files."""
@@ -69,7 +78,7 @@ class Miniature:
         write_manifest(folder)
         return bundle.load(folder)
 
-    def _checkpoint(self, folder: Path, tensors: dict[str, NDArray[np.float32]]) -> None:
+    def _checkpoint(self, folder: Path, tensors: Tensors) -> None:
         named = {str(checkpoint_name(name)): values for name, values in tensors.items()}
         save_file(named, folder / "model.safetensors")
         processor = {
@@ -83,15 +92,15 @@ class Miniature:
         added = [{"id": index, "content": token} for index, token in enumerate(TOKENS)][2:]
         _write_json(folder / "tokenizer.json", {"added_tokens": added})
 
-    def _text(self, path: Path, tensors: dict[str, NDArray[np.float32]]) -> None:
+    def _text(self, path: Path, tensors: Tensors) -> None:
         writer = gguf.GGUFWriter(path, self.text_architecture)
         writer.add_embedding_length(WIDTH)
         writer.add_head_count(HEADS)
         writer.add_head_count_kv(HEADS)
         writer.add_token_list(list(self.tokens))
-        _finish(writer, tensors)
+        self._finish(writer, tensors)
 
-    def _mmproj(self, path: Path, tensors: dict[str, NDArray[np.float32]]) -> None:
+    def _mmproj(self, path: Path, tensors: Tensors) -> None:
         writer = gguf.GGUFWriter(path, self.mmproj_architecture)
         writer.add_clip_projector_type(self.projector)
         writer.add_vision_projection_dim(self.projection)
@@ -101,7 +110,26 @@ class Miniature:
         writer.add_vision_preproc_image_size(2 * TILE)
         writer.add_vision_image_mean([0.5, 0.5, 0.5])
         writer.add_vision_image_std([0.5, 0.5, 0.5])
-        _finish(writer, tensors)
+        self._finish(writer, tensors)
+
+    def _finish(self, writer: gguf.GGUFWriter, tensors: Tensors) -> None:
+        for key, value in self.keys.items():
+            if key.startswith("clip.") == (writer.arch == "clip"):
+                _add_key(writer, key, value)
+        laid_out = {
+            name: rotary_rows(values, HEADS) if is_rotary(name) else values
+            for name, values in tensors.items()
+        }
+        self.plant(laid_out)
+        for name, values in laid_out.items():
+            chosen = self.types.get(name, "f16" if values.ndim > 1 else "f32").upper()
+            ggml_type = gguf.GGMLQuantizationType[chosen]
+            packed = gguf.quants.quantize(values, ggml_type)
+            writer.add_tensor(name, packed, raw_dtype=ggml_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
 
 
 def write_manifest(folder: Path) -> None:
@@ -128,19 +156,18 @@ def _weights(folder: Path, name: str) -> bundle.Weights:
     return bundle.Weights(file=name, tensor_types=GgufFile(folder / name).tensor_types())
 
 
-def _noise(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, NDArray[np.float32]]:
+def _noise(shapes: dict[str, tuple[int, ...]], seed: int) -> Tensors:
     random = np.random.default_rng(seed)
     return {name: random.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
 
 
-def _finish(writer: gguf.GGUFWriter, tensors: dict[str, NDArray[np.float32]]) -> None:
-    for name, values in tensors.items():
-        laid_out = rotary_rows(values, HEADS) if is_rotary(name) else values
-        writer.add_tensor(name, laid_out.astype(np.float16) if values.ndim > 1 else laid_out)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+def _add_key(writer: gguf.GGUFWriter, key: str, value: str | float | list[float]) -> None:
+    if isinstance(value, str):
+        writer.add_string(key, value)
+    elif isinstance(value, list):
+        writer.add_array(key, value)
+    else:
+        writer.add_float32(key, value)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,0 +1,182 @@
+"""Two bundles side by side, tensor by tensor and key by key.
+
+Meant for bundles that may be damaged: nothing is hashed, and only what cannot be read is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.bundle.fidelity import TensorFidelity, fidelity
+from harness.bundle.gguf_file import GgufFile
+from harness.bundle.manifest import Bundle, read_manifest
+from harness.bundle.metadata import KeyDifference, differing_keys
+from harness.bundle.names import checkpoint_name
+from harness.bundle.safetensors_file import CheckpointTensors
+from harness.bundle.tensor_error import squared_difference
+from harness.errors import BundleError
+
+Progress = Callable[[int, int], None]
+"""Called with (tensors done, tensors in all)."""
+
+Half = Literal["text", "mmproj"]
+_HALVES: Final[tuple[Half, ...]] = ("text", "mmproj")
+
+_CHUNK_BYTES: Final = 1 << 22
+
+
+@dataclass(frozen=True)
+class TensorComparison:
+    """A tensor as A and B have it, each against its own checkpoint; None where it is missing."""
+
+    name: str
+    a: TensorFidelity | None
+    b: TensorFidelity | None
+    difference: float | None
+    """Root mean square of A minus B over the larger of theirs; None where that is no number."""
+
+    @property
+    def worst(self) -> float:
+        """The larger of the two relative errors; one that has no number comes first."""
+        sides = [side for side in (self.a, self.b) if side is not None]
+        errors = [side.relative_error for side in sides]
+        return max(float("inf") if error is None else error for error in errors)
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is wrong with it, one line each; empty for a tensor in line in both."""
+        if self.a is None or self.b is None:
+            return (f"only in {'A' if self.b is None else 'B'}",)
+        found = [
+            f"in {letter}: {side.fault}"
+            for letter, side in (("A", self.a), ("B", self.b))
+            if side.fault is not None
+        ]
+        if self.a.type_name != self.b.type_name:
+            found.append(f"stored as {self.a.type_name} in A, as {self.b.type_name} in B")
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class FileComparison:
+    """The text or the mmproj GGUFs of one quant type."""
+
+    half: Half
+    quant: str
+    keys: tuple[KeyDifference, ...]
+    tensors: tuple[TensorComparison, ...]
+    """Those with faults first, then by relative error, worst first."""
+
+
+@dataclass(frozen=True)
+class BundleComparison:
+    a: Bundle
+    b: Bundle
+    same_checkpoint: bool
+    """Both checkpoints hold the same weights."""
+    files: tuple[FileComparison, ...]
+
+    @property
+    def alike(self) -> bool:
+        """No tensor has a fault and no key that matters differs."""
+        return not any(file.keys or any(t.faults for t in file.tensors) for file in self.files)
+
+
+def compare(
+    a: Path, b: Path, quants: Sequence[str] | None = None, progress: Progress | None = None
+) -> BundleComparison:
+    """Compare the quant types both bundles have, or those of `quants`.
+
+    Raises:
+        BundleError: no bundle, no quant type in both, or a GGUF that cannot be read at all.
+        CheckpointError: a bundle's checkpoint cannot be read.
+    """
+    one, two = read_manifest(a), read_manifest(b)
+    tensors = CheckpointTensors(one.checkpoint), CheckpointTensors(two.checkpoint)
+    chosen = tuple(quants) if quants else tuple(q for q in one.quants if q in two.quants)
+    if not chosen:
+        raise BundleError(
+            f"{a} holds {', '.join(one.quants)}, {b} holds {', '.join(two.quants)}: no quant type "
+            "in both; build one of them again with the other's --quant"
+        )
+    opened = [
+        (half, quant, GgufFile(_path(one, half, quant)), GgufFile(_path(two, half, quant)))
+        for quant in chosen
+        for half in _HALVES
+    ]
+    total = sum(len(_names(x, y)) for _, _, x, y in opened)
+    files = []
+    done = 0
+    for half, quant, x, y in opened:
+        compared = []
+        for tensor in _tensors(x, y, *tensors):
+            compared.append(tensor)
+            done += 1
+            if progress:
+                progress(done, total)
+        compared.sort(key=lambda t: (not t.faults, -t.worst, t.name))
+        files.append(FileComparison(half, quant, tuple(differing_keys(x, y)), tuple(compared)))
+    same = one.manifest.source.weights_sha256 == two.manifest.source.weights_sha256
+    return BundleComparison(one, two, same, tuple(files))
+
+
+def _path(bundle: Bundle, half: Half, quant: str) -> Path:
+    return bundle.text_model(quant) if half == "text" else bundle.mmproj(quant)
+
+
+def _names(a: GgufFile, b: GgufFile) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*a.tensors, *b.tensors)))
+
+
+def _tensors(
+    a: GgufFile, b: GgufFile, from_a: CheckpointTensors, from_b: CheckpointTensors
+) -> Iterator[TensorComparison]:
+    for name in _names(a, b):
+        one = fidelity(a, name, from_a) if name in a.tensors else None
+        if one and name in b.tensors and _identical(a, b, from_a, from_b, name):
+            yield TensorComparison(name, one, one, 0.0)
+            continue
+        two = fidelity(b, name, from_b) if name in b.tensors else None
+        yield TensorComparison(name, one, two, _difference(a, b, name) if one and two else None)
+
+
+def _identical(
+    a: GgufFile, b: GgufFile, from_a: CheckpointTensors, from_b: CheckpointTensors, name: str
+) -> bool:
+    """The same bytes of the same type, and the same checkpoint tensor behind them."""
+    source = checkpoint_name(name)
+    return (
+        a.type_name(name) == b.type_name(name)
+        and _same(a.stored(name), b.stored(name))
+        and source is not None
+        and source in from_a
+        and source in from_b
+        and _same(from_a.stored(source), from_b.stored(source))
+    )
+
+
+def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    at_once = max(1, _CHUNK_BYTES // max(1, a[:1].nbytes))
+    return (a.shape, a.dtype) == (b.shape, b.dtype) and all(
+        np.array_equal(a[first : first + at_once], b[first : first + at_once])
+        for first in range(0, len(a), at_once)
+    )
+
+
+def _difference(a: GgufFile, b: GgufFile, name: str) -> float | None:
+    if a.shape(name) != b.shape(name):
+        return None
+    sums = np.zeros(3)
+    for chosen in a.slices(name):
+        one, two = a.rows(name, chosen), b.rows(name, chosen)
+        pairs = ((one, np.float32(0)), (two, np.float32(0)), (one, two))
+        sums += [squared_difference(*pair).sum() for pair in pairs]
+    off, scale = float(np.sqrt(sums[2])), float(np.sqrt(sums[:2].max())) or 1.0
+    return off / scale if isfinite(off) and isfinite(scale) else None

@@ -1,0 +1,116 @@
+"""Program and models onto a phone: what the phone arm does first, and `driftloop deploy` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from devices import deploy
+from devices.deploy import LocalBlob
+from devices.hashing import file_sha256
+from devices.phone import Phone
+from devices.runner import build, variants
+from harness.bundle import Bundle
+
+if TYPE_CHECKING:
+    from harness.planning import Progress
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What a phone needs before its first image."""
+
+    variant: str
+    """Of the runner: the best that this phone's CPU can run."""
+    runner: LocalBlob
+    text_model: LocalBlob
+    mmproj: LocalBlob
+
+    @property
+    def blobs(self) -> tuple[LocalBlob, LocalBlob, LocalBlob]:
+        """The program first."""
+        return self.runner, self.text_model, self.mmproj
+
+
+@dataclass(frozen=True)
+class DeployedFile:
+    """One file, and where the phone has it."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    remote: str
+    sent: bool
+    """False where it was there already."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What came of one deploy to one phone."""
+
+    serial: str
+    variant: str
+    files: tuple[DeployedFile, ...]
+    freed_bytes: int
+    """By pruning what other deploys had left."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """0 where everything was there."""
+        return sum(file.size_bytes for file in self.files if file.sent)
+
+
+def payload(phone: Phone, bundle: Bundle, quant: str, progress: Progress) -> Payload:
+    """The runner for `phone`, built if it is not in the cache, and the models of that type.
+
+    Raises:
+        BundleError: the bundle has no such quant type.
+        DeviceError: the phone cannot be asked, no runner fits it, or none can be built.
+    """
+    text_model, mmproj = bundle.text_model(quant), bundle.mmproj(quant)
+    variant = variants.choose(phone.patiently(phone.identity))
+    advance = progress.track(f"building runner {variant.name}")
+    runner = build.runner_binary(variant, progress=lambda done, total, _: advance(done, total))
+    return Payload(
+        variant.name,
+        LocalBlob(runner, file_sha256(runner), executable=True),
+        LocalBlob(text_model, bundle.file_sha256(text_model)),
+        LocalBlob(mmproj, bundle.file_sha256(mmproj)),
+    )
+
+
+def pushing(phone: Phone, progress: Progress) -> Callable[[int, int], None]:
+    """The bar that shows how far a push to `phone` is, in bytes."""
+    return progress.track(f"pushing to {phone.serial}")
+
+
+def deploy_bundle(
+    phone: Phone, bundle: Bundle, quant: str, progress: Progress, *, prune: bool = False
+) -> Deployment:
+    """Bring a verified bundle to a phone; a second time nothing is sent.
+
+    The caller holds the phone's lease. `prune` first removes every other blob from the phone,
+    pixels and models of earlier runs among them.
+
+    Raises:
+        BundleError, DeviceError: as `payload` does.
+        StorageFull: not enough space; nothing was sent.
+    """
+    ready = payload(phone, bundle, quant, progress)
+    keep = {blob.sha256 for blob in ready.blobs}
+    freed = phone.patiently(lambda: deploy.prune(phone, keep)) if prune else 0
+    missing = phone.patiently(lambda: deploy.missing(phone, ready.blobs))
+    advance = pushing(phone, progress)
+    remote = phone.patiently(lambda: deploy.deploy(phone, ready.blobs, progress=advance))
+    files = tuple(
+        DeployedFile(
+            blob.path.name,
+            blob.path.stat().st_size,
+            blob.sha256,
+            remote[blob.sha256],
+            blob.sha256 in missing,
+        )
+        for blob in ready.blobs
+    )
+    return Deployment(phone.serial, ready.variant, files, freed)
