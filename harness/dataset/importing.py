@@ -1,0 +1,150 @@
+"""Labels from a table: CSV or JSONL with the columns `image` and `label`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from harness.dataset import assemble, labels
+from harness.dataset.labels import Said
+from harness.dataset.manifest import Dataset, Entry, Sha256
+from harness.errors import DatasetError
+
+_COLUMNS = {"image", "label"}
+_HASH_COLUMN = "label_image_sha256"
+_SHA256 = TypeAdapter(Sha256 | None)
+
+
+def import_labels(folder: Path, table: Path) -> Dataset:
+    """Give the images that `table` names their labels; all of them, or none where a line is wrong.
+
+    `image` is the path of a square or of its source as the manifest has it, or its file name where
+    that is unique. The column `label_image_sha256` may hold the hash of the pixels that the label
+    was made on (over the RGB bytes, row by row).
+
+    Raises:
+        DatasetError: no dataset, `table` cannot be read or lacks a column, or a line names an
+            unknown image or label, or the same pixels get two labels; names the line.
+    """
+    with assemble.writing(folder):
+        dataset = assemble.again(folder)
+        known = assemble.read(folder).labels
+        find = _Finder(dataset)
+        said: dict[str, Said] = {}
+        named: set[str] = set()
+        for where, row in _rows(table):
+            entry = find(where, str(row["image"]))
+            one = _said(where, row, entry, known)
+            named.add(entry.source)
+            first = said.setdefault(one.pixels_sha256, one)
+            if first.label != one.label:
+                raise DatasetError(
+                    f"{where}: the same pixels have two labels: an earlier line says "
+                    f"{first.label!r}, this one {one.label!r}; correct one of them"
+                )
+        if not said:
+            raise DatasetError(f"{table}: holds no label; write one image a line")
+        _refuse_contradiction(dataset, said, named)
+        with labels.book(folder) as book:
+            book.append(said.values())
+        return assemble.again(folder)
+
+
+def _said(where: str, row: dict[str, Any], entry: Entry, known: Sequence[str]) -> Said:
+    label = str(row["label"] or "").strip()
+    if label not in known:
+        raise DatasetError(f"{where}: {label!r} is no label; use one of {', '.join(known)}")
+    try:
+        made_on = _SHA256.validate_python(row.get(_HASH_COLUMN) or None)
+    except ValidationError:
+        raise DatasetError(f"{where}: {_HASH_COLUMN} is no SHA-256 in lower-case hex") from None
+    return Said(
+        pixels_sha256=entry.pixels_sha256,
+        label=label,
+        label_source="import",
+        label_image_sha256=made_on,
+    )
+
+
+def _refuse_contradiction(dataset: Dataset, said: dict[str, Said], named: set[str]) -> None:
+    """A source that the table does not name keeps the label its folder or manifest gave it."""
+    for entry in dataset.entries:
+        new = said.get(entry.pixels_sha256)
+        stands = entry.label_source in ("folder", "manifest") and entry.source not in named
+        if new and stands and new.label != entry.label:
+            raise DatasetError(
+                f"the same pixels have two labels: {entry.source} is {entry.label!r}, the table "
+                f"says {new.label!r}; name it in the table as well"
+            )
+
+
+class _Finder:
+    """Finds an entry by what a table calls it."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._by_name: dict[str, list[Entry]] = {}
+        for entry in dataset.entries:
+            names = (entry.source, entry.image, PurePath(entry.source).name, entry.path.name)
+            for name in dict.fromkeys(names):
+                self._by_name.setdefault(name, []).append(entry)
+
+    def __call__(self, where: str, image: str) -> Entry:
+        found = self._by_name.get(image) or self._by_name.get(PurePath(image).name)
+        if not found:
+            raise DatasetError(
+                f"{where}: no image {image!r} in {self._dataset.folder}; "
+                "name it as `source` or `image` in its manifest"
+            )
+        if len({entry.pixels_sha256 for entry in found}) > 1:
+            raise DatasetError(
+                f"{where}: {image!r} may be {found[0].source} or {found[1].source}; "
+                "name it as `source` in the manifest"
+            )
+        return found[0]
+
+
+def _rows(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    suffix = table.suffix.lower()
+    if suffix not in (".csv", ".jsonl"):
+        raise DatasetError(f"{table}: neither .csv nor .jsonl; export the labels as one of them")
+    try:
+        text = table.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        detail = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise DatasetError(f"{table} cannot be read: {detail}") from error
+    for line, row in _csv(table, text) if suffix == ".csv" else _jsonl(table, text):
+        where = f"{table}:{line}"
+        if missing := sorted(_COLUMNS - row.keys()):
+            raise DatasetError(
+                f"{where}: no column {' and '.join(missing)}; it has {', '.join(map(str, row))}"
+            )
+        yield where, row
+
+
+def _csv(table: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise DatasetError(f"{table}:{reader.line_num}: {error}; save it as CSV") from error
+
+
+def _jsonl(table: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, content in enumerate(text.splitlines(), start=1):
+        if not content.strip():
+            continue
+        try:
+            row = json.loads(content)
+        except ValueError as error:
+            raise DatasetError(f"{table}:{line}: not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise DatasetError(f'{table}:{line}: write {{"image": ..., "label": ...}}')
+        yield line, row

@@ -1,0 +1,111 @@
+"""A dataset survives `kill -9`: the same command goes on, and the result is the unbroken one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fixtures import textures
+from harness import dataset as data
+from harness.contract import Pixels
+from harness.dataset import Dataset
+from harness.dataset.assemble import Settings
+from harness.dataset.prepare import prepare
+from tests.integration.harness.dataset.conftest import Reply, ScriptedServer
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three hundred images, of which some are the same."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    items = [item.image for item in textures.textures(60, seed=31)]
+    for number in range(300):
+        items[number % 60].rotate(90 * (number // 60 % 4)).save(folder / f"{number}.bmp")
+    return folder
+
+
+def _start(*arguments: object) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "harness.cli", "dataset", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def _wait(what: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    begin = time.monotonic()
+    while not what():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() - begin < 60
+        time.sleep(0.01)
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def _children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_killed_preparation_goes_on_to_the_same_bytes(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    process = _start("prepare", photos, folder, "--workers", "2", "--seed", "5")
+    _wait(lambda: _lines(folder / ".prepared.jsonl") >= 48, process)
+    workers = _children(process.pid)
+    process.kill()
+    process.communicate()
+    assert not (folder / "manifest.jsonl").exists()
+    assert len(workers) >= 2
+    _wait_gone(workers)
+    stamps = {path: path.stat().st_mtime_ns for path in (folder / "images").glob("[!.]*")}
+
+    settings = Settings(labels=textures.ELEMENTS, held_out=0.2, seed=5)
+    again = prepare(str(photos), folder, Pixels(), settings, workers=1)
+    assert len(again.dataset.entries) == 300
+    assert sum(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()) >= 20
+    prepare(str(photos), tmp_path / "unbroken", Pixels(), settings, workers=1)
+    assert _content(folder) == _content(tmp_path / "unbroken")
+
+
+def _wait_gone(pids: list[int]) -> None:
+    """Workers end by themselves when their parent was killed."""
+    begin = time.monotonic()
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() - begin < 20, pids
+        time.sleep(0.05)
+
+
+def test_killed_labelling_asks_nothing_twice(dataset: Dataset, server: ScriptedServer) -> None:
+    server.script = lambda _: Reply.saying("land", after_s=0.3)
+    arguments = ("label", dataset.folder, "--endpoint", server.url, "--model", "seer")
+    process = _start(*arguments, "--concurrency", "1")
+    book = dataset.folder / "labels.jsonl"
+    _wait(lambda: _lines(book) >= 2, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    kept = [asked.pixels_sha256 for asked in server.asked[: _lines(book)]]
+    before = len(server.asked)
+    with book.open("ab") as file:
+        file.write(b'{"pixels_sha256": "torn')
+
+    server.script = lambda _: Reply.saying("land")
+    process = _start(*arguments)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert not set(kept) & {asked.pixels_sha256 for asked in server.asked[before:]}
+    assert len(data.load(dataset.folder).labelled) == 6
