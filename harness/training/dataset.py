@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,19 +56,16 @@ def example(
     return Example(prompt, (*answer, tokenizer.eos_token_id), tiles.pixel_values)
 
 
-def examples(
-    processor: Idefics3Processor,
-    contract: Contract,
-    labelled: Iterable[tuple[Image.Image, str]],
-) -> list[Example]:
-    """Every image and label of `labelled`, held in memory."""
-    return [example(processor, contract, pixels, label) for pixels, label in labelled]
-
-
 def collate(batch: Sequence[Example], pad_id: int) -> Batch:
-    """`batch` as tensors."""
+    """`batch` as tensors.
+
+    Raises:
+        ValueError: prompts of different lengths: the images are not squares of one size.
+    """
     import torch
 
+    if len({len(item.prompt.ids) for item in batch}) > 1:
+        raise ValueError("a batch of prompts of different lengths: prepare all images alike")
     longest = max(len(item.target_ids) for item in batch)
     rows, masks, targets = [], [], []
     for item in batch:

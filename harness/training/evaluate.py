@@ -1,64 +1,82 @@
-"""How well a model answers held-out examples, and by how much."""
+"""How a model in training answers held-out images, decoded as the phone decodes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import median
+from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING
 
-from harness.training.dataset import Example, collate
+from harness.checkpoint import end_of_generation
+from harness.contract import Contract
+from harness.training.dataset import Example
+from harness.training.examples import Examples
+from harness.training.record import HeldOut
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-_BATCH = 32
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Answers to held-out examples, judged by the first token over the whole vocabulary."""
-
-    right: int
-    cases: int
-    margins: tuple[float, ...]
-    """Per example: log-probability of the true label's first token less the best other one's, in
-    nats, over the examples' labels; negative where the answer is wrong."""
-
-    @property
-    def accuracy(self) -> float:
-        """Share of examples answered right, 0..1."""
-        return self.right / self.cases
-
-    def __str__(self) -> str:
-        near = sum(1 for margin in self.margins if abs(margin) < 0.5)
-        return (
-            f"{self.right} of {self.cases} right ({self.accuracy:.1%}), "
-            f"median margin {median(self.margins):.2f} nats, {near} within 0.5"
-        )
+    import torch
+    from transformers import Idefics3Processor, PreTrainedModel
 
 
-def evaluate(model: PreTrainedModel, examples: Sequence[Example], *, pad_id: int) -> Evaluation:
-    """Judge `model` on `examples`, which hold at least two different labels."""
+def evaluate(
+    model: PreTrainedModel,
+    processor: Idefics3Processor,
+    contract: Contract,
+    examples: Examples,
+    *,
+    batch_size: int,
+    progress: Callable[[int, int], None],
+) -> HeldOut:
+    """Greedy, in f32, up to the contract's limit, read as the contract reads answers."""
     import torch
 
-    labels = sorted({item.target_ids[0] for item in examples})
-    right = 0
-    margins: list[float] = []
+    tokenizer = processor.tokenizer
+    ends = end_of_generation(model, tokenizer)
+    right = unread = 0
+    logprobs: list[float] = []
+    model.eval()
+    places = range(len(examples))
+    order = [places[start : start + batch_size] for start in places[::batch_size]]
     with torch.inference_mode():
-        for start in range(0, len(examples), _BATCH):
-            batch = examples[start : start + _BATCH]
-            tensors = collate(batch, pad_id)
-            logits = model(
-                input_ids=tensors.input_ids,
-                attention_mask=tensors.attention_mask,
-                pixel_values=tensors.pixel_values,
-                use_cache=False,
-                logits_to_keep=tensors.targets.shape[1] + 1,
-            ).logits[:, 0]
-            for row, item in zip(logits, batch, strict=True):
-                true = item.target_ids[0]
-                right += int(row.argmax()) == true
-                rival = max(float(row[other]) for other in labels if other != true)
-                margins.append(float(row[true]) - rival)
-    return Evaluation(right, len(examples), tuple(margins))
+        for batch in examples.batches(order):
+            said, first = _answered(model, batch, ends, contract.limits.max_tokens)
+            for item, ids, logprob in zip(batch, said, first, strict=True):
+                text = tokenizer.decode(
+                    ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+                )
+                label = contract.answer.read(text)
+                right += label == examples.labels[len(logprobs)]
+                unread += label is None
+                logprobs.append(float(logprob[item.target_ids[0]]))
+            progress(len(logprobs), len(examples))
+    return HeldOut(right=right, cases=len(examples), unread=unread, label_logprob=fmean(logprobs))
+
+
+def _answered(
+    model: PreTrainedModel, batch: Sequence[Example], ends: frozenset[int], limit: int
+) -> tuple[list[list[int]], torch.Tensor]:
+    """Each example's answer without its end token, and the first step's log-probabilities."""
+    import torch
+
+    device = model.device
+    output = model(
+        input_ids=torch.tensor([item.prompt.ids for item in batch], device=device),
+        pixel_values=torch.stack([item.pixel_values for item in batch]).to(device),
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    first = output.logits[:, -1].double().log_softmax(-1)
+    said: list[list[int]] = [[] for _ in batch]
+    going = set(range(len(batch)))
+    for _ in range(limit):
+        chosen = output.logits[:, -1].argmax(-1)
+        for place in sorted(going):
+            if (token := int(chosen[place])) in ends:
+                going.remove(place)
+            else:
+                said[place].append(token)
+        if not going:
+            break
+        output = model(
+            input_ids=chosen[:, None], past_key_values=output.past_key_values, use_cache=True
+        )
+    return said, first

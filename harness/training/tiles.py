@@ -27,8 +27,9 @@ class Tiles:
 def cut(image_processor: Idefics3ImageProcessorPil, image: Image.Image, tiling: Tiling) -> Tiles:
     """`image` (RGB) as tiles: `single` gives the overview alone, `split` what the processor says.
 
-    Equal to libmtmd's idefics3 preprocessing at the pinned commit: both resize twice with LANCZOS
-    on bytes, first to the longest edge, then to whole tiles, and make the overview from the second.
+    For a square, which every prepared image is, equal in every value to libmtmd's idefics3
+    preprocessing at the pinned commit: both resize twice with LANCZOS on bytes, first to the
+    longest edge, then to whole tiles, and make the overview from the second.
     """
     encoded = image_processor(
         images=[image],
@@ -36,5 +37,9 @@ def cut(image_processor: Idefics3ImageProcessorPil, image: Image.Image, tiling: 
         return_row_col_info=True,
         return_tensors="pt",
     )
+    tiles = encoded["pixel_values"][0]
     grid = (int(encoded["rows"][0][0]), int(encoded["cols"][0][0]))
-    return Tiles(encoded["pixel_values"][0], grid)
+    if tiling == "split" and len(tiles) == 1:
+        # libmtmd cuts at least one tile, the whole picture, where transformers cuts none.
+        return Tiles(tiles.repeat(2, 1, 1, 1), (1, 1))
+    return Tiles(tiles, grid)

@@ -10,8 +10,12 @@ from PIL import Image
 
 from fixtures import demo, textures, tiny
 from harness import bundle as bundles
+from harness import contract as contracts
 from harness.arms.base import Prepared
 from harness.bundle import Bundle
+from harness.dataset import Dataset
+from harness.dataset.assemble import Settings
+from harness.dataset.prepare import prepare as prepare_dataset
 from harness.preprocess import pixels_sha256, prepare
 
 _TEXTURES = 5
@@ -33,6 +37,25 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Prepared]:
     noise = np.random.default_rng(_NOISE_SEED).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     images.append(Image.fromarray(noise))
     return [_prepared(folder, index, image) for index, image in enumerate(images)]
+
+
+@pytest.fixture(scope="session")
+def untrained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model before its training. Read only: copy to damage."""
+    folder = tmp_path_factory.mktemp("untrained")
+    tiny.save(*tiny.untrained(tiny.Recipe()), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def little_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Ten textures to train on and five held out, of all five labels. Read only: copy to damage."""
+    folder = tmp_path_factory.mktemp("dataset")
+    contract = contracts.load("default")
+    painted = tiny.paint(folder / "painted", tiny.Recipe(train=10, held_out=5))
+    settings = Settings(labels=contract.answer.labels, held_out=0)
+    outcome = prepare_dataset(str(painted), folder / "set", contract.pixels, settings, workers=1)
+    return outcome.dataset
 
 
 def _prepared(folder: Path, index: int, image: Image.Image) -> Prepared:

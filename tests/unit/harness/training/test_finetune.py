@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 from harness import contract as contracts
+from harness.errors import TrainingDiverged
 from harness.training import dataset
 from harness.training.dataset import IGNORED, Example, collate
-from harness.training.evaluate import evaluate
-from harness.training.finetune import Settings, answer_loss, finetune
+from harness.training.finetune import Trainee, answer_loss, order, reproducible
+from harness.training.record import Settings
 
 if TYPE_CHECKING:
     from transformers import Idefics3Processor, PreTrainedModel
@@ -27,8 +28,20 @@ PAD = 2
 
 @pytest.fixture(scope="module")
 def examples(processor: Idefics3Processor) -> list[Example]:
-    plain = [(Image.new("RGB", (256, 256), colour), label) for label, colour in COLOURS.items()]
-    return dataset.examples(processor, CONTRACT, plain)
+    return [
+        dataset.example(processor, CONTRACT, Image.new("RGB", (256, 256), colour), label)
+        for label, colour in COLOURS.items()
+    ]
+
+
+def _trainee(untrained: Untrained, **settings: object) -> Trainee:
+    return Trainee(
+        copy.deepcopy(untrained[0]), Settings.model_validate(settings), steps=4, pad_id=PAD
+    )
+
+
+def _weights(trainee: Trainee) -> torch.Tensor:
+    return torch.cat([weight.detach().flatten() for weight in trainee.model.parameters()])
 
 
 def test_an_example_ends_with_its_label_and_the_end_token(
@@ -49,6 +62,23 @@ def test_single_tiling_gives_one_tile_and_split_gives_five(
         assert example.prompt.image_tokens == 4 * tiles
 
 
+def test_split_tiling_of_a_picture_no_larger_than_a_tile_gives_that_tile_and_the_overview(
+    processor: Idefics3Processor,
+) -> None:
+    """libmtmd cuts at least one tile, and says so in the prompt."""
+    small = copy.deepcopy(processor)
+    small.image_processor.size = {"longest_edge": 128}
+    contract = CONTRACT.model_copy(update={"tiling": "split"})
+    example = dataset.example(small, contract, Image.linear_gradient("L").convert("RGB"), "fire")
+    assert torch.equal(example.pixel_values[0], example.pixel_values[1])
+    said = processor.tokenizer.decode(example.prompt.ids)
+    around = "<fake_token_around_image>"
+    image = "<image>" * 4
+    assert said.startswith(
+        f"{around}<row_1_col_1>{image}\n\n{around}<global-img>{image}{around}\nClassify"
+    )
+
+
 def test_pixels_are_normalised_with_one_half(processor: Idefics3Processor) -> None:
     white = dataset.example(processor, CONTRACT, Image.new("RGB", (256, 256), "white"), "fire")
     assert white.pixel_values.unique().tolist() == [1.0]
@@ -60,6 +90,15 @@ def test_short_answers_are_padded_and_the_padding_is_ignored(examples: list[Exam
     assert batch.targets.tolist()[0][-1] == IGNORED
     assert batch.attention_mask.tolist()[0][-1] == 0
     assert batch.input_ids.shape[1] == len(longer.prompt.ids) + 3
+
+
+def test_prompts_of_different_lengths_make_no_batch(
+    processor: Idefics3Processor, examples: list[Example]
+) -> None:
+    contract = CONTRACT.model_copy(update={"tiling": "split"})
+    other = dataset.example(processor, contract, Image.new("RGB", (256, 256)), "fire")
+    with pytest.raises(ValueError, match="different lengths"):
+        collate([examples[0], other], PAD)
 
 
 def test_the_loss_is_that_of_the_answer_tokens_alone(
@@ -77,45 +116,87 @@ def test_the_loss_is_that_of_the_answer_tokens_alone(
     assert loss.item() == pytest.approx(float(sum(by_hand)) / 2, abs=1e-5)
 
 
-def test_equal_seeds_give_equal_weights_and_others_do_not(
+def test_bf16_gives_nearly_the_same_loss(untrained: Untrained, examples: list[Example]) -> None:
+    model = untrained[0].eval()
+    with torch.inference_mode():
+        exact, half = (answer_loss(model, examples, PAD, half=half) for half in (False, True))
+    assert half.item() != exact.item()
+    assert half.item() == pytest.approx(exact.item(), rel=0.02)
+
+
+def test_every_image_is_seen_before_any_is_seen_again() -> None:
+    batches = order(examples=7, per_step=3, seed=1)
+    seen = [place for _ in range(7) for place in next(batches)]
+    assert all(sorted(seen[start : start + 7]) == list(range(7)) for start in (0, 7, 14))
+    assert seen[:7] != seen[7:14]
+
+
+def test_gradients_of_several_batches_add_up_to_one_step(
     untrained: Untrained, examples: list[Example]
 ) -> None:
-    def trained(seed: int) -> torch.Tensor:
-        model = copy.deepcopy(untrained[0])
-        settings = Settings(steps=3, batch_size=1, learning_rate=1e-3, warmup_steps=1, seed=seed)
-        finetune(model, examples, settings, pad_id=PAD)
-        return torch.cat([weight.flatten() for weight in model.parameters()])
+    """A label of two tokens weighs twice as much as one of one, in one batch or in two."""
+    longer = Example(examples[0].prompt, (1, 5, 7, 9), examples[0].pixel_values)
+    both = [examples[1], longer]
+    whole = _trainee(untrained, batch_size=2)
+    parts = _trainee(untrained, batch_size=1, accumulate=2)
+    assert parts.take(both) == pytest.approx(whole.take(both), abs=1e-4)
+    assert torch.allclose(_weights(parts), _weights(whole), atol=2e-4)
 
-    first = trained(1)
-    assert torch.equal(first, trained(1))
-    assert not torch.equal(first, trained(3))
+
+def test_a_state_goes_on_to_the_very_same_weights(
+    untrained: Untrained, examples: list[Example]
+) -> None:
+    settings = {"batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 2}
+    unbroken, first, second = (_trainee(untrained, **settings) for _ in range(3))
+    with reproducible(seed=1, threads=1):
+        losses = [unbroken.take(examples) for _ in range(4)]
+        assert [first.take(examples), first.take(examples)] == losses[:2]
+        second.restore(copy.deepcopy(first.state()))
+        assert second.learning_rate == first.learning_rate
+        assert [second.take(examples), second.take(examples)] == losses[2:]
+    assert torch.equal(_weights(second), _weights(unbroken))
+    assert second.step == 4
+
+
+def test_the_rate_rises_over_the_warm_up_and_then_falls(
+    untrained: Untrained, examples: list[Example]
+) -> None:
+    trainee = _trainee(untrained, batch_size=1, learning_rate=1.0e-3, warmup_steps=2)
+    rates = []
+    for _ in range(4):
+        rates.append(trainee.learning_rate)
+        trainee.take(examples[:1])
+    assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
 
 
 def test_training_learns_two_plain_colours(untrained: Untrained, examples: list[Example]) -> None:
-    model = copy.deepcopy(untrained[0])
-    settings = Settings(steps=100, batch_size=2, learning_rate=2e-3, warmup_steps=4, seed=1)
-    steps: list[int] = []
-    outcome = finetune(
-        model,
-        examples,
-        settings,
-        pad_id=PAD,
-        progress=lambda done, total, loss: steps.append(done),
-    )
-    assert outcome.last_loss < 0.1 < outcome.first_loss
-    assert steps == list(range(1, 101))
-    result = evaluate(model, examples, pad_id=PAD)
-    assert (result.right, result.cases) == (2, 2)
-    assert min(result.margins) > 0
+    settings = Settings(batch_size=2, learning_rate=2e-3, warmup_steps=4)
+    trainee = Trainee(copy.deepcopy(untrained[0]), settings, steps=100, pad_id=PAD)
+    with reproducible(seed=1, threads=1):
+        losses = [trainee.take(examples) for _ in range(100)]
+    assert losses[-1] < 0.1 < losses[0]
 
 
-def test_threads_and_determinism_are_given_back(
+def test_a_loss_that_is_no_number_stops_before_it_spoils_the_weights(
     untrained: Untrained, examples: list[Example]
 ) -> None:
-    threads = torch.get_num_threads()
-    settings = Settings(
-        steps=1, batch_size=1, learning_rate=1e-4, warmup_steps=1, seed=1, threads=threads + 1
+    trainee = _trainee(untrained, batch_size=2)
+    before = _weights(trainee)
+    spoiled = Example(
+        examples[0].prompt, examples[0].target_ids, examples[0].pixel_values * torch.nan
     )
-    finetune(copy.deepcopy(untrained[0]), examples, settings, pad_id=PAD)
+    with pytest.raises(TrainingDiverged, match=r"step 1: the loss is nan; try a lower"):
+        trainee.take([spoiled])
+    assert torch.equal(_weights(trainee), before)
+    assert trainee.step == 0
+
+
+def test_threads_determinism_and_random_state_are_given_back() -> None:
+    threads, random = torch.get_num_threads(), torch.get_rng_state()
+    with reproducible(seed=1, threads=threads + 1):
+        assert torch.get_num_threads() == threads + 1
+        assert torch.are_deterministic_algorithms_enabled()
+        torch.rand(1)
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.equal(torch.get_rng_state(), random)

@@ -1,0 +1,115 @@
+"""What a training is made of, checked before anything is loaded or written."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from devices.hashing import file_sha256
+from harness.checkpoint import Checkpoint
+from harness.contract import Contract, Pixels
+from harness.dataset import MANIFEST_NAME, Dataset
+from harness.errors import ArmUnavailable, DatasetError
+from harness.training.record import Plan, Precision, Settings
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What a user asks for."""
+
+    dataset: Path
+    """A folder that `driftloop dataset prepare` made."""
+    checkpoint: str
+    """A folder or a Hugging Face id."""
+    out: Path
+    contract: Contract
+    settings: Settings
+    checkpoint_every: int = 100
+    """Steps a kill may cost."""
+
+
+def plan(request: TrainRequest, dataset: Dataset, checkpoint: Checkpoint) -> Plan:
+    """All that decides the weights.
+
+    Raises:
+        DatasetError: the dataset cannot be trained on under the request's contract.
+    """
+    _refuse_unfit(dataset, request.contract)
+    settings, images = request.settings, len(dataset.split("train"))
+    return Plan(
+        contract=request.contract,
+        settings=settings,
+        steps=settings.steps or math.ceil(settings.epochs * images / settings.per_step),
+        labels=tuple(sorted({str(entry.label) for entry in dataset.split("train")})),
+        train_images=images,
+        held_out_images=len(dataset.split("held_out")),
+        dataset_sha256=file_sha256(dataset.folder / MANIFEST_NAME),
+        checkpoint=_name(checkpoint),
+        checkpoint_sha256=checkpoint.sha256,
+    )
+
+
+def usable_precision(wanted: Precision | Literal["auto"]) -> Precision:
+    """`auto` is bf16 where the hardware computes in it, else f32.
+
+    Raises:
+        ArmUnavailable: torch is not installed.
+    """
+    if wanted != "auto":
+        return wanted
+    try:
+        import torch
+    except ImportError:
+        raise ArmUnavailable("torch is not installed; install driftloop[train]") from None
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "f32"
+    found = torch.cpu.get_capabilities()
+    return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "f32"
+
+
+def _refuse_unfit(dataset: Dataset, contract: Contract) -> None:
+    folder, entries = dataset.folder, dataset.entries
+    if difference := _difference(dataset.pixels.spelled_out, contract.pixels.spelled_out):
+        raise DatasetError(
+            f"{folder}: prepared with {difference} in contract {contract.name}; "
+            "prepare it again under that contract"
+        )
+    if missing := len(entries) - len(dataset.labelled):
+        raise DatasetError(
+            f"{folder}: {missing} of {len(entries)} images have no label; "
+            "give them one (`driftloop dataset label`) or leave them out"
+        )
+    known = contract.answer.labels
+    if unknown := sorted({str(entry.label) for entry in entries} - set(known)):
+        raise DatasetError(
+            f"{folder}: label {unknown[0]!r} is none of contract {contract.name}'s: "
+            f"{', '.join(known)}"
+        )
+    for split in ("train", "held_out"):
+        if not dataset.split(split):
+            raise DatasetError(
+                f"{folder}: no image to {'train on' if split == 'train' else 'hold out'}; "
+                "prepare it again with another share of held-out images"
+            )
+    labels = {entry.label for entry in dataset.split("train")}
+    if len(labels) == 1:
+        raise DatasetError(
+            f"{folder}: every training image is labelled {labels.pop()!r}; "
+            "a classifier needs two labels"
+        )
+
+
+def _difference(made: Pixels, wanted: Pixels) -> str | None:
+    """The first choice in which the two differ."""
+    for name, value in made.model_dump().items():
+        if value != (other := getattr(wanted, name)):
+            return f"{name} {value!r}, which is {other!r}"
+    return None
+
+
+def _name(checkpoint: Checkpoint) -> str:
+    """The published id, or the folder's name: its parents only tell of somebody's disk."""
+    is_folder = Path(checkpoint.source).expanduser().is_dir()
+    return checkpoint.path.name if is_folder else checkpoint.source
