@@ -1,0 +1,1 @@
+"""Kotlin, Java, C and C++ lowered to one small tree."""

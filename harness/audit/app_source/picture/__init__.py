@@ -1,0 +1,1 @@
+"""The bitmap's way to the model: size, padding, resize, centring, channels."""

@@ -1,0 +1,163 @@
+"""A collator of the user's own: found by its name, given what it asks for, and run."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, TypeVar
+
+from harness.errors import AuditError, DriftloopError
+
+_Made = TypeVar("_Made")
+
+_MODULE_NAME: Final = "driftloop_audited_collator"
+
+
+@dataclass(frozen=True)
+class Collator:
+    """A callable that takes examples and gives a batch."""
+
+    spec: str
+    """As the user named it."""
+    call: Callable[[Any], Any]
+
+
+def load(spec: str, offered: Mapping[str, Any]) -> Collator:
+    """The collator named `module:callable` or `file.py:callable`.
+
+    A function or object that takes examples is taken as it is. A class, or a function that asks
+    only for things in `offered` (by name: processor, tokenizer, ...), is called first and gives the
+    collator. Further parameters of those names, and global names of the module that a function uses
+    and nobody set, are filled in from `offered`.
+
+    Raises:
+        AuditError: there is no such module or callable, or its code fails while it is made.
+    """
+    name, colon, attribute = spec.rpartition(":")
+    if not colon or not name or not attribute:
+        raise AuditError(f"collator {spec!r}: write module:callable, or file.py:callable")
+    found: Any = _imported(spec, name)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise AuditError(f"collator {spec}: {name} has no {part}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise AuditError(f"collator {spec}: it is no callable")
+    _fill_globals(found, offered)
+    wanted = _required(found)
+    if inspect.isclass(found) or (wanted and all(item in offered for item in wanted)):
+        missing = [item for item in wanted if item not in offered]
+        if missing:
+            raise AuditError(
+                f"collator {spec}: it asks for {', '.join(missing)}, which is not known here; name"
+                " a function of the examples alone"
+            )
+        found = _guarded(spec, lambda: made(found, offered))
+        if not callable(found):
+            raise AuditError(f"collator {spec}: what it returns is no callable")
+        _fill_globals(found, offered)
+    return Collator(spec, _bound(spec, found, offered))
+
+
+def made(factory: Callable[..., Any], offered: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """What `factory` gives for the offered things it asks for."""
+    return factory(**{item: offered[item] for item in _named(factory) if item in offered})
+
+
+def _imported(spec: str, name: str) -> ModuleType:
+    def from_file() -> ModuleType:
+        found = importlib.util.spec_from_file_location(_MODULE_NAME, Path(name))
+        if found is None or found.loader is None:
+            raise AuditError(f"collator {spec}: {name} is no Python file")
+        module = importlib.util.module_from_spec(found)
+        sys.modules[_MODULE_NAME] = module
+        found.loader.exec_module(module)
+        return module
+
+    if name.endswith(".py"):
+        if not Path(name).is_file():
+            raise AuditError(f"collator {spec}: no file {name}")
+        return _guarded(spec, from_file)
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return _guarded(spec, lambda: importlib.import_module(name))
+    except AuditError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name == name:
+            raise AuditError(
+                f"collator {spec}: no module {name}; run it from the folder that holds it, or name"
+                " the file"
+            ) from error
+        raise
+
+
+def _guarded(spec: str, run: Callable[[], _Made]) -> _Made:
+    try:
+        return run()
+    except DriftloopError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        raise failed(spec, error) from error
+
+
+def failed(spec: str, error: Exception) -> AuditError:
+    """The user's code failed: one line with the exception's type, message and place."""
+    said = " ".join(str(error).split()) or "no message"
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if code.co_filename != __file__ and "site-packages" not in code.co_filename:
+            place = f" ({Path(code.co_filename).name}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return AuditError(f"collator {spec}: its code failed: {type(error).__name__}: {said}{place}")
+
+
+def _parameters(target: Callable[..., Any]) -> Sequence[inspect.Parameter]:
+    try:
+        found = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):  # builtins tell nothing
+        return ()
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [item for item in found if item.kind in kinds]
+
+
+def _named(target: Callable[..., Any]) -> list[str]:
+    return [item.name for item in _parameters(target)]
+
+
+def _required(target: Callable[..., Any]) -> list[str]:
+    return [item.name for item in _parameters(target) if item.default is inspect.Parameter.empty]
+
+
+def _bound(
+    spec: str, found: Callable[..., Any], offered: Mapping[str, Any]
+) -> Callable[[Any], Any]:
+    names = _required(found)
+    asked = [item for item in names if item in offered]
+    examples = [item for item in names if item not in offered]
+    if len(examples) > 1:
+        raise AuditError(
+            f"collator {spec}: it asks for {', '.join(examples)}; it must take the examples alone"
+        )
+    extra = {item: offered[item] for item in asked}
+    if examples and extra:
+        return lambda batch: found(**{examples[0]: batch}, **extra)
+    return lambda batch: found(batch, **extra)
+
+
+def _fill_globals(found: Callable[..., Any], offered: Mapping[str, Any]) -> None:
+    """A notebook's collate function takes its processor from the notebook."""
+    function = found if inspect.isfunction(found) else getattr(type(found), "__call__", None)  # noqa: B004
+    if not inspect.isfunction(function):
+        return
+    space = function.__globals__
+    for item in function.__code__.co_names:
+        if item in offered and space.get(item) is None:
+            space[item] = offered[item]

@@ -1,0 +1,219 @@
+"""What each mismatch costs: the torch arm under the contract with that one thing changed.
+
+Run once per change over the same images, beside one run under the contract itself; last with all
+changes together. It is the hop from `torch:training` to `torch`, taken apart. Answers are kept as
+the torch arm's are, so that nothing is answered twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from devices.hashing import file_sha256
+from devices.paths import cache_dir
+from harness import cases, ladder, planning, result_cache
+from harness import checkpoint as checkpoints
+from harness.arms.base import Prepared
+from harness.checkpoint import Checkpoint
+from harness.contract import Contract, Pixels, merged
+from harness.errors import ArmUnavailable, ContractError
+from harness.observation import Observation
+from harness.prepared import prepare_cases
+from harness.result_cache import ResultCache
+from harness.stages import label_differences
+
+if TYPE_CHECKING:
+    from harness.arms.torch import TorchArm
+    from harness.planning import Progress
+
+_ARM: Final = ladder.parse("torch")
+_CHECKPOINT_SUFFIXES: Final = frozenset({".json", ".jinja", ".txt", ".model", ".safetensors"})
+"""Of the files a bundle copies: its own torch arm finds answers kept here, and the other way
+round."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing done otherwise than the contract says."""
+
+    aspect: str
+    """Key of an `harness.audit.aspects.Aspect`."""
+    contract: Contract
+    """The contract with that one thing changed."""
+
+    @classmethod
+    def of(cls, aspect: str, contract: Contract, table: Mapping[str, Any]) -> Change:
+        """`contract` with a partial table, as `harness.contract.merged` takes it.
+
+        Raises:
+            ContractError: the two make no contract; names the aspect.
+        """
+        try:
+            changed = merged(contract.model_dump(mode="json"), dict(table))
+            return cls(aspect, Contract.model_validate(changed))
+        except ValidationError as error:
+            raise ContractError(f"{aspect}: {error.errors()[0]['msg']}") from error
+
+
+@dataclass(frozen=True)
+class Impact:
+    """What a change does to the answers; `change` None is all of them together."""
+
+    change: Change | None
+    cases: int
+    """Answered both ways."""
+    changed: int
+    """Of `cases`, those with another label."""
+    unanswered: int
+    """Cases with an answer under the contract alone: refused pixels, a prompt too long."""
+    labelled: int
+    """Of `cases`, those whose true label is known."""
+    right_before: int
+    right_after: int
+    mean_shift: float | None
+    """Nats, absolute, over every label of every case; None where no probability was told."""
+    max_shift: float | None
+
+    @property
+    def text(self) -> str:
+        """`12 of 102 answers change; 90 -> 78 of 96 right; labels shift by 1.3 nats (mean)`."""
+        said = [f"{self.changed} of {self.cases} answers change{'s' * (self.changed == 1)}"]
+        if self.unanswered:
+            said.append(f"{self.unanswered} more get none")
+        if self.labelled:
+            said.append(f"{self.right_before} -> {self.right_after} of {self.labelled} right")
+        if self.mean_shift is not None:
+            said.append(f"labels shift by {self.mean_shift:.2g} nats (mean)")
+        return "; ".join(said)
+
+    @property
+    def _badness(self) -> tuple[int, int, float]:
+        lost = self.right_before - self.right_after
+        return self.changed + self.unanswered, lost, self.mean_shift or 0.0
+
+
+def impacts(
+    checkpoint: Checkpoint | Path,
+    contract: Contract,
+    changes: Sequence[Change],
+    images: str,
+    progress: Progress,
+    *,
+    together: Contract | None = None,
+) -> list[Impact]:
+    """One `Impact` per change, worst first.
+
+    `images` as `harness.cases.load_cases` takes them. `together`: the contract with all that was
+    changed; its impact, whose `change` is None, comes last. Without changes nothing is run.
+
+    Raises:
+        BadInput: images or checkpoint.
+        ArmUnavailable: torch is not installed.
+    """
+    if not changes:
+        return []
+    bench = _Bench(checkpoint, contract, images, progress)
+    found = [bench.impact(change, change.contract) for change in changes]
+    found.sort(key=lambda impact: impact._badness, reverse=True)
+    return found if together is None else [*found, bench.impact(None, together)]
+
+
+class _Bench:
+    """One checkpoint and one set of images, to be answered under any contract."""
+
+    def __init__(
+        self, checkpoint: Checkpoint | Path, contract: Contract, images: str, progress: Progress
+    ) -> None:
+        opened = checkpoint if isinstance(checkpoint, Checkpoint) else checkpoints.load(checkpoint)
+        self._arm = _torch_arm(opened, contract)
+        files = sorted(opened.path.iterdir())
+        self._hashes = [file_sha256(file) for file in files if file.suffix in _CHECKPOINT_SUFFIXES]
+        self._contract = contract
+        self._progress = progress
+        self._cases = cases.load_cases(images, contract.answer.labels).cases
+        self._ready: dict[Pixels, list[Prepared]] = {}
+        self._before = self._answers(contract, "the contract", skip_bad=False)
+
+    def impact(self, change: Change | None, contract: Contract) -> Impact:
+        """`contract` beside the one the bench was made for."""
+        name = "all together" if change is None else change.aspect
+        after = self._answers(contract, name, skip_bad=True)
+        both = [(self._before[case], after[case]) for case in self._before if case in after]
+        truths = {case.id: case.label for case in self._cases if case.label is not None}
+        told = [pair for pair in both if pair[0].case_id in truths]
+        shifts = [
+            shift
+            for ours, theirs in both
+            for shift in label_differences(ours.label_logprobs, theirs.label_logprobs).values()
+        ]
+        return Impact(
+            change=change,
+            cases=len(both),
+            changed=sum(ours.label != theirs.label for ours, theirs in both),
+            unanswered=len(self._before) - len(both),
+            labelled=len(told),
+            right_before=sum(ours.label == truths[ours.case_id] for ours, _ in told),
+            right_after=sum(theirs.label == truths[theirs.case_id] for _, theirs in told),
+            mean_shift=sum(shifts) / len(shifts) if shifts else None,
+            max_shift=max(shifts, default=None),
+        )
+
+    def _answers(self, contract: Contract, name: str, *, skip_bad: bool) -> dict[str, Observation]:
+        """Case id -> answer under `contract`, those with an error left out."""
+        images = self._prepared(contract.pixels, skip_bad=skip_bad)
+        advance = self._progress.track(f"measuring {name}")
+        cache = ResultCache(self._key(contract))
+        kept = {image.case_id: self._kept(image, contract) for image in images}
+        seen = {case: answer for case, answer in kept.items() if answer is not None}
+        fresh = [image for image in images if image.case_id not in seen]
+        advance(len(seen), len(images))
+        if fresh:
+            arm = self._arm.under(contract)
+            cache.keep_attestation(arm.attest())
+            for image, answer in zip(fresh, arm.observe(fresh), strict=True):
+                cache.put(image, answer)
+                seen[image.case_id] = answer
+                advance(len(seen), len(images))
+        return {case: answer for case, answer in seen.items() if answer.error is None}
+
+    def _prepared(self, pixels: Pixels, *, skip_bad: bool) -> list[Prepared]:
+        if pixels not in self._ready:
+            advance = self._progress.track("preparing pixels")
+            ready = prepare_cases(
+                self._cases, pixels, cache_dir("pixels"), advance, skip_bad=skip_bad
+            )
+            self._ready[pixels] = [
+                Prepared(one.case.id, 0, position, one.pixels_path, one.pixels_sha256)
+                for position, one in enumerate(ready.cases)
+            ]
+        return self._ready[pixels]
+
+    def _kept(self, image: Prepared, contract: Contract) -> Observation | None:
+        kept = ResultCache(self._key(contract)).get(image, contract, _ARM.name)
+        if kept is not None:
+            return kept
+        # An answer that ended by itself is the same under every limit that it keeps to.
+        usual = contract.model_copy(update={"limits": self._contract.limits})
+        kept = ResultCache(self._key(usual)).get(image, contract, _ARM.name)
+        if kept is None or kept.stop_reason != "eog":
+            return None
+        return kept if len(kept.tokens) <= contract.limits.max_tokens else None
+
+    def _key(self, contract: Contract) -> str:
+        versions = planning.answered_by(_ARM.kind)
+        return result_cache.arm_key(_ARM, contract, self._hashes, versions)
+
+
+def _torch_arm(checkpoint: Checkpoint, contract: Contract) -> TorchArm:
+    try:
+        from harness.arms.torch import TorchArm
+    except ModuleNotFoundError as error:
+        raise ArmUnavailable(
+            f"measuring needs the package {error.name}: pip install 'driftloop[torch]'"
+        ) from error
+    return TorchArm(checkpoint, contract)

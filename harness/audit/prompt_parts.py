@@ -1,0 +1,158 @@
+"""A prompt as it was found, taken apart: how the image stands in it, and the text around it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from harness.audit.findings import Finding, Side
+from harness.contract import Contract
+
+LIBMTMD_MARKERS = ("<__media__>", "<__image__>")
+"""libmtmd's default marker, and the one it still takes for the same."""
+
+IMAGE_TOKEN = "<image>"  # noqa: S105  (a token of the model, not a secret)
+
+_PLACEHOLDERS = (
+    *LIBMTMD_MARKERS,
+    IMAGE_TOKEN,
+    "<|image|>",
+    "<|image_1|>",
+    "<|image_pad|>",
+    "<image_soft_token>",
+    "<img>",
+    "<img></img>",
+    "<ImageHere>",
+    "[IMG]",
+    "{image}",
+)
+"""What training texts put where the image goes."""
+
+_CONTEXT = re.compile(r"(?:(?<=\n)|^)[ \t]*context[ \t]*:[^\n]*(?:\n+|$)", re.IGNORECASE)
+_ROLE = r"(?:user|human|system)"
+_OPENING = re.compile(
+    r"^\s*(?:(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>)\s*)?"
+    r"(?:(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>)\s*system\b.*?"
+    r"(?:<\|im_end\|>|<end_of_utterance>|<\|eot_id\|>|<end_of_turn>)\s*)?"
+    r"(?:(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>)\s*"
+    rf"{_ROLE}(?:<\|end_header_id\|>)?[ \t]*:?[ \t]*\n*"
+    rf"|<\|{_ROLE}\|>\n?|\[INST\][ ]?|{_ROLE}[ ]?:[ \t]*\n?"
+    r"|###[ ]?(?:instruction|user)[ ]?:\s*\n?)",
+    re.IGNORECASE | re.DOTALL,
+)
+_CLOSING = re.compile(
+    r"(?:(?:<end_of_utterance>|<\|im_end\|>|<\|eot_id\|>|<\|end\|>|<end_of_turn>|</s>)\s*"
+    r"(?:(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>)?\s*"
+    r"(?:assistant|model)(?:<\|end_header_id\|>)?[ \t]*:?[ \t]*\n*|<\|assistant\|>\n?)?"
+    r"|[ ]?\[/INST\]|\n+(?:<\|im_start\|>)?assistant[ ]?:?[ \t]*\n?|\n+<\|assistant\|>\n?"
+    r"|[ ]assistant:"
+    r"|\n+###[ ]?(?:response|assistant)[ ]?:\s*)$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A prompt, taken apart; `template` with the rest in place of `{prompt}` gives it back."""
+
+    template: str
+    """What a chat template put around it, with `{prompt}`; `{prompt}` alone: nothing."""
+    before: str
+    """Text before the image."""
+    placeholders: tuple[str, ...]
+    """What stands for the image, in order; empty: nothing does."""
+    after_marker: str
+    """The white space between the image and the words."""
+    words: str
+    """The text proper, without a context block."""
+    context: str
+    """The context block's line; empty: there is none."""
+    end: str
+    """The white space after the last word."""
+
+
+def split(text: str, marker: str) -> Parts:
+    """`text` taken apart; `marker` is a further text that may stand for the image."""
+    opening, closing = _OPENING.match(text), _CLOSING.search(text)
+    start = opening.end() if opening else 0
+    stop = closing.start() if closing and closing.start() >= start else len(text)
+    core = text[start:stop]
+    placeholders = re.compile(
+        "|".join(re.escape(item) for item in sorted({*_PLACEHOLDERS, marker}, key=len)[::-1])
+    )
+    found = list(placeholders.finditer(core))
+    before = core[: found[0].start()] if found else ""
+    rest = core[found[-1].end() :] if found else core
+    words = rest.strip()
+    context = _CONTEXT.search(words)
+    return Parts(
+        template=f"{text[:start]}{{prompt}}{text[stop:]}",
+        before=before,
+        placeholders=tuple(match.group() for match in found),
+        after_marker=rest[: len(rest) - len(rest.lstrip())] if found else "",
+        words=_CONTEXT.sub("", words, count=1).strip() if context else words,
+        context=context.group().strip() if context else "",
+        end=rest[len(rest.rstrip()) :] if words else "",
+    )
+
+
+def findings(
+    text: str,
+    side: Side,
+    where: str,
+    contract: Contract,
+    image_texts: Collection[str] | None = None,
+) -> list[Finding]:
+    """What a prompt says about the aspects marker, after_marker, prompt_words, context_block,
+    prompt_end and chat_template.
+
+    `text` is the whole prompt as it is sent or trained on, without the answer. `image_texts` are
+    the texts in it that become the image's tokens: libmtmd's markers in the app, `<image>` once a
+    tokenizer showed it to be the image's token. None: libmtmd's markers for the sides that use
+    libmtmd (app, bundle), none for the training's.
+    """
+    if image_texts is None:
+        runs_libmtmd = side in ("app", "bundle")
+        image_texts = (*LIBMTMD_MARKERS, contract.prompt.marker) if runs_libmtmd else ()
+    parts = split(text, contract.prompt.marker)
+    found = [_marker(parts, side, where, image_texts)]
+    if parts.placeholders:
+        found.append(Finding("after_marker", side, parts.after_marker, where))
+    return [
+        *found,
+        Finding("prompt_words", side, " ".join([parts.before, parts.words]).strip(), where),
+        Finding("context_block", side, bool(parts.context), where, _quoted(parts.context)),
+        Finding("prompt_end", side, parts.end, where),
+        Finding("chat_template", side, _template(parts), where),
+    ]
+
+
+def _template(parts: Parts) -> str:
+    return "none" if parts.template == "{prompt}" else parts.template
+
+
+def _quoted(context: str) -> str:
+    return f"it says {context!r}" if context else ""
+
+
+def _marker(parts: Parts, side: Side, where: str, image_texts: Collection[str]) -> Finding:
+    literal = [item for item in parts.placeholders if item not in image_texts]
+    if literal:
+        value = "literal text" if literal[0] in LIBMTMD_MARKERS else f"{literal[0]} as text"
+        return Finding("marker", side, value, where, _literal_note(literal[0]))
+    if parts.placeholders:
+        return Finding("marker", side, "image token", where)
+    if side in ("app", "collator"):
+        return Finding("marker", side, "missing", where, "nothing in the prompt is the image")
+    note = "the text holds no marker: where the image goes is the collator's to say"
+    return Finding("marker", side, None, where, note)
+
+
+def _literal_note(text: str) -> str:
+    if text in LIBMTMD_MARKERS:
+        return (
+            f"{text} is libmtmd's marker, not a token of the model: spelled out in training text "
+            "it becomes ordinary characters that the phone never sends"
+        )
+    return f"{text} stands as text; whether it is the image's token is read with --checkpoint"

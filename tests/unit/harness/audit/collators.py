@@ -1,0 +1,205 @@
+# ruff: noqa: ANN401
+"""Collators as people write them: aligned ones, a notebook's, and one for each fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from PIL import Image
+
+WORDS = (
+    "Classify this image into one of these elements: water, land, fire, wood, metal.\n\nElement:"
+)
+PROMPT = f"<image>\n{WORDS}"
+
+Batch = dict[str, Any]
+processor: Any = None
+"""A global of the notebook below, which the notebook's own cells set."""
+Collate = Callable[[list[dict[str, Any]]], Batch]
+
+
+def batch_of(
+    processor: Any,
+    examples: list[dict[str, Any]],
+    *,
+    prompt: str | Callable[[dict[str, Any]], str] = PROMPT,
+    ending: str | None = None,
+    before: str = "",
+    split: bool = False,
+    masks: bool = True,
+    change: Callable[[Image.Image], Image.Image] = lambda image: image,
+) -> Batch:
+    """What an aligned collator does, with one thing to be done otherwise."""
+    tokenizer = processor.tokenizer
+    end = tokenizer.eos_token if ending is None else ending
+    asked = [prompt if isinstance(prompt, str) else prompt(example) for example in examples]
+    texts = [f"{p}{before}{e['label']}{end}" for p, e in zip(asked, examples, strict=True)]
+    pictures = [[change(example["image"].convert("RGB"))] for example in examples]
+    processor.image_processor.do_image_splitting = split
+    batch = processor(
+        text=texts,
+        images=pictures,
+        return_tensors="pt",
+        padding=True,
+        padding_side="right",
+        do_image_splitting=split,
+    )
+    labels = batch["input_ids"].clone()
+    labels[batch["attention_mask"] == 0] = -100
+    for row, (example, ids) in enumerate(zip(examples, batch["input_ids"], strict=True)):
+        tail = f"{before}{example['label']}{end}"
+        kept = int(batch["attention_mask"][row].sum())
+        answer = len(tokenizer.encode(tail, add_special_tokens=False))
+        labels[row, : kept - answer if masks else 0] = -100
+        assert len(ids) >= kept
+    batch["labels"] = labels
+    return dict(batch)
+
+
+def aligned(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    return batch_of(processor, examples)
+
+
+def make_collator(processor: Any) -> Collate:
+    """A factory, as a trainer's script has it."""
+    return lambda examples: batch_of(processor, examples)
+
+
+class Collator:
+    """A class, as transformers' own data collators are."""
+
+    def __init__(self, processor: Any, max_length: int = 512) -> None:
+        self.processor = processor
+        self.max_length = max_length
+
+    def __call__(self, examples: list[dict[str, Any]]) -> Batch:
+        return batch_of(self.processor, examples)
+
+
+def no_newline(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    return batch_of(processor, examples, prompt=f"<image>{WORDS}")
+
+
+def literal_marker(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    return batch_of(processor, examples, prompt=f"<image><__media__>\n{WORDS}")
+
+
+def with_context(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    def asked(example: dict[str, Any]) -> str:
+        return PROMPT.replace("\n\nElement:", f"\n\nContext: {example['reason']}\n\nElement:")
+
+    return batch_of(processor, examples, prompt=asked)
+
+
+def trailing_space(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    return batch_of(processor, examples, prompt=f"{PROMPT} ")
+
+
+def answer_after_a_space(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    return batch_of(processor, examples, before=" ")
+
+
+def loss_on_the_prompt(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    return batch_of(processor, examples, masks=False)
+
+
+def no_end_token(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    return batch_of(processor, examples, ending="")
+
+
+def end_token_masked(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    batch = batch_of(processor, examples)
+    batch["labels"][batch["input_ids"] == processor.tokenizer.eos_token_id] = -100
+    return batch
+
+
+def splitting(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    return batch_of(processor, examples, split=True)
+
+
+def stretched(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    return batch_of(processor, examples, change=lambda image: image.resize((256, 256)))
+
+
+def bgr(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    def swapped(image: Image.Image) -> Image.Image:
+        return Image.merge("RGB", image.split()[::-1])
+
+    return batch_of(processor, examples, change=swapped)
+
+
+def other_normalisation(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    batch = batch_of(processor, examples)
+    mean = torch.tensor([0.481, 0.458, 0.408])[:, None, None]
+    deviation = torch.tensor([0.269, 0.261, 0.276])[:, None, None]
+    batch["pixel_values"] = (batch["pixel_values"] * 0.5 + 0.5 - mean) / deviation
+    return batch
+
+
+def _letterboxed(
+    image: Image.Image, size: int, colour: tuple[int, int, int] = (0, 0, 0)
+) -> Image.Image:
+    """The document's `resize_for_android`."""
+    scale = min(size / image.width, size / image.height)
+    width, height = int(image.width * scale), int(image.height * scale)
+    padded = Image.new("RGB", (size, size), colour)
+    resized = image.resize((width, height), Image.Resampling.LANCZOS)
+    padded.paste(resized, ((size - width) // 2, (size - height) // 2))
+    return padded
+
+
+def lanczos(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    return batch_of(processor, examples, change=lambda image: _letterboxed(image, 256))
+
+
+def at_512(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    return batch_of(processor, examples, change=lambda image: _letterboxed(image, 512))
+
+
+def white(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    def change(image: Image.Image) -> Image.Image:
+        return _letterboxed(image, 256, (255, 255, 255))
+
+    return batch_of(processor, examples, change=change)
+
+
+def notebook(examples: list[dict[str, Any]]) -> Batch:
+    """Hugging Face's SmolVLM fine-tuning notebook; its processor is a global of the notebook."""
+    image_token_id = processor.tokenizer.convert_tokens_to_ids("<image>")
+    texts, images = [], []
+    for example in examples:
+        image = example["image"]
+        if image.mode != "RGB":
+            image = image.convert("RGB")
+        question = example["question"]
+        answer = example["multiple_choice_answer"]
+        messages = [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "Answer briefly."},
+                    {"type": "image"},
+                    {"type": "text", "text": question},
+                ],
+            },
+            {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+        ]
+        text = processor.apply_chat_template(messages, add_generation_prompt=False)
+        texts.append(text.strip())
+        images.append([image])
+    batch = processor(text=texts, images=images, return_tensors="pt", padding=True)
+    labels = batch["input_ids"].clone()
+    labels[labels == processor.tokenizer.pad_token_id] = -100
+    labels[labels == image_token_id] = -100
+    batch["labels"] = labels
+    return dict(batch)
+
+
+def broken(examples: list[dict[str, Any]]) -> Batch:
+    raise RuntimeError(f"{len(examples)} examples,\nand none is right")
+
+
+def asks_too_much(examples: list[dict[str, Any]], teacher: Any) -> Batch:
+    return {"input_ids": examples, "teacher": teacher}

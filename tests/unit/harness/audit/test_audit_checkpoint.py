@@ -1,0 +1,112 @@
+"""A checkpoint without a training record is judged by what its files do by default."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import checkpoint as checkpoints
+from harness.audit import checkpoint
+from harness.audit.findings import Finding
+from harness.audit.tokens import Tokens
+from harness.contract import Contract
+
+from .reading import wrong
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+def judged(folder: Path, contract: Contract) -> list[Finding]:
+    opened = checkpoints.load(folder)
+    return list(checkpoint.findings(opened, Tokens(opened), contract))
+
+
+def edited(source: Path, folder: Path, name: str, edit: Edit) -> Path:
+    copy = Path(shutil.copytree(source, folder / "checkpoint"))
+    content = json.loads((copy / name).read_text())
+    edit(content)
+    (copy / name).write_text(json.dumps(content))
+    return copy
+
+
+def test_splitting_by_default_is_found_with_its_tokens(
+    saved_checkpoint: Path, contract: Contract
+) -> None:
+    found = wrong(judged(saved_checkpoint, contract), contract)
+    assert set(found) == {"tiling"}
+    assert "20 image tokens, 4 under the contract" in found["tiling"].note
+
+
+def test_a_published_smolvlm_takes_1088_image_tokens_against_64(
+    saved_checkpoint: Path, tmp_path: Path, contract: Contract
+) -> None:
+    def sized(config: dict[str, Any]) -> None:
+        config["vision_config"] |= {"image_size": 512, "patch_size": 16}
+
+    copy = edited(saved_checkpoint, tmp_path, "config.json", sized)
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        content = json.loads((copy / name).read_text())
+        settings = content.get("image_processor", content)
+        settings |= {"size": {"longest_edge": 2048}, "max_image_size": {"longest_edge": 512}}
+        (copy / name).write_text(json.dumps(content))
+    found = wrong(judged(copy, contract), contract)
+    assert "1088 image tokens, 64 under the contract" in found["tiling"].note
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "aspect", "value"),
+    [
+        (
+            "generation_config.json",
+            lambda c: c.update(do_sample=True, temperature=0.7),
+            "sampling",
+            "temperature 0.7",
+        ),
+        (
+            "generation_config.json",
+            lambda c: c.update(max_new_tokens=128),
+            "max_tokens",
+            128,
+        ),
+        ("preprocessor_config.json", lambda c: c.update(resample=3), "tile_resize", "bicubic"),
+        ("preprocessor_config.json", lambda c: c.update(do_normalize=False), "normalisation", None),
+        ("preprocessor_config.json", lambda c: c.update(rescale_factor=1), "normalisation", None),
+    ],
+)
+def test_a_default_that_differs_is_named(
+    name: str,
+    edit: Edit,
+    aspect: str,
+    value: object,
+    saved_checkpoint: Path,
+    tmp_path: Path,
+    contract: Contract,
+) -> None:
+    found = wrong(judged(edited(saved_checkpoint, tmp_path, name, edit), contract), contract)
+    assert aspect in found
+    assert value is None or found[aspect].found == value
+
+
+def test_a_greedy_checkpoint_with_a_temperature_beside_is_greedy(
+    saved_checkpoint: Path, tmp_path: Path, contract: Contract
+) -> None:
+    copy = edited(
+        saved_checkpoint,
+        tmp_path,
+        "generation_config.json",
+        lambda c: c.update(do_sample=False, temperature=1.0, top_p=0.9),
+    )
+    assert "sampling" not in wrong(judged(copy, contract), contract)
+
+
+def test_labels_that_begin_with_the_same_token_are_named(
+    saved_checkpoint: Path, contract: Contract
+) -> None:
+    alike = contract.answer.model_copy(update={"labels": ("water", "waterfall", "fire")})
+    found = wrong(judged(saved_checkpoint, contract.model_copy(update={"answer": alike})), contract)
+    assert found["label_tokens"].found == "water and waterfall begin alike"

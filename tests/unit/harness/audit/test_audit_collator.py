@@ -1,0 +1,106 @@
+"""Collators, run: an aligned one passes in every form, each fault is named by its row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import checkpoint as checkpoints
+from harness.audit import collator
+from harness.audit.rows import Row
+from harness.audit.tokens import Tokens
+from harness.contract import Contract
+from harness.errors import AuditError
+
+from .reading import wrong
+
+COLLATORS = Path(__file__).parent / "collators.py"
+
+
+@pytest.fixture(scope="module")
+def tokens(saved_checkpoint: Path) -> Tokens:
+    return Tokens(checkpoints.load(saved_checkpoint))
+
+
+def judged(spec: str, tokens: Tokens, contract: Contract) -> dict[str, Row]:
+    return wrong(collator.findings(spec, tokens, contract, None), contract)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        f"{COLLATORS}:aligned",
+        f"{COLLATORS}:make_collator",
+        f"{COLLATORS}:Collator",
+        "harness.training.dataset:collate",
+    ],
+)
+def test_an_aligned_collator_passes_in_every_form(
+    spec: str, tokens: Tokens, contract: Contract
+) -> None:
+    assert judged(spec, tokens, contract) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "faults"),
+    [
+        ("no_newline", {"after_marker": ""}),
+        ("literal_marker", {"marker": "literal text"}),
+        ("with_context", {"context_block": True}),
+        ("trailing_space", {"prompt_end": " ", "output": "label after a space"}),
+        ("loss_on_the_prompt", {"loss": "prompt too"}),
+        ("no_end_token", {"end_token": False}),
+        ("end_token_masked", {"end_token": False}),
+        ("splitting", {"tiling": "split"}),
+        ("stretched", {"padding": "none", "resize": "bicubic"}),
+        ("bgr", {"channels": "bgr"}),
+        (
+            "other_normalisation",
+            {
+                "normalisation": "mean [0.481, 0.458, 0.408], deviation [0.269, 0.261, 0.276]",
+            },
+        ),
+        ("lanczos", {"resize": "lanczos", "centring": "integer"}),
+        ("at_512", {"image_size": 512, "resize": "lanczos", "centring": "integer"}),
+        ("white", {"padding": "white", "resize": "lanczos", "centring": "integer"}),
+        (
+            "notebook",
+            {
+                "output": "label after a space",
+                "after_marker": "",
+                "prompt_words": None,
+                "chat_template": "<|im_start|>User: {prompt}<end_of_utterance>\nAssistant:",
+                "tiling": "split",
+                "loss": "prompt too",
+            },
+        ),
+    ],
+)
+def test_each_fault_of_a_collator_is_named(
+    name: str, faults: dict[str, object], tokens: Tokens, contract: Contract
+) -> None:
+    found = judged(f"{COLLATORS}:{name}", tokens, contract)
+    assert set(found) == set(faults)
+    for aspect, value in faults.items():
+        if value is not None:
+            assert found[aspect].found == value
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (f"{COLLATORS}:broken", "RuntimeError: 3 examples, and none is right (collators.py:"),
+        (f"{COLLATORS}:asks_too_much", "it asks for examples, teacher"),
+        (f"{COLLATORS}:nowhere", "has no nowhere"),
+        ("no_such_module:collate", "no module no_such_module"),
+        ("collate", "write module:callable"),
+    ],
+)
+def test_a_collator_that_cannot_run_is_refused_in_one_line(
+    spec: str, said: str, tokens: Tokens, contract: Contract
+) -> None:
+    with pytest.raises(AuditError) as refusal:
+        judged(spec, tokens, contract)
+    assert said in str(refusal.value)
+    assert "\n" not in str(refusal.value)

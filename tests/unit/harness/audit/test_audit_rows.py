@@ -1,0 +1,69 @@
+"""Findings beside the contract: what matches, what does not, what could not be read."""
+
+from __future__ import annotations
+
+from harness.audit.findings import Finding
+from harness.audit.impact import Gauge
+from harness.audit.rows import rows, verdict
+from harness.contract import Contract
+
+
+def test_what_could_not_be_read_is_no_mismatch(contract: Contract) -> None:
+    found = rows([Finding("resize", "app", None, "a.kt:3", "the filter is a variable")], contract)
+    assert found[0].match is None
+    assert verdict(found) == "ALIGNED"
+
+
+def test_the_documents_rows_come_first(contract: Contract) -> None:
+    found = rows(
+        [
+            Finding("threads", "app", 4, "a.kt:1"),
+            Finding("resize", "app", "android", "a.kt:2"),
+            Finding("max_tokens", "app", 128, "a.kt:3"),
+        ],
+        contract,
+    )
+    assert [row.aspect for row in found] == ["max_tokens", "resize", "threads"]
+    assert verdict(found) == "MISALIGNED"
+
+
+def test_a_match_worth_knowing_says_so(contract: Contract) -> None:
+    found = rows(
+        [
+            Finding("cache_type_k", "app", "q4_0", "a.cpp:1"),
+            Finding("answer_reading", "app", "contains", "a.kt:1"),
+            Finding("gpu_fallback", "app", "silent", "a.kt:2"),
+        ],
+        contract,
+    )
+    assert all(row.match and row.impact for row in found)
+
+
+def test_two_sides_that_differ_in_the_same_way_are_told_to_agree(contract: Contract) -> None:
+    both = [
+        Finding("channels", "app", "bgr", "a.cpp:1"),
+        Finding("channels", "dataset", "bgr", "d"),
+    ]
+    assert all("agree" in row.note for row in rows(both, contract))
+
+
+def test_pixels_cost_levels_and_texts_show_where_they_part(contract: Contract) -> None:
+    from harness.audit.collator.examples import drawn
+
+    pictures = [sample.image for sample in drawn(contract.answer.labels, "")]
+    gauge = Gauge(contract, None, pictures, "drawn pictures")
+    found = rows(
+        [Finding("channels", "app", "bgr", "a"), Finding("after_marker", "app", "", "b")], contract
+    )
+    channels, gap = sorted((gauge.measured(row) for row in found), key=lambda row: row.where)
+    assert channels.impact is not None
+    assert "of 255 levels" in channels.impact
+    assert gap.impact is not None
+    assert "from character 11 on" in gap.impact
+
+
+def test_a_row_has_the_documented_keys(contract: Contract) -> None:
+    (row,) = rows([Finding("labels", "dataset", contract.answer.labels, "d")], contract)
+    told = row.as_json()
+    assert list(told)[:6] == ["aspect", "contract", "found", "where", "match", "impact"]
+    assert told["found"] == list(contract.answer.labels)

@@ -1,0 +1,185 @@
+"""Configurations in the dialects of several trainers, each finding with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.audit import train_config
+from harness.audit.rows import Row
+from harness.contract import Contract
+from harness.errors import AuditError
+
+from .reading import wrong
+
+LLAMA_FACTORY = """\
+### model
+model_name_or_path: HuggingFaceTB/SmolVLM-500M-Instruct
+image_max_pixels: 262144
+### method
+stage: sft
+lora_rank: 8
+### dataset
+template: smolvlm
+cutoff_len: 2048
+train_on_prompt: true
+### generate
+max_new_tokens: 128
+temperature: 0.95
+do_sample: true
+top_p: 0.7
+"""
+AXOLOTL = """\
+base_model: HuggingFaceTB/SmolVLM2-500M-Video-Instruct
+chat_template: smolvlm2
+datasets:
+  - path: elements.jsonl
+    type: chat_template
+image_size: 512
+image_resize_algorithm: bilinear
+sequence_len: 2048
+train_on_inputs: true
+train_on_eos: none
+"""
+TRL = """\
+{
+  "max_length": 1024,
+  "completion_only_loss": false,
+  "generation_max_length": 128,
+  "gradient_checkpointing": true,
+  "processor": {
+    "do_image_splitting": true,
+    "image_mean": [0.48, 0.45, 0.40],
+    "resample": 3
+  }
+}
+"""
+OWN = """\
+[data]
+image-size = 512
+padding_color = [255, 255, 255]
+interpolation = "Image.Resampling.LANCZOS"
+channel_order = "BGR"
+prompt = "<image>Classify this image into one of these elements: {labels}.\\n\\n\
+Context: {reason}\\n\\nElement: {label}"
+
+[labelling]
+model = "a vision model"
+image_size = 1024
+
+[generation]
+max_tokens = 128
+"""
+ALIGNED = """\
+data:
+  image_size: 256
+  padding: black
+  prompt: "<image>\\nClassify this image into one of these elements: {labels}.\\n\\nElement:"
+processor:
+  do_image_splitting: false
+  resample: 1
+  image_mean: [0.5, 0.5, 0.5]
+  image_std: [0.5, 0.5, 0.5]
+training:
+  completion_only_loss: true
+  assistant_only_loss: false
+  append_eos: true
+  max_length: 1024
+  padding: max_length
+  chat_template:
+generation:
+  max_new_tokens: 32
+  do_sample: false
+  temperature: 1.0
+"""
+
+
+def judged(text: str, name: str, folder: Path, contract: Contract) -> dict[str, Row]:
+    file = folder / name
+    file.write_text(text, "utf-8")
+    return wrong(train_config.findings(file, contract, image_texts=("<image>",)), contract)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "faults"),
+    [
+        (
+            LLAMA_FACTORY,
+            "sft.yaml",
+            {"chat_template": 8, "loss": 10, "max_tokens": 12, "sampling": 13},
+        ),
+        (
+            AXOLOTL,
+            "lora.yml",
+            {"chat_template": 2, "image_size": 6, "resize": 7, "loss": 9, "end_token": 10},
+        ),
+        (
+            TRL,
+            "args.json",
+            {
+                "loss": 3,
+                "limit_counts_prompt": 4,
+                "tiling": 7,
+                "normalisation": 8,
+                "tile_resize": 9,
+            },
+        ),
+        (
+            OWN,
+            "train.toml",
+            {
+                "image_size": 2,
+                "padding": 3,
+                "resize": 4,
+                "channels": 5,
+                "after_marker": 6,
+                "context_block": 6,
+                "prompt_end": 6,
+                "label_image": 10,
+                "max_tokens": 13,
+            },
+        ),
+        (ALIGNED, "aligned.yaml", {}),
+    ],
+)
+def test_each_fault_is_named_with_its_line(
+    text: str, name: str, faults: dict[str, int], tmp_path: Path, contract: Contract
+) -> None:
+    found = judged(text, name, tmp_path, contract)
+    lines = {aspect: int(row.where.rpartition(":")[2]) for aspect, row in found.items()}
+    assert lines == faults
+
+
+def test_a_sequence_length_is_no_limit_of_the_answer(tmp_path: Path, contract: Contract) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("max_seq_length: 128\n", "utf-8")
+    (finding,) = train_config.findings(file, contract)
+    assert (finding.aspect, finding.value) == ("max_tokens", None)
+    assert "sequence length" in finding.note
+
+
+def test_what_concerns_no_aspect_is_counted(tmp_path: Path, contract: Contract) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(LLAMA_FACTORY, "utf-8")
+    assert train_config.unread(file, contract) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.yaml", "a: [1,"),
+        ("a.toml", "a = "),
+        ("a.json", "{"),
+        ("a.json", "[]"),
+        ("empty.yaml", ""),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused_in_one_line(
+    name: str, text: str, tmp_path: Path, contract: Contract
+) -> None:
+    (tmp_path / name).write_text(text, "utf-8")
+    with pytest.raises(AuditError) as refusal:
+        list(train_config.findings(tmp_path / name, contract))
+    assert name in str(refusal.value)
+    assert "\n" not in str(refusal.value)
