@@ -96,7 +96,7 @@ def load_processor(checkpoint: Checkpoint) -> Idefics3Processor:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             checkpoint.path, trust_remote_code=False
         )
-        pixels = Idefics3ImageProcessorPil(**_processor_settings(checkpoint.path))
+        pixels = Idefics3ImageProcessorPil(**processor_settings(checkpoint.path))
         return transformers.Idefics3Processor(
             pixels,
             tokenizer,
@@ -217,7 +217,7 @@ def _vision(source: str, config: dict[str, Any]) -> tuple[int, int]:
     return size, side * side
 
 
-def _processor_settings(folder: Path) -> dict[str, Any]:
+def processor_settings(folder: Path) -> dict[str, Any]:
     """The image processor's own settings; newer checkpoints keep them inside the processor's."""
     source = str(folder)
     if (own := folder / "preprocessor_config.json").is_file():
@@ -234,7 +234,7 @@ def _check_processor(source: str, folder: Path, tile_size: int) -> None:
         raise CheckpointError(
             f"checkpoint {source}: no {files[0]}; save the processor beside the model"
         )
-    settings = _processor_settings(folder)
+    settings = processor_settings(folder)
     declared = (settings.get("max_image_size") or {}).get("longest_edge")
     if declared != tile_size:
         raise CheckpointError(

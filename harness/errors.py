@@ -7,7 +7,12 @@ DriftloopError
 │   ├── CaseError            an image or manifest no phone could classify
 │   ├── BundleError          a bundle whose parts are damaged or do not belong together
 │   ├── CheckpointError      a checkpoint that is missing or of another architecture
-│   └── RunFolderError       a run folder that belongs to another run, or cannot be read
+│   ├── DatasetError         a prepared dataset, or labels for one, that cannot be used
+│   ├── EndpointRefused      a labelling endpoint that will never take this request
+│   ├── RunFolderError       a run folder that belongs to another run, or cannot be read
+│   ├── AuditError           a source that an audit was pointed at and cannot read
+│   └── TrainingDiverged     a training whose loss is no number; what was saved before is kept
+├── EndpointFailed           a labelling endpoint that is down, too slow or speaks no OpenAI; exit 4
 └── ArmUnavailable           an arm cannot run on this machine at all (package, build); exit code 4
 
 A fault inside one case is no exception: it is stored in the observation's `error`.
@@ -54,8 +59,29 @@ class CheckpointError(BadInput):
     """A checkpoint that is missing or of another architecture."""
 
 
+class DatasetError(BadInput):
+    """A prepared dataset, or labels for one, that cannot be used."""
+
+
+class EndpointRefused(BadInput):
+    """A labelling endpoint that will never take this request: wrong key, model, address or form."""
+
+
+class AuditError(BadInput):
+    """A source that an audit was pointed at and cannot read, or whose code fails."""
+
+
 class RunFolderError(BadInput):
     """A run folder that belongs to another run, or cannot be read."""
+
+
+class TrainingDiverged(BadInput):
+    """A training whose loss is no number; what was saved before is kept."""
+
+
+class EndpointFailed(DriftloopError):
+    """A labelling endpoint that cannot be reached, stays busy or broken, or answers in no form of
+    OpenAI's; what was labelled before is kept."""
 
 
 class ArmUnavailable(DriftloopError):

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from harness.cli import bundles, demo, doctor, phones, pixels, reading, running
+from harness.cli import (
+    auditing,
+    bundles,
+    datasets,
+    demo,
+    deploying,
+    doctor,
+    fortune,
+    phones,
+    pixels,
+    reading,
+    running,
+    tokens,
+    training,
+)
 
 app = typer.Typer(
     name="driftloop",
@@ -22,8 +36,14 @@ app.command()(doctor.doctor)
 app.command()(phones.devices)
 app.add_typer(phones.app, name="phone")
 app.add_typer(bundles.app, name="bundle")
+app.add_typer(datasets.app, name="dataset")
+app.command()(deploying.deploy)
+app.command()(training.train)
+app.command()(auditing.audit)
 app.command()(running.run)
 app.command()(reading.compare)
 app.command()(reading.report)
+app.command()(fortune.fortune)
 app.command()(pixels.pixels)
+app.command()(tokens.tokens)
 app.command()(demo.demo)

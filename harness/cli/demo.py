@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import progress_board, say
+from harness.cli.console import answer, progress_board, say
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/demo"),
 ) -> None:
-    """Train and convert the tiny bundle (cached), run the ladder, judge, report.
+    """Prepare, train and convert the tiny bundle (cached), audit it, run the ladder, report.
 
     Takes a virtual phone; where none can run, an attached one; else no phone takes part.
     """
@@ -31,6 +31,7 @@ def demo(
 
     shutil.rmtree(out, ignore_errors=True)
     bundle = recipe.bundle(say)
+    audited = _audit(bundle, recipe.dataset(say))
     images = str(recipe.images(out / "images"))
     with _phones() as phones:
         request = RunRequest(bundle, images, out / "default", phones=phones)
@@ -42,7 +43,23 @@ def demo(
         evaluate(shipped, board)
     changes = between(summary.load(shipped.out), summary.load(request.out)).arms
     say(f"as-shipped, with red and blue exchanged: {change_line(changes[0])}")
-    raise typer.Exit(verdict.exit_code)
+    raise typer.Exit(verdict.exit_code or audited)
+
+
+def _audit(bundle: Path, dataset: Path) -> int:
+    """Shows how dataset and bundle, with the checkpoint in it, stand to the contract."""
+    from harness import bundle as bundles
+    from harness import contract as contracts
+    from harness.audit.audit import audit
+    from harness.audit.house import Sources
+    from harness.cli.audit_table import audit_view
+
+    checkpoint = str(bundles.load(bundle).checkpoint)
+    sources = Sources(dataset=dataset, checkpoint=checkpoint, bundle=bundle)
+    with progress_board() as board:
+        found = audit(sources, contracts.load("default"), board)
+    answer().print(audit_view(found))
+    return 0 if found.verdict == "ALIGNED" else 1
 
 
 @contextmanager
@@ -51,11 +68,8 @@ def _phones() -> Iterator[tuple[str, ...]]:
 
     reason = virtual.available()
     if reason is None:
-        started = virtual.start("arm64-v8a", progress=say)
-        try:
-            yield (started.serial,)
-        finally:
-            virtual.stop(started.name)
+        with virtual.started(progress=say) as phone:
+            yield (phone.serial,)
         return
     usable = [phone.serial for phone in adb.attached() if phone.state == "device"][:1]
     say(f"no virtual phone here ({reason}); {usable[0] if usable else 'no phone'} takes part")
