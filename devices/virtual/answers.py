@@ -8,12 +8,9 @@ vendor lines among the battery's.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from devices.virtual import cpus
-
-if TYPE_CHECKING:
-    from devices.virtual.state import Hardware, PhoneState, Sensor
+from devices.virtual.state import Hardware, PhoneState, Sensor
 
 BOOT_ID = "proc/boot_id"
 CPUINFO = "proc/cpuinfo"

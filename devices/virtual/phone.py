@@ -25,7 +25,8 @@ from devices.server import private_server
 from devices.virtual import cpus, parts, rootfs
 from devices.virtual.cpus import Abi
 from devices.virtual.folder import PhoneFolder, Plan
-from devices.virtual.state import Hardware, PhoneState, StateFile
+from devices.virtual.state import Hardware, PhoneState
+from devices.virtual.state_file import StateFile
 
 # below the ports of outgoing connections, and away from 5555..5585, which adb takes for emulators
 _PORTS = range(26000, 32000)

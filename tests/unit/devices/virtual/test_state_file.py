@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from devices.virtual.cpus import CPUS
-from devices.virtual.state import Hardware, PhoneState, StateFile
+from devices.virtual.state import Hardware, PhoneState
+from devices.virtual.state_file import StateFile
 
 FIRST_BOOT = "8b8f3999-4f47-4b64-9517-0af23169c590"
 SECOND_BOOT = "1b8f3999-4f47-4b64-9517-0af23169c591"
