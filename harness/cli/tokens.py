@@ -101,10 +101,7 @@ def _view(report: TokenReport) -> Group:
     columns = (_cells(report, budget) for budget in report.budgets)
     for row in zip(_ROWS, _ESTIMATES, *columns, strict=True):
         table.add_row(*row)
-    labels = ", ".join(f"{label} {count}" for label, count in report.label_tokens.items())
-    return Group(
-        table, "", f"tokens of the labels: {escape(labels)}", *map(escape, _remarks(report))
-    )
+    return Group(table, "", *map(escape, _remarks(report)))
 
 
 _ROWS: Final = (
