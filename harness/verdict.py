@@ -133,7 +133,7 @@ def _decide(
         ]
     if not hops:
         return "INCONCLUSIVE", ["one arm alone: nothing to compare; name at least two arms"]
-    undecided = [_line(result) for result in results if result.outcome == "inconclusive"]
+    undecided = _together([result for result in results if result.outcome == "inconclusive"])
     if undecided:
         return "INCONCLUSIVE", undecided
     passed = sum(result.outcome == "pass" for result in results)
@@ -145,13 +145,27 @@ def _notes(record: RunRecord, results: Sequence[GateResult]) -> list[str]:
     if not any(phone is not None for _, phone in record.deliveries):
         notes.append("no phone took part")
     if record.refused:
-        notes.append(f"{len(record.refused)} images refused and left out")
+        count = len(record.refused)
+        notes.append(f"{count} image{'s' if count > 1 else ''} refused and left out")
     unjudged = {result.phone for result in results if result.outcome == "not judged"}
     notes += [
         f"{phone} is virtual: its times and memory are shown, not judged"
         for phone in sorted(str(serial) for serial in unjudged)
     ]
     return notes
+
+
+def _together(results: Sequence[GateResult]) -> list[str]:
+    """One line for a gate that several hops leave open for the same reason."""
+    alike: dict[tuple[str, str], list[GateResult]] = {}
+    for result in results:
+        alike.setdefault((result.name, result.why), []).append(result)
+    return [
+        _line(group[0])
+        if len(group) == 1
+        else f"{name} ({', '.join(_where(one.hop or one.arm, one.phone) for one in group)}): {why}"
+        for (name, why), group in alike.items()
+    ]
 
 
 def _line(result: GateResult) -> str:

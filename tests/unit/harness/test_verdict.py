@@ -177,6 +177,16 @@ def test_three_images_decide_nothing() -> None:
     assert "fewer than 8 whole sessions" in verdict.reasons[1]
 
 
+def test_hops_that_lack_the_same_evidence_share_a_line() -> None:
+    arms = ("torch", "desktop:f16", "desktop:q8_0")
+    record = run_record(arms, cases=case_records(3))
+    verdict = judge(record, [one for arm in arms for one in observations(arm, 3)])
+    assert [reason.split(":")[0] for reason in verdict.reasons] == [
+        f"{gate} (conversion, quantization)"
+        for gate in ("agreement", "session_agreement", "real_flips")
+    ]
+
+
 def test_three_images_that_all_flip_fail_all_the_same() -> None:
     record = run_record(cases=case_records(3))
     wrong = [flipped("desktop:f16", index) for index in range(3)]
@@ -255,7 +265,7 @@ def test_notes_say_that_no_phone_took_part_and_what_was_refused() -> None:
     refused = (RefusedRecord(path="x.png", kind="truncated", detail="half a file"),)
     seen = observations("torch") + observations("desktop:f16")
     verdict = judge(run_record(refused=refused), seen)
-    assert verdict.notes == ("no phone took part", "1 images refused and left out")
+    assert verdict.notes == ("no phone took part", "1 image refused and left out")
 
 
 def test_other_gates_may_be_held_against_a_finished_run() -> None:
