@@ -20,12 +20,23 @@ from harness.cli import (
     training,
 )
 
+_PATH = (
+    "dataset prepare photos/ dataset",
+    "dataset label dataset --endpoint URL --model NAME",
+    "train dataset --checkpoint HF-ID-OR-FOLDER --out trained",
+    "bundle build --checkpoint trained --out my-bundle --quant q8_0",
+    "audit --dataset dataset --bundle my-bundle --app-source app/src/main",
+    "run my-bundle photos/ --phone SERIAL --out runs/1.4.0",
+    "compare runs/1.4.0 runs/1.3.0",
+)
+
 app = typer.Typer(
     name="driftloop",
     help=(
         "Does the phone still say what the checkpoint says; if not, which step changed it; "
         "and is it still fast enough?"
     ),
+    epilog="\n  driftloop ".join(("\b\nFrom photographs to a verdict:", *_PATH)),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

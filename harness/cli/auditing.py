@@ -36,7 +36,9 @@ def audit(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find what training, bundle and app do otherwise than the contract, and what it costs.
+    """Hold training, bundle and app against the contract.
+
+    Says what differs, where that was read, and what it costs.
 
     Exit code: 0 aligned, 1 not aligned, 2 bad input.
     """

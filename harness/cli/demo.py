@@ -15,7 +15,9 @@ from harness.cli.console import answer, progress_board, say
 def demo(
     out: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/demo"),
 ) -> None:
-    """Prepare, train and convert the tiny bundle (cached), audit it, run the ladder, report.
+    """All of it, on the tiny bundle and a virtual phone.
+
+    Prepares, trains, converts (cached), audits, runs the ladder, judges, reports.
 
     Takes a virtual phone; where none can run, an attached one; else no phone takes part.
     """

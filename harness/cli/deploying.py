@@ -25,8 +25,9 @@ def deploy(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Verify a bundle and push it to phones with the runner that fits each; no image is run.
+    """Push a bundle and the fitting runner to phones, verified.
 
+    No image is run.
     Later runs find the files there: what a phone has already is not sent again.
     """
     from concurrent.futures import ThreadPoolExecutor

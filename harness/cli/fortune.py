@@ -15,7 +15,7 @@ def fortune(
     ],
     as_json: JsonFlag = False,
 ) -> None:
-    """Tell what three words mean, in the order of the photos: fire water wood."""
+    """Tell what three words mean: fire water wood."""
     from dataclasses import asdict
     from itertools import pairwise
 

@@ -15,7 +15,7 @@ def pixels(
     source: Annotated[Path, typer.Argument(help="The image it was made from.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Name the recipe, centring and channel order that made a dump of the app's pixels.
+    """Name the recipe that made a dump of the app's pixels.
 
     Exit code: 0 where one makes exactly these bytes, else 1 with the nearest.
     """

@@ -19,7 +19,7 @@ def compare(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Hops, drifts and blame of a run; with BASELINE, what changed since that run."""
+    """Hops and blame of a run, or what changed since one."""
     from reports import summary, terminal
     from reports.between import between
 
@@ -38,7 +38,10 @@ def compare(
 
 
 def report(run: RunArgument, as_json: JsonFlag = False) -> None:
-    """Rebuild the reports, sessions.jsonl and verdict.json from the run folder alone."""
+    """Rebuild a run's reports from its folder alone.
+
+    Also sessions.jsonl and verdict.json.
+    """
     import reports
 
     written = reports.build(run)

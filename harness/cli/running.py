@@ -49,7 +49,9 @@ def run(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run the ladder: checkpoint, desktop llama.cpp, phones; compare; judge; report.
+    """Run the ladder on images, compare, judge, report.
+
+    Arms: the checkpoint, desktop llama.cpp, phones.
 
     Exit code: 0 PASS, 1 FAIL, 2 bad input, 3 INCONCLUSIVE, 4 INFRA.
     """

@@ -32,7 +32,9 @@ def tokens(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Image, framing and text tokens of a prompt by tiling; context use; time on this machine.
+    """Count a prompt's tokens by tiling, and time them.
+
+    Image, framing and text tokens; context use; encode and prefill on this machine.
 
     Exit code: 0 where llama.cpp and transformers give the same ids under the contract, else 1.
     """

@@ -44,7 +44,9 @@ def train(
         int | None, typer.Option(min=1, help="On the CPU; all its cores if left out.")
     ] = None,
 ) -> None:
-    """Fine-tune on the answer alone, with the tokens and pixels that the phone will see.
+    """Fine-tune with the phone's own tokens and pixels.
+
+    The loss covers the answer and its end token alone.
 
     OUT is the trained checkpoint. OUT/training has the one that answered held-out images best, and
     a chart. Kill it at any moment and repeat the command: the weights are the same as without.
