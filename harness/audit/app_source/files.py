@@ -12,7 +12,8 @@ from harness.audit.findings import Finding
 
 _FILE = re.compile(r"(?:.*[/\\])?([^/\\\s?]+\.gguf)(?:\?\S*)?$", re.IGNORECASE)
 _QUANTIZED = re.compile(
-    r"(?<![a-z0-9])(iq\d_[a-z]+|q\d_k(?:_[sml])?|q\d_\d|bf16|f16|fp16|f32|fp32)(?![a-z0-9])", re.I
+    r"(?<![a-z0-9])(iq\d_[a-z]+|q\d_k(?:_[sml])?|q\d_\d|q8|bf16|f16|fp16|f32|fp32)(?![a-z0-9])",
+    re.I,
 )
 _PROJECTOR = re.compile(r"mm-?proj|projector|clip|vision", re.IGNORECASE)
 _STOCK = re.compile(
@@ -103,7 +104,10 @@ def _mmproj(models: dict[str, At], projectors: dict[str, At]) -> Finding:
 
 def _type(name: str) -> str | None:
     match = _QUANTIZED.search(name.removesuffix(".gguf"))
-    return match.group(1).lower().replace("fp", "f") if match else None
+    if match is None:
+        return None
+    kind = match.group(1).lower().replace("fp", "f")
+    return "q8_0" if kind == "q8" else kind  # llama.cpp writes no other file type of 8 bits
 
 
 def _shown(name: str) -> str:

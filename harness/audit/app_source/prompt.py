@@ -177,9 +177,21 @@ class Prompt:
                 if isinstance(first, Literal) and isinstance(first.value, str)
                 else "the model's own"
             )
+            if call.name == "common_chat_templates_apply":
+                name = self._named_template(resolver) or name
             value = f"{name}, applied by {call.name}"
             return Finding("chat_template", "app", value, call.at.where)
         return None
+
+    def _named_template(self, resolver: Resolver) -> str:
+        """The template that is taken in place of the model's own; empty: none is."""
+        live = self._program.live
+        for call, function in self._program.calls_of(["common_chat_templates_init"], live):
+            node = call.argument(1)
+            found = resolver.one(node, function) if node is not None else None
+            if isinstance(found, Known) and isinstance(found.value, str) and found.value:
+                return "a template of the app's own" if "{" in found.value else found.value
+        return ""
 
     def _flag(self, flag: str, resolver: Resolver) -> Finding:
         given = [item for found in self._given for item in found.get(flag, [])]

@@ -10,6 +10,7 @@ from harness.audit.app_source.language.tree import (
     Choice,
     Function,
     If,
+    Lambda,
     Loop,
     Member,
     Name,
@@ -156,10 +157,17 @@ def _in_a_row(calls: list[Call], function: Function, program: Program) -> bool:
 
 def _cleared(program: Program) -> Finding:
     aspect = "cache_cleared"
-    found = program.calls_of(_CLEARS, program.live)
-    if found:
-        return Finding(aspect, "app", True, found[0][0].at.where)
+    makers = {f for _, f in program.calls_of(_MAKES, program.live)}
+    # What clears as it makes the context, after a warm-up, does so once and not between images.
+    found = [item for item in program.calls_of(_CLEARS, program.live) if item[1] not in makers]
     way = {f for _, f in program.calls_of(["mtmd_tokenize"], program.live)}
+    reading = program.leading_to(way)
+    between = next((item for item in found if _beside_images(item[1], reading, program)), None)
+    if between is not None:
+        return Finding(aspect, "app", True, between[0].at.where)
+    if found:
+        note = "it is cleared here, and whether each image comes that way could not be followed"
+        return Finding(aspect, "app", None, found[0][0].at.where, note)
     made = program.calls_of(_MAKES, program.closure(way) & set(program.live))
     if made:
         return Finding(aspect, "app", True, made[0][0].at.where, "each image has a new context")
@@ -167,3 +175,38 @@ def _cleared(program: Program) -> Finding:
         return Finding(aspect, "app", None, ".", "no live code here runs an image with libmtmd")
     where = next(iter(way)).at.where
     return Finding(aspect, "app", False, where, "the next image is read after the one before it")
+
+
+def _beside_images(clears: Function, reading: frozenset[Function], program: Program) -> bool:
+    """Whether some function has an image read (what leads to that is `reading`) and the cache
+    cleared in one run of its body, by two calls: of one that leads to both, what it runs is asked.
+    """
+    leading = program.leading_to({clears})
+    for function in program.live & leading:
+        reads, cleared = [], []
+        for call in program.nodes(function):
+            if isinstance(call, Call):
+                targets = program.targets(call, function)
+                if call.name == "mtmd_tokenize" or not reading.isdisjoint(targets):
+                    reads.append(call)
+                direct = function is clears and call.name in _CLEARS
+                if direct or not leading.isdisjoint(targets):
+                    cleared.append(call)
+        if any(
+            _in_one_run(read, clear, function, program)
+            for read in reads
+            for clear in cleared
+            if read is not clear
+        ):
+            return True
+    return False
+
+
+def _in_one_run(one: Call, other: Call, function: Function, program: Program) -> bool:
+    """Whether the lambdas that the calls stand in do not part them."""
+    lambdas = [
+        [outer for outer in program.ancestors(call, function) if isinstance(outer, Lambda)][::-1]
+        for call in (one, other)
+    ]
+    shorter = min(map(len, lambdas))
+    return lambdas[0][:shorter] == lambdas[1][:shorter]

@@ -8,7 +8,9 @@ from harness.audit.app_source.language.tree import (
     Binary,
     Call,
     Cast,
+    Choice,
     Function,
+    Literal,
     Member,
     Name,
     Node,
@@ -72,6 +74,10 @@ def _rule(node: Node, function: Function, resolver: Resolver, depth: int = 0) ->
         case Binary(op="+" | "-" | "*" | "/" as op, left=left, right=right):
             sides = (inner(left), inner(right))
             return None if None in sides else f"{sides[0]} {op} {sides[1]}"
+        case Choice(condition=Binary(op=">", left=left, right=Literal(value=0)), yes=yes) if (
+            text_of(left) == text_of(yes)
+        ):  # `given > 0 ? given : 4`
+            return inner(yes)
         case Call(name=name) if name in _CORES:
             return "cores"
         case Call(name="toInt" | "toLong", target=target) if target is not None:

@@ -56,12 +56,23 @@ def shapes(
     marker = contract.prompt.marker
     token = [_with(sample, sample.prompt.replace(marker, IMAGE_TOKEN)) for sample in samples]
     yield "dictionaries, the image as <image>", lambda: [_dictionary(item) for item in token]
-    yield (
-        "dictionaries, the prompt as the dataset or the contract has it",
-        lambda: [_dictionary(sample) for sample in samples],
-    )
     bare = [_with(item, item.prompt.replace(IMAGE_TOKEN, "").lstrip()) for item in token]
-    yield "dictionaries, the prompt without a marker", lambda: [_dictionary(one) for one in bare]
+    further = [
+        (
+            "dictionaries, the prompt as the dataset or the contract has it",
+            lambda: [_dictionary(sample) for sample in samples],
+        ),
+        (
+            "dictionaries, the prompt without a marker",
+            lambda: [_dictionary(one) for one in bare],
+        ),
+    ]
+    # A marker in drawn samples is nobody's text: not to be held against the collator.
+    yield from further if any(sample.fields for sample in samples) else further[::-1]
+    yield (
+        "triples of image, prompt and label",
+        lambda: [(item.image, item.prompt, item.label) for item in bare],
+    )
     yield "pairs of image and label", lambda: [(item.image, item.label) for item in samples]
     yield (
         "driftloop's own examples",
@@ -79,8 +90,9 @@ def _with(sample: Sample, prompt: str) -> Sample:
 
 
 def _dictionary(sample: Sample) -> dict[str, Any]:
-    words = sample.prompt.replace(IMAGE_TOKEN, "").lstrip()
-    user = [{"type": "image", "image": sample.image}, {"type": "text", "text": words}]
+    after_image = sample.prompt.replace(IMAGE_TOKEN, "")
+    words = after_image.lstrip()
+    user = [{"type": "image", "image": sample.image}, {"type": "text", "text": after_image}]
     answer = [{"type": "text", "text": sample.label}]
     talk = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
     from_value = [{"from": "human", "value": sample.prompt}, {"from": "gpt", "value": sample.label}]

@@ -116,13 +116,13 @@ def _run(
     processor: Idefics3Processor,
     only: str | None = None,
 ) -> _Run:
-    first: Exception | None = None
+    first: Exception | SystemExit | None = None
     for name, make in shapes(samples, contract, processor):
         if only is not None and name != only:
             continue
         try:
             found = collator.call(make())
-        except Exception as error:  # noqa: BLE001  (the user's own code may raise anything)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (it may raise anything)
             first = first or error
         else:
             return _Run(batch.read(found, collator.spec), samples, name)
@@ -157,8 +157,10 @@ def _of_dataset(path: Path, contract: Contract) -> list[Sample]:
 
 def _offered(processor: Idefics3Processor, tokens: Tokens, contract: Contract) -> dict[str, Any]:
     tokenizer = processor.tokenizer
+    _name_special_tokens(tokenizer)
     return {
         "processor": processor,
+        "model": _without_weights(tokens.checkpoint.path),
         "tokenizer": tokenizer,
         "image_processor": processor.image_processor,
         "image_token_id": tokenizer.convert_tokens_to_ids("<image>"),
@@ -167,6 +169,23 @@ def _offered(processor: Idefics3Processor, tokens: Tokens, contract: Contract) -
         "contract": contract,
         "checkpoint": tokens.checkpoint.path,
     }
+
+
+def _name_special_tokens(tokenizer: Any) -> None:  # noqa: ANN401  (transformers types none)
+    """Most published SmolVLM collators find `<image>` in these lists of transformers 4."""
+    if not hasattr(tokenizer, "additional_special_tokens"):
+        names = list(tokenizer.extra_special_tokens)
+        tokenizer.additional_special_tokens = names
+        tokenizer.additional_special_tokens_ids = tokenizer.convert_tokens_to_ids(names)
+
+
+def _without_weights(checkpoint: Path) -> Any:  # noqa: ANN401  (any model of transformers)
+    """The checkpoint's model as collators look at it: its class, its configuration."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(checkpoint))
 
 
 def _with_template(processor: Idefics3Processor) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -62,7 +63,13 @@ def load(spec: str, offered: Mapping[str, Any]) -> Collator:
         if not callable(found):
             raise AuditError(f"collator {spec}: what it returns is no callable")
         _fill_globals(found, offered)
-    return Collator(spec, _bound(spec, found, offered))
+    run = _bound(spec, found, offered)
+
+    def quietly(examples: object) -> object:
+        with contextlib.redirect_stdout(sys.stderr):
+            return run(examples)
+
+    return Collator(spec, quietly)
 
 
 def made(factory: Callable[..., Any], offered: Mapping[str, Any]) -> Any:  # noqa: ANN401
@@ -100,16 +107,34 @@ def _imported(spec: str, name: str) -> ModuleType:
 
 def _guarded(spec: str, run: Callable[[], _Made]) -> _Made:
     try:
-        return run()
+        with _as_script(spec):
+            return run()
     except DriftloopError:
         raise
-    except Exception as error:  # the user's own code may raise anything
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
         raise failed(spec, error) from error
 
 
-def failed(spec: str, error: Exception) -> AuditError:
+@contextlib.contextmanager
+def _as_script(spec: str) -> Iterator[None]:
+    """A trainer's script that parses its arguments gets none, not driftloop's; what it prints
+    stays off stdout, which may be read by a machine."""
+    own = sys.argv
+    sys.argv = [spec.rpartition(":")[0]]
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.argv = own
+
+
+def failed(spec: str, error: Exception | SystemExit) -> AuditError:
     """The user's code failed: one line with the exception's type, message and place."""
     said = " ".join(str(error).split()) or "no message"
+    if isinstance(error, SystemExit):
+        said += ", it ends the process; put what a script does under `if __name__ == '__main__'`"
+    elif isinstance(error, ModuleNotFoundError):
+        said += "; install it, or name a file that holds the collator alone"
     place, trace = "", error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,18 +75,18 @@ def read(path: Path, labels: Sequence[str]) -> Records:
     if path.is_file():
         if path.suffix.lower() not in TABLE_SUFFIXES:
             raise DatasetError(f"{path}: no dataset; give a folder, or a JSONL, JSON or CSV table")
-        return _checked(Records(path.parent, f"table {path.name}", tuple(_table(path))))
+        return _checked(Records(path.parent, f"table {path.name}", tuple(_table(path, labels))))
     if not path.is_dir():
         raise DatasetError(f"{path}: no such dataset; check the path")
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
-        return _checked(Records(path, "datasets folder", tuple(_hugging_face(path))))
+        return _checked(Records(path, "datasets folder", tuple(_hugging_face(path, labels))))
     tables = [
         file
         for file in sorted(path.rglob("*"))
         if file.suffix.lower() in TABLE_SUFFIXES and _is_table(file)
     ]
     if tables:
-        found = tuple(record for table in tables for record in _table(table))
+        found = tuple(_once(tables, labels))
         names = ", ".join(str(table.relative_to(path)) for table in tables)
         return _checked(Records(path, f"table {names}", found))
     return _checked(Records(path, "image folders", tuple(_folders(path, labels))))
@@ -143,12 +144,22 @@ def _parsed(text: str, where: str) -> object:
         raise DatasetError(f"{where}: not JSON ({error}); correct the line") from error
 
 
-def _table(file: Path) -> Iterator[Record]:
+def _table(file: Path, labels: Sequence[str]) -> Iterator[Record]:
     for where, row in _rows(file):
-        yield _record(where, row, file.parent)
+        yield _record(where, row, file.parent, labels)
 
 
-def _record(where: str, row: Mapping[str, Any], root: Path) -> Record:
+def _once(tables: Sequence[Path], labels: Sequence[str]) -> Iterator[Record]:
+    """Each entry of a folder's tables once: one of everything often lies beside its splits."""
+    seen: dict[tuple[Path, str], Path] = {}
+    for table in tables:
+        for record in _table(table, labels):
+            said = json.dumps(record.fields, sort_keys=True, default=str)
+            if seen.setdefault((table.parent, said), table) == table:
+                yield record
+
+
+def _record(where: str, row: Mapping[str, Any], root: Path, labels: Sequence[str]) -> Record:
     image = _first(row, IMAGE_KEYS)
     images = len(image) if isinstance(image, list) else 1
     if isinstance(image, list):
@@ -173,6 +184,14 @@ def _record(where: str, row: Mapping[str, Any], root: Path) -> Record:
     if isinstance(talk, list) and talk:
         return Record(**common, **conversation.read(talk))
     target = _first(row, TARGET_KEYS)
+    if target is None:
+        # A team calls its target what it classifies (`element`); its value says that it is one.
+        named = {
+            value
+            for key, value in row.items()
+            if key not in PROMPT_KEYS and isinstance(value, str) and value in labels
+        }
+        target = named.pop() if len(named) == 1 else None
     return Record(
         **common,
         prompt=_prompt(row),
@@ -183,11 +202,18 @@ def _record(where: str, row: Mapping[str, Any], root: Path) -> Record:
 
 def _prompt(row: Mapping[str, Any]) -> str | None:
     prompt = _string(_first(row, PROMPT_KEYS))
+    if prompt == row.get("query") and _is_search(prompt):
+        return None
     further = row.get("input")
     # Alpaca's form: the instruction, and what it is applied to.
     if "instruction" in row and isinstance(further, str) and further:
         return f"{prompt}\n{further}"
     return prompt if prompt is not None else _string(row.get("text")) if _labelled(row) else None
+
+
+def _is_search(query: str | None) -> bool:
+    """A word or two without a stop is what an image was looked up by, not what is asked of it."""
+    return query is not None and len(query.split()) < 3 and not re.search(r"[.?!:<\n]", query)
 
 
 def _labelled(row: Mapping[str, Any]) -> bool:
@@ -226,7 +252,7 @@ def _folders(root: Path, labels: Sequence[str]) -> Iterator[Record]:
         yield Record(where=name, name=name, open=opened, target=target, source=name)
 
 
-def _hugging_face(root: Path) -> Iterator[Record]:
+def _hugging_face(root: Path, labels: Sequence[str]) -> Iterator[Record]:
     try:
         import datasets
     except ImportError as error:
@@ -252,7 +278,7 @@ def _hugging_face(root: Path) -> Iterator[Record]:
             for column, known in names.items():
                 if isinstance(row[column], int):
                     row[column] = known[row[column]]
-            yield _record(f"{split}[{number}]", row, root)
+            yield _record(f"{split}[{number}]", row, root, labels)
 
 
 def _first(row: Mapping[str, Any], keys: Sequence[str]) -> Any:  # noqa: ANN401  (any JSON)

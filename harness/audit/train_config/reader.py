@@ -14,7 +14,7 @@
 | tiling | do_image_splitting, image_splitting, split_image, tiling |
 | normalisation | image_mean, image_std, mean, std |
 | loss | train_on_prompt, train_on_inputs, mask_prompt, completion_only_loss, assistant_only_loss |
-| chat_template | chat_template, apply_chat_template, LLaMA-Factory's template |
+| chat_template | chat_template, apply_chat_template, LLaMA-Factory's template, Axolotl's type |
 | end_token | add_eos_token, append_eos, train_on_eos |
 | output | target_template, answer_template |
 | labels | labels, classes, class_names |
@@ -86,8 +86,10 @@ def findings(
     scope = Scope(file, contract, image_texts, normalisation)
     settings = read(file)
     yield from _sampling(scope, settings)
+    named = any(one.key == "chat_template" and one.value is not None for one in settings)
     for setting in settings:
-        yield from _of(scope, setting)
+        if setting.key != "type" or not named:
+            yield from _of(scope, setting)
 
 
 def unread(file: Path, contract: Contract) -> int:
@@ -232,6 +234,7 @@ _READERS: Final[tuple[tuple[tuple[str, ...], _Reader], ...]] = (
         ),
         readers.template,
     ),
+    (("type",), readers.dataset_type),
     (("add_eos_token", "add_eos", "append_eos", "append_eos_token", "train_on_eos"), readers.ends),
     (
         ("target_template", "answer_template", "response_template_text", "target_format"),

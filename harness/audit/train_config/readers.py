@@ -14,6 +14,7 @@ from harness.audit.train_config.file import Setting
 from harness.contract import Contract
 
 _SIDE: Final = "train-config"
+_COLUMNS: Final = frozenset({"labels", "label", "label_ids", "start_positions", "end_positions"})
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,12 @@ def template(scope: Scope, setting: Setting) -> Iterator[Finding]:
         yield scope.finding("chat_template", setting, value)
 
 
+def dataset_type(scope: Scope, setting: Setting) -> Iterator[Finding]:
+    """Axolotl's way of writing a dataset's conversations."""
+    if setting.value == "chat_template" and "datasets" in setting.path:
+        yield scope.finding("chat_template", setting, "the checkpoint's")
+
+
 def ends(scope: Scope, setting: Setting) -> Iterator[Finding]:
     """Whether targets get an end token that the loss covers."""
     value = setting.value
@@ -200,8 +207,10 @@ def target(scope: Scope, setting: Setting) -> Iterator[Finding]:
 
 
 def label_names(scope: Scope, setting: Setting) -> Iterator[Finding]:
-    """The labels themselves."""
+    """The labels themselves; transformers' own `label_names` are columns of a batch."""
     found = setting.value
+    if isinstance(found, list) and _COLUMNS.issuperset(map(str, found)):
+        return
     if isinstance(found, list) and found and all(isinstance(name, str) for name in found):
         same = set(found) == set(scope.contract.answer.labels)
         yield scope.finding(

@@ -12,7 +12,7 @@ from harness.audit.app_source.language.cpp_declarators import (
     qualified,
     specifiers,
 )
-from harness.audit.app_source.language.cpp_expressions import CppExpressions
+from harness.audit.app_source.language.cpp_expressions import CppExpressions, of_pixels
 from harness.audit.app_source.language.syntax import (
     first,
     named,
@@ -361,8 +361,10 @@ class _Cpp(CppExpressions):
         return tuple(lowered)
 
     def _given(self, node: Syntax, kind: str) -> Node:
-        if node.type == "argument_list":
-            return Call(self.at(node), None, type_name(kind), self._arguments(node))
+        args = self._arguments(node) if node.type in ("argument_list", "initializer_list") else ()
+        made = of_pixels(kind, args)
+        if made or node.type == "argument_list":
+            return Call(self.at(node), None, made or type_name(kind), args)
         return self.expression(node)
 
     def _constructed(self, node: Syntax, kind: str) -> Call:
@@ -376,7 +378,7 @@ class _Cpp(CppExpressions):
                 called = inner is not None and "function" in inner.type
                 value: Node = Call(at, None, name, ()) if called else Name(at, name)
                 args.append(Argument(at, None, value))
-        return Call(self.at(node), None, type_name(kind), tuple(args))
+        return Call(self.at(node), None, of_pixels(kind, args) or type_name(kind), tuple(args))
 
     def _switch(self, node: Syntax) -> Node:
         at = self.at(node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.audit.app_source.language.cpp_declarators import qualified
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
 
 _WORDS = {"true": (True, "bool"), "false": (False, "bool"), "null": (None, "null")}
 _CASTS = ("static_cast", "reinterpret_cast", "const_cast", "dynamic_cast")
+
+
+def of_pixels(kind: str, args: Sequence[Argument]) -> str:
+    """libmtmd's function that a `mtmd::bitmap` of width, height and pixels is made with; empty for
+    every other construction."""
+    return "mtmd_bitmap_init" if kind == "mtmd::bitmap" and len(args) == 3 else ""
 
 
 class CppExpressions(Lowering):
@@ -169,6 +176,8 @@ class CppExpressions(Lowering):
             return Call(at, target, re.sub(r"<.*", "", name), args)
         if function.type == "qualified_identifier":
             name, scope = qualified(function)
+            if scope == "mtmd" and (made := of_pixels(f"mtmd::{name}", args)):
+                return Call(at, None, made, args)
             known = scope not in ("", "std", "cv")
             return Call(at, Name(at, scope) if known else None, name, args)
         if function.type == "identifier":

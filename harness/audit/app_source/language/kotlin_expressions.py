@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.audit.app_source.language.syntax import (
@@ -50,6 +51,23 @@ SOFT = re.compile(
 _DOLLAR = re.compile(r"(?<!\\)\$([A-Za-z_]\w*)")
 
 
+def _before_prefix(node: Node, first: Syntax) -> Node:
+    """`!a.b()` as the language has it, `!(a.b())`: the grammar binds the prefix to `a`."""
+    if first.type == "parenthesized_expression" or not isinstance(node, Call | Member | Index):
+        return node
+    prefix = node.target
+    if not isinstance(prefix, Unary) or prefix.op not in ("!", "-", "+"):
+        return node
+    inner: Node = replace(node, target=prefix.value)
+    if isinstance(node, Call) and node.name == "invoke":
+        match prefix.value:
+            case Name(text=name):
+                inner = Call(node.at, None, name, node.args)
+            case Member(target=target, name=name):
+                inner = Call(node.at, target, name, node.args)
+    return Unary(prefix.at, prefix.op, inner)
+
+
 class KotlinExpressions(Lowering):
     """Lowers expressions; statements and declarations are its subclass's."""
 
@@ -89,11 +107,12 @@ class KotlinExpressions(Lowering):
             case "this_expression" | "super_expression":
                 return Name(at, node.type.split("_")[0])
             case "navigation_expression":
-                return self._navigation(node)
+                return _before_prefix(self._navigation(node), inside[0])
             case "call_expression":
-                return self._call(node)
+                return _before_prefix(self._call(node), inside[0])
             case "index_expression":
-                return Index(at, self.expression(inside[0]), self.expression(inside[-1]))
+                made = Index(at, self.expression(inside[0]), self.expression(inside[-1]))
+                return _before_prefix(made, inside[0])
             case "binary_expression":
                 left, right = (node.child_by_field_name(side) for side in ("left", "right"))
                 op = text(node.child_by_field_name("operator"))

@@ -14,6 +14,7 @@ from harness.audit.app_source.language.tree import (
     Function,
     Index,
     Literal,
+    Loop,
     Member,
     Name,
     Node,
@@ -213,6 +214,8 @@ class ChannelReader:
             case Call(name="getPixel" | "getInt"):
                 return True
             case Name(text=name):
+                if (over := self._run_over(node, function)) is not None:
+                    return self._holds_words(over, function)
                 local = self._program.local(name, function, node.at.offset)
                 if local is not None:
                     if "8" in local.type or "char" in local.type or local.type in ("byte", "Byte"):
@@ -242,6 +245,14 @@ class ChannelReader:
             case Binary(op="+", left=left):
                 return self._is_word(left, function)
         return False
+
+    def _run_over(self, name: Name, function: Function) -> Node | None:
+        """The array that a for-each takes `name` from."""
+        for outer in self._program.ancestors(name, function):
+            variable = outer.variable if isinstance(outer, Loop) else None
+            if isinstance(outer, Loop) and variable is not None and variable.name == name.text:
+                return outer.collection
+        return None
 
     def _holds_words(self, node: Node, function: Function, depth: int = 0) -> bool:
         """Whether an array or pointer is one of 32-bit numbers."""
@@ -305,6 +316,8 @@ class ChannelReader:
         for part in walk(node):
             if not isinstance(part, Name):
                 continue
+            if (over := self._run_over(part, function)) is not None:
+                return self._source(over, function, depth + 1)
             for call, _ in self._program.calls_of(["GetIntArrayRegion", "getPixels"], [function]):
                 if any(text_of(arg.value) == part.text for arg in call.args):
                     return _ARGB

@@ -18,6 +18,7 @@ from harness.audit.app_source.language.tree import (
     Name,
     Node,
     Return,
+    Try,
     Unary,
     text_of,
     walk,
@@ -171,6 +172,10 @@ def _filled(
         case Choice(yes=yes, no=no):
             for part in (yes, no):
                 yield from _filled(part, function, program, resolver, again)
+        case Try(body=body, handlers=handlers):
+            for block in (body, *handlers):
+                if block:
+                    yield from _filled(block[-1], function, program, resolver, again)
         case Call():
             for target in program.targets(node, function):
                 inner = resolver.pinned((target, Site(function, node, 0)))

@@ -30,18 +30,16 @@ def arithmetic(scales: list[Step], drawn: Step | None, where: str) -> Finding:
     sources: list[tuple[Node, Step]] = []
     for step in scales:
         call = step.call
-        node = call.argument(0 if call.name == "scale" else 1)
+        first = 0 if call.name == "scale" else 1
+        given = [call.argument(first), call.argument(first + 1)]
         if call.name == "createBitmap":
-            node = next(
-                (
-                    n
-                    for n, f in behind(call, step)
-                    if step.resolver.program.type_of(n, f) in ("float", "double")
-                ),
-                None,
+            scale = (
+                n
+                for n, f in behind(call, step)
+                if step.resolver.program.type_of(n, f) in ("float", "double")
             )
-        if node is not None:
-            sources.append((node, step))
+            given = [next(scale, None)]
+        sources += [(node, step) for node in given if node is not None]
     rectangle = rectangle_of(drawn) if drawn is not None else None
     if not sources and rectangle is not None and drawn is not None and len(rectangle.args) == 4:
         sources = [(rectangle.args[2].value, drawn)]

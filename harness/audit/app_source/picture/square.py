@@ -48,7 +48,8 @@ def square_size(scales: list[Step], canvas: Step | None, flow: Flow, where: str)
         target = _target(step)
         if target is not None:
             number, node, which = target
-            note = f"the {which} side is scaled to it, and nothing is added"
+            side = f"{which} side" if which in ("shorter", "longer") else which
+            note = f"the {side} is scaled to it, and nothing is added"
             return Finding("image_size", "app", number, node.at.where, note)
     place = scales[0].call.at.where if scales else where
     return Finding(
@@ -76,13 +77,29 @@ def _square(width: Worth, height: Worth, call: Call) -> Finding:
 
 def _target(step: Step) -> tuple[int, Node, str] | None:
     """The number a scale factor divides by the picture's sides, and which side it is for."""
-    call = step.call
-    for node, function in behind(call, step):
+    found: dict[Binary, tuple[int, Function]] = {}
+    for node, function in behind(step.call, step):
         if isinstance(node, Binary) and node.op == "/":
             number = step.resolver.number(_plain(node.left), function)
             if isinstance(number, int | float) and number >= 8:
-                return int(number), node, _which(node, function, step.resolver)
+                found.setdefault(node, (int(number), function))
+    for node, (number, function) in found.items():
+        only = _only_side(node, function, step.resolver) if len(found) == 1 else ""
+        return number, node, only or _which(node, function, step.resolver)
     return None
+
+
+def _only_side(node: Binary, function: Function, resolver: Resolver) -> str:
+    """`width` or `height` where nothing else is divided by; empty otherwise."""
+    behind_it = [n for n, _ in spread(node.right, function, resolver)]
+    sides = {
+        side
+        for n in behind_it
+        if isinstance(n, Member | Call)
+        for side in ("width", "height")
+        if n.name.lower().removeprefix("get") == side
+    }
+    return sides.pop() if len(sides) == 1 else ""
 
 
 def _which(node: Binary, function: Function, resolver: Resolver) -> str:

@@ -212,21 +212,28 @@ class Program(Kinds):
         return frozenset(seen)
 
     def _live(self) -> frozenset[Function]:
-        """What can run: from what the system calls, or where that leads to no image, from what
-        nothing calls and leads to one."""
+        """What can run: from what the system calls, or where that leads to no image or to no
+        model, from what nothing here calls and leads to one."""
         system = [f for f in self.functions if self._entered(f)]
         live = self.closure(system)
-        if self._runs_images(live):
+        loaders = {f for _, f in self.calls_of(_LOADING, list(self.edges))}
+        runs_images = self._runs_images(live)
+        if runs_images and not loaders.isdisjoint(live):
             return frozenset(live)
         called = {t for f in self.edges for t in self.called(f) if t is not f}
-        leading = self.reaching or self.edges
-        uncalled = [f for f in leading if f not in called and f.body is not None]
-        public = [f for f in uncalled if not {"private", "@Deprecated", "@Suppress"} & f.marks]
-        live |= self.closure(public or uncalled)
+        # A native function is called as the method that declares it is, and no other way.
+        marks = {native: declared.marks for declared, native in self.natives.items()}
+        if not runs_images:
+            leading = self.reaching or self.edges
+            uncalled = [f for f in leading if f not in called and f.body is not None]
+            hidden = {"private", "@Deprecated", "@Suppress"}
+            public = [f for f in uncalled if not hidden & marks.get(f, f.marks)]
+            live |= self.closure(public or uncalled)
         others = [f for f in self.functions if f not in called and f.body is not None]
-        loaders = {f for _, f in self.calls_of(_LOADING, list(self.edges))}
         loading = self.leading_to(loaders)
-        live |= self.closure(f for f in others if f in loading and "private" not in f.marks)
+        live |= self.closure(
+            f for f in others if f in loading and "private" not in marks.get(f, f.marks)
+        )
         return frozenset(live)
 
     def _entered(self, function: Function) -> bool:

@@ -16,7 +16,8 @@ PROMPT = f"<image>\n{WORDS}"
 
 Batch = dict[str, Any]
 processor: Any = None
-"""A global of the notebook below, which the notebook's own cells set."""
+model: Any = None
+"""Globals of the notebooks below, which the notebooks' own cells set."""
 Collate = Callable[[list[dict[str, Any]]], Batch]
 
 
@@ -167,7 +168,9 @@ def white(examples: list[dict[str, Any]], processor: Any) -> Batch:
 
 def notebook(examples: list[dict[str, Any]]) -> Batch:
     """Hugging Face's SmolVLM fine-tuning notebook; its processor is a global of the notebook."""
-    image_token_id = processor.tokenizer.convert_tokens_to_ids("<image>")
+    image_token_id = processor.tokenizer.additional_special_tokens_ids[
+        processor.tokenizer.additional_special_tokens.index("<image>")
+    ]
     texts, images = [], []
     for example in examples:
         image = example["image"]
@@ -195,6 +198,35 @@ def notebook(examples: list[dict[str, Any]]) -> Batch:
     labels[labels == image_token_id] = -100
     batch["labels"] = labels
     return dict(batch)
+
+
+def conversation(examples: list[dict[str, Any]]) -> Batch:
+    """A script's: conversations as they come, and the model asked for what it is."""
+    print(f"{len(examples)} examples")  # noqa: T201
+    texts = [processor.apply_chat_template(example["messages"]) for example in examples]
+    images = [example["images"] for example in examples]
+    batch = processor(text=texts, images=images, return_tensors="pt", padding=True)
+    labels = batch["input_ids"].clone()
+    labels[labels == model.config.image_token_id] = -100
+    batch["labels"] = labels
+    return dict(batch)
+
+
+def captions(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    """The image alone is asked with; prompt and answer are what is said to it."""
+    texts = [f"User:<image>\nAssistant: {example['text']}" for example in examples]
+    images = [[example["image"]] for example in examples]
+    return dict(processor(text=texts, images=images, return_tensors="pt", padding=True))
+
+
+def triples(examples: list[Any], processor: Any) -> Batch:
+    """Images, prompts and answers, as a dataset of tuples gives them."""
+    asked = [(image, f"<image>\n{prompt}", answer) for image, prompt, answer in examples]
+    return batch_of(
+        processor,
+        [{"image": image, "prompt": prompt, "label": answer} for image, prompt, answer in asked],
+        prompt=lambda example: str(example["prompt"]),
+    )
 
 
 def broken(examples: list[dict[str, Any]]) -> Batch:

@@ -33,6 +33,7 @@ def judged(spec: str, tokens: Tokens, contract: Contract) -> dict[str, Row]:
         f"{COLLATORS}:aligned",
         f"{COLLATORS}:make_collator",
         f"{COLLATORS}:Collator",
+        f"{COLLATORS}:triples",
         "harness.training.dataset:collate",
     ],
 )
@@ -85,6 +86,56 @@ def test_each_fault_of_a_collator_is_named(
     for aspect, value in faults.items():
         if value is not None:
             assert found[aspect].found == value
+
+
+def test_a_conversation_keeps_the_text_it_is_given_and_what_it_prints_stays_off_stdout(
+    tokens: Tokens, contract: Contract, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = judged(f"{COLLATORS}:conversation", tokens, contract)
+    assert set(found) == {"chat_template", "output", "tiling", "loss"}
+    said = capsys.readouterr()
+    assert (said.out, "3 examples" in said.err) == ("", True)
+
+
+def test_a_marker_of_the_drawn_samples_is_not_held_against_the_collator(
+    tokens: Tokens, contract: Contract
+) -> None:
+    assert "marker" not in judged(f"{COLLATORS}:captions", tokens, contract)
+
+
+_SCRIPT = """\
+import argparse
+{imports}
+parser = argparse.ArgumentParser()
+parser.add_argument("--epochs", type=int, {how})
+options = parser.parse_args()
+from harness.training.dataset import collate
+"""
+
+
+def test_a_script_that_parses_its_arguments_gets_none_of_ours(
+    tmp_path: Path, tokens: Tokens, contract: Contract
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(_SCRIPT.format(imports="", how="default=3"), "utf-8")
+    assert judged(f"{script}:collate", tokens, contract) == {}
+
+
+@pytest.mark.parametrize(
+    ("imports", "how", "said"),
+    [
+        ("", "required=True", "SystemExit: 2, it ends the process"),
+        ("import no_such_tracker", "default=3", "'no_such_tracker'; install it, or name a file"),
+    ],
+)
+def test_a_script_that_cannot_be_imported_is_refused_with_what_to_do(
+    imports: str, how: str, said: str, tmp_path: Path, tokens: Tokens, contract: Contract
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(_SCRIPT.format(imports=imports, how=how), "utf-8")
+    with pytest.raises(AuditError) as refusal:
+        judged(f"{script}:collate", tokens, contract)
+    assert said in str(refusal.value)
 
 
 @pytest.mark.parametrize(

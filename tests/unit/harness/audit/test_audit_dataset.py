@@ -193,3 +193,42 @@ def test_a_csv_table_says_the_same_as_jsonl(table: Make, contract: Contract) -> 
     rows = [f'{one["image"]},"{one["prompt"]}",{one["target"]},128' for one in records]
     csv.write_text("\n".join(["image,prompt,target,max_tokens", *rows]), "utf-8")
     assert set(wrong(read(csv, contract), contract)) == {"max_tokens"}
+
+
+def test_a_label_under_a_name_of_the_teams_own_is_the_target_and_a_search_word_no_prompt(
+    table: Make, contract: Contract
+) -> None:
+    def found_by_search(index: int, record: Record) -> Record:
+        said = {"image_path": record["image"], "query": "water", "element": record["target"]}
+        return said | {"reason": "flames", "confidence": 0.9}
+
+    path = table(record=found_by_search)
+    (path.parent / "all.jsonl").write_text(path.read_text("utf-8"), "utf-8")
+    found = read(path.parent, contract)
+    assert wrong(found, contract) == {}
+    assert not any(finding.aspect == "prompt_words" for finding in found)
+    output = next(finding for finding in found if finding.aspect == "output")
+    assert output.value == "label"
+    assert "5 of 5 entries" in output.where
+
+
+def test_a_query_that_asks_something_is_a_prompt(table: Make, contract: Contract) -> None:
+    def asked(index: int, record: Record) -> Record:
+        return {"image": record["image"], "query": "Fire or not?", "label": record["target"]}
+
+    found = wrong(read(table(record=asked), contract), contract)
+    assert found["prompt_words"].found == "Fire or not?"
+
+
+def test_entries_that_read_the_same_in_two_folders_are_two(
+    table: Make, contract: Contract, tmp_path: Path
+) -> None:
+    path = table()
+    for split in ("train", "test"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        (tmp_path / "data" / split / "metadata.jsonl").write_text(path.read_text("utf-8"), "utf-8")
+        for image in path.parent.glob("*.png"):
+            (tmp_path / "data" / split / image.name).write_bytes(image.read_bytes())
+    found = read(tmp_path / "data", contract)
+    size = next(finding for finding in found if finding.aspect == "image_size")
+    assert "10 of 10 images" in size.where

@@ -151,6 +151,23 @@ def test_each_fault_is_named_with_its_line(
     assert lines == faults
 
 
+def test_axolotls_conversations_go_through_the_checkpoints_template(
+    tmp_path: Path, contract: Contract
+) -> None:
+    unnamed = AXOLOTL.replace("chat_template: smolvlm2\n", "")
+    found = judged(unnamed, "lora.yml", tmp_path, contract)["chat_template"]
+    assert found.found == "the checkpoint's"
+    assert found.where.endswith(":4")
+
+
+def test_transformers_names_of_a_batchs_columns_are_no_labels(
+    tmp_path: Path, contract: Contract
+) -> None:
+    assert judged('{"label_names": ["labels"]}', "args.json", tmp_path, contract) == {}
+    found = judged('{"label_names": ["cat", "dog"]}', "args.json", tmp_path, contract)
+    assert set(found) == {"labels"}
+
+
 def test_a_sequence_length_is_no_limit_of_the_answer(tmp_path: Path, contract: Contract) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("max_seq_length: 128\n", "utf-8")

@@ -66,6 +66,11 @@ DRAWINGS = {
         "return Bitmap.createScaledBitmap(bitmap, (bitmap.width * s).toInt(), (bitmap.height * s).toInt(), true)",
         {"image_size": 64, "padding": "none", "centring": None},
     ),
+    "the width alone": (
+        "if (bitmap.width <= side) return bitmap\n val s = side.toFloat() / bitmap.width\n"
+        "return Bitmap.createScaledBitmap(bitmap, side, (bitmap.height * s).toInt(), true)",
+        {"image_size": 256, "padding": "none", "size_arithmetic": "float32"},
+    ),
     "a thumbnail": (
         "return ThumbnailUtils.extractThumbnail(bitmap, 256, 256)",
         {"resize": "ThumbnailUtils, cropped", "image_size": 256, "padding": "none"},
@@ -85,6 +90,27 @@ def test_a_drawing_is_read_without_the_native_code_beside_it(name: str, tmp_path
     found = read(tmp_path)
     assert {key: found[key].value for key in expected} == expected
     assert found["prompt_words"].value == "water, land, fire, wood, metal?"
+
+
+def test_a_side_that_is_fitted_alone_is_named(tmp_path: Path) -> None:
+    body, _ = DRAWINGS["the width alone"]
+    (tmp_path / "Screen.kt").write_text(SCREEN.format(body=body))
+    assert read(tmp_path)["image_size"].note.startswith("the width is scaled to it")
+
+
+@pytest.mark.parametrize("call", ["open(2048)", "this.open(2048)", "self().inner.open(2048)"])
+def test_a_denied_call_is_a_call(call: str, tmp_path: Path) -> None:
+    (tmp_path / "M.kt").write_text(
+        "class M : Activity() {\n  external fun open(room: Int): Boolean\n"
+        f"  override fun onCreate(s: Bundle?) {{\n    if (!{call}) return\n  }}\n"
+        "  private val inner: M = this\n  private fun self(): M = this\n}\n"
+    )
+    (tmp_path / "m.cpp").write_text(
+        'extern "C" JNIEXPORT jboolean JNICALL Java_a_M_open(JNIEnv *e, jobject, jint room) {\n'
+        "  llama_context_params p = llama_context_default_params();\n  p.n_ctx = room;\n"
+        "  return llama_init_from_model(model, p) != nullptr;\n}\n"
+    )
+    assert read(tmp_path)["context"].value == 2048
 
 
 NATIVE = """
@@ -164,6 +190,37 @@ def test_a_template_that_llama_cpp_applies_is_named(tmp_path: Path) -> None:
     template = read(tmp_path)["chat_template"]
     assert template.value == "the model's own, applied by llama_chat_apply_template"
     assert template.where == "b.cpp:4"
+
+
+def test_a_template_taken_in_place_of_the_models_own_is_named(tmp_path: Path) -> None:
+    body = (
+        'auto t = common_chat_templates_init(model, "vicuna"); common_chat_templates_inputs in_chat;'
+        "auto made = common_chat_templates_apply(t.get(), in_chat); std::string text = made.prompt;"
+        f"{_TOKENIZE} return nullptr;"
+    )
+    (tmp_path / "b.cpp").write_text(NATIVE.format(body=body))
+    template = read(tmp_path)["chat_template"]
+    assert template.value == "vicuna, applied by common_chat_templates_apply"
+
+
+def test_a_native_function_whose_private_method_nothing_calls_does_not_count(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "V.kt").write_text(
+        "class V {\n  private external fun run(prompt: String): Int\n"
+        "  private external fun count(prompt: String): Int\n"
+        '  fun see(): Int = run("<__media__>\\nWhat?")\n}\n'
+    )
+    native = (
+        'extern "C" JNIEXPORT jint JNICALL Java_a_V_{name}(JNIEnv *env, jobject, jstring prompt) {{\n'
+        "  const char *text = env->GetStringUTFChars(prompt, nullptr);\n"
+        "  mtmd_input_text in; in.text = text; in.add_special = {special}; in.parse_special = true;\n"
+        "  return mtmd_tokenize(v, chunks, &in, list, 1);\n}}\n"
+    )
+    (tmp_path / "v.cpp").write_text(
+        native.format(name="run", special="true") + native.format(name="count", special="false")
+    )
+    assert read(tmp_path)["add_special"].value is True
 
 
 def test_of_a_prompt_with_a_typed_question_the_rest_is_told(tmp_path: Path) -> None:

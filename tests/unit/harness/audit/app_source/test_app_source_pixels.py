@@ -151,6 +151,12 @@ KOTLIN_LOOPS = {
         "rgb[i * 3 + 2] = (px[i] shr 16 and 0xFF).toByte()\n }",
         "bgr",
     ),
+    "colour ints, one by one": (
+        "val px = IntArray(9)\n bitmap.getPixels(px, 0, 3, 0, 0, 3, 3)\n var o = 0\n"
+        "for (p in px) {\n rgb[o++] = ((p shr 16) and 0xFF).toByte()\n"
+        "rgb[o++] = ((p shr 8) and 0xFF).toByte()\n rgb[o++] = (p and 0xFF).toByte()\n }",
+        "rgb",
+    ),
     "Color.red": (
         "var o = 0\n for (y in 0 until 3) for (x in 0 until 3) {\n val p = bitmap.getPixel(x, y)\n"
         "rgb[o++] = Color.red(p).toByte()\n rgb[o++] = Color.green(p).toByte()\n"
@@ -167,6 +173,22 @@ def test_a_kotlin_loop_is_read_by_what_it_computes(name: str, tmp_path: Path) ->
     (tmp_path / "vlm.cpp").write_text(BYTES)
     found = read(tmp_path)["channels"]
     assert found.value == expected, found.note
+
+
+def test_a_buffer_made_under_a_try_is_followed(tmp_path: Path) -> None:
+    source = KOTLIN.format(loop=KOTLIN_LOOPS["colour ints"][0])
+    made = "val rgb = ByteArray(bitmap.width * bitmap.height * 3)\n"
+    tried = "val rgb = try { made(bitmap) } catch (e: Error) { null } ?: return\n"
+    head, _, rest = source.partition(made)
+    loop, _, tail = rest.partition("        see(")
+    source = f"{head}{tried}        see({tail.rstrip().removesuffix('}')}"
+    source += (
+        f"    private fun made(bitmap: Bitmap): ByteArray {{\n{made}{loop}\nreturn rgb\n}}\n}}\n"
+    )
+    (tmp_path / "Vlm.kt").write_text(source)
+    (tmp_path / "vlm.cpp").write_text(BYTES)
+    found = read(tmp_path)["channels"]
+    assert found.value == "rgb", found.note
 
 
 def test_a_loop_that_cannot_be_read_is_not_guessed(tmp_path: Path) -> None:

@@ -233,6 +233,15 @@ VARIANTS: dict[str, tuple[Edit, dict[str, object]]] = {
         ),
         {"threads": "clamp(cores - 2, 1, 8)"},
     ),
+    "threads as they are given, if they are": (
+        Edit(
+            ENGINE,
+            "    ctx_params.n_threads       = n_threads;",
+            "    int given = std::max(2, std::min(4, (int) sysconf(_SC_NPROCESSORS_ONLN)));\n"
+            "    ctx_params.n_threads = given > 0 ? given : 4;",
+        ),
+        {"threads": "clamp(cores, 2, 4)"},
+    ),
     "a number of threads": (
         Edit(ENGINE, "std::max(2, std::min(6, (int) sysconf(_SC_NPROCESSORS_ONLN) / 2))", "8"),
         {"threads": 8},
@@ -266,6 +275,14 @@ VARIANTS: dict[str, tuple[Edit, dict[str, object]]] = {
 }
 
 
+_KEPT = VARIANTS["a cache that is kept"][0]
+_CHAT = Edit(
+    ACTIVITY,
+    "        showAvatar()\n",
+    '        showAvatar()\n        lifecycleScope.launch { manager.ask("hello").collect { } }\n',
+)
+
+
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_a_planted_misalignment_is_named_and_nothing_else_is(name: str, tmp_path: Path) -> None:
     edit, expected = VARIANTS[name]
@@ -291,3 +308,50 @@ def test_a_fall_back_that_tells_the_app_is_no_silent_one(tmp_path: Path) -> None
     told = 'env->CallVoidMethod(thiz, on_fallback); LOGw("no OpenCL device'
     folder = edited(tmp_path, "as_shipped", Edit(ENGINE, 'LOGw("no OpenCL device', told))
     assert read(folder)["gpu_fallback"].value == "told"
+
+
+def test_a_cache_that_the_text_chat_clears_is_not_said_to_be_cleared_for_images(
+    tmp_path: Path,
+) -> None:
+    found = read(edited(tmp_path, "as_shipped", _KEPT, _CHAT))["cache_cleared"]
+    assert found.value is None
+    assert "could not be followed" in found.note
+
+
+def test_q8_in_a_files_name_is_the_one_file_type_of_8_bits(tmp_path: Path) -> None:
+    edit = Edit(MANAGER, "elements-smolvlm2-500m-q8_0.gguf", "elements_smolvlm2_q8.gguf")
+    assert read(edited(tmp_path, "as_shipped", edit))["weights"].value == "q8_0"
+
+
+def test_a_warm_up_clears_no_cache_between_images(tmp_path: Path) -> None:
+    warm_up = Edit(
+        ENGINE,
+        "    return reinterpret_cast<jlong>(context);",
+        "    llama_memory_clear(llama_get_memory(context), true);\n"
+        "    return reinterpret_cast<jlong>(context);",
+    )
+    assert read(edited(tmp_path, "as_shipped", _KEPT, warm_up))["cache_cleared"].value is False
+
+
+def test_a_model_that_the_rest_of_the_app_loads_is_read_all_the_same(tmp_path: Path) -> None:
+    load = Edit(ACTIVITY, "        lifecycleScope.launch { manager.initialize() }\n", "")
+    found = read(edited(tmp_path, "as_shipped", *ALIGNED, load))
+    assert mismatches(found) == {}
+    assert (found["context"].value, found["weights"].value) == (1024, "q8_0")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "mtmd::bitmap made(width, height, rgb.data());",
+        "mtmd::bitmap made{width, height, rgb.data()};",
+        "auto made = mtmd::bitmap(width, height, rgb.data());",
+    ],
+)
+def test_a_bitmap_of_libmtmds_cpp_classes_is_one(made: str, tmp_path: Path) -> None:
+    edit = Edit(
+        VISION,
+        "    return reinterpret_cast<jlong>(mtmd_bitmap_init(width, height, rgb.data()));",
+        f"    {made}\n    return reinterpret_cast<jlong>(made.ptr.release());",
+    )
+    assert read(edited(tmp_path, "as_shipped", edit))["channels"].value == "bgr"
