@@ -68,13 +68,11 @@ def unit(file: str, source: bytes, grammar: str = "cpp") -> Unit:
 
 
 class _Cpp(CppExpressions):
+    _block = "compound_statement"
+
     def __init__(self, file: str, line: int = 1, offset: int = 0) -> None:
         super().__init__(file, line, offset)
-        self.functions: list[Function] = []
-        self.variables: list[Variable] = []
-        self.classes: list[Class] = []
         self.macros: list[Macro] = []
-        self._scope = (0, 0)
 
     # declarations
 
@@ -243,20 +241,10 @@ class _Cpp(CppExpressions):
 
     # statements
 
-    def _statements(self, node: Syntax) -> tuple[Node, ...]:
-        before, self._scope = self._scope, self.span(node)
-        lowered = tuple(item for child in named(node) for item in self._statement(child))
-        self._scope = before
-        return lowered
-
     def _inside(self, node: Syntax | None) -> tuple[Node, ...]:
-        if node is None:
-            return ()
-        if node.type == "else_clause":
+        if node is not None and node.type == "else_clause":
             return tuple(part for item in named(node) for part in self._inside(item))
-        return (
-            self._statements(node) if node.type == "compound_statement" else self._statement(node)
-        )
+        return super()._inside(node)
 
     def _statement(self, node: Syntax) -> tuple[Node, ...]:
         at = self.at(node)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.audit.app_source.language.cpp_declarators import qualified
+from harness.audit.app_source.language.lowering import Lowering
 from harness.audit.app_source.language.syntax import (
-    Lowering,
     first,
     named,
     text,
@@ -51,18 +51,11 @@ def of_pixels(kind: str, args: Sequence[Argument]) -> str:
 class CppExpressions(Lowering):
     """Lowers expressions; statements and declarations are its subclass's."""
 
-    def _inside(self, node: Syntax | None) -> tuple[Node, ...]:
-        raise NotImplementedError
-
     def _params(self, node: Syntax | None) -> tuple[Param, ...]:
         raise NotImplementedError
 
     def _condition(self, node: Syntax) -> Node:
         raise NotImplementedError
-
-    def _field(self, node: Syntax, name: str) -> Node:
-        inside = node.child_by_field_name(name)
-        return self.expression(inside) if inside else self.opaque(node)
 
     def expression(self, node: Syntax) -> Node:
         at = self.at(node)
@@ -77,14 +70,7 @@ class CppExpressions(Lowering):
                 value, kind = _WORDS.get(node.type, (None, "null"))
                 return Literal(at, value, kind)
             case "number_literal":
-                number = self.number(node)
-                if (
-                    isinstance(number, Literal)
-                    and number.kind == "float"
-                    and "f" not in text(node).lower()
-                ):
-                    return Literal(at, number.value, "double")
-                return number
+                return self.number(node)
             case "string_literal":
                 return Literal(at, unescaped(re.sub(r'^\w*"|"$', "", text(node))), "string")
             case "raw_string_literal":
@@ -98,10 +84,10 @@ class CppExpressions(Lowering):
             case "parenthesized_expression":
                 return self.expression(inside[-1]) if inside else self.opaque(node)
             case "field_expression":
-                target = self._field(node, "argument")
+                target = self.field(node, "argument")
                 return Member(at, target, text(node.child_by_field_name("field")))
             case "subscript_expression":
-                target = self._field(node, "argument")
+                target = self.field(node, "argument")
                 index = first(node, "subscript_argument_list")
                 values = named(index) if index else inside[1:]
                 place = self.expression(values[0]) if values else self.opaque(node)
@@ -112,32 +98,32 @@ class CppExpressions(Lowering):
                 args = self._arguments(node.child_by_field_name("arguments"))
                 return Call(at, None, type_name(text(node.child_by_field_name("type"))), args)
             case "compound_literal_expression":
-                return self._field(node, "value")
+                return self.field(node, "value")
             case "initializer_list":
                 return Items(at, tuple(self._item(item) for item in inside))
             case "binary_expression":
                 op = text(node.child_by_field_name("operator"))
                 op = {"and": "&&", "or": "||"}.get(op, op)
-                return Binary(at, op, self._field(node, "left"), self._field(node, "right"))
+                return Binary(at, op, self.field(node, "left"), self.field(node, "right"))
             case "unary_expression" | "pointer_expression":
                 op = text(node.child_by_field_name("operator"))
                 op = {"not": "!"}.get(op, op)
-                return Unary(at, op, self._field(node, "argument"))
+                return Unary(at, op, self.field(node, "argument"))
             case "update_expression":
                 op = text(node.child_by_field_name("operator"))
-                return Unary(at, op, self._field(node, "argument"))
+                return Unary(at, op, self.field(node, "argument"))
             case "cast_expression":
                 kind = text(node.child_by_field_name("type"))
-                return Cast(at, kind, self._field(node, "value"))
+                return Cast(at, kind, self.field(node, "value"))
             case "assignment_expression":
                 op = text(node.child_by_field_name("operator")) or "="
-                return Assign(at, self._field(node, "left"), op, self._field(node, "right"))
+                return Assign(at, self.field(node, "left"), op, self.field(node, "right"))
             case "conditional_expression":
                 return Choice(
                     at,
-                    self._field(node, "condition"),
-                    self._field(node, "consequence"),
-                    self._field(node, "alternative"),
+                    self.field(node, "condition"),
+                    self.field(node, "consequence"),
+                    self.field(node, "alternative"),
                 )
             case "lambda_expression":
                 declarator = first(node, "abstract_function_declarator")
@@ -153,7 +139,7 @@ class CppExpressions(Lowering):
     def _item(self, node: Syntax) -> Argument:
         if node.type == "initializer_pair":
             name = text(node.child_by_field_name("designator")).lstrip(".")
-            return Argument(self.at(node), name, self._field(node, "value"))
+            return Argument(self.at(node), name, self.field(node, "value"))
         return Argument(self.at(node), None, self.expression(node))
 
     def _call(self, node: Syntax) -> Node:
@@ -171,7 +157,7 @@ class CppExpressions(Lowering):
         if function.type == "primitive_type" and args:
             return Cast(at, text(function), args[0].value)
         if function.type == "field_expression":
-            target = self._field(function, "argument")
+            target = self.field(function, "argument")
             name = text(function.child_by_field_name("field"))
             return Call(at, target, re.sub(r"<.*", "", name), args)
         if function.type == "qualified_identifier":

@@ -13,7 +13,6 @@ from harness.audit.app_source.language.syntax import (
     type_name,
 )
 from harness.audit.app_source.language.tree import (
-    Call,
     Class,
     Declare,
     Element,
@@ -44,13 +43,6 @@ def unit(file: str, source: bytes) -> Unit:
 
 
 class _Java(JavaExpressions):
-    def __init__(self, file: str) -> None:
-        super().__init__(file)
-        self.functions: list[Function] = []
-        self.variables: list[Variable] = []
-        self.classes: list[Class] = []
-        self._scope = (0, 0)
-
     def members(self, node: Syntax, owner: str | None) -> None:
         self._scope = self.span(node)
         for child in named(node):
@@ -65,14 +57,11 @@ class _Java(JavaExpressions):
                     self._field(child, owner)
                 case "static_initializer" | "block":
                     block = first(child, "block") or child
-                    self._synthetic(child, owner, self._statements(block))
+                    self._initializer(child, owner, self._statements(block))
                 case "enum_constant":
                     name = text(child.child_by_field_name("name"))
                     args = self._arguments(child.child_by_field_name("arguments"))
-                    value = Call(self.at(child), None, owner or name, args)
-                    self.variables.append(
-                        Variable(self.at(child), name, owner, owner or "", value, "jvm", fixed=True)
-                    )
+                    self._enum_entry(child, name, owner, args)
                 case "enum_body_declarations" | "ERROR":
                     self.members(child, owner)
 
@@ -147,10 +136,6 @@ class _Java(JavaExpressions):
             )
         )
 
-    def _synthetic(self, node: Syntax, owner: str | None, body: tuple[Node, ...]) -> None:
-        marks = frozenset({"initializer"})
-        self.functions.append(Function(self.at(node), "<init>", owner, (), body, "", "jvm", marks))
-
     def _field(self, node: Syntax, owner: str | None) -> None:
         declared = type_name(text(node.child_by_field_name("type")))
         fixed = node.type == "constant_declaration" or "final" in text(first(node, "modifiers"))
@@ -164,20 +149,9 @@ class _Java(JavaExpressions):
                 )
             )
             if lowered is not None:
-                self._synthetic(item, owner, (lowered,))
+                self._initializer(item, owner, (lowered,))
 
     # statements
-
-    def _statements(self, node: Syntax) -> tuple[Node, ...]:
-        before, self._scope = self._scope, self.span(node)
-        lowered = tuple(item for child in named(node) for item in self._statement(child))
-        self._scope = before
-        return lowered
-
-    def _inside(self, node: Syntax | None) -> tuple[Node, ...]:
-        if node is None:
-            return ()
-        return self._statements(node) if node.type == "block" else self._statement(node)
 
     def _statement(self, node: Syntax) -> tuple[Node, ...]:
         at = self.at(node)
@@ -187,7 +161,7 @@ class _Java(JavaExpressions):
             case "local_variable_declaration":
                 return self._local(node)
             case "if_statement":
-                condition = self._field_value(node, "condition")
+                condition = self.field(node, "condition")
                 yes, no = (node.child_by_field_name(k) for k in ("consequence", "alternative"))
                 return (If(at, condition, self._inside(yes), self._inside(no)),)
             case "for_statement":
@@ -204,14 +178,14 @@ class _Java(JavaExpressions):
                 self._scope = before
                 return (Loop(at, start, until, step, body),)
             case "enhanced_for_statement":
-                collection = self._field_value(node, "value")
+                collection = self.field(node, "value")
                 name = text(node.child_by_field_name("name"))
                 variable = Declare(at, name, "", Element(at, collection), self.span(node))
                 body = self._inside(node.child_by_field_name("body"))
                 return (Loop(at, (), None, (), body, variable, collection),)
             case "while_statement" | "do_statement":
                 body = self._inside(node.child_by_field_name("body"))
-                return (Loop(at, (), self._field_value(node, "condition"), (), body),)
+                return (Loop(at, (), self.field(node, "condition"), (), body),)
             case "return_statement":
                 inside = named(node)
                 return (Return(at, self.expression(inside[0]) if inside else None),)
@@ -253,7 +227,7 @@ class _Java(JavaExpressions):
                 self.at(item),
                 text(item.child_by_field_name("name")),
                 type_name(text(item.child_by_field_name("type"))),
-                self._field_value(item, "value"),
+                self.field(item, "value"),
                 self._scope,
             )
             for item in (named(resources) if resources else [])

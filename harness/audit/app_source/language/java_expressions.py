@@ -5,8 +5,8 @@ from __future__ import annotations
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
+from harness.audit.app_source.language.lowering import JvmLowering
 from harness.audit.app_source.language.syntax import (
-    Lowering,
     first,
     named,
     text,
@@ -39,24 +39,11 @@ if TYPE_CHECKING:
 _WORDS = {"true": (True, "bool"), "false": (False, "bool"), "null_literal": (None, "null")}
 
 
-class JavaExpressions(Lowering):
+class JavaExpressions(JvmLowering):
     """Lowers expressions; statements and declarations are its subclass's."""
-
-    def _statements(self, node: Syntax) -> tuple[Node, ...]:
-        raise NotImplementedError
-
-    def _statement(self, node: Syntax) -> tuple[Node, ...]:
-        raise NotImplementedError
-
-    def _inside(self, node: Syntax | None) -> tuple[Node, ...]:
-        raise NotImplementedError
 
     def _params(self, node: Syntax | None) -> tuple[Param, ...]:
         raise NotImplementedError
-
-    def _field_value(self, node: Syntax, field: str) -> Node:
-        inside = node.child_by_field_name(field)
-        return self.expression(inside) if inside else self.opaque(node)
 
     def expression(self, node: Syntax) -> Node:
         at = self.at(node)
@@ -68,14 +55,7 @@ class JavaExpressions(Lowering):
                 value, kind = _WORDS[node.type]
                 return Literal(at, value, kind)
             case kind if kind.endswith(("integer_literal", "floating_point_literal")):
-                number = self.number(node)
-                if (
-                    isinstance(number, Literal)
-                    and number.kind == "float"
-                    and "f" not in text(node).lower()
-                ):
-                    return Literal(at, number.value, "double")
-                return number
+                return self.number(node)
             case "string_literal":
                 raw = text(node)
                 if raw.startswith('"""'):
@@ -88,14 +68,12 @@ class JavaExpressions(Lowering):
                 return self.expression(inside[0]) if inside else self.opaque(node)
             case "field_access":
                 return Member(
-                    at, self._field_value(node, "object"), text(node.child_by_field_name("field"))
+                    at, self.field(node, "object"), text(node.child_by_field_name("field"))
                 )
             case "scoped_identifier":
-                return Member(
-                    at, self._field_value(node, "scope"), text(node.child_by_field_name("name"))
-                )
+                return Member(at, self.field(node, "scope"), text(node.child_by_field_name("name")))
             case "array_access":
-                return Index(at, self._field_value(node, "array"), self._field_value(node, "index"))
+                return Index(at, self.field(node, "array"), self.field(node, "index"))
             case "method_invocation":
                 target = node.child_by_field_name("object")
                 name = node.child_by_field_name("name")
@@ -108,33 +86,33 @@ class JavaExpressions(Lowering):
                 inner = first(node, "class_body")
                 return Opaque(at, "an object", (made, *self._methods(inner))) if inner else made
             case "array_creation_expression" if node.child_by_field_name("value"):
-                return self._field_value(node, "value")
+                return self.field(node, "value")
             case "array_initializer":
                 items = tuple(Argument(self.at(i), None, self.expression(i)) for i in inside)
                 return Items(at, items)
             case "binary_expression":
                 op = text(node.child_by_field_name("operator"))
-                left, right = self._field_value(node, "left"), self._field_value(node, "right")
+                left, right = self.field(node, "left"), self.field(node, "right")
                 return Binary(at, op, left, right)
             case "unary_expression":
                 op = text(node.child_by_field_name("operator"))
-                return Unary(at, op, self._field_value(node, "operand"))
+                return Unary(at, op, self.field(node, "operand"))
             case "update_expression":
                 op = "++" if "++" in text(node) else "--"
                 return Unary(at, op, self.expression(inside[0]))
             case "cast_expression":
                 kind = type_name(text(node.child_by_field_name("type")))
-                return Cast(at, kind, self._field_value(node, "value"))
+                return Cast(at, kind, self.field(node, "value"))
             case "assignment_expression":
                 op = next((c.type for c in node.children if c.type.endswith("=")), "=")
-                left, right = self._field_value(node, "left"), self._field_value(node, "right")
+                left, right = self.field(node, "left"), self.field(node, "right")
                 return Assign(at, left, op, right)
             case "ternary_expression":
                 return Choice(
                     at,
-                    self._field_value(node, "condition"),
-                    self._field_value(node, "consequence"),
-                    self._field_value(node, "alternative"),
+                    self.field(node, "condition"),
+                    self.field(node, "consequence"),
+                    self.field(node, "alternative"),
                 )
             case "lambda_expression":
                 return self._lambda(node)
@@ -177,7 +155,7 @@ class JavaExpressions(Lowering):
 
     def _switch(self, node: Syntax) -> Node:
         at = self.at(node)
-        subject = self._field_value(node, "condition")
+        subject = self.field(node, "condition")
         result: Node = Opaque(at, "nothing")
         body = node.child_by_field_name("body")
         for group in reversed(named(body) if body else []):

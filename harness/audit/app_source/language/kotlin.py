@@ -53,12 +53,6 @@ def _aliased(match: re.Match[bytes]) -> bytes:
 
 
 class _Kotlin(KotlinExpressions):
-    def __init__(self, file: str) -> None:
-        super().__init__(file)
-        self.functions: list[Function] = []
-        self.variables: list[Variable] = []
-        self.classes: list[Class] = []
-
     # declarations
 
     def declarations(self, node: Syntax, owner: str | None) -> None:
@@ -76,7 +70,7 @@ class _Kotlin(KotlinExpressions):
                         self.declarations(body, owner)
                 case "anonymous_initializer" | "secondary_constructor":
                     if body := first(child, "block"):
-                        self._synthetic(child, owner, self._statements(body))
+                        self._initializer(child, owner, self._statements(body))
                 case "enum_entry":
                     self._entry(child, owner)
                 case "ERROR" | "class_body" | "enum_class_body":
@@ -171,20 +165,13 @@ class _Kotlin(KotlinExpressions):
             )
         )
         if value is not None:
-            self._synthetic(node, owner, (value,))
-
-    def _synthetic(self, node: Syntax, owner: str | None, body: tuple[Node, ...]) -> None:
-        marks = frozenset({"initializer"})
-        self.functions.append(Function(self.at(node), "<init>", owner, (), body, "", "jvm", marks))
+            self._initializer(node, owner, (value,))
 
     def _entry(self, node: Syntax, owner: str | None) -> None:
         name = text(first(node, "identifier"))
         values = first(node, "value_arguments")
         args = self._arguments(values) if values else ()
-        value = Call(self.at(node), None, owner or name, args)
-        self.variables.append(
-            Variable(self.at(node), name, owner, owner or "", value, "jvm", fixed=True)
-        )
+        self._enum_entry(node, name, owner, args)
 
     def _initial(self, node: Syntax) -> Node | None:
         """What a property or local is given: the expression after `=`, or a delegate's block."""
@@ -206,17 +193,6 @@ class _Kotlin(KotlinExpressions):
         return Opaque(self.at(node), "a delegate", (value,))
 
     # statements
-
-    def _statements(self, node: Syntax) -> tuple[Node, ...]:
-        before, self._scope = self._scope, self.span(node)
-        lowered = tuple(item for child in named(node) for item in self._statement(child))
-        self._scope = before
-        return lowered
-
-    def _inside(self, node: Syntax | None) -> tuple[Node, ...]:
-        if node is None:
-            return ()
-        return self._statements(node) if node.type == "block" else self._statement(node)
 
     def _statement(self, node: Syntax) -> tuple[Node, ...]:
         at = self.at(node)

@@ -6,8 +6,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from harness.audit.app_source.language.lowering import JvmLowering
 from harness.audit.app_source.language.syntax import (
-    Lowering,
     first,
     named,
     text,
@@ -68,18 +68,8 @@ def _before_prefix(node: Node, first: Syntax) -> Node:
     return Unary(prefix.at, prefix.op, inner)
 
 
-class KotlinExpressions(Lowering):
+class KotlinExpressions(JvmLowering):
     """Lowers expressions; statements and declarations are its subclass's."""
-
-    def __init__(self, file: str) -> None:
-        super().__init__(file)
-        self._scope = (0, 0)
-
-    def _statements(self, node: Syntax) -> tuple[Node, ...]:
-        raise NotImplementedError
-
-    def _statement(self, node: Syntax) -> tuple[Node, ...]:
-        raise NotImplementedError
 
     def _params(self, node: Syntax) -> tuple[Param, ...]:
         raise NotImplementedError

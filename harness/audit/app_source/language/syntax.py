@@ -1,4 +1,4 @@
-"""Bytes to a grammar's syntax tree, and what the three front ends share in lowering it."""
+"""Bytes to a grammar's syntax tree, and what is read of its nodes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from harness.audit.app_source.language.tree import At, Literal, Opaque
 from harness.errors import ArmUnavailable
 
 if TYPE_CHECKING:
@@ -38,39 +37,6 @@ def parse(grammar: str, source: bytes) -> Syntax:
     """
     root: Syntax = _parser(grammar).parse(source).root_node
     return root
-
-
-class Lowering:
-    """What a front end needs of the file it lowers. `shift` moves lines of re-parsed pieces."""
-
-    def __init__(self, file: str, line: int = 1, offset: int = 0) -> None:
-        self.file, self._line, self._offset = file, line, offset
-
-    def at(self, node: Syntax) -> At:
-        return At(self.file, node.start_point[0] + self._line, node.start_byte + self._offset)
-
-    def span(self, node: Syntax) -> tuple[int, int]:
-        return node.start_byte + self._offset, node.end_byte + self._offset
-
-    def opaque(self, node: Syntax) -> Opaque:
-        return Opaque(self.at(node), " ".join(text(node).split())[:60])
-
-    def number(self, node: Syntax) -> Literal | Opaque:
-        """A number as the language writes it: suffixes, hex, binary, `_` and `'`."""
-        raw = text(node).replace("_", "").replace("'", "")
-        lowered = raw.lower()
-        if not lowered.startswith("0x") and re.fullmatch(r"[\d.]+(e[+-]?\d+)?[fd]?", lowered):
-            plain = lowered.rstrip("fd")
-            if lowered.endswith("f"):
-                return Literal(self.at(node), float(plain), "float")
-            if "." in plain or "e" in plain or lowered.endswith("d"):
-                return Literal(self.at(node), float(plain), "double")
-        digits = lowered.rstrip("ul" if lowered.startswith("0x") else "ulz")
-        kind = "long" if "l" in lowered[len(digits) :] else "int"
-        try:
-            return Literal(self.at(node), int(digits, 0), kind)
-        except ValueError:
-            return self.opaque(node)
 
 
 def text(node: Syntax | None) -> str:
