@@ -17,6 +17,7 @@ from PIL import Image
 from fixtures import textures
 from harness import dataset as data
 from tests.integration.cli.conftest import Driftloop
+from tests.little_dataset import content
 
 USAGE, INFRA = 2, 4
 KEY = "sk-never-shown"
@@ -134,7 +135,7 @@ def test_bad_input_is_refused_in_one_line_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DRIFTLOOP_API_KEY", KEY)
-    before = _content(folder / "dataset")
+    before = content(folder / "dataset")
     status, fragment, arguments = ARGUMENTS[name]
     done = driftloop("dataset", *arguments(folder, endpoint), cwd=folder)
     assert fragment in done.stderr
@@ -143,16 +144,8 @@ def test_bad_input_is_refused_in_one_line_and_loses_nothing(
     [line] = [line for line in done.stderr.splitlines() if line.startswith("driftloop:")]
     assert len(line) < 500
     assert done.returncode == status
-    after = _content(folder / "dataset")
+    after = content(folder / "dataset")
     assert {path: after.get(path) for path in before} == before
-
-
-def _content(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_one_class_only_is_prepared_with_a_warning(folder: Path, driftloop: Driftloop) -> None:

@@ -10,13 +10,11 @@ from PIL import Image
 
 from fixtures import demo, textures, tiny
 from harness import bundle as bundles
-from harness import contract as contracts
 from harness.arms.base import Prepared
 from harness.bundle import Bundle
 from harness.dataset import Dataset
-from harness.dataset.assemble import Settings
-from harness.dataset.prepare import prepare as prepare_dataset
 from harness.preprocess import pixels_sha256, prepare
+from tests import little_dataset as little
 
 _TEXTURES = 5
 _NOISE_SEED = 11
@@ -49,13 +47,8 @@ def untrained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def little_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Ten textures to train on and five held out, of all five labels. Read only: copy to damage."""
-    folder = tmp_path_factory.mktemp("dataset")
-    contract = contracts.load("default")
-    painted = tiny.paint(folder / "painted", tiny.Recipe(train=10, held_out=5))
-    settings = Settings(labels=contract.answer.labels, held_out=0)
-    outcome = prepare_dataset(str(painted), folder / "set", contract.pixels, settings, workers=1)
-    return outcome.dataset
+    """Ten textures to train on and five held out. Read only: copy to damage."""
+    return little.little_dataset(tmp_path_factory.mktemp("dataset"))
 
 
 def _prepared(folder: Path, index: int, image: Image.Image) -> Prepared:

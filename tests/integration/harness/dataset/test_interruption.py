@@ -19,6 +19,7 @@ from harness.dataset import Dataset
 from harness.dataset.assemble import Settings
 from harness.dataset.prepare import prepare
 from tests.integration.harness.dataset.conftest import Reply, ScriptedServer
+from tests.little_dataset import content
 
 
 @pytest.fixture
@@ -54,14 +55,6 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in found]
 
 
-def _content(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
 def test_a_killed_preparation_goes_on_to_the_same_bytes(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "dataset"
     process = _start("prepare", photos, folder, "--workers", "2", "--seed", "5")
@@ -79,7 +72,7 @@ def test_a_killed_preparation_goes_on_to_the_same_bytes(photos: Path, tmp_path: 
     assert len(again.dataset.entries) == 300
     assert sum(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()) >= 20
     prepare(str(photos), tmp_path / "unbroken", Pixels(), settings, workers=1)
-    assert _content(folder) == _content(tmp_path / "unbroken")
+    assert content(folder) == content(tmp_path / "unbroken")
 
 
 def _wait_gone(pids: list[int]) -> None:
