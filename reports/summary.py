@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness import gating
 from harness.compare import HopResult, Share, session_agreement
@@ -74,10 +73,6 @@ class Summary:
     session_results: tuple[SessionResult, ...]
     sessions: tuple[SessionView, ...]
     conditions: tuple[PhoneConditions, ...]
-
-    def verdict_document(self) -> dict[str, Any]:
-        """What `verdict.json` holds."""
-        return self.verdict.model_dump(mode="json")
 
 
 def load(run_dir: Path, gates: gating.Gates | None = None) -> Summary:
