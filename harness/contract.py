@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from devices.runner.protocol import Decoding
 from harness.errors import ContractError
 
 Recipe = Literal[
@@ -142,6 +143,7 @@ class Contract(_Part):
     tiling: Tiling = "single"
     prompt: Prompt
     limits: Limits = Limits()
+    decoding: Decoding = Decoding()
     answer: Answer = Answer()
     runtime: Runtime = Runtime()
 

@@ -6,12 +6,17 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from devices.runner.protocol import Attestation, RunnerFault, Timings, Token
+from devices.runner.protocol import Attestation, Evidence, RunnerFault, Timings, Token
 
 SCHEMA_VERSION: Final = 1
 
 Slot = tuple[str, str | None, int, int]
 """(arm, phone, session, position): one observation's place in a run. A case may occur twice."""
+
+Canary = Literal["again", "twice", "black", "mirror", "reversed"]
+"""What an image beside the cases watches for: state that leaks from image to image, an answer that
+differs from one run to the next, an answer that the pixels do not change, one that the order does.
+"""
 
 
 class Conditions(BaseModel):
@@ -54,12 +59,15 @@ class Observation(BaseModel):
     prompt_ids: list[int]
     tokens: list[Token]
     label_logprobs: dict[str, float]
+    evidence: Evidence = Evidence()
     text: str
     label: str | None
     stop_reason: Literal["eog", "max_tokens", "error"]
     timings_ms: Timings | None
     conditions: Conditions
     error: RunnerFault | None = None
+    canary: Canary | None = None
+    """None for a case of the run."""
 
     @property
     def slot(self) -> Slot:

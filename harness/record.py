@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from harness import ladder
 from harness.contract import Contract
 from harness.gating import Gates
-from harness.observation import ArmAttestation
+from harness.observation import ArmAttestation, Canary
 
 RUN_SCHEMA_VERSION: Final = 1
 
@@ -26,6 +26,10 @@ class BundleRecord(_Record):
     path: str
     sha256: str
     summary: dict[str, JsonValue]
+    text_sha256: dict[str, str] = {}
+    """Quant type -> SHA-256 of its text GGUF, as the manifest says."""
+    mmproj_sha256: dict[str, str] = {}
+    """Quant type -> SHA-256 of its mmproj GGUF, as the manifest says."""
 
 
 class PhoneRecord(_Record):
@@ -55,6 +59,9 @@ class CaseRecord(_Record):
     pixels_sha256: str | None
     training_pixels_sha256: str | None = None
     """As `torch:training` sees the case; None where that arm takes no part."""
+    phone_pixels_sha256: str | None = None
+    """As phones see the case; None where they see what every arm below the contract sees."""
+    canary: Canary | None = None
 
 
 class RefusedRecord(_Record):
@@ -75,6 +82,30 @@ class ArmFailure(_Record):
     detail: str
 
 
+class Sampling(_Record):
+    """How many images a run takes: by the sequential test, or a number fixed before it."""
+
+    fixed: int | None = None
+    """None: sequential, at most as many as the test can need."""
+
+
+class Stop(_Record):
+    """A phone that needed no more images: its agreement was decided."""
+
+    arm: str
+    phone: str
+    images: int
+    why: str
+
+
+class PhoneSide(_Record):
+    """What phones were given in place of the ladder's own; None each: nothing."""
+
+    contract: Contract | None = None
+    bundle: BundleRecord | None = None
+    runner_sha256: str | None = None
+
+
 class RunRecord(_Record):
     """A whole run but for its observations. Times of day are UTC and for people only."""
 
@@ -87,11 +118,17 @@ class RunRecord(_Record):
     contract_sha256: str
     training: Contract | None = None
     """The training side's contract, where `torch:training` takes part."""
+    phone_side: PhoneSide = PhoneSide()
     bundle: BundleRecord
     arms: tuple[str, ...]
     phones: tuple[PhoneRecord, ...]
     cases: tuple[CaseRecord, ...]
+    canaries: tuple[CaseRecord, ...] = ()
+    """Images beside the cases, in sessions of their own after the last; run by the arms that run as
+    the app does (`carries_canaries`)."""
     refused: tuple[RefusedRecord, ...] = ()
+    sampling: Sampling = Sampling()
+    stops: tuple[Stop, ...] = ()
     packages: dict[str, str] = {}
     git_commit: str | None = None
     seed: int
@@ -118,6 +155,11 @@ class RunRecord(_Record):
             for spec in self.specs
             for phone in ([None] if spec.on_host else serials)
         ]
+
+    def carries_canaries(self, arm: str) -> bool:
+        """Whether this arm runs the canaries: as the app does, or, where none does, the last."""
+        as_app = [spec.name for spec in self.specs if spec.app_runtime or not spec.on_host]
+        return arm in (as_app or [self.arms[-1]])
 
     @property
     def labels(self) -> dict[str, str]:

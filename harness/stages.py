@@ -8,20 +8,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-from devices.runner.protocol import Token
+from devices.runner.protocol import Fingerprint, Token
 from harness import stats
 from harness.observation import Observation
 
-Stage = Literal["pixels", "tile", "tokens", "prefill", "decode", "text", "label"]
-STAGES: tuple[Stage, ...] = ("pixels", "tile", "tokens", "prefill", "decode", "text", "label")
-"""In the order an answer passes them. `tile`: grid and image tokens; `tokens`: prompt ids;
-`prefill`: the first step's logits; `decode`: the generated ids."""
+Stage = Literal["resize", "tile", "pixels", "embed", "tokens", "prefill", "decode", "label"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""In the order an answer passes them. `resize`: canonical pixels; `tile`: grid and image tokens;
+`pixels`: values as the vision graph gets them; `embed`: image embeddings after the projector;
+`tokens`: prompt ids; `prefill`: the first step's logits; `decode`: the generated ids and the text
+they spell; `label`: how that is read."""
 
-_BEFORE_ARITHMETIC: tuple[Stage, ...] = ("pixels", "tile", "tokens")
+_BEFORE_ARITHMETIC: tuple[Stage, ...] = ("resize", "tile", "tokens")
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,13 @@ def compare_case(
     grid_equal = _equal(reference.grid, candidate.grid)
     image_tokens_equal = _equal(reference.image_tokens, candidate.image_tokens)
     beyond: dict[Stage, bool] = {
-        "pixels": pixels_equal is False,
+        "resize": pixels_equal is False,
         "tile": grid_equal is False or image_tokens_equal is False,
+        "pixels": False,
+        "embed": False,
         "tokens": reference.prompt_ids != candidate.prompt_ids,
         "prefill": max(differences.values(), default=0.0) > tolerance.label_logprob,
-        "decode": divergence is not None,
-        "text": reference.text != candidate.text,
+        "decode": divergence is not None or reference.text != candidate.text,
         "label": reference.label != candidate.label,
     }
     blame = next((stage for stage in STAGES if beyond[stage]), None)
@@ -116,8 +119,8 @@ def compare_case(
         grid_equal=grid_equal,
         image_tokens_equal=image_tokens_equal,
         prompt_ids_equal=not beyond["tokens"],
-        tokens_equal=not beyond["decode"],
-        text_equal=not beyond["text"],
+        tokens_equal=divergence is None,
+        text_equal=reference.text == candidate.text,
         label_equal=not beyond["label"],
         label_logprob_differences=differences,
         first_step_kl=_first_step_kl(reference.tokens, candidate.tokens),
@@ -210,3 +213,17 @@ def _flip(
     # An answer decided after its first token is as close as the two tokens were at that step.
     deciding = margin if divergence.index == 0 else divergence.reference_margin
     return "numeric" if deciding is not None and deciding <= tolerance.flip_margin else "real"
+
+
+def distance(reference: Fingerprint, candidate: Fingerprint) -> float:
+    """How far two tensors are apart, over the reference's length; estimated from projections.
+
+    0 where they are equal; infinite where their shapes differ or one is not finite.
+    """
+    if reference.shape != candidate.shape or not (reference.finite and candidate.finite):
+        return math.inf
+    if reference.crc32 == candidate.crc32:
+        return 0.0
+    length = math.hypot(*reference.projection)
+    apart = math.dist(reference.projection, candidate.projection)
+    return apart / length if length else math.inf

@@ -18,6 +18,9 @@ What every arm that fills these records must do alike:
   own. `n_ubatch` stays at llama.cpp's default, clipped to `batch`.
 - Flash attention: on or off for the text context and the vision context alike, never `auto`.
 - `single`: the overview alone, without slices and without the blank line libmtmd puts before it.
+- Choice of a token: greedy where `temperature` is 0. Logprobs are those of the logits as the model
+  gave them, whatever `Decoding` makes of them before a token is chosen.
+- Evidence: a `Fingerprint` of each stage's tensor, of all tiles one after another.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class _Record(BaseModel):
@@ -47,6 +50,40 @@ class RuntimeSettings(_Record):
     tiling: Literal["single", "split"]
 
 
+class Decoding(_Record):
+    """How the next token is chosen. The defaults are greedy, ended by the model's own end tokens.
+
+    In this order: `repeat_penalty` divides a positive logit (multiplies a negative one) of every id
+    that is among the answer's so far; `top_k` likeliest ids are kept, 0 keeps all; a `temperature`
+    of 0 takes the likeliest, above 0 one is drawn: the n-th token (from 0) by output n + 1 of
+    splitmix64 seeded with `seed`, its upper 53 bits as a share of the summed probabilities, ids in
+    descending order of probability, the lowest id first on a tie.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(default=0.0, ge=0.0)
+    top_k: int = Field(default=0, ge=0)
+    repeat_penalty: float = Field(default=1.0, gt=0.0)
+    seed: int = Field(default=0, ge=0)
+    stop: tuple[str, ...] = ()
+    """Tokens that end an answer, as they are spelled; empty: those the model itself names."""
+
+
+class Given(_Record):
+    """What is put into the runner in place of its own for one image: the swap test.
+
+    Paths on the phone to little-endian float32 without a header.
+    """
+
+    pixel_values_path: str | None = None
+    """All tiles that are evaluated, in their order, each (3, height, width)."""
+    embeddings_path: str | None = None
+    """(image tokens, width); the vision graph is then not run."""
+    prompt_ids: list[int] | None = None
+    """Ids as evaluated, each image token -1."""
+
+
 class ImageRequest(_Record):
     """One image of a session; `pixels_path` is a PNG on the phone, already what the model sees."""
 
@@ -54,6 +91,9 @@ class ImageRequest(_Record):
     session: int
     position: int
     pixels_path: str
+    always: bool = False
+    """Run even after the request was stopped: see `Request.stop_path`."""
+    given: Given = Given()
 
 
 class Request(_Record):
@@ -68,13 +108,64 @@ class Request(_Record):
     max_tokens: int
     labels: list[str]
     top_k: int = 16
+    """Rivals told of each token; nothing to do with `Decoding.top_k`."""
+    decoding: Decoding = Decoding()
     runtime: RuntimeSettings
+    stop_path: str | None = None
+    """Once this file exists, of the images not yet begun only those marked `always` are run."""
+    evidence: bool = True
+    """False leaves the fingerprints out; for measuring what they cost."""
+    tensors_path: str | None = None
+    """Deep mode: every tensor of every image is appended to this file as `ImageResult.tensors`
+    says."""
     images: list[ImageRequest]
 
 
 class TokenLogprob(_Record):
     id: int
     logprob: float
+
+
+class Fingerprint(_Record):
+    """A float32 tensor told without moving it, so that arms can be compared.
+
+    `projection` is linear, so that of a difference is the difference of projections, and its
+    length estimates the tensor's (within 9 % or so). Of element i of the flattened tensor, row
+    r = i // 64 and column j = i % 64 name bucket (j + r) % 64 and the sign: minus where bit j (from
+    the lowest) of output r + 1 of splitmix64 seeded with 0 is set. Sums in float64, told as float32.
+    """
+
+    shape: tuple[int, ...]
+    crc32: int
+    """Of the bytes, as zlib computes it."""
+    finite: bool
+    """False where any element is not a finite number; the numbers below then leave it out."""
+    mean: float
+    rms: float
+    minimum: float
+    maximum: float
+    projection: tuple[float, ...]
+    """64 numbers."""
+
+
+class Evidence(_Record):
+    """The tensors of one image's stages. None: not reached, or given in place of the arm's own."""
+
+    pixels: Fingerprint | None = None
+    """(tiles, 3, height, width), as the vision graph gets them."""
+    embed: Fingerprint | None = None
+    """(image tokens, width), after the projector."""
+    prefill: Fingerprint | None = None
+    """(vocabulary,): the first step's logits."""
+
+
+class TensorRecord(_Record):
+    """One tensor in the file at `Request.tensors_path`: float32, little-endian, C order."""
+
+    name: str
+    """A stage (`pixels`, `embed`, `prefill`) or a layer: see `harness.arms.layers`."""
+    shape: tuple[int, ...]
+    offset_bytes: int
 
 
 class Token(_Record):
@@ -104,6 +195,19 @@ class ThreadPlacement(_Record):
     cpus_allowed: str
 
 
+class RunSettings(_Record):
+    """The settings in force, read back from llama.cpp where it tells them."""
+
+    context: int
+    batch: int
+    micro_batch: int
+    cache_type_k: str
+    cache_type_v: str
+    flash_attention: bool
+    max_tokens: int
+    decoding: Decoding
+
+
 class Attestation(_Record):
     """Who answered: build, machine and settings as the runner found them."""
 
@@ -121,6 +225,8 @@ class Attestation(_Record):
     placement: list[ThreadPlacement]
     text_model_sha256: str
     mmproj_sha256: str
+    settings: RunSettings | None = None
+    """None for an arm that is no llama.cpp."""
     load_ms: float
     pid: int
 
@@ -151,6 +257,9 @@ class ImageResult(_Record):
     tokens: list[Token]
     label_logprobs: dict[str, float]
     """Log-probability of each label's first token at the first step."""
+    evidence: Evidence = Evidence()
+    tensors: list[TensorRecord] = []
+    """Deep mode only; in the order in which they were computed."""
     text: str
     stop_reason: Literal["eog", "max_tokens", "error"]
     timings_ms: Timings | None
