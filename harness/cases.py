@@ -108,6 +108,13 @@ def load_cases(spec: str, labels: Sequence[str], *, skip_bad: bool = False) -> C
     return CaseSet(tuple(_with_ids(entries)), tuple(refused))
 
 
+def drawn(cases: Sequence[Case], most: int | None, seed: int) -> tuple[Case, ...]:
+    """All of `cases`, or `most` of them as `seed` draws them where there are more."""
+    if most is None or len(cases) <= most:
+        return tuple(cases)
+    return tuple(random.Random(seed).sample(list(cases), most))  # noqa: S311 (no secret)
+
+
 def sessions(cases: Sequence[Case], per_session: int, seed: int) -> list[Session]:
     """`cases` in an order drawn from `seed`, cut into sessions of `per_session`.
 

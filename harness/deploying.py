@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devices import deploy
 from devices.deploy import LocalBlob
+from devices.errors import BadRequest
 from devices.hashing import file_sha256
 from devices.phone import Phone
 from devices.runner import build, variants
@@ -22,7 +24,7 @@ class Payload:
     """What a phone needs before its first image."""
 
     variant: str
-    """Of the runner: the best that this phone's CPU can run."""
+    """Of the runner: the best that this phone's CPU can run, or `given` for the user's own."""
     runner: LocalBlob
     text_model: LocalBlob
     mmproj: LocalBlob
@@ -61,23 +63,40 @@ class Deployment:
         return sum(file.size_bytes for file in self.files if file.sent)
 
 
-def payload(phone: Phone, bundle: Bundle, quant: str, progress: Progress) -> Payload:
+def payload(
+    phone: Phone, bundle: Bundle, quant: str, progress: Progress, *, runner: Path | None = None
+) -> Payload:
     """The runner for `phone`, built if it is not in the cache, and the models of that type.
+
+    `runner`: a program of the user's own in place of the built one.
 
     Raises:
         BundleError: the bundle has no such quant type.
+        BadRequest: `runner` is no file.
         DeviceError: the phone cannot be asked, no runner fits it, or none can be built.
     """
     text_model, mmproj = bundle.text_model(quant), bundle.mmproj(quant)
-    variant = variants.choose(phone.patiently(phone.identity))
-    advance = progress.track(f"building runner {variant.name}")
-    runner = build.runner_binary(variant, progress=lambda done, total, _: advance(done, total))
+    variant, program = ("given", _own(runner)) if runner else _built(phone, progress)
     return Payload(
-        variant.name,
-        LocalBlob(runner, file_sha256(runner), executable=True),
+        variant,
+        LocalBlob(program, file_sha256(program), executable=True),
         LocalBlob(text_model, bundle.file_sha256(text_model)),
         LocalBlob(mmproj, bundle.file_sha256(mmproj)),
     )
+
+
+def _own(runner: Path) -> Path:
+    if not runner.is_file():
+        raise BadRequest(f"no runner at {runner}: `python -m devices.runner.build` builds one")
+    return runner
+
+
+def _built(phone: Phone, progress: Progress) -> tuple[str, Path]:
+    """(variant's name, program)."""
+    variant = variants.choose(phone.patiently(phone.identity))
+    advance = progress.track(f"building runner {variant.name}")
+    program = build.runner_binary(variant, progress=lambda done, total, _: advance(done, total))
+    return variant.name, program
 
 
 def pushing(phone: Phone, progress: Progress) -> Callable[[int, int], None]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +19,12 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
-from harness import atomic
-from harness.contract import Contract
-from harness.errors import RunFolderError
+from devices.errors import DeviceError
+from harness import atomic, resuming
+from harness.errors import ArmUnavailable, RunFolderError
+from harness.inquiry import INQUIRY_FILE, Inquiry
 from harness.observation import ArmAttestation, Observation, Slot
-from harness.record import ArmFailure, CaseRecord, RunRecord
+from harness.record import ArmFailure, CaseRecord, RunRecord, Stop
 
 RUN_FILE = "run.json"
 OBSERVATIONS_FILE = "observations.jsonl"
@@ -61,6 +63,21 @@ class RunFolder:
         except (OSError, UnicodeDecodeError) as error:
             raise RunFolderError(f"{self.run_path} cannot be read: {error}") from error
         return _parsed(RunRecord, text, str(self.run_path))
+
+    def inquiry(self) -> Inquiry:
+        """What `inquiry.json` says; nothing where the run came not so far.
+
+        Raises:
+            RunFolderError: damaged, or of another version of driftloop.
+        """
+        path = self.path / INQUIRY_FILE
+        try:
+            text = path.read_text("utf-8")
+        except FileNotFoundError:
+            return Inquiry()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunFolderError(f"{path} cannot be read: {error}") from error
+        return _parsed(Inquiry, text, str(path))
 
     def read(self) -> Iterator[Observation]:
         """The observations in the order of their writing; a torn last line is left out.
@@ -139,11 +156,19 @@ class Journal(RunFolder):
         return self._record
 
     def missing(self, arm: str, phone: str | None) -> list[CaseRecord]:
-        """The places of the run for which this arm has no observation yet, in order."""
+        """The places of the run for which this arm has no observation yet, in order.
+
+        Of an arm that was stopped on this phone, the canaries alone; of one that carries none, the
+        cases alone.
+        """
         with self._guard:
+            record = self._record
+            stopped = any((one.arm, one.phone) == (arm, phone) for one in record.stops)
+            wanted = () if stopped else record.cases
+            canaries = record.canaries if record.carries_canaries(arm) else ()
             return [
                 case
-                for case in self._record.cases
+                for case in (*wanted, *canaries)
                 if (arm, phone, case.session, case.position) not in self._slots
             ]
 
@@ -186,6 +211,20 @@ class Journal(RunFolder):
         with self._guard:
             self._update(failures=(*self._record.failures, failure))
 
+    @contextmanager
+    def failures_kept(self, arm: str, phone: str | None) -> Iterator[None]:
+        """A device or an arm that fails in this block is kept by `fail`; nothing else is caught."""
+        try:
+            yield
+        except (DeviceError, ArmUnavailable) as error:
+            kind = type(error).__name__
+            self.fail(ArmFailure(arm=arm, phone=phone, kind=kind, detail=str(error)))
+
+    def stop(self, stop: Stop) -> None:
+        """Keep that a phone needs no more cases."""
+        with self._guard:
+            self._update(stops=(*self._record.stops, stop))
+
     def finish(self, at: datetime) -> None:
         """Mark the run as finished at this time of day."""
         with self._guard:
@@ -215,7 +254,7 @@ class Journal(RunFolder):
                 )
             return wanted
         earlier = self.record()
-        differing = _differences(earlier, wanted)
+        differing = resuming.differences(earlier, wanted)
         if differing:
             raise RunFolderError(
                 f"{self.path} belongs to another run: {'; '.join(differing)}; "
@@ -228,6 +267,7 @@ class Journal(RunFolder):
                 "started_at": earlier.started_at,
                 "phones": tuple(phones.values()),
                 "attestations": earlier.attestations,
+                "stops": earlier.stops,
             }
         )
 
@@ -254,45 +294,3 @@ def _identity(item: ArmAttestation) -> ArmAttestation:
     # A resumed run has another pid and load time, yet the same build on the same machine.
     same = item.attestation.model_copy(update={"pid": 0, "load_ms": 0.0, "placement": []})
     return item.model_copy(update={"attestation": same})
-
-
-def _differences(earlier: RunRecord, wanted: RunRecord) -> list[str]:
-    found = []
-    for name, there, asked in (
-        ("contract", earlier.contract, wanted.contract),
-        ("training contract", earlier.training, wanted.training),
-    ):
-        # Without the arm `torch:training` there is no training contract, and the arms differ.
-        if there and asked and (fields := _changed_fields(_content(there), _content(asked))):
-            found.append(f"{name} differs in {', '.join(fields)}")
-    if earlier.bundle.sha256 != wanted.bundle.sha256:
-        found.append(f"bundle is {earlier.bundle.path} ({earlier.bundle.sha256[:12]})")
-    if _places(earlier) != _places(wanted):
-        found.append(f"cases differ ({len(earlier.cases)} there, {len(wanted.cases)} asked for)")
-    if earlier.arms != wanted.arms:
-        found.append(f"arms are {','.join(earlier.arms)}")
-    if earlier.seed != wanted.seed:
-        found.append(f"seed is {earlier.seed}")
-    return found
-
-
-def _content(contract: Contract) -> dict[str, object]:
-    return contract.model_dump(mode="json", exclude={"name"})
-
-
-def _places(record: RunRecord) -> list[CaseRecord]:
-    # Not by path: a folder of images may have moved.
-    return [case.model_copy(update={"path": ""}) for case in record.cases]
-
-
-def _changed_fields(
-    ours: Mapping[str, object], theirs: Mapping[str, object], prefix: str = ""
-) -> list[str]:
-    changed = []
-    for key in sorted(ours.keys() | theirs.keys()):
-        mine, other = ours.get(key), theirs.get(key)
-        if isinstance(mine, dict) and isinstance(other, dict):
-            changed += _changed_fields(mine, other, f"{prefix}{key}.")
-        elif mine != other:
-            changed.append(f"{prefix}{key}")
-    return changed

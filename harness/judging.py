@@ -1,66 +1,66 @@
-"""Gates held against hops, latencies and errors; pure. Each rule yields one GateResult."""
+"""Gates held against hops, phones and arms; pure. Each rule yields one GateResult."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from typing import Literal
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict
-
-from harness import stats
-from harness.compare import Equal, HopResult, Share
-from harness.gating import AgreementRule, Gates
+from harness import agreement, stats
+from harness.attesting import Mismatch
+from harness.blame import Blame
+from harness.canaries import CanaryResult
+from harness.gate import Decided, GateResult, Outcome, counted, on_arm, on_hop
+from harness.gating import Gates
+from harness.hop import Equal, HopResult
 from harness.latency import ArmLatency
 from harness.observation import Observation
+from harness.stages import Stage
 
-Outcome = Literal["pass", "fail", "inconclusive", "not judged"]
+STAGE_GATES: Final[tuple[Stage, ...]] = ("resize", "tile", "pixels", "embed", "tokens", "prefill")
+"""Each stage before the answer is a gate; `decode` and `label` are what agreement decides on."""
 
-
-class GateResult(BaseModel):
-    """One rule held against one hop, or against one arm and phone."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-    name: str
-    """agreement, session_agreement, real_flips, label_logprob, pixels, grid, image_tokens,
-    prompt_ids, errors, session_s or memory_mib."""
-    hop: str | None
-    reference: str | None
-    arm: str
-    """The candidate, where there is a hop."""
-    phone: str | None
-    outcome: Outcome
-    measured: float | None
-    limit: float | None
-    why: str
+_P90: Final = 0.9
 
 
-def hop_gates(hop: HopResult, gates: Gates, images_per_session: int) -> list[GateResult]:
-    """Every gate on one hop."""
-    results = [
-        _agreement(hop, gates),
-        _session_agreement(hop, gates, images_per_session),
-        _real_flips(hop, gates),
-        _label_logprob(hop),
+def gate_names(gates: Gates) -> tuple[str, ...]:
+    """Every gate that a run with phones is held against, in the order of the results."""
+    return (
+        "blame",
+        *agreement.names(gates.agreement),
+        *STAGE_GATES,
+        "accuracy",
+        "attestation",
+        "canary",
+        "errors",
+        "session_s",
+        "memory_mib",
+    )
+
+
+def hop_gates(
+    hop: HopResult, agreed: Sequence[bool], gates: Gates, images: int, fixed: int | None
+) -> list[GateResult]:
+    """Every gate on one hop; for `agreed`, `images` and `fixed` see `agreement.hop_gates`."""
+    answers = agreement.hop_gates(hop, agreed, gates, images, fixed)
+    if "contract" in hop.changes:  # which changes what the model is given: answers decide
+        return answers
+    return [_blame(hop), *answers, *(_stage(hop, stage) for stage in STAGE_GATES)]
+
+
+def failing(hop: HopResult) -> list[Blame]:
+    """Those blames that fail a release whatever the other gates say.
+
+    The contract hop's are what it costs, which answers decide on. Single answers that part where
+    nothing before them does are flips, which agreement counts.
+    """
+    if "contract" in hop.changes:
+        return []
+    return [
+        blame
+        for blame in hop.blames
+        if blame.systematic or blame.cases == 0 or blame.stage not in ("decode", "label")
     ]
-    equals: list[tuple[str, str, bool, Equal]] = [
-        ("pixels", "pixels", gates.equal.pixels, hop.pixels_equal),
-        ("grid", "tile grid", gates.equal.grid, hop.grid_equal),
-        (
-            "image_tokens",
-            "number of image tokens",
-            gates.equal.image_tokens,
-            hop.image_tokens_equal,
-        ),
-        ("prompt_ids", "prompt ids", gates.equal.prompt_ids, hop.prompt_ids_equal),
-    ]
-    if "contract" not in hop.changes:  # which changes what the model is given
-        results += [
-            _equal(hop, name, words, equal) for name, words, wanted, equal in equals if wanted
-        ]
-    return results
 
 
 def phone_gates(
@@ -70,21 +70,19 @@ def phone_gates(
     if latency.phone is None:
         return []
     if latency.phone in virtual_phones:
-        session: tuple[Outcome, str] = (
+        session: Decided = (
             "not judged",
             "a virtual phone's clock says nothing about a real phone's speed",
         )
-        memory: tuple[Outcome, str] = (
-            "not judged",
-            "a virtual phone's memory holds its emulator too",
-        )
+        memory: Decided = ("not judged", "a virtual phone's memory holds its emulator too")
     else:
         session, memory = _session(latency, gates), _memory(latency, gates)
     seconds = latency.session.p90_ms / 1000 if latency.session else None
     peak = latency.memory_peak_kib / 1024 if latency.memory_peak_kib is not None else None
+    who = (latency.arm, latency.phone)
     return [
-        _on_arm("session_s", latency, session, seconds, gates.latency.max_session_p90_s),
-        _on_arm("memory_mib", latency, memory, peak, gates.memory.max_peak_mib),
+        on_arm("session_s", *who, session, seconds, gates.latency.max_session_p90_s),
+        on_arm("memory_mib", *who, memory, peak, gates.memory.max_peak_mib),
     ]
 
 
@@ -96,172 +94,137 @@ def error_gate(
     limit = gates.errors.max_per_arm
     kinds = ", ".join(sorted({fault.kind for fault in faults}))
     outcome: Outcome = "pass" if len(faults) <= limit else "fail"
-    return GateResult(
-        name="errors",
-        hop=None,
-        reference=None,
-        arm=arm,
-        phone=phone,
-        outcome=outcome if observations else "inconclusive",
-        measured=len(faults),
-        limit=limit,
-        why=f"{len(faults)} of {_cases(len(observations))} without an answer"
-        + (f" ({kinds})" if kinds else ""),
+    why = f"{len(faults)} of {counted(len(observations), 'case')} without an answer"
+    return on_arm(
+        "errors",
+        arm,
+        phone,
+        (outcome if observations else "inconclusive", f"{why} ({kinds})" if kinds else why),
+        len(faults),
+        limit,
     )
 
 
-def decide_share(
-    count: int,
-    of: int,
-    minimum: float,
-    rule: AgreementRule,
-    *,
-    noun: str = "case",
-    images: int = 1,
-) -> tuple[Outcome, str]:
-    """Hold `count` of `of` cases against a smallest share; says why in words.
-
-    An upper bound below `minimum` fails however few the cases are. A `minimum` of 1 is a rule
-    without exceptions, which no bound can reach: one exception fails it. `noun`, `images`: what
-    is counted where it is no case, and of how many images one consists.
-    """
-    if of == 0:
-        return "inconclusive", f"no {noun} was answered by both arms"
-    low = stats.lower_bound(count, of, rule.confidence)
-    high = stats.upper_bound(count, of, rule.confidence)
-    said = f"{count} of {of}, one-sided {rule.confidence:.0%} bounds {low:.3f} and {high:.3f}"
-    if high < minimum:
-        return "fail", f"{said}: even the upper bound is below {minimum:g}"
-    if rule.decide_on == "lower_bound" and minimum < 1:
-        if low >= minimum:
-            return "pass", said
-        return "inconclusive", f"{said}: the lower bound is below {minimum:g}; add cases"
-    fewest = math.ceil(rule.min_cases / images)
-    if of < fewest:
-        return "inconclusive", f"{said}: fewer than {fewest} {noun}s; add cases"
-    # 41 of 50 must reach 1 - 0.18, which is a last bit above 0.82.
-    if count / of >= minimum - 1e-12:
-        return "pass", said
-    return "fail", f"{said}: below {minimum:g}"
+def attestation_gate(
+    arm: str, phone: str | None, mismatches: Sequence[Mismatch], *, attested: bool
+) -> GateResult:
+    """Whether an arm ran as it was asked to; `mismatches` are that arm's alone."""
+    decided: Decided = ("pass", "build, backend, threads, settings and files are those asked for")
+    if mismatches:
+        told = [f"{one.what}: asked for {one.asked}, ran {one.ran}" for one in mismatches]
+        decided = ("fail", "; ".join(told))
+    elif not attested:
+        decided = ("not judged", "the arm attested to nothing")
+    return on_arm("attestation", arm, phone, decided, len(mismatches) if attested else None, 0)
 
 
-def _agreement(hop: HopResult, gates: Gates) -> GateResult:
-    minimum = gates.hops.min_agreement(hop.changes)
-    share = hop.label_agreement
-    decided = decide_share(share.count, share.of, minimum, gates.agreement)
-    return _on_answers("agreement", hop, decided, share, minimum)
+def canary_gate(arm: str, phone: str | None, canaries: Sequence[CanaryResult]) -> GateResult:
+    """All canaries of one arm and phone, of which one that fails is enough."""
+    failed = [one for one in canaries if one.outcome == "fail"]
+    silent = [one for one in canaries if one.outcome == "inconclusive"]
+    decided: Decided = ("pass", f"{', '.join(one.name for one in canaries)}: as they should be")
+    if not canaries:
+        decided = ("not judged", "this arm ran no canaries")
+    elif failed:
+        decided = ("fail", "; ".join(f"{one.name}: {one.why}" for one in failed))
+    elif silent:
+        decided = ("inconclusive", "; ".join(f"{one.name}: {one.why}" for one in silent))
+    return on_arm("canary", arm, phone, decided, len(failed) if canaries else None, 0)
 
 
-def _session_agreement(hop: HopResult, gates: Gates, images: int) -> GateResult:
-    minimum = gates.hops.min_session_agreement(hop.changes, images)
-    share = hop.session_agreement
-    decided = decide_share(
-        share.count, share.of, minimum, gates.agreement, noun="whole session", images=images
-    )
-    return _on_answers("session_agreement", hop, decided, share, minimum)
+def _blame(hop: HopResult) -> GateResult:
+    if hop.cases == 0 and not hop.blames:
+        decided: Decided = ("not judged", "no case was answered by both arms")
+        return on_hop("blame", hop, decided, None, 0)
+    blamed = failing(hop)
+    decided = ("pass", "nothing differs by more than it may")
+    if blamed:
+        decided = ("fail", "; ".join(blame.sentence for blame in blamed))
+    elif hop.blames:
+        decided = ("pass", "only single answers part, which agreement counts")
+    return on_hop("blame", hop, decided, len(blamed), 0)
 
 
-def _real_flips(hop: HopResult, gates: Gates) -> GateResult:
-    maximum = gates.hops.max_real_flips(hop.changes)
-    kept = hop.cases - hop.real_flips
-    outcome, why = decide_share(kept, hop.cases, 1 - maximum, gates.agreement)
-    measured = hop.real_flips / hop.cases if hop.cases else None
-    if hop.cases:
-        why = (
-            f"{hop.real_flips} real and {hop.numeric_flips} numeric flips; without a real one {why}"
+def _stage(hop: HopResult, stage: Stage) -> GateResult:
+    told, measured, limit = _told(hop, stage)
+    causes = hop.stage_cases.get(stage, 0)
+    if causes:
+        decided: Decided = ("fail", f"cause in {causes} of {counted(hop.cases, 'case')}: {told}")
+    elif told is None:
+        decided = ("not judged", "not told by both arms in any case")
+    elif any(stage in case.beyond for case in hop.differing):
+        decided = ("not judged", f"follows from an earlier stage: {told}")
+    else:
+        decided = ("pass", told)
+    return on_hop(stage, hop, decided, measured, limit)
+
+
+def _told(hop: HopResult, stage: Stage) -> tuple[str | None, float | None, float | None]:
+    """What was seen of a stage in words (None: nothing), as a number, and the number's limit."""
+    equal: dict[Stage, tuple[tuple[str, Equal], ...]] = {
+        "resize": (("canonical pixels", hop.pixels_equal),),
+        "tile": (("tile grid", hop.grid_equal), ("image tokens", hop.image_tokens_equal)),
+        "tokens": (("prompt ids", hop.prompt_ids_equal),),
+    }
+    if stage in equal:
+        parts = [(words, one) for words, one in equal[stage] if one.of]
+        if not parts:
+            return None, None, 1.0
+        told = ", ".join(
+            f"{words} equal in {one.count} of {counted(one.of, 'case')}" for words, one in parts
         )
-    return _on_hop("real_flips", hop, outcome, measured, maximum, why)
+        return told, min(one.count / one.of for _, one in parts), 1.0
+    spread, limit = hop.distances.get(stage), hop.tolerance_distances.get(stage)
+    said = [] if spread is None else [f"distance {spread.maximum:.2g} at most, limit {limit:g}"]
+    nats = hop.label_logprob_difference
+    if stage == "prefill" and nats is not None:
+        said.append(
+            f"label log-probabilities moved by {nats.maximum:.2g} nats at most, "
+            f"limit {hop.tolerance_label_logprob:g}"
+        )
+    return "; ".join(said) or None, None if spread is None else spread.maximum, limit
 
 
-def _label_logprob(hop: HopResult) -> GateResult:
-    limit = hop.tolerance_label_logprob
-    spread = hop.label_logprob_difference
-    if spread is None:
-        why = "no label log-probability was given by both arms"
-        return _on_hop("label_logprob", hop, "inconclusive", None, limit, why)
-    outcome: Outcome = "pass" if spread.maximum <= limit else "fail"
-    why = f"largest {spread.maximum:.2g}, mean {spread.mean:.2g} nats over {spread.n} values"
-    return _on_hop("label_logprob", hop, outcome, spread.maximum, limit, why)
+def _session(latency: ArmLatency, gates: Gates) -> Decided:
+    rule, limit_ms = gates.latency, gates.latency.max_session_p90_s * 1000
+    totals, left_out = latency.sessions_ms, _left_out(latency)
+    over = sum(total > limit_ms for total in totals)
+    more = max(rule.min_sessions, stats.fewest_for_quantile(over, _P90, rule.confidence)) - len(
+        totals
+    )
+    if latency.session is None or len(totals) < rule.min_sessions:
+        return (
+            "inconclusive",
+            f"{counted(len(totals), 'whole session')}, {rule.min_sessions} needed to say anything; "
+            f"{more} more within the limit would decide{left_out}",
+        )
+    low, high = stats.quantile_bounds(totals, _P90, rule.confidence)
+    said = (
+        f"90th percentile {latency.session.p90_ms / 1000:.1f} s over {len(totals)} sessions, "
+        f"one-sided {rule.confidence:.0%} bounds {_seconds(low)} and {_seconds(high)}{left_out}"
+    )
+    if low is not None and low > limit_ms:
+        return "fail", said
+    if high is not None and high <= limit_ms:
+        return "pass", said
+    return "inconclusive", f"{said}; {counted(more, 'more session')} within the limit would decide"
 
 
-def _equal(hop: HopResult, name: str, words: str, equal: Equal) -> GateResult:
-    if equal.of == 0:
-        outcome: Outcome = "inconclusive"
-        why = f"{words}: not told by both arms in any case"
-        return _on_hop(name, hop, outcome, None, 1.0, why)
-    outcome = "pass" if equal.count == equal.of else "fail"
-    why = f"{words} equal in {equal.count} of {_cases(equal.of)}"
-    return _on_hop(name, hop, outcome, equal.count / equal.of, 1.0, why)
+def _left_out(latency: ArmLatency) -> str:
+    parts = []
+    if latency.throttled:
+        parts.append(counted(latency.throttled, "throttled image"))
+    if latency.interrupted:
+        parts.append(counted(latency.interrupted, "interrupted session"))
+    return f"; {' and '.join(parts)} left out" if parts else ""
 
 
-def _session(latency: ArmLatency, gates: Gates) -> tuple[Outcome, str]:
-    limit, wanted = gates.latency.max_session_p90_s, gates.latency.min_sessions
-    left_out = f"; {latency.throttled} throttled images left out" if latency.throttled else ""
-    whole = latency.session.n if latency.session else 0
-    if latency.session is None or whole < wanted:
-        return "inconclusive", f"{whole} whole sessions, {wanted} needed{left_out}"
-    p90_s = latency.session.p90_ms / 1000
-    said = f"90th percentile {p90_s:.1f} s over {whole} sessions{left_out}"
-    return ("pass" if p90_s <= limit else "fail"), said
+def _seconds(bound_ms: float | None) -> str:
+    return "unknown" if bound_ms is None else f"{bound_ms / 1000:.1f} s"
 
 
-def _memory(latency: ArmLatency, gates: Gates) -> tuple[Outcome, str]:
+def _memory(latency: ArmLatency, gates: Gates) -> Decided:
     if latency.memory_peak_kib is None:
         return "inconclusive", "the phone told no peak memory"
     peak = latency.memory_peak_kib / 1024
     return ("pass" if peak <= gates.memory.max_peak_mib else "fail"), f"peak {peak:.0f} MiB"
-
-
-def _on_answers(
-    name: str, hop: HopResult, decided: tuple[Outcome, str], share: Share, minimum: float
-) -> GateResult:
-    outcome, why = decided
-    if outcome == "pass" and hop.reference_unread == hop.cases:
-        outcome, why = "inconclusive", "no answer of the reference holds a label"
-    return _on_hop(name, hop, outcome, share.estimate, minimum, why)
-
-
-def _on_hop(
-    name: str,
-    hop: HopResult,
-    outcome: Outcome,
-    measured: float | None,
-    limit: float,
-    why: str,
-) -> GateResult:
-    return GateResult(
-        name=name,
-        hop=hop.name,
-        reference=hop.reference,
-        arm=hop.candidate,
-        phone=hop.phone,
-        outcome=outcome,
-        measured=measured,
-        limit=limit,
-        why=why,
-    )
-
-
-def _on_arm(
-    name: str,
-    latency: ArmLatency,
-    decided: tuple[Outcome, str],
-    measured: float | None,
-    limit: float,
-) -> GateResult:
-    outcome, why = decided
-    return GateResult(
-        name=name,
-        hop=None,
-        reference=None,
-        arm=latency.arm,
-        phone=latency.phone,
-        outcome=outcome,
-        measured=measured,
-        limit=limit,
-        why=why,
-    )
-
-
-def _cases(n: int) -> str:
-    return "1 case" if n == 1 else f"{n} cases"

@@ -20,6 +20,10 @@ Kind = Literal["torch", "desktop", "phone"]
 Change = Literal["contract", "conversion", "quantization", "runtime", "platform"]
 CHANGES: tuple[Change, ...] = ("contract", "conversion", "quantization", "runtime", "platform")
 
+Role = Literal["training", "app", "phone"]
+"""Whose contract, pixels and bundle an arm gets: the training side's, the run's, or what phones were
+given in the run's place (the run's, where they were given nothing)."""
+
 TRAINING = "torch:training"
 
 _NAME = re.compile(r"(?P<kind>desktop|phone):(?P<quant>[a-z0-9_]+)(?P<app>\+app)?")
@@ -49,6 +53,13 @@ class ArmSpec:
     def on_host(self) -> bool:
         """True where the arm needs no phone."""
         return self.kind != "phone"
+
+    @property
+    def role(self) -> Role:
+        """What the arm runs under."""
+        if self.training:
+            return "training"
+        return "app" if self.on_host else "phone"
 
 
 @dataclass(frozen=True)

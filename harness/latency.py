@@ -1,13 +1,12 @@
 """Observations -> time per stage, tokens a second, session totals, memory; pure.
 
-Samples taken while throttled are counted and left out. Model load stands apart: the app loads
-once, the user waits for images.
+Samples taken while throttled, and sessions that another process had to finish, are counted and left
+out. Model load stands apart: the app loads once, the user waits for images.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,15 +16,6 @@ from harness.observation import Observation
 
 SESSION_BUDGET_S = (15.0, 24.0)
 """What the app's document promises for a session of three images."""
-
-_STAGES: dict[str, Callable[[Timings], float]] = {
-    "image_decode": lambda timings: timings.image_decode,
-    "tokenize": lambda timings: timings.tokenize,
-    "encode": lambda timings: sum(timings.encode),
-    "prefill": lambda timings: timings.prefill,
-    "decode": lambda timings: sum(timings.decode),
-    "total": lambda timings: timings.total,
-}
 
 
 class _Result(BaseModel):
@@ -71,10 +61,27 @@ class ArmLatency(_Result):
     tokens_per_s: float | None
     """Decode steps over decode time; the first token comes with prefill and is not counted."""
     session: StageLatency | None
-    """Sum of `total` over the images of each session that has all of them, unthrottled."""
+    """Over `sessions_ms`."""
+    sessions_ms: tuple[float, ...] = ()
+    """Sum of `total` over the images of each session that has all of them, unthrottled and from one
+    process, in the run's order."""
+    interrupted: int = 0
+    """Whole unthrottled sessions left out because their images come from several processes."""
     memory_peak_kib: int | None
     load_ms: StageLatency | None
     """Over the separate loads of the model, told apart by their time."""
+
+
+def stage_times(timings: Timings) -> dict[str, float]:
+    """Milliseconds of each stage of one image: encode over all tiles, decode over all steps."""
+    return {
+        "image_decode": timings.image_decode,
+        "tokenize": timings.tokenize,
+        "encode": sum(timings.encode),
+        "prefill": timings.prefill,
+        "decode": sum(timings.decode),
+        "total": timings.total,
+    }
 
 
 def summarize(
@@ -102,11 +109,13 @@ def _summary(
         if item.error is None and item.timings_ms is not None
     ]
     used = [(item, timings) for item, timings in answered if not item.conditions.throttled]
-    stages = {
-        name: StageLatency.over([read(timings) for _, timings in used])
-        for name, read in _STAGES.items()
-    }
+    by_stage: dict[str, list[float]] = {}
+    for _, timings in used:
+        for name, spent_ms in stage_times(timings).items():
+            by_stage.setdefault(name, []).append(spent_ms)
+    stages = {name: StageLatency.over(values) for name, values in by_stage.items()}
     peaks = [peak for item in seen if (peak := item.conditions.memory_peak_kib) is not None]
+    totals, interrupted = _sessions(used, session_sizes)
     loads = {load for item in seen if (load := item.conditions.load_ms) is not None}
     return ArmLatency(
         arm=arm,
@@ -117,7 +126,9 @@ def _summary(
         cached=sum(item.conditions.cached for item, _ in used),
         stages={name: latency for name, latency in stages.items() if latency is not None},
         tokens_per_s=_tokens_per_s([timings for _, timings in used]),
-        session=StageLatency.over(_session_totals(used, session_sizes)),
+        session=StageLatency.over(totals),
+        sessions_ms=tuple(totals),
+        interrupted=interrupted,
         memory_peak_kib=max(peaks, default=None),
         load_ms=StageLatency.over(sorted(loads)),
     )
@@ -129,14 +140,24 @@ def _tokens_per_s(timings: Sequence[Timings]) -> float | None:
     return 1000.0 * steps / decode_ms if steps and decode_ms > 0 else None
 
 
-def _session_totals(
+def _sessions(
     used: Sequence[tuple[Observation, Timings]], session_sizes: Mapping[int, int]
-) -> list[float]:
-    images: Counter[int] = Counter()
-    sums: dict[int, float] = {}
+) -> tuple[list[float], int]:
+    """Milliseconds of every whole session of one process, and how many whole ones are of several.
+
+    Processes are told apart by how long they took to load the model, and by the phone's boot.
+    """
+    by_session: dict[int, list[tuple[Observation, Timings]]] = {}
     for item, timings in used:
-        images[item.session] += 1
-        sums[item.session] = sums.get(item.session, 0.0) + timings.total
-    return [
-        sums[session] for session in sorted(sums) if images[session] == session_sizes.get(session)
-    ]
+        by_session.setdefault(item.session, []).append((item, timings))
+    totals = []
+    interrupted = 0
+    for session, images in sorted(by_session.items()):
+        if len(images) != session_sizes.get(session):
+            continue
+        conditions = [item.conditions for item, _ in images]
+        if len({(one.boot_id, one.load_ms, one.cached) for one in conditions}) > 1:
+            interrupted += 1
+        else:
+            totals.append(sum(timings.total for _, timings in images))
+    return totals, interrupted

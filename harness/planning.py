@@ -5,25 +5,26 @@ from __future__ import annotations
 import secrets
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
-from devices.paths import cache_dir
 from devices.phone import Phone
 from harness import bundle as bundles
-from harness import cases, gating, ladder, phones, result_cache
 from harness import contract as contracts
-from harness.arms.base import Prepared
+from harness import gating, ladder, phones, recording, result_cache, sides
 from harness.bundle import Bundle
 from harness.contract import Contract
-from harness.errors import BadInput, CaseError
-from harness.ladder import ArmSpec
-from harness.prepared import Placed, PreparedSet, place, prepare_cases
-from harness.record import BundleRecord, CaseRecord, RefusedRecord, RunRecord
+from harness.errors import BadInput
+from harness.gating import Gates
+from harness.inquiry import FileFault
+from harness.ladder import ArmSpec, Role
+from harness.record import PhoneSide, RefusedRecord, RunRecord, Sampling
+from harness.sampling_plan import sampling_plan
+from harness.sides import Side, Sides, Under
 from harness.training import record as training_record
 
 _ANSWERED_BY = {"torch": ("torch", "transformers"), "desktop": ("llama_cpp_python",), "phone": ()}
@@ -64,15 +65,16 @@ class RunRequest:
     skip_bad: bool = False
     gates: str | None = None
     """A gates file; None is the one that comes with driftloop."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """What an arm runs under: a contract, and the images with the pixels it makes."""
-
-    contract: Contract
-    images: dict[tuple[int, int], Prepared] = field(repr=False)
-    """By (session, position)."""
+    fixed: int | None = None
+    """So many images, instead of as many as the sequential test needs."""
+    deep: bool = False
+    """Keep every tensor of every case, not only of some that differ."""
+    phone_contract: str | None = None
+    """What phones are told instead of the contract, by name or file."""
+    phone_bundle: Path | None = None
+    """What phones are given instead of the bundle."""
+    phone_runner: Path | None = None
+    """The program that phones run instead of the runner that driftloop builds."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,16 @@ class Plan:
 
     bundle: Bundle
     specs: tuple[ArmSpec, ...]
-    sides: dict[bool, Side]
-    """By `ArmSpec.training`: the run's own, and the training side's where its arm takes part."""
+    sides: Sides
+    faults: tuple[FileFault, ...]
+    """What is out of line in the bundles' files."""
+    phone_runner: Path | None
+    deep: bool
     record: RunRecord = field(repr=False)
+
+    def side(self, spec: ArmSpec) -> Side:
+        """What that arm runs under."""
+        return self.sides.of(spec.role)
 
     def arm_key(self, spec: ArmSpec) -> str:
         """Under which key this arm's answers are kept on this host."""
@@ -95,7 +104,7 @@ class Plan:
         else:
             models = (self.bundle.text_model(spec.quant), self.bundle.mmproj(spec.quant))
             hashes = [self.bundle.file_sha256(path) for path in models]
-        contract = self.sides[spec.training].contract
+        contract = self.side(spec).contract
         return result_cache.arm_key(spec, contract, hashes, answered_by(spec.kind))
 
 
@@ -106,35 +115,59 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
         BadInput: contracts, gates, bundle, arms or images are wrong; says which and why.
     """
     bundle = bundles.load(request.bundle)
-    contract = contracts.load(request.contract) if request.contract else bundle.contract
+    contract = _contract(request, bundle)
     training = _training(request, bundle)
     gates = gating.load(request.gates)
     specs = _specs(request, bundle, attached, contract, training)
-    bundles.verify(bundle, {spec.quant for spec in specs if spec.quant is not None})
-    under = {False: contract}
-    if training is not None and any(spec.training for spec in specs):
-        under[True] = training
-    placed, refused = _placed(request, under, progress)
-    sides = {side: Side(under[side], _by_place(images)) for side, images in placed.items()}
+    under = _under(request, specs, Under(contract, bundle), training)
+    faults = _faults(under, specs)
+    prepared = sides.prepare(
+        request.images,
+        under,
+        request.seed,
+        _most_images(request, gates, contract),
+        progress.track,
+        skip_bad=request.skip_bad,
+    )
+    _refuse_too_few(request, prepared)
     record = RunRecord(
         run_id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",
         started_at=datetime.now(UTC),
         contract=contract,
         contract_sha256=contract.sha256,
-        training=under.get(True),
-        bundle=_bundle_record(bundle),
+        training=under["training"].contract if "training" in under else None,
+        phone_side=_phone_side(request, under),
+        bundle=recording.bundle_record(bundle),
         arms=tuple(spec.name for spec in specs),
         phones=tuple(phones.describe(phone) for phone in attached),
-        cases=_case_records(placed[False], sides.get(True)),
+        cases=recording.case_records(prepared),
+        canaries=recording.canary_records(prepared),
         refused=tuple(
-            RefusedRecord(path=bad.path, kind=bad.kind, detail=bad.detail) for bad in refused
+            RefusedRecord(path=bad.path, kind=bad.kind, detail=bad.detail)
+            for bad in prepared.refused
         ),
+        sampling=Sampling(fixed=request.fixed),
         packages={name: version(name) for name in _RECORDED if _installed(name)},
         git_commit=_git_commit(),
         seed=request.seed,
         gates=gates,
     )
-    return Plan(bundle, specs, sides, record)
+    return Plan(bundle, specs, prepared, faults, request.phone_runner, request.deep, record)
+
+
+def announced(request: RunRequest) -> str:
+    """In a line, how many images will decide, and how often that goes wrong.
+
+    Raises:
+        BadInput: gates, bundle or contract are wrong; says which and why.
+    """
+    gates = gating.load(request.gates)
+    contract = _contract(request, bundles.load(request.bundle))
+    look = contract.limits.images_per_session
+    test = sampling_plan(gates, ("platform",), look, request.fixed)
+    if test is None:
+        return f"agreement: decided on its {gates.agreement.decide_on.replace('_', ' ')}"
+    return f"agreement: {test.sentence}"
 
 
 def answered_by(kind: str) -> dict[str, str]:
@@ -149,6 +182,10 @@ def missing_packages() -> dict[str, str]:
         for kind, packages in _ANSWERED_BY.items()
         if not all(_installed(package) for package in packages)
     }
+
+
+def _contract(request: RunRequest, bundle: Bundle) -> Contract:
+    return contracts.load(request.contract) if request.contract else bundle.contract
 
 
 def _training(request: RunRequest, bundle: Bundle) -> Contract | None:
@@ -197,30 +234,63 @@ def _asked(contract: Contract) -> dict[str, Any]:
     )
 
 
-def _placed(
-    request: RunRequest, under: dict[bool, Contract], progress: Progress
-) -> tuple[dict[bool, list[Placed]], tuple[CaseError, ...]]:
-    """Every case in its place with the pixels of each side; and what was refused by any."""
-    contract = under[False]
-    found = cases.load_cases(request.images, contract.answer.labels, skip_bad=request.skip_bad)
-    taken, refused = found.cases, found.refused
-    prepared: dict[bool, PreparedSet] = {}
-    for side, one in under.items():
-        prepared[side] = prepare_cases(
-            taken,
-            one.pixels,
-            cache_dir("pixels"),
-            progress.track(f"preparing {'training ' if side else ''}pixels"),
-            skip_bad=request.skip_bad,
+def _under(
+    request: RunRequest, specs: Sequence[ArmSpec], app: Under, training: Contract | None
+) -> dict[Role, Under]:
+    """Every role that an arm of the run has, with what it runs under."""
+    roles = {spec.role for spec in specs}
+    under: dict[Role, Under] = {"app": app}
+    if training is not None and "training" in roles:
+        under["training"] = Under(training, app.bundle)
+    given = (request.phone_contract, request.phone_bundle, request.phone_runner)
+    if any(given):
+        if "phone" not in roles:
+            raise BadInput("--phone-contract, --phone-bundle and --phone-runner are for phones")
+        under["phone"] = Under(
+            contracts.load(request.phone_contract) if request.phone_contract else app.contract,
+            bundles.load(request.phone_bundle) if request.phone_bundle else app.bundle,
         )
-        taken = tuple(ready.case for ready in prepared[side].cases)
-        refused = (*refused, *prepared[side].refused)
-    sessions = cases.sessions(taken, contract.limits.images_per_session, request.seed)
-    return {side: place(sessions, ready) for side, ready in prepared.items()}, refused
+    return under
 
 
-def _by_place(placed: Sequence[Placed]) -> dict[tuple[int, int], Prepared]:
-    return {(one.image.session, one.image.position): one.image for one in placed}
+def _faults(under: Mapping[Role, Under], specs: Sequence[ArmSpec]) -> tuple[FileFault, ...]:
+    """What is out of line in the files that the arms read."""
+    quants = {
+        role: {spec.quant for spec in specs if spec.quant is not None and spec.role == role}
+        for role in under
+    }
+    own = under["app"].bundle
+    if "phone" not in under or under["phone"].bundle.path == own.path:
+        every = quants["app"] | {spec.quant for spec in specs if spec.quant is not None}
+        return bundles.verify(own, every)
+    theirs = bundles.verify(under["phone"].bundle, quants["phone"])
+    faults = bundles.verify(own, quants["app"])
+    return (*faults, *(one.model_copy(update={"owner": "phone bundle"}) for one in theirs))
+
+
+def _most_images(request: RunRequest, gates: Gates, contract: Contract) -> int | None:
+    """How many cases a run can need; None is all there are."""
+    if request.fixed is not None:
+        if request.fixed < 1:
+            raise BadInput(f"--fixed {request.fixed}: name a number of images of at least 1")
+        return request.fixed
+    return gates.most_images(contract.limits.images_per_session)
+
+
+def _refuse_too_few(request: RunRequest, prepared: Sides) -> None:
+    there = sum(len(session.cases) for session in prepared.sessions)
+    if request.fixed is not None and there < request.fixed:
+        raise BadInput(f"--fixed {request.fixed}: {request.images} holds only {there} images")
+
+
+def _phone_side(request: RunRequest, under: Mapping[Role, Under]) -> PhoneSide:
+    return PhoneSide(
+        contract=under["phone"].contract if request.phone_contract else None,
+        bundle=recording.bundle_record(under["phone"].bundle) if request.phone_bundle else None,
+        runner_sha256=recording.program_sha256(request.phone_runner)
+        if request.phone_runner
+        else None,
+    )
 
 
 def keep_pixels(plan: Plan, folder: Path) -> None:
@@ -229,42 +299,10 @@ def keep_pixels(plan: Plan, folder: Path) -> None:
     The report shows it, long after the cache is gone.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for image in (image for side in plan.sides.values() for image in side.images.values()):
+    for image in (image for side in plan.sides.every for image in side.images.values()):
         kept = folder / f"{image.pixels_sha256}.png"
         if not kept.exists():
             shutil.copyfile(image.pixels_path, kept)
-
-
-def _bundle_record(bundle: Bundle) -> BundleRecord:
-    manifest = bundle.manifest
-    return BundleRecord(
-        path=str(bundle.path),
-        sha256=bundle.sha256,
-        summary={
-            "checkpoint": manifest.source.checkpoint,
-            "quants": list(bundle.quants),
-            "llama_cpp_commit": manifest.created.llama_cpp_commit,
-            "tokenizer_sha256": manifest.tokenizer_sha256,
-        },
-    )
-
-
-def _case_records(placed: Sequence[Placed], training: Side | None) -> tuple[CaseRecord, ...]:
-    seen = {} if training is None else training.images
-    return tuple(
-        CaseRecord(
-            id=case.id,
-            path=str(case.path),
-            label=case.label,
-            session=image.session,
-            position=image.position,
-            pixels_sha256=image.pixels_sha256,
-            training_pixels_sha256=(
-                seen[image.session, image.position].pixels_sha256 if seen else None
-            ),
-        )
-        for case, image in ((one.case, one.image) for one in placed)
-    )
 
 
 def _installed(package: str) -> bool:

@@ -24,8 +24,6 @@ NO_IMAGES = "--driftloop-bundle needs --driftloop-images: a folder, a glob, or a
 DELIVERY = "observations"
 """Not a gate of the file but what all of them need: that every arm answered every case."""
 
-_HOP_GATES = ("agreement", "session_agreement", "real_flips", "label_logprob")
-_ARM_GATES = ("errors", "session_s", "memory_mib")
 _T = TypeVar("_T")
 _REPORTS = pytest.StashKey[list[Path]]()
 
@@ -192,9 +190,10 @@ def _phone_names(config: pytest.Config) -> list[str]:
 
 
 def gate_names(gates: Gates) -> list[str]:
-    """What is tested on every phone: delivery first, then every gate the file does not turn off."""
-    equal = [name for name, wanted in gates.equal if wanted]
-    return [DELIVERY, *_HOP_GATES, *equal, *_ARM_GATES]
+    """What is tested on every phone: delivery first, then every gate of a run under these."""
+    from harness import judging
+
+    return [DELIVERY, *judging.gate_names(gates)]
 
 
 def _gate_names(config: pytest.Config) -> list[str]:

@@ -1,7 +1,8 @@
 """Answers of the arms on this host, kept by content: a second phone costs only phone time.
 
 Position and session do not matter to an answer (the KV cache is cleared after every image), so
-one answer serves every place at which the same pixels stand.
+one answer serves every place at which the same pixels stand. A canary watches for the arm on which
+they do matter after all: it is always run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from devices.paths import cache_dir
-from devices.runner.protocol import Attestation
+from devices.runner.protocol import PROTOCOL_VERSION, Attestation
 from harness import atomic
 from harness.arms.base import Prepared
 from harness.contract import Contract
@@ -35,6 +36,8 @@ def arm_key(
     runtime = contract.runtime if spec.app_runtime else contract.runtime.reference()
     content = {
         "schema": SCHEMA_VERSION,
+        # What evidence is told of an answer, and how it is computed.
+        "protocol": PROTOCOL_VERSION,
         # Under equal contracts `torch:training` is `torch`.
         "arm": spec.name if spec.quant else spec.kind,
         "files": list(file_hashes),
@@ -44,6 +47,7 @@ def arm_key(
         "tiling": contract.tiling,
         "prompt": contract.prompt.model_dump(mode="json"),
         "max_tokens": contract.limits.max_tokens,
+        "decoding": contract.decoding.model_dump(mode="json"),
         "labels": contract.answer.labels,
         "runtime": None if spec.kind == "torch" else runtime.model_dump(mode="json"),
     }
@@ -59,10 +63,12 @@ class ResultCache:
 
     def get(self, image: Prepared, contract: Contract, arm: str) -> Observation | None:
         """The kept answer for these pixels, put in `image`'s place, as `arm`'s under `contract`;
-        None where there is none.
+        None where there is none, and for a canary.
 
         A file that cannot be read or parsed counts as none: it is written anew by `put`.
         """
+        if image.canary is not None:
+            return None
         try:
             text = self._path(image.pixels_sha256).read_text("utf-8")
             kept = Observation.model_validate_json(text)
@@ -81,12 +87,12 @@ class ResultCache:
         )
 
     def put(self, image: Prepared, observation: Observation) -> None:
-        """Keep an answer. One with an error is not kept: a fault is worth another look.
+        """Keep an answer; not a canary's, nor one with an error: a fault is worth another look.
 
         Raises:
             OSError: the cache cannot be written.
         """
-        if observation.error is not None:
+        if image.canary is not None or observation.error is not None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         atomic.write_text(self._path(image.pixels_sha256), observation.model_dump_json())

@@ -1,30 +1,28 @@
 """The loop that ties contract, cases, arms and journal together.
 
-The one place where exceptions become outcomes: a phone that goes away or an arm that cannot run
-is kept in `run.json` and judged; bad input still ends the run, with everything seen so far kept.
+A phone that goes away or an arm that cannot run is kept in `run.json` and judged; bad input still
+ends the run, with everything seen so far kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
 
-from devices.errors import DeviceError
 from devices.phone import Phone
-from harness import phones, planning
+from harness import inquiring, phones, planning, stopping
 from harness.arms import build
 from harness.arms.base import Arm, Prepared
-from harness.errors import ArmUnavailable
+from harness.inquiry import INQUIRY_FILE
 from harness.journal import PIXELS_FOLDER, VERDICT_FILE, Journal
 from harness.ladder import ArmSpec
-from harness.observation import ArmAttestation
+from harness.observation import ArmAttestation, Observation
 from harness.planning import Plan, Progress, RunRequest
-from harness.record import ArmFailure
+from harness.record import Stop
 from harness.result_cache import ResultCache
 from harness.session_results import SESSIONS_FILE, session_results, to_jsonl
 from harness.verdict import Verdict, judge
@@ -53,23 +51,25 @@ def evaluate(request: RunRequest, progress: Progress) -> RunOutcome:
                 if spec.on_host:
                     _host_arm(spec, plan, journal, progress)
             _phone_arms(attached, plan, journal, progress)
+            inquiry = inquiring.inquire(plan, attached, journal, progress)
+            journal.write(INQUIRY_FILE, inquiry.model_dump_json(indent=2) + "\n")
             journal.finish(datetime.now(UTC))
             seen = list(journal.read())
             sessions = session_results(journal.current, seen)
             journal.write(SESSIONS_FILE, to_jsonl(sessions))
-            verdict = judge(journal.current, seen)
+            verdict = judge(journal.current, seen, inquiry)
             journal.write(VERDICT_FILE, verdict.model_dump_json(indent=2) + "\n")
     return RunOutcome(request.out, verdict)
 
 
 def _host_arm(spec: ArmSpec, plan: Plan, journal: Journal, progress: Progress) -> None:
     """Answers kept from an earlier run are taken as they are; only the rest is run."""
-    contract = plan.sides[spec.training].contract
+    side = plan.side(spec)
     wanted = _missing(plan, journal, spec, None)
     cache = ResultCache(plan.arm_key(spec))
     fresh: list[Prepared] = []
     for image in wanted:
-        kept = cache.get(image, contract, spec.name)
+        kept = cache.get(image, side.contract, spec.name)
         if kept is None:
             fresh.append(image)
         else:
@@ -78,15 +78,21 @@ def _host_arm(spec: ArmSpec, plan: Plan, journal: Journal, progress: Progress) -
         journal.attest(ArmAttestation(arm=spec.name, phone=None, attestation=known))
     if not fresh:
         return
-    with _failures_kept(spec.name, None, journal):
-        arm = build.host_arm(spec, plan.bundle, contract)
-        _deliver(arm, fresh, journal, progress.track(spec.name), cache)
+    with journal.failures_kept(spec.name, None):
+        arm = build.host_arm(spec, side)
+        by_place = {(image.session, image.position): image for image in fresh}
+
+        def kept_too(seen: Observation) -> None:
+            cache.put(by_place[seen.session, seen.position], seen)
+
+        cache.keep_attestation(arm.attest())
+        _deliver(arm, fresh, journal, progress.track(spec.name), kept_too)
 
 
 def _phone_arms(
     attached: Sequence[Phone], plan: Plan, journal: Journal, progress: Progress
 ) -> None:
-    """Every phone goes its own way at its own pace."""
+    """Every phone goes its own way at its own pace, and stops when its agreement is decided."""
     specs = [spec for spec in plan.specs if not spec.on_host]
     if not specs or not attached:
         return
@@ -94,15 +100,9 @@ def _phone_arms(
     def one_phone(phone: Phone) -> None:
         for spec in specs:
             wanted = _missing(plan, journal, spec, phone.serial)
-            if not wanted:
-                continue
-            name = f"{spec.name} {phone.serial}"
-            with _failures_kept(spec.name, phone.serial, journal):
-                contract = plan.sides[spec.training].contract
-                arm = build.phone_arm(
-                    spec, plan.bundle, contract, phone, journal.current.run_id, progress
-                )
-                _deliver(arm, wanted, journal, progress.track(name))
+            if wanted:
+                with journal.failures_kept(spec.name, phone.serial):
+                    _phone_arm(spec, phone, wanted, plan, journal, progress)
 
     # Threads that die with the process: Ctrl-C must not wait for the phones, whose runners go on
     # by themselves and are followed again when the command is repeated.
@@ -122,36 +122,44 @@ def _phone_arms(
         one.result()
 
 
+def _phone_arm(
+    spec: ArmSpec,
+    phone: Phone,
+    wanted: Sequence[Prepared],
+    plan: Plan,
+    journal: Journal,
+    progress: Progress,
+) -> None:
+    arm = build.phone_arm(spec, plan, phone, journal.current.run_id, progress)
+    watch = stopping.watch(journal.current, spec.name, phone.serial, journal.read())
+
+    def decided(seen: Observation) -> None:
+        if watch is not None and (why := watch.decided(seen)) is not None:
+            arm.stop()
+            journal.stop(Stop(arm=spec.name, phone=phone.serial, images=watch.images, why=why))
+
+    track = progress.track(f"{spec.name} {phone.serial}")
+    _deliver(arm, wanted, journal, track, decided)
+
+
 def _deliver(
     arm: Arm,
     images: Sequence[Prepared],
     journal: Journal,
     advance: Callable[[int, int], None],
-    cache: ResultCache | None = None,
+    then: Callable[[Observation], None],
 ) -> None:
-    by_place = {(image.session, image.position): image for image in images}
+    """Into the journal, one by one, each then told to `then`."""
     advance(0, len(images))
     for done, seen in enumerate(arm.observe(images), start=1):
         if done == 1:
-            attestation = arm.attest()
-            journal.attest(ArmAttestation(arm=arm.name, phone=arm.phone, attestation=attestation))
-            if cache is not None:
-                cache.keep_attestation(attestation)
+            attestation = ArmAttestation(arm=arm.name, phone=arm.phone, attestation=arm.attest())
+            journal.attest(attestation)
         journal.append(seen)
-        if cache is not None:
-            cache.put(by_place[seen.session, seen.position], seen)
+        then(seen)
         advance(done, len(images))
 
 
 def _missing(plan: Plan, journal: Journal, spec: ArmSpec, phone: str | None) -> list[Prepared]:
-    images = plan.sides[spec.training].images
+    images = plan.side(spec).images
     return [images[case.session, case.position] for case in journal.missing(spec.name, phone)]
-
-
-@contextmanager
-def _failures_kept(arm: str, phone: str | None, journal: Journal) -> Iterator[None]:
-    """A device or an arm that fails becomes an `ArmFailure` of the run; nothing else is caught."""
-    try:
-        yield
-    except (DeviceError, ArmUnavailable) as error:
-        journal.fail(ArmFailure(arm=arm, phone=phone, kind=type(error).__name__, detail=str(error)))

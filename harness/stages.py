@@ -1,19 +1,28 @@
 """Two answers to one case, compared stage by stage; pure.
 
-Text is the last thing compared: the first stage beyond tolerance is the blame.
+Text is the last thing compared. Two branches meet in `prefill`: the picture's (`resize`, `tile`,
+`pixels`, `embed`) and the prompt's (`tokens`). What is first beyond tolerance on each is a cause;
+what comes after it is a consequence.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from devices.runner.protocol import Fingerprint, Token
 from harness import stats
+from harness.divergence import (
+    Divergence,
+    PromptDifference,
+    first_divergence,
+    prompt_difference,
+    same_around_image,
+)
 from harness.observation import Observation
 
 Stage = Literal["resize", "tile", "pixels", "embed", "tokens", "prefill", "decode", "label"]
@@ -23,37 +32,38 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 `tokens`: prompt ids; `prefill`: the first step's logits; `decode`: the generated ids and the text
 they spell; `label`: how that is read."""
 
-_BEFORE_ARITHMETIC: tuple[Stage, ...] = ("resize", "tile", "tokens")
+PICTURE: tuple[Stage, ...] = ("resize", "tile", "pixels", "embed")
+"""The picture's branch, in its order."""
+
+_BEFORE_ARITHMETIC: tuple[Stage, ...] = ("resize", "tile", "pixels", "tokens")
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a hop may move things without being a drift, in nats."""
+    """How far a hop may move things without being a drift.
+
+    Log-probabilities and margins in nats. Distances are over the reference's length: of
+    fingerprints where they are named after a stage, of whole tensors for layers.
+    """
 
     label_logprob: float
     """Largest difference of a label's log-probability at the first step."""
     flip_margin: float
     """A flip whose reference margin is at most this is numeric, any other is real."""
+    pixels: float
+    embed: float
+    prefill: float
+    vision_layer: float
+    text_layer: float
 
     def __add__(self, other: Tolerance) -> Tolerance:
         """What a hop that changes both things may move."""
-        return Tolerance(
-            self.label_logprob + other.label_logprob, self.flip_margin + other.flip_margin
-        )
+        names = [field.name for field in fields(self)]
+        return Tolerance(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
-
-class Divergence(BaseModel):
-    """The first generated token at which two answers part; an id is None where one had ended."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-    index: int
-    reference_id: int | None
-    candidate_id: int | None
-    reference_margin: float | None
-    """Nats by which the reference preferred its own token; None where the other is not in its
-    top-k."""
-    candidate_margin: float | None
+    def of(self, stage: Stage) -> float:
+        """The distance that `pixels`, `embed` or `prefill` may have; 0 for any other stage."""
+        return {"pixels": self.pixels, "embed": self.embed, "prefill": self.prefill}.get(stage, 0.0)
 
 
 class CaseComparison(BaseModel):
@@ -65,11 +75,25 @@ class CaseComparison(BaseModel):
     session: int
     position: int
     blame: Stage | None
-    """The first stage beyond tolerance."""
+    """The first of `causes`."""
+    causes: tuple[Stage, ...]
+    """Stages beyond tolerance that no other one explains."""
+    beyond: tuple[Stage, ...]
+    """Every stage beyond tolerance."""
+    distances: dict[Stage, float]
+    """How far the tensors of `pixels`, `embed` and `prefill` are apart, where both arms told them:
+    over the reference's length, infinite where shapes differ or a value is not finite."""
     pixels_equal: bool | None
+    """The canonical pixels: stage `resize`."""
     grid_equal: bool | None
+    reference_grid: tuple[int, int] | None
+    candidate_grid: tuple[int, int] | None
     image_tokens_equal: bool | None
+    reference_image_tokens: int | None
+    candidate_image_tokens: int | None
     prompt_ids_equal: bool
+    prompt_difference: PromptDifference | None
+    """None where the ids are equal."""
     tokens_equal: bool
     text_equal: bool
     label_equal: bool
@@ -95,33 +119,58 @@ def compare_case(
     """Compare two answers to the same case; both must be free of errors."""
     differences = label_differences(reference.label_logprobs, candidate.label_logprobs)
     divergence = first_divergence(reference.tokens, candidate.tokens)
+    distances = dict(_distances(reference, candidate))
     pixels_equal = _equal(reference.pixels_sha256, candidate.pixels_sha256)
     grid_equal = _equal(reference.grid, candidate.grid)
     image_tokens_equal = _equal(reference.image_tokens, candidate.image_tokens)
+    text_equal, label_equal = reference.text == candidate.text, reference.label == candidate.label
+    margin = label_margin(reference.label_logprobs)
+
+    def apart(stage: Stage) -> bool:
+        return stage in distances and _exceeds(distances[stage], tolerance.of(stage))
+
     beyond: dict[Stage, bool] = {
         "resize": pixels_equal is False,
         "tile": grid_equal is False or image_tokens_equal is False,
-        "pixels": False,
-        "embed": False,
+        "pixels": apart("pixels"),
+        "embed": apart("embed"),
         "tokens": reference.prompt_ids != candidate.prompt_ids,
-        "prefill": max(differences.values(), default=0.0) > tolerance.label_logprob,
-        "decode": divergence is not None or reference.text != candidate.text,
-        "label": reference.label != candidate.label,
+        "prefill": apart("prefill")
+        or _exceeds(max(differences.values(), default=0.0), tolerance.label_logprob),
     }
-    blame = next((stage for stage in STAGES if beyond[stage]), None)
-    margin = label_margin(reference.label_logprobs)
+    same_input = not any(beyond[stage] for stage in _BEFORE_ARITHMETIC)
+    tie = same_input and _is_tie(divergence, margin, tolerance.flip_margin)
+    beyond["decode"] = not tie and (divergence is not None or not text_equal)
+    beyond["label"] = not tie and not label_equal
+    prompt_differs = beyond["tokens"] and not (
+        beyond["tile"] and same_around_image(reference.prompt_ids, candidate.prompt_ids)
+    )
+    causes = _causes(
+        beyond,
+        prompt_differs=prompt_differs,
+        same_ids=divergence is None,
+        same_text=text_equal,
+    )
     return CaseComparison(
         case_id=reference.case_id,
         session=reference.session,
         position=reference.position,
-        blame=blame,
+        blame=causes[0] if causes else None,
+        causes=causes,
+        beyond=tuple(stage for stage in STAGES if beyond[stage]),
+        distances=distances,
         pixels_equal=pixels_equal,
         grid_equal=grid_equal,
+        reference_grid=reference.grid,
+        candidate_grid=candidate.grid,
         image_tokens_equal=image_tokens_equal,
+        reference_image_tokens=reference.image_tokens,
+        candidate_image_tokens=candidate.image_tokens,
         prompt_ids_equal=not beyond["tokens"],
+        prompt_difference=prompt_difference(reference.prompt_ids, candidate.prompt_ids),
         tokens_equal=divergence is None,
-        text_equal=reference.text == candidate.text,
-        label_equal=not beyond["label"],
+        text_equal=text_equal,
+        label_equal=label_equal,
         label_logprob_differences=differences,
         first_step_kl=_first_step_kl(reference.tokens, candidate.tokens),
         divergence=divergence,
@@ -131,7 +180,7 @@ def compare_case(
         candidate_label=candidate.label,
         reference_margin=margin,
         candidate_margin=label_margin(candidate.label_logprobs),
-        flip=_flip(blame, divergence, margin, tolerance) if beyond["label"] else None,
+        flip=None if label_equal else "numeric" if tie else "real",
     )
 
 
@@ -158,32 +207,70 @@ def label_margin(logprobs: Mapping[str, float]) -> float | None:
     return None if math.isinf(best) else best - second
 
 
-def first_divergence(reference: list[Token], candidate: list[Token]) -> Divergence | None:
-    """The first step at which the generated ids differ, None where they do not."""
-    pairs = zip(reference, candidate, strict=False)
-    index = next((i for i, (ours, theirs) in enumerate(pairs) if ours.id != theirs.id), None)
-    if index is None:
-        if len(reference) == len(candidate):
-            return None
-        index = min(len(reference), len(candidate))
-    ours = reference[index] if index < len(reference) else None
-    theirs = candidate[index] if index < len(candidate) else None
-    return Divergence(
-        index=index,
-        reference_id=ours.id if ours else None,
-        candidate_id=theirs.id if theirs else None,
-        reference_margin=_preference(ours, theirs),
-        candidate_margin=_preference(theirs, ours),
+def distance(reference: Fingerprint, candidate: Fingerprint) -> float:
+    """How far two tensors are apart, over the reference's length; estimated from projections.
+
+    0 where they are equal; infinite where their shapes differ or one is not finite.
+    """
+    if reference.shape != candidate.shape or not (reference.finite and candidate.finite):
+        return math.inf
+    if reference.crc32 == candidate.crc32:
+        return 0.0
+    length = math.hypot(*reference.projection)
+    apart = math.dist(reference.projection, candidate.projection)
+    if apart == 0.0:
+        return 0.0
+    ratio = apart / length if length else math.inf
+    # Finite elements may sum to what float32 cannot hold.
+    return ratio if math.isfinite(ratio) else math.inf
+
+
+def _distances(reference: Observation, candidate: Observation) -> Iterator[tuple[Stage, float]]:
+    ours, theirs = reference.evidence, candidate.evidence
+    told: tuple[tuple[Stage, Fingerprint | None, Fingerprint | None], ...] = (
+        ("pixels", ours.pixels, theirs.pixels),
+        ("embed", ours.embed, theirs.embed),
+        ("prefill", ours.prefill, theirs.prefill),
     )
+    for stage, one, other in told:
+        if one is not None and other is not None:
+            yield stage, distance(one, other)
 
 
-def _preference(own: Token | None, other: Token | None) -> float | None:
-    if own is None or other is None:
-        return None
-    rival = next((item.logprob for item in own.top if item.id == other.id), None)
-    if rival is None or not (math.isfinite(own.logprob) and math.isfinite(rival)):
-        return None
-    return own.logprob - rival
+def _causes(
+    beyond: Mapping[Stage, bool], *, prompt_differs: bool, same_ids: bool, same_text: bool
+) -> tuple[Stage, ...]:
+    """Those of `beyond` that explain the others.
+
+    Other text for the same ids, or another label for the same text, has a cause of its own
+    whatever came before.
+    """
+    causes: list[Stage] = [stage for stage in PICTURE if beyond[stage]][:1]
+    if prompt_differs:
+        causes.append("tokens")
+    inputs_differ = bool(causes)
+    if beyond["prefill"] and not inputs_differ:
+        causes.append("prefill")
+    if beyond["decode"] and (not causes or same_ids):
+        causes.append("decode")
+    if beyond["label"] and same_text:
+        causes.append("label")
+    return tuple(causes)
+
+
+def _is_tie(divergence: Divergence | None, margin: float | None, flip_margin: float) -> bool:
+    """Whether the reference preferred its token so little that rounding may choose another."""
+    if divergence is None:
+        return False
+    deciding = divergence.reference_margin
+    if deciding is None and divergence.index == 0:
+        deciding = margin
+    return deciding is not None and deciding <= flip_margin
+
+
+def _exceeds(value: float, limit: float) -> bool:
+    """NaN and infinity are beyond any limit, an infinite one too."""
+    return not math.isfinite(value) or value > limit
 
 
 def _difference(ours: float, theirs: float) -> float:
@@ -202,28 +289,3 @@ def _first_step_kl(reference: list[Token], candidate: list[Token]) -> float | No
     ours = {item.id: item.logprob for item in reference[0].top}
     theirs = {item.id: item.logprob for item in candidate[0].top}
     return stats.kl_shared(ours, theirs)
-
-
-def _flip(
-    blame: Stage | None, divergence: Divergence | None, margin: float | None, tolerance: Tolerance
-) -> Literal["numeric", "real"]:
-    # Another input is no rounding, however close the labels were.
-    if blame in _BEFORE_ARITHMETIC or divergence is None:
-        return "real"
-    # An answer decided after its first token is as close as the two tokens were at that step.
-    deciding = margin if divergence.index == 0 else divergence.reference_margin
-    return "numeric" if deciding is not None and deciding <= tolerance.flip_margin else "real"
-
-
-def distance(reference: Fingerprint, candidate: Fingerprint) -> float:
-    """How far two tensors are apart, over the reference's length; estimated from projections.
-
-    0 where they are equal; infinite where their shapes differ or one is not finite.
-    """
-    if reference.shape != candidate.shape or not (reference.finite and candidate.finite):
-        return math.inf
-    if reference.crc32 == candidate.crc32:
-        return 0.0
-    length = math.hypot(*reference.projection)
-    apart = math.dist(reference.projection, candidate.projection)
-    return apart / length if length else math.inf

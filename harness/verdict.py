@@ -1,38 +1,41 @@
-"""Hops + latency + gates -> PASS / FAIL / INCONCLUSIVE / INFRA; pure.
-
-A proven failure stays one whatever else went wrong, so FAIL comes before INFRA; what never ran
-cannot be called undecided, so INFRA comes before INCONCLUSIVE.
-"""
+"""Hops + latency + accuracy + canaries + gates -> PASS / FAIL / INCONCLUSIVE / INFRA; pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness import compare, judging, latency
-from harness.compare import ArmAccuracy, HopResult
+from harness import (
+    accuracy,
+    attesting,
+    compare,
+    delivery,
+    judging,
+    latency,
+    reasons,
+    sampling_plan,
+)
+from harness.accuracy import AccuracyLoss, Confusion
+from harness.attesting import Mismatch
+from harness.blame import Blame
+from harness.canaries import CanaryResult, canary_results
+from harness.delivery import Undelivered, Who
+from harness.gate import GateResult
 from harness.gating import Gates
-from harness.judging import GateResult
+from harness.hop import ArmAccuracy, HopResult
+from harness.inquiry import Inquiry
 from harness.latency import ArmLatency
 from harness.observation import Observation
+from harness.reasons import Word
 from harness.record import RunRecord
+from harness.sampling_plan import SamplingPlan
+from harness.terms import terms
 
-Word = Literal["PASS", "FAIL", "INCONCLUSIVE", "INFRA"]
-EXIT_CODES: dict[Word, int] = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3, "INFRA": 4}
+__all__ = ["EXIT_CODES", "Verdict", "Word", "judge"]
 
-
-class Undelivered(BaseModel):
-    """An arm that owes observations."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    arm: str
-    phone: str | None
-    missing: int
-    of: int
-    why: str
+EXIT_CODES: Final[dict[Word, int]] = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3, "INFRA": 4}
 
 
 class Verdict(BaseModel):
@@ -40,17 +43,26 @@ class Verdict(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     run_id: str
     verdict: Word
     reasons: tuple[str, ...]
     """One line each: what decided. For PASS, what was held."""
     notes: tuple[str, ...]
     """What a reader must know besides: no phone took part, images refused, times not judged."""
+    blames: tuple[Blame, ...]
+    """Of every hop, in the ladder's order; those of the contract hop do not fail a release."""
+    plan: SamplingPlan | None
+    """Of the lowest hop, whose agreement ends a phone's run; None where shares decide."""
     hops: tuple[HopResult, ...]
     gates: tuple[GateResult, ...]
     latency: tuple[ArmLatency, ...]
     accuracy: tuple[ArmAccuracy, ...]
+    accuracy_losses: tuple[AccuracyLoss, ...]
+    confusions: tuple[Confusion, ...]
+    canaries: tuple[CanaryResult, ...]
+    mismatches: tuple[Mismatch, ...]
+    """What ran otherwise than it was asked for."""
     undelivered: tuple[Undelivered, ...]
 
     @property
@@ -60,119 +72,127 @@ class Verdict(BaseModel):
 
 
 def judge(
-    record: RunRecord, observations: Iterable[Observation], gates: Gates | None = None
+    record: RunRecord,
+    observations: Iterable[Observation],
+    inquiry: Inquiry | None = None,
+    gates: Gates | None = None,
 ) -> Verdict:
-    """The verdict of a run, from its record and observations alone.
+    """The verdict of a run, from its record, its observations and its inquiry alone.
 
     `gates`: other than those the run was made with.
     """
     held = gates or record.gates
     seen = list(observations)
-    by_arm: dict[tuple[str, str | None], list[Observation]] = {
-        delivery: [] for delivery in record.deliveries
-    }
-    for item in seen:
-        by_arm.setdefault((item.arm, item.phone), []).append(item)
-    size = record.contract.limits.images_per_session
+    cases = [item for item in seen if item.canary is None]
+    by_arm = _by_arm(record, cases)
     hops = compare.compare(
-        seen, record.hops, held.hops.tolerances(), record.labels, images_per_session=size
+        cases,
+        record.hops,
+        held.hops.tolerances(),
+        record.labels,
+        images_per_session=record.contract.limits.images_per_session,
+        inquiry=inquiry,
+        terms=terms(record),
     )
-    latencies = latency.summarize(seen, record.session_sizes)
-    virtual = {phone.serial for phone in record.phones if phone.virtual}
-    results = [result for hop in hops for result in judging.hop_gates(hop, held, size)]
-    results += [
-        judging.error_gate(arm, phone, items, held) for (arm, phone), items in by_arm.items()
+    latencies = latency.summarize(cases, record.session_sizes)
+    losses = accuracy.losses(cases, record.deliveries, record.labels, held.accuracy)
+    canaries = canary_results(seen)
+    mismatches = attesting.mismatches(record)
+    results = [
+        *_hop_gates(record, hops, by_arm, held),
+        *_accuracy_gates(record, losses, held),
+        *_arm_gates(record, by_arm, canaries, mismatches, held),
+        *_phone_gates(record, latencies, held),
     ]
-    for summary in latencies:
-        results += judging.phone_gates(summary, held, virtual)
-    undelivered = _undelivered(record, by_arm)
-    word, reasons = _decide(hops, results, undelivered)
+    owing = delivery.undelivered(record, _by_arm(record, seen))
+    word, why = reasons.decide(hops, results, owing)
     return Verdict(
         run_id=record.run_id,
         verdict=word,
-        reasons=tuple(reasons),
-        notes=tuple(_notes(record, results)),
+        reasons=tuple(why),
+        notes=tuple(reasons.notes(record, results, losses)),
+        blames=tuple(blame for hop in hops for blame in hop.blames),
+        plan=_plan(record, held),
         hops=tuple(hops),
         gates=tuple(results),
         latency=tuple(latencies),
-        accuracy=tuple(compare.accuracies(seen, record.labels)),
-        undelivered=tuple(undelivered),
+        accuracy=tuple(compare.accuracies(cases, record.labels)),
+        accuracy_losses=tuple(losses),
+        confusions=tuple(accuracy.confusions(cases, record.labels, record.contract.answer.labels)),
+        canaries=canaries,
+        mismatches=mismatches,
+        undelivered=owing,
     )
 
 
-def _undelivered(
-    record: RunRecord, by_arm: dict[tuple[str, str | None], list[Observation]]
-) -> list[Undelivered]:
-    owing = []
-    for arm, phone in record.deliveries:
-        there = {(item.session, item.position) for item in by_arm[arm, phone]}
-        missing = [case for case in record.cases if (case.session, case.position) not in there]
-        if not missing:
-            continue
-        failures = [f for f in record.failures if (f.arm, f.phone) == (arm, phone)]
-        why = failures[-1].detail if failures else "the run was not finished; repeat its command"
-        owing.append(
-            Undelivered(arm=arm, phone=phone, missing=len(missing), of=len(record.cases), why=why)
-        )
-    return owing
+def _by_arm(record: RunRecord, seen: Iterable[Observation]) -> dict[Who, list[Observation]]:
+    """Everyone who owes an observation is there, whether or not there is one."""
+    by_arm: dict[Who, list[Observation]] = {who: [] for who in record.deliveries}
+    for item in seen:
+        by_arm.setdefault((item.arm, item.phone), []).append(item)
+    return by_arm
 
 
-def _decide(
+def _hop_gates(
+    record: RunRecord,
     hops: Sequence[HopResult],
-    results: Sequence[GateResult],
-    undelivered: Sequence[Undelivered],
-) -> tuple[Word, list[str]]:
-    failed = [_line(result) for result in results if result.outcome == "fail"]
-    if failed:
-        return "FAIL", failed
-    if undelivered:
-        return "INFRA", [
-            f"{_where(item.arm, item.phone)}: {item.missing} of {item.of} observations missing: "
-            f"{item.why}"
-            for item in undelivered
-        ]
-    if not hops:
-        return "INCONCLUSIVE", ["one arm alone: nothing to compare; name at least two arms"]
-    undecided = _together([result for result in results if result.outcome == "inconclusive"])
-    if undecided:
-        return "INCONCLUSIVE", undecided
-    passed = sum(result.outcome == "pass" for result in results)
-    return "PASS", [f"{passed} gates held over {len(hops)} hops"]
+    by_arm: Mapping[Who, Sequence[Observation]],
+    held: Gates,
+) -> Iterator[GateResult]:
+    size = record.contract.limits.images_per_session
+    for hop in hops:
+        agreed = _agreed(hop, by_arm)
+        yield from judging.hop_gates(hop, agreed, held, size, record.sampling.fixed)
 
 
-def _notes(record: RunRecord, results: Sequence[GateResult]) -> list[str]:
-    notes = []
-    if not any(phone is not None for _, phone in record.deliveries):
-        notes.append("no phone took part")
-    if record.refused:
-        count = len(record.refused)
-        notes.append(f"{count} image{'s' if count > 1 else ''} refused and left out")
-    unjudged = {result.phone for result in results if result.outcome == "not judged"}
-    notes += [
-        f"{phone} is virtual: its times and memory are shown, not judged"
-        for phone in sorted(str(serial) for serial in unjudged)
+def _accuracy_gates(
+    record: RunRecord, losses: Sequence[AccuracyLoss], held: Gates
+) -> list[GateResult]:
+    judged = [accuracy.gate(loss, held.accuracy) for loss in losses]
+    return judged or accuracy.unlabelled(record.deliveries)
+
+
+def _arm_gates(
+    record: RunRecord,
+    by_arm: Mapping[Who, Sequence[Observation]],
+    canaries: Sequence[CanaryResult],
+    mismatches: Sequence[Mismatch],
+    held: Gates,
+) -> Iterator[GateResult]:
+    attested = {(one.arm, one.phone) for one in record.attestations}
+    for who, seen in by_arm.items():
+        told = [one for one in mismatches if (one.arm, one.phone) == who]
+        yield judging.attestation_gate(*who, told, attested=who in attested)
+        if record.carries_canaries(who[0]):
+            watched = [one for one in canaries if (one.arm, one.phone) == who]
+            yield judging.canary_gate(*who, watched)
+        yield judging.error_gate(*who, seen, held)
+
+
+def _phone_gates(
+    record: RunRecord, latencies: Sequence[ArmLatency], held: Gates
+) -> Iterator[GateResult]:
+    virtual = {phone.serial for phone in record.phones if phone.virtual}
+    for summary in latencies:
+        yield from judging.phone_gates(summary, held, virtual)
+
+
+def _agreed(hop: HopResult, by_arm: Mapping[Who, Sequence[Observation]]) -> list[bool]:
+    """Of the cases that both arms answered, in order: whether the label did not flip for real."""
+    answered = [
+        {(item.session, item.position) for item in by_arm.get(who, ()) if item.error is None}
+        for who in ((hop.reference, hop.reference_phone), (hop.candidate, hop.phone))
     ]
-    return notes
+    real = {(case.session, case.position) for case in hop.differing if case.flip == "real"}
+    return [place not in real for place in sorted(answered[0] & answered[1])]
 
 
-def _together(results: Sequence[GateResult]) -> list[str]:
-    """One line for a gate that several hops leave open for the same reason."""
-    alike: dict[tuple[str, str], list[GateResult]] = {}
-    for result in results:
-        alike.setdefault((result.name, result.why), []).append(result)
-    return [
-        _line(group[0])
-        if len(group) == 1
-        else f"{name} ({', '.join(_where(one.hop or one.arm, one.phone) for one in group)}): {why}"
-        for (name, why), group in alike.items()
-    ]
-
-
-def _line(result: GateResult) -> str:
-    hop = f"{result.hop}, " if result.hop else ""
-    arms = f"{result.reference} -> {result.arm}" if result.reference else result.arm
-    return f"{result.name} ({hop}{_where(arms, result.phone)}): {result.why}"
-
-
-def _where(arm: str, phone: str | None) -> str:
-    return arm if phone is None else f"{arm} on {phone}"
+def _plan(record: RunRecord, held: Gates) -> SamplingPlan | None:
+    if not record.hops:
+        return None
+    return sampling_plan.sampling_plan(
+        held,
+        record.hops[-1].changes,
+        record.contract.limits.images_per_session,
+        record.sampling.fixed,
+    )

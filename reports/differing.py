@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.compare import HopResult
+from harness.hop import HopResult
 from harness.observation import Observation
 from harness.record import CaseRecord, RunRecord
 from harness.stages import CaseComparison, Stage
@@ -54,7 +54,7 @@ class DifferingCase:
 
     @property
     def rank(self) -> int:
-        """0 is the worst: real flip, no answer, numeric flip, another text, moved logits."""
+        """0 is the worst: real flip, no answer, numeric flip, another text, another stage."""
         if any(one.flip == "real" for one in self.answers):
             return 0
         if any(one.fault for one in self.answers):
@@ -66,6 +66,11 @@ class DifferingCase:
         return 4
 
     @property
+    def same_words(self) -> bool:
+        """Whether every arm that answered said the same, and none failed."""
+        return self.rank == 4
+
+    @property
     def what(self) -> str:
         """The worst of it in words."""
         return (
@@ -73,7 +78,7 @@ class DifferingCase:
             "no answer",
             "the answer flipped within the noise",
             "other words, same answer",
-            "same words, other probabilities",
+            "same words, but a stage before them differs",
         )[self.rank]
 
 

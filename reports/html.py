@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from reports import numbers, pictures, timing, wording
+from harness import attesting
+from reports import answering, breaking, numbers, pictures, timing, wording
 from reports.charts import duration
+from reports.differing import DifferingCase
+from reports.evidence.document import gather
 from reports.summary import Range, Summary
 from reports.text import plain, visible
 
 MAX_PICTURES = 24
 """Cases shown with their picture; the rest are counted. Keeps the file mailable."""
+MAX_ALIKE = 3
+"""Of these, cases with the same words in every arm: a systematic drift has one in each case."""
 MAX_SESSIONS = 12
 """Differing sessions shown in full."""
 MAX_ROWS = 60
@@ -48,18 +55,28 @@ def render(summary: Summary) -> str:
         outcome_class=lambda outcome: _OUTCOME_CLASSES[outcome.lower()],
         gate_words=wording.gate_words,
         stage_words=wording.stage_words,
+        canary_words=wording.canary_words,
         count=wording.count,
     )
-    shown = summary.cases[:MAX_PICTURES]
+    shown = _shown(summary.cases)
     urls = pictures.data_urls(
         summary.folder, [case.pixels_sha256 for case in shown if case.pixels_sha256]
     )
     gates = summary.verdict.gates
     differing = [view for view in summary.sessions if view.differs]
+    evidence = gather(summary)
+    causes = breaking.causes(summary.verdict, summary.trend)
     return environment.get_template("report.html.j2").render(
         summary=summary,
         record=summary.record,
         verdict=summary.verdict,
+        shipping=answering.shipping(summary.verdict),
+        sections=_sections(summary, causes),
+        causes=causes,
+        evidence=evidence,
+        loud_canaries=[one for one in summary.verdict.canaries if one.outcome != "pass"],
+        quiet_canaries=[one for one in summary.verdict.canaries if one.outcome == "pass"],
+        better_builds=attesting.better_builds(summary.record),
         cases=[(case, urls.get(case.pixels_sha256 or "")) for case in shown],
         cases_left_out=len(summary.cases) - len(shown),
         differing_sessions=differing[:MAX_SESSIONS],
@@ -73,6 +90,23 @@ def render(summary: Summary) -> str:
         stacks=timing.stage_stacks(summary),
         stage_names=timing.STAGE_NAMES,
     )
+
+
+def _shown(cases: Sequence[DifferingCase]) -> list[DifferingCase]:
+    """Those that are worth a picture, worst first."""
+    told = [case for case in cases if not case.same_words]
+    alike = [case for case in cases if case.same_words]
+    return [*told, *alike[:MAX_ALIKE]][:MAX_PICTURES]
+
+
+def _sections(summary: Summary, causes: Sequence[breaking.Cause]) -> set[str]:
+    """The ids of those sections that answers point to and that this page has."""
+    there = {"ladder", "time", "gates"}
+    if causes:
+        there.add("broke")
+    if summary.trend.plots:
+        there.add("trend")
+    return there
 
 
 def _span(told: Range | None, unit: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from harness.judging import GateResult
-from harness.verdict import Undelivered
+from harness.delivery import Undelivered
+from harness.gate import GateResult
 from reports.summary import Summary
 from reports.text import visible
 

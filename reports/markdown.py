@@ -5,6 +5,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from reports import numbers, wording
+from reports.answering import shipping
 from reports.charts import duration
 from reports.sessions import sentence
 from reports.summary import Summary
@@ -37,6 +38,7 @@ def render(summary: Summary) -> str:
         summary=summary,
         record=summary.record,
         verdict=summary.verdict,
+        shipping=shipping(summary.verdict),
         sessions=sentence(summary.sessions),
         timed=timed,
     )

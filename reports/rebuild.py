@@ -8,6 +8,7 @@ from harness import atomic
 from harness.errors import RunFolderError
 from harness.gating import Gates
 from harness.journal import VERDICT_FILE
+from harness.releases import Store, store_path
 from harness.session_results import SESSIONS_FILE, to_jsonl
 
 HTML_FILE = "report.html"
@@ -15,11 +16,12 @@ MARKDOWN_FILE = "report.md"
 JUNIT_FILE = "junit.xml"
 
 
-def build(run_dir: Path, gates: Gates | None = None) -> list[Path]:
+def build(run_dir: Path, gates: Gates | None = None, store: Store | None = None) -> list[Path]:
     """Judge the run; write report.html, report.md, junit.xml, sessions.jsonl and verdict.json.
 
     Each file is replaced in one step; a verdict that was lost is written anew. `gates`: other
-    than those the run was made with.
+    than those the run was made with. `store`: baselines that tell since when a drift is there;
+    None: those where `harness.releases` looks for them.
 
     Raises:
         RunFolderError: no run folder, damaged, or not writable.
@@ -27,7 +29,7 @@ def build(run_dir: Path, gates: Gates | None = None) -> list[Path]:
     # Jinja2 and the comparison take a tenth of a second that `import reports` should not.
     from reports import html, junit, markdown, summary
 
-    loaded = summary.load(run_dir, gates)
+    loaded = summary.load(run_dir, gates, store or Store(store_path()))
     documents = {
         HTML_FILE: html.render(loaded),
         MARKDOWN_FILE: markdown.render(loaded),

@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import gating
-from harness.compare import HopResult, Share, session_agreement
+from harness.compare import session_agreement
+from harness.hop import HopResult, Share
+from harness.inquiry import Inquiry
 from harness.journal import RunFolder
 from harness.observation import Conditions, Observation
 from harness.record import PhoneRecord, RunRecord
+from harness.releases import Store
 from harness.session_results import SessionResult, session_results
 from harness.verdict import Verdict, judge
+from reports.answering import answers, headline
 from reports.differing import DifferingCase, differing_cases
+from reports.questions import Answer, EndToEnd
 from reports.sessions import SessionView, session_views
-from reports.wording import Answer, EndToEnd, answers, headline
+from reports.trend import Trend, trend
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,13 @@ class Summary:
 
     folder: Path
     record: RunRecord
+    gates: gating.Gates
+    """Those it is judged by."""
     verdict: Verdict
     observations: tuple[Observation, ...]
+    """Of the run's cases; canaries are told of in `verdict` alone."""
+    inquiry: Inquiry
+    trend: Trend
     headline: str
     answers: tuple[Answer, ...]
     ladder: tuple[Rung, ...]
@@ -75,27 +85,33 @@ class Summary:
     conditions: tuple[PhoneConditions, ...]
 
 
-def load(run_dir: Path, gates: gating.Gates | None = None) -> Summary:
+def load(run_dir: Path, gates: gating.Gates | None = None, store: Store | None = None) -> Summary:
     """Read and judge a run folder; no phone, model or network is needed.
 
-    `gates`: other than those the run was made with.
+    `gates`: other than those the run was made with. `store`: baselines that tell since when.
 
     Raises:
         RunFolderError: no run folder, or a damaged one.
     """
     folder = RunFolder(run_dir)
     record = folder.record()
-    observations = tuple(folder.read())
-    verdict = judge(record, observations, gates)
+    inquiry = folder.inquiry()
+    everything = tuple(folder.read())
+    verdict = judge(record, everything, inquiry, gates)
+    past = trend(store, record, verdict)
+    observations = tuple(one for one in everything if one.canary is None)
     end_to_end = _end_to_end(record, observations)
     sessions = session_results(record, observations)
     return Summary(
         folder=run_dir,
         record=record,
+        gates=gates or record.gates,
         verdict=verdict,
         observations=observations,
+        inquiry=inquiry,
+        trend=past,
         headline=headline(verdict, end_to_end),
-        answers=answers(verdict, end_to_end),
+        answers=answers(record, verdict, end_to_end, past),
         ladder=_ladder(record, verdict),
         end_to_end=end_to_end,
         cases=differing_cases(record, verdict.hops, observations),

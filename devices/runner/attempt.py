@@ -48,6 +48,11 @@ class Attempt:
     def request_path(self) -> str:
         return f"{self.folder}/request.json"
 
+    @property
+    def tensors_path(self) -> str:
+        """Where deep mode puts its tensors."""
+        return f"{self.folder}/tensors"
+
     def prepare(self, request: Request) -> None:
         """Make the folder and push the request; may be repeated before `start`."""
         self.phone.shell(f"mkdir -p {shlex.quote(self.folder)}")

@@ -19,12 +19,15 @@
 #include "llama.h"
 #include "mtmd.h"
 
-// Text ids, or one tile.
+// Text ids, or image tokens: of one tile, or of none where the prompt's ids were given.
 struct Chunk {
     std::vector<llama_token> ids;
+    bool image = false;
     const mtmd_input_chunk * tile = nullptr;
     size_t n_tokens = 0;
 };
+
+constexpr llama_token kImageToken = -1;
 
 struct Prompt {
     std::vector<Chunk> chunks;
@@ -39,16 +42,24 @@ struct Prompt {
 
     size_t n_image_tokens() const {
         size_t sum = 0;
-        for (const Chunk & chunk : chunks) sum += chunk.tile ? chunk.n_tokens : 0;
+        for (const Chunk & chunk : chunks) sum += chunk.image ? chunk.n_tokens : 0;
         return sum;
+    }
+
+    std::vector<const mtmd_input_chunk *> tiles() const {
+        std::vector<const mtmd_input_chunk *> found;
+        for (const Chunk & chunk : chunks) {
+            if (chunk.tile) found.push_back(chunk.tile);
+        }
+        return found;
     }
 
     // Text ids as evaluated; each image token is -1.
     std::vector<llama_token> observed_ids() const {
         std::vector<llama_token> ids;
         for (const Chunk & chunk : chunks) {
-            if (chunk.tile) {
-                ids.insert(ids.end(), chunk.n_tokens, -1);
+            if (chunk.image) {
+                ids.insert(ids.end(), chunk.n_tokens, kImageToken);
             } else {
                 ids.insert(ids.end(), chunk.ids.begin(), chunk.ids.end());
             }
@@ -107,6 +118,7 @@ inline std::vector<Chunk> all(const mtmd_input_chunks * emitted, int n_vocab) {
                 }
             }
         } else {
+            chunk.image = true;
             chunk.tile = source;
         }
         chunks.push_back(std::move(chunk));
@@ -151,4 +163,25 @@ inline Prompt evaluated(const mtmd_input_chunks * emitted, const llama_vocab * v
         }
     }
     return prompt;
+}
+
+// A prompt of ids as `observed_ids` tells them; consecutive ids of a kind make one chunk.
+inline std::vector<Chunk> chunks_of(const std::vector<llama_token> & ids, const llama_vocab * vocab) {
+    std::vector<Chunk> chunks;
+    for (llama_token id : ids) {
+        if (id < kImageToken || id >= llama_vocab_n_tokens(vocab)) {
+            throw Fault("tokenize", "the id " + std::to_string(id) + " was given, which is not in the vocabulary");
+        }
+        const bool image = id == kImageToken;
+        if (chunks.empty() || chunks.back().image != image) {
+            chunks.emplace_back();
+            chunks.back().image = image;
+        }
+        if (!image) chunks.back().ids.push_back(id);
+        ++chunks.back().n_tokens;
+    }
+    if (chunks.empty()) {
+        throw Fault("tokenize", "a prompt without ids was given");
+    }
+    return chunks;
 }

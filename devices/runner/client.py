@@ -8,17 +8,20 @@ is then missing is started anew.
 from __future__ import annotations
 
 import shlex
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from devices import deploy
 from devices.errors import RunnerFailed
 from devices.phone import Phone, RemoteProcess
 from devices.runner.attempt import REMOTE_RUNS, Attempt, attempts, end_all
 from devices.runner.protocol import Attestation, Finished, Heartbeat, ImageResult, RunnerFault
-from devices.runner.work import Work
+from devices.runner.work import Work, WorkImage
 
 OnHeartbeat = Callable[[Heartbeat], None]
 
@@ -44,8 +47,13 @@ def run(
     *,
     limits: Limits = Limits(),
     on_deploy: deploy.Progress | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[Line]:
     """Run `work` on the phone; each image's result once, in no promised order, then Finished.
+
+    Once `stop` is set, of the images not yet begun only those marked `always` are run. A run that
+    was stopped stays so: a later call of it starts no other image either. `Finished.images` says
+    how many were answered.
 
     An Attestation comes before the results of the process it speaks of, so there is one more of
     them each time a run was resumed after its runner had ended. The caller holds the phone's
@@ -57,7 +65,12 @@ def run(
         PhoneOffline: the connection was lost and the phone did not come back; the runner goes on.
         DeviceError: whatever a deploy raises.
     """
-    yield from _Run(phone, work, limits, on_heartbeat).lines(on_deploy)
+    yield from _Run(phone, work, limits, on_heartbeat, stop).lines(on_deploy)
+
+
+def run_folder(work: Work) -> str:
+    """Where the attempts of a run lie on a phone."""
+    return f"{REMOTE_RUNS}/{work.run_id}/{work.sha256[:16]}"
 
 
 def discard(phone: Phone, run_id: str) -> None:
@@ -71,35 +84,63 @@ class _Run:
     """One call of `run`. `pending` shrinks as answers come in."""
 
     def __init__(
-        self, phone: Phone, work: Work, limits: Limits, on_heartbeat: OnHeartbeat | None
+        self,
+        phone: Phone,
+        work: Work,
+        limits: Limits,
+        on_heartbeat: OnHeartbeat | None,
+        stop: threading.Event | None,
     ) -> None:
         self.phone = phone
         self.work = work
         self.limits = limits
         self.on_heartbeat = on_heartbeat
+        self.stop = stop
         self.pending = list(work.images)
-        self.folder = f"{REMOTE_RUNS}/{work.run_id}/{work.sha256[:16]}"
+        self.folder = run_folder(work)
+        # Beside the attempts, so that every one of them finds it.
+        self.stop_path = f"{self.folder}.stop"
+        self.stopped = False
 
     def lines(self, on_deploy: deploy.Progress | None) -> Iterator[Line]:
         earlier = self.phone.patiently(lambda: attempts(self.phone, self.folder))
         self.phone.patiently(lambda: end_all(self.phone, but=self.folder))
+        self.stopped = self.phone.patiently(lambda: self.phone.exists(self.stop_path))
         for attempt in earlier:
             process = self.phone.patiently(attempt.process)
             # How an earlier process ended does not matter: what it left undone is started anew.
             yield from self._followed(attempt, process)
-        if self.pending:
+        self._heed_stop()
+        if self._wanted():
             attempt = Attempt(self.phone, f"{self.folder}/{len(earlier):04d}")
             fault = yield from self._followed(attempt, self._start(attempt, on_deploy))
-            if fault is None and self.pending:
-                fault = RunnerFault(kind="internal", detail=f"{len(self.pending)} images left out")
+            if fault is None and (missing := len(self._wanted())):
+                fault = RunnerFault(kind="internal", detail=f"{missing} images left out")
             if fault is not None:
                 raise RunnerFailed(self.phone.serial, fault.kind, fault.detail)
-        yield Finished(images=len(self.work.images))
+        yield Finished(images=len(self.work.images) - len(self.pending))
+
+    def _wanted(self) -> list[WorkImage]:
+        """Pending images that are still to be run."""
+        return [image for image in self.pending if image.always or not self.stopped]
+
+    def _heed_stop(self, lost: Callable[[], None] | None = None) -> None:
+        """Tell the phone once that the run is stopped. The runner looks before each image."""
+        if self.stopped or self.stop is None or not self.stop.is_set():
+            return
+        folder, path = shlex.quote(self.folder), shlex.quote(self.stop_path)
+        self.phone.patiently(lambda: self.phone.shell(f"mkdir -p {folder} && : >{path}"), lost)
+        self.stopped = True
 
     def _start(self, attempt: Attempt, on_deploy: deploy.Progress | None) -> RemoteProcess:
-        blobs = self.work.blobs()
-        remote = self.phone.patiently(lambda: deploy.deploy(self.phone, blobs, progress=on_deploy))
-        request = self.work.request(self.pending, remote)
+        with tempfile.TemporaryDirectory() as scratch:
+            blobs = self.work.blobs(Path(scratch))
+            remote = self.phone.patiently(
+                lambda: deploy.deploy(self.phone, blobs, progress=on_deploy)
+            )
+        request = self.work.request(
+            self._wanted(), remote, stop_path=self.stop_path, tensors_path=attempt.tensors_path
+        )
         self.phone.patiently(lambda: attempt.prepare(request))
 
         def start() -> RemoteProcess:
@@ -118,6 +159,7 @@ class _Run:
         offset = 0
         patience = _Patience(self.limits)
         while True:
+            self._heed_stop(patience.restart)
             at = partial(attempt.look, process, offset)
             look = self.phone.patiently(at, patience.restart)
             offset = look.offset

@@ -1,43 +1,18 @@
 // A text model and its mmproj under the contract's runtime, loaded once and warmed up.
 #pragma once
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "chunks.h"
 #include "fault.h"
-#include "hash/hash.h"
+#include "graph_watch.h"
 #include "llama-cpp.h"
 #include "machine.h"
 #include "mtmd-helper.h"
 #include "mtmd.h"
 #include "request.h"
-
-// `kind`: the fault to throw when the file cannot be read.
-inline std::string file_sha256(const std::string & path, const char * kind) {
-    const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    struct stat info {};
-    if (file < 0 || fstat(file, &info) != 0 || info.st_size == 0) {
-        const std::string why = file >= 0 && info.st_size == 0 ? "it is empty" : std::strerror(errno);
-        if (file >= 0) close(file);
-        throw Fault(kind, "cannot read " + path + ": " + why);
-    }
-    void * bytes = mmap(nullptr, (size_t) info.st_size, PROT_READ, MAP_PRIVATE, file, 0);
-    close(file);
-    if (bytes == MAP_FAILED) {
-        throw Fault(kind, "cannot map " + path + ": " + std::strerror(errno));
-    }
-    const std::string digest = hash_sha256_hex(bytes, (size_t) info.st_size);
-    munmap(bytes, (size_t) info.st_size);
-    return digest;
-}
 
 class Model {
 public:
@@ -61,6 +36,21 @@ public:
     const llama_vocab * vocab() const { return llama_model_get_vocab(text_.get()); }
     const mtmd_context * vision() const { return vision_.get(); }
     int position() const { return position_; }
+    size_t embedding_width() const { return (size_t) llama_model_n_embd_inp(text_.get()); }
+
+    // protocol.py's RunSettings, as far as llama.cpp knows them: from its context, and from the
+    // graph that it ran to warm up.
+    nlohmann::ordered_json settings() const {
+        return {{"context", llama_n_ctx(context_.get())},
+                {"batch", llama_n_batch(context_.get())},
+                {"micro_batch", llama_n_ubatch(context_.get())},
+                {"cache_type_k", in_graph_.cache_type_k},
+                {"cache_type_v", in_graph_.cache_type_v},
+                {"flash_attention", in_graph_.flash_attention}};
+    }
+
+    // Where the outputs of the text model's layers go from now on; null for nowhere.
+    void keep_text_layers(Tensors * kept) { text_watch_.layers = kept; }
 
     // Empties the KV cache, as the app does after each image.
     void clear() {
@@ -70,43 +60,29 @@ public:
 
     // Ids through the text model, a batch at a time.
     void decode(const std::vector<llama_token> & ids, bool logits_last) {
-        for (size_t start = 0; start < ids.size(); start += (size_t) batch_) {
-            const size_t count = std::min(ids.size() - start, (size_t) batch_);
-            tokens_.n_tokens = (int) count;
-            for (size_t i = 0; i < count; ++i) {
-                tokens_.token[i] = ids[start + i];
-                tokens_.pos[i] = position_ + (int) i;
-                tokens_.n_seq_id[i] = 1;
-                tokens_.seq_id[i][0] = 0;
-                tokens_.logits[i] = logits_last && start + i + 1 == ids.size();
-            }
-            LlamaLog::forget();
-            if (const int status = llama_decode(context_.get(), tokens_)) {
-                throw Fault("decode", "llama_decode: " + std::to_string(status) + ": " + LlamaLog::reason());
-            }
-            position_ += (int) count;
-        }
-        llama_synchronize(context_.get());
+        in_batches(ids.size(), logits_last, [&](llama_batch & batch, size_t start) {
+            std::copy_n(ids.data() + start, batch.n_tokens, batch.token);
+        });
     }
 
-    // One tile's embeddings, valid until the next call.
-    float * encode(const Chunk & chunk) {
+    // The same for embeddings, (count, width), in the place of image tokens.
+    void decode_rows(float * rows, size_t count, bool logits_last) {
+        in_batches(count, logits_last, [&](llama_batch & batch, size_t start) {
+            batch.token = nullptr;
+            batch.embd = rows + start * embedding_width();
+        });
+    }
+
+    // One tile's embeddings, valid until the next call. `look` sees the graph on the way.
+    float * encode(const mtmd_input_chunk * tile, VisionLook & look) {
         LlamaLog::forget();
-        if (const int status = mtmd_encode_chunk(vision_.get(), chunk.tile)) {
+        vision_watch_.look = &look;
+        const int status = mtmd_encode_chunk(vision_.get(), tile);
+        vision_watch_.look = nullptr;
+        if (status) {
             throw Fault("encode", "mtmd_encode_chunk: " + std::to_string(status) + ": " + LlamaLog::reason());
         }
         return mtmd_get_output_embd(vision_.get());
-    }
-
-    void decode_tile(const Chunk & chunk, float * embeddings) {
-        llama_pos reached = position_;
-        LlamaLog::forget();
-        if (const int status = mtmd_helper_decode_image_chunk(
-                vision_.get(), context_.get(), chunk.tile, embeddings, position_, 0, batch_, &reached, nullptr, nullptr)) {
-            throw Fault("decode", "mtmd_helper_decode_image_chunk: " + std::to_string(status) + ": " + LlamaLog::reason());
-        }
-        llama_synchronize(context_.get());
-        position_ = reached;
     }
 
     // The last token's logits, one per id of the vocabulary.
@@ -119,6 +95,28 @@ public:
     }
 
 private:
+    // `fill` puts what starts at its second argument into a batch whose length is set.
+    template <typename Fill>
+    void in_batches(size_t count, bool logits_last, Fill fill) {
+        for (size_t start = 0; start < count; start += (size_t) batch_) {
+            llama_batch batch = tokens_;
+            batch.n_tokens = (int) std::min(count - start, (size_t) batch_);
+            for (int i = 0; i < batch.n_tokens; ++i) {
+                batch.pos[i] = position_ + i;
+                batch.n_seq_id[i] = 1;
+                batch.seq_id[i][0] = 0;
+                batch.logits[i] = logits_last && start + (size_t) i + 1 == count;
+            }
+            fill(batch, start);
+            LlamaLog::forget();
+            if (const int status = llama_decode(context_.get(), batch)) {
+                throw Fault("decode", "llama_decode: " + std::to_string(status) + ": " + LlamaLog::reason());
+            }
+            position_ += batch.n_tokens;
+        }
+        llama_synchronize(context_.get());
+    }
+
     void load_text(const Request & request) {
         llama_model_params params = llama_model_default_params();
         params.n_gpu_layers = 0;
@@ -127,6 +125,7 @@ private:
         if (!text_) {
             throw Fault("model_load", request.text_model_path + ": " + LlamaLog::reason());
         }
+        text_watch_.n_layer = llama_model_n_layer(text_.get());
     }
 
     void make_context(const Request & request) {
@@ -138,6 +137,8 @@ private:
         params.type_k = request.cache_type_k;
         params.type_v = request.cache_type_v;
         params.flash_attn_type = flash_attention(request);
+        params.cb_eval = TextWatch::on_node;
+        params.cb_eval_user_data = &text_watch_;
         LlamaLog::forget();
         context_.reset(llama_init_from_model(text_.get(), params));
         if (!context_) {
@@ -153,6 +154,8 @@ private:
         params.n_threads = n_vision_threads;
         params.media_marker = request.marker.c_str();
         params.flash_attn_type = flash_attention(request);
+        params.cb_eval = VisionWatch::on_node;
+        params.cb_eval_user_data = &vision_watch_;
         LlamaLog::forget();
         vision_.reset(mtmd_init_from_file(request.mmproj_path.c_str(), text_.get(), params));
         if (!vision_) {
@@ -166,7 +169,9 @@ private:
     // Reads the weights in before the first image is timed, as llama.cpp's own tools do; libmtmd
     // has warmed itself up.
     void warm_up() {
+        text_watch_.settings = &in_graph_;
         decode({llama_vocab_is_eog(vocab(), 0) ? 1 : 0}, true);
+        text_watch_.settings = nullptr;
         clear();
     }
 
@@ -177,6 +182,10 @@ private:
 
     const int batch_;
     int position_ = 0;
+    GraphSettings in_graph_;
+    // Before the contexts, which call them.
+    TextWatch text_watch_;
+    VisionWatch vision_watch_;
     llama_model_ptr text_;
     llama_context_ptr context_;
     mtmd::context_ptr vision_;

@@ -132,7 +132,8 @@ class Fingerprint(_Record):
     `projection` is linear, so that of a difference is the difference of projections, and its
     length estimates the tensor's (within 9 % or so). Of element i of the flattened tensor, row
     r = i // 64 and column j = i % 64 name bucket (j + r) % 64 and the sign: minus where bit j (from
-    the lowest) of output r + 1 of splitmix64 seeded with 0 is set. Sums in float64, told as float32.
+    the lowest) of output r + 1 of splitmix64 seeded with 0 is set. Sums in float64, told as
+    float32.
     """
 
     shape: tuple[int, ...]

@@ -1,7 +1,9 @@
 // The request as protocol.py's Request writes it.
 #pragma once
 
+#include <cstdint>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,13 +11,30 @@
 #include "ggml.h"
 #include "nlohmann/json.hpp"
 
-constexpr int kProtocol = 1;
+constexpr int kProtocol = 2;
+
+struct Decoding {
+    double temperature;
+    int top_k;
+    double repeat_penalty;
+    uint64_t seed;
+    std::vector<std::string> stop;
+};
+
+// Paths are empty where nothing is given.
+struct Given {
+    std::string pixel_values_path;
+    std::string embeddings_path;
+    std::optional<std::vector<int>> prompt_ids;
+};
 
 struct ImageRequest {
     std::string case_id;
     int session;
     int position;
     std::string pixels_path;
+    bool always;
+    Given given;
 };
 
 struct Request {
@@ -28,6 +47,7 @@ struct Request {
     int max_tokens;
     std::vector<std::string> labels;
     int top_k;
+    Decoding decoding;
     int context;
     int batch;
     ggml_type cache_type_k;
@@ -36,6 +56,9 @@ struct Request {
     int threads;
     int vision_threads;
     bool single;
+    std::string stop_path;     // empty: it cannot be stopped
+    bool evidence;
+    std::string tensors_path;  // empty: no deep mode
     std::vector<ImageRequest> images;
 };
 
@@ -44,6 +67,31 @@ inline ggml_type cache_type(const std::string & name) {
         if (name == ggml_type_name(type)) return type;
     }
     throw Fault("request", "no KV cache type " + name);
+}
+
+inline std::string path_or_empty(const nlohmann::json & value) {
+    return value.is_null() ? std::string() : value.get<std::string>();
+}
+
+inline Decoding read_decoding(const nlohmann::json & json) {
+    if (!json.at("seed").is_number_unsigned()) {
+        throw Fault("request", "the seed " + json.at("seed").dump() + " is no 64-bit number");
+    }
+    Decoding decoding{json.at("temperature"), json.at("top_k"), json.at("repeat_penalty"), json.at("seed"), json.at("stop")};
+    if (!(decoding.temperature >= 0) || decoding.top_k < 0 || !(decoding.repeat_penalty > 0)) {
+        throw Fault("request", "temperature and top_k must be at least 0, repeat_penalty above 0");
+    }
+    return decoding;
+}
+
+inline ImageRequest read_image_request(const nlohmann::json & json) {
+    const nlohmann::json & given = json.at("given");
+    ImageRequest image{json.at("case_id"), json.at("session"), json.at("position"), json.at("pixels_path"), json.at("always"),
+                       {path_or_empty(given.at("pixel_values_path")), path_or_empty(given.at("embeddings_path")), {}}};
+    if (!given.at("prompt_ids").is_null()) {
+        image.given.prompt_ids = given.at("prompt_ids").get<std::vector<int>>();
+    }
+    return image;
 }
 
 inline Request read_request(const std::string & path) {
@@ -69,16 +117,17 @@ inline Request read_request(const std::string & path) {
         Request request{
             json.at("text_model_path"), json.at("mmproj_path"), json.at("prompt"), json.at("marker"),
             json.at("add_special"), json.at("parse_special"), json.at("max_tokens"), json.at("labels"),
-            json.at("top_k"), runtime.at("context"), runtime.at("batch"),
+            json.at("top_k"), read_decoding(json.at("decoding")), runtime.at("context"), runtime.at("batch"),
             cache_type(runtime.at("cache_type_k")), cache_type(runtime.at("cache_type_v")),
             runtime.at("flash_attention"), runtime.at("threads"), runtime.at("vision_threads"),
-            tiling == "single", {}};
+            tiling == "single", path_or_empty(json.at("stop_path")), json.at("evidence"),
+            path_or_empty(json.at("tensors_path")), {}};
         if (request.context < 1 || request.batch < 1 || request.max_tokens < 1 || request.top_k < 0 ||
             request.threads < 0 || request.vision_threads < 1) {
             throw Fault("request", "context, batch, max_tokens and vision_threads must be at least 1, top_k and threads 0");
         }
         for (const nlohmann::json & image : json.at("images")) {
-            request.images.push_back({image.at("case_id"), image.at("session"), image.at("position"), image.at("pixels_path")});
+            request.images.push_back(read_image_request(image));
         }
         return request;
     } catch (const nlohmann::json::exception & error) {

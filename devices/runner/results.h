@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "evidence.h"
 #include "fault.h"
 #include "nlohmann/json.hpp"
 
@@ -39,6 +40,9 @@ struct TimingsMs {
 
 // protocol.py's ImageResult, filled step by step; what is known stays when a step fails.
 struct ImageRecord {
+    explicit ImageRecord(const Evidence & evidence) : evidence(evidence) {}
+
+    Evidence evidence;
     std::string pixels_sha256;
     bool tiled = false;
     int rows = 0;
@@ -74,6 +78,7 @@ inline Json image_json(const ImageRecord & image) {
     json["prompt_ids"] = image.prompt_ids;
     json["tokens"] = tokens;
     json["label_logprobs"] = image.label_logprobs;
+    json["evidence"] = image.evidence.json();
     json["text"] = image.text;
     json["stop_reason"] = image.stop_reason;
     json["timings_ms"] = {{"image_decode", ms.image_decode}, {"tokenize", ms.tokenize}, {"encode", ms.encode},

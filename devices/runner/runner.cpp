@@ -5,155 +5,34 @@
 //
 // No thread pool is attached: like the app and like llama-cpp-python, it takes ggml's default.
 
-#include <chrono>
-#include <cstdlib>
-#include <fstream>
-#include <iterator>
+#include <unistd.h>
+
 #include <string>
 #include <vector>
 
-#include "chunks.h"
 #include "fault.h"
-#include "hash/hash.h"
+#include "files.h"
 #include "heartbeat.h"
 #include "machine.h"
 #include "model.h"
 #include "request.h"
 #include "results.h"
-#include "step.h"
+#include "session.h"
+#include "tensors.h"
 
 namespace {
 
-class Stopwatch {
-public:
-    double ms() const {
-        return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin_).count();
-    }
-
-private:
-    std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
-};
-
-mtmd::bitmap_ptr read_image(const Model & model, const std::string & path) {
-    std::ifstream file(path, std::ios::binary);
-    if (!file) {
-        throw Fault("image_decode", "cannot read " + path);
-    }
-    const std::vector<char> bytes{std::istreambuf_iterator<char>(file), {}};
-    LlamaLog::forget();
-    mtmd::bitmap_ptr bitmap(mtmd_helper_bitmap_init_from_buf(
-        model.vision(), reinterpret_cast<const unsigned char *>(bytes.data()), bytes.size(), false,
-        mtmd_helper_init_opt_default()).bitmap);
-    if (!bitmap) {
-        throw Fault("image_decode", path + " is no image that can be decoded");
-    }
-    return bitmap;
+// protocol.py's RunSettings: what llama.cpp tells, and what the runner itself keeps to.
+Json settings(const Request & request, const Model & model) {
+    Json json = model.settings();
+    json["max_tokens"] = request.max_tokens;
+    json["decoding"] = {{"temperature", request.decoding.temperature},
+                        {"top_k", request.decoding.top_k},
+                        {"repeat_penalty", request.decoding.repeat_penalty},
+                        {"seed", request.decoding.seed},
+                        {"stop", request.decoding.stop}};
+    return json;
 }
-
-// One request's images, and what they share.
-class Run {
-public:
-    Run(const Request & request, Model & model, Heartbeat & heartbeat)
-        : request_(request), model_(model), heartbeat_(heartbeat) {
-        for (const std::string & label : request.labels) {
-            const std::vector<llama_token> ids = tokenize(model.vocab(), label, false);
-            if (ids.empty()) {
-                throw Fault("request", "the label '" + label + "' has no token");
-            }
-            label_ids_.push_back(ids.front());
-        }
-    }
-
-    // Fills `record` as far as it comes; a Fault says why it came no further.
-    void answer(const ImageRequest & image, int index, ImageRecord & record) {
-        heartbeat_.at("image", index);
-        Stopwatch decoding;
-        const mtmd::bitmap_ptr bitmap = read_image(model_, image.pixels_path);
-        record.timings.image_decode = decoding.ms();
-        record.pixels_sha256 = hash_sha256_hex(mtmd_bitmap_get_data(bitmap.get()), mtmd_bitmap_get_n_bytes(bitmap.get()));
-
-        model_.clear();
-        heartbeat_.at("tokenize");
-        Stopwatch tokenizing;
-        const mtmd::input_chunks_ptr emitted(mtmd_input_chunks_init());
-        const Prompt prompt = tokenized(bitmap.get(), emitted.get());
-        record.timings.tokenize = tokenizing.ms();
-        record.tiled = true;
-        record.rows = prompt.rows;
-        record.columns = prompt.columns;
-        record.image_tokens = prompt.n_image_tokens();
-        record.prompt_ids = prompt.observed_ids();
-        if (prompt.n_tokens() + 1 > (size_t) request_.context) {
-            throw Fault("context_full", "the prompt has " + std::to_string(prompt.n_tokens()) +
-                                            " tokens, the context holds " + std::to_string(request_.context));
-        }
-        prefill(prompt, record.timings);
-        heartbeat_.at("decode");
-        generate(record);
-    }
-
-private:
-    Prompt tokenized(const mtmd_bitmap * bitmap, mtmd_input_chunks * emitted) const {
-        const mtmd_input_text text{request_.prompt.data(), request_.prompt.size(), request_.add_special, request_.parse_special};
-        LlamaLog::forget();
-        if (const int status = mtmd_tokenize(model_.vision(), emitted, &text, &bitmap, 1)) {
-            throw Fault("tokenize", "mtmd_tokenize: " + std::to_string(status) + ": " + LlamaLog::reason());
-        }
-        return evaluated(emitted, model_.vocab(), request_.single);
-    }
-
-    void prefill(const Prompt & prompt, TimingsMs & timings) {
-        for (const Chunk & chunk : prompt.chunks) {
-            float * embeddings = nullptr;
-            if (chunk.tile) {
-                heartbeat_.at("encode");
-                Stopwatch encoding;
-                embeddings = model_.encode(chunk);
-                timings.encode.push_back(encoding.ms());
-            }
-            heartbeat_.at("prefill");
-            Stopwatch filling;
-            if (chunk.tile) {
-                model_.decode_tile(chunk, embeddings);
-            } else {
-                model_.decode(chunk.ids, &chunk == &prompt.chunks.back());
-            }
-            timings.prefill += filling.ms();
-        }
-    }
-
-    void generate(ImageRecord & record) {
-        const int n_vocab = llama_vocab_n_tokens(model_.vocab());
-        for (bool first = true;; first = false) {
-            const Step step(model_.logits(), n_vocab);
-            for (size_t i = 0; first && i < label_ids_.size(); ++i) {
-                record.label_logprobs[request_.labels[i]] = step.logprob(label_ids_[i]);
-            }
-            const std::string spelled = piece(model_.vocab(), step.greedy());
-            record.tokens.push_back({step.greedy(), spelled, step.logprob(step.greedy()), step.top(request_.top_k)});
-            if (llama_vocab_is_eog(model_.vocab(), step.greedy())) {
-                record.stop_reason = "eog";
-                return;
-            }
-            record.text += spelled;
-            if (record.tokens.size() == (size_t) request_.max_tokens) {
-                record.stop_reason = "max_tokens";
-                return;
-            }
-            if (model_.position() >= request_.context) {
-                throw Fault("context_full", "the answer filled the context of " + std::to_string(request_.context));
-            }
-            Stopwatch decoding;
-            model_.decode({step.greedy()}, true);
-            record.timings.decode.push_back(decoding.ms());
-        }
-    }
-
-    const Request & request_;
-    Model & model_;
-    Heartbeat & heartbeat_;
-    std::vector<llama_token> label_ids_;
-};
 
 Json attestation(const Request & request, const Model & model, const std::string & text_sha256,
                  const std::string & mmproj_sha256, const std::vector<machine::Placement> & placement, double load_ms) {
@@ -176,6 +55,7 @@ Json attestation(const Request & request, const Model & model, const std::string
     json["placement"] = threads;
     json["text_model_sha256"] = text_sha256;
     json["mmproj_sha256"] = mmproj_sha256;
+    json["settings"] = settings(request, model);
     json["load_ms"] = load_ms;
     json["pid"] = getpid();
     return json;
@@ -190,6 +70,11 @@ void on_llama_abort(const char * message) {
     g_results->finish(g_images_done, &fault);
 }
 
+// Whether the host wants no more than the images that are always run.
+bool is_stopped(const Request & request) {
+    return !request.stop_path.empty() && access(request.stop_path.c_str(), F_OK) == 0;
+}
+
 void run(const std::string & request_path, Results & results, Heartbeat & heartbeat) {
     const Request request = read_request(request_path);
     heartbeat.at("hash");
@@ -200,15 +85,20 @@ void run(const std::string & request_path, Results & results, Heartbeat & heartb
     Stopwatch loading;
     Model model(request);
     const double load_ms = loading.ms();
-    Run session(request, model, heartbeat);
+    Session session(request, model, heartbeat);
+    TensorFile tensors(request.tensors_path);
     results.write(attestation(request, model, text_sha256, mmproj_sha256, placement.stop(), load_ms));
 
-    for (const ImageRequest & image : request.images) {
-        ImageRecord record;
+    for (size_t index = 0; index < request.images.size(); ++index) {
+        const ImageRequest & image = request.images[index];
+        if (!image.always && is_stopped(request)) {
+            continue;
+        }
+        ImageRecord record(Evidence(request.evidence, !request.tensors_path.empty()));
         Stopwatch total;
         Json error;
         try {
-            session.answer(image, (int) g_images_done, record);
+            session.answer(image, (int) index, record);
         } catch (const Fault & fault) {
             error = fault_json(fault);
         }
@@ -217,6 +107,7 @@ void run(const std::string & request_path, Results & results, Heartbeat & heartb
         json["case_id"] = image.case_id;
         json["session"] = image.session;
         json["position"] = image.position;
+        json["tensors"] = tensors.append(record.evidence.tensors());
         json["memory_peak_kib"] = machine::memory_kib("VmHWM");
         json["memory_kib"] = machine::memory_kib("VmRSS");
         json["error"] = error;

@@ -26,6 +26,7 @@ public:
         normalizer_ = peak + std::log(sum);
     }
 
+    const std::vector<float> & logits() const { return logits_; }
     int greedy() const { return greedy_; }
     double logprob(int id) const { return logits_[id] - normalizer_; }
 

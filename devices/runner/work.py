@@ -5,16 +5,40 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from devices.deploy import LocalBlob
 from devices.errors import BadRequest
 from devices.hashing import file_sha256
-from devices.runner.protocol import ImageRequest, ImageResult, Request, RuntimeSettings
+from devices.runner.protocol import (
+    Decoding,
+    Given,
+    ImageRequest,
+    ImageResult,
+    Request,
+    RuntimeSettings,
+)
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class WorkGiven:
+    """What is put into the runner in place of its own; values are little-endian float32."""
+
+    pixel_values: bytes | None = field(default=None, repr=False)
+    """(tiles, 3, height, width)."""
+    embeddings: bytes | None = field(default=None, repr=False)
+    """(image tokens, width)."""
+    prompt_ids: tuple[int, ...] | None = None
+    """As evaluated, each image token -1."""
+
+    @property
+    def values(self) -> list[bytes]:
+        """What the phone needs as files."""
+        return [part for part in (self.pixel_values, self.embeddings) if part is not None]
 
 
 @dataclass(frozen=True)
@@ -28,6 +52,9 @@ class WorkImage:
     """A PNG on this host, already what the model sees."""
     pixels_sha256: str
     """SHA-256 over its RGB bytes, row by row."""
+    always: bool = False
+    """Run even after the run was stopped."""
+    given: WorkGiven = WorkGiven()
 
     def is_answered_by(self, result: ImageResult) -> bool:
         """Whether `result` is about this very image. One that could not be decoded has no hash."""
@@ -49,7 +76,9 @@ class Settings:
     max_tokens: int
     labels: tuple[str, ...]
     runtime: RuntimeSettings
+    decoding: Decoding = field(default_factory=Decoding)
     top_k: int = 16
+    """Rivals told of each token."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +99,10 @@ class Work:
     mmproj_sha256: str
     settings: Settings
     images: tuple[WorkImage, ...]
+    evidence: bool = True
+    """Fingerprints of every image's tensors; False only to measure what they cost."""
+    deep: bool = False
+    """Keep every tensor of every image; `devices.runner.looking.look` brings them here."""
 
     def __post_init__(self) -> None:
         if not _RUN_ID.fullmatch(self.run_id):
@@ -84,7 +117,12 @@ class Work:
             self._runner_sha256,
             self.text_model_sha256,
             self.mmproj_sha256,
-            repr(self.settings),
+            repr((self.settings, self.evidence, self.deep)),
+            *(
+                repr((image.session, image.position, image.given.prompt_ids, *map(_sha256, values)))
+                for image in self.images
+                if (values := image.given.values) or image.given.prompt_ids is not None
+            ),
         )
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -96,21 +134,36 @@ class Work:
     def _png_sha256(self) -> dict[Path, str]:
         return {path: file_sha256(path) for path in {image.pixels_path for image in self.images}}
 
-    def blobs(self) -> list[LocalBlob]:
-        """Every file the phone needs; the program first."""
+    def blobs(self, scratch: Path) -> list[LocalBlob]:
+        """Every file the phone needs; the program first.
+
+        `scratch`: a folder for what is given, which lies in memory; to be kept until it is sent.
+        """
         return [
             LocalBlob(self.runner, self._runner_sha256, executable=True),
             LocalBlob(self.text_model, self.text_model_sha256),
             LocalBlob(self.mmproj, self.mmproj_sha256),
             *(LocalBlob(path, sha256) for path, sha256 in self._png_sha256.items()),
+            *(_written(part, scratch) for image in self.images for part in image.given.values),
         ]
 
     def program_path(self, remote: Mapping[str, str]) -> str:
         """Where the program lies on the phone; `remote` holds the deployed paths by SHA-256."""
         return remote[self._runner_sha256]
 
-    def request(self, images: Sequence[WorkImage], remote: Mapping[str, str]) -> Request:
-        """The request for `images`; `remote` holds the deployed paths by SHA-256."""
+    def request(
+        self,
+        images: Sequence[WorkImage],
+        remote: Mapping[str, str],
+        *,
+        stop_path: str | None = None,
+        tensors_path: str | None = None,
+    ) -> Request:
+        """The request for `images`; `remote` holds the deployed paths by SHA-256.
+
+        `stop_path`, `tensors_path`: files on the phone, as `Request` says; the latter counts only
+        in deep mode.
+        """
         settings = self.settings
         return Request(
             run_id=self.run_id,
@@ -123,14 +176,42 @@ class Work:
             max_tokens=settings.max_tokens,
             labels=list(settings.labels),
             top_k=settings.top_k,
+            decoding=settings.decoding,
             runtime=settings.runtime,
+            stop_path=stop_path,
+            evidence=self.evidence,
+            tensors_path=tensors_path if self.deep else None,
             images=[
                 ImageRequest(
                     case_id=image.case_id,
                     session=image.session,
                     position=image.position,
                     pixels_path=remote[self._png_sha256[image.pixels_path]],
+                    always=image.always,
+                    given=_given(image.given, remote),
                 )
                 for image in images
             ],
         )
+
+
+def _given(given: WorkGiven, remote: Mapping[str, str]) -> Given:
+    def path(values: bytes | None) -> str | None:
+        return None if values is None else remote[_sha256(values)]
+
+    return Given(
+        pixel_values_path=path(given.pixel_values),
+        embeddings_path=path(given.embeddings),
+        prompt_ids=None if given.prompt_ids is None else list(given.prompt_ids),
+    )
+
+
+def _written(values: bytes, scratch: Path) -> LocalBlob:
+    sha256 = _sha256(values)
+    path = scratch / sha256
+    path.write_bytes(values)
+    return LocalBlob(path, sha256)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

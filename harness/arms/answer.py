@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 from PIL import Image
 
-from devices.runner.protocol import RunnerFault, Timings, Token
+from devices.runner.protocol import Evidence, Fingerprint, RunnerFault, Timings, Token
 from harness.arms import host
 from harness.arms.base import Prepared
+from harness.arms.fingerprint import fingerprint
+from harness.arms.logits import Step
 from harness.contract import Contract
 from harness.observation import Conditions, Observation
+from harness.training.prompt import OBSERVED_IMAGE_ID
+
+if TYPE_CHECKING:
+    from harness.arms.base import Given, Tensor
+
+StageTensor = Literal["pixels", "embed", "prefill"]
+"""The stages whose tensors every arm tells of: fields of `Evidence`."""
 
 TOP_K = 16
 """As many rivals of each token are kept as the runner keeps."""
@@ -44,17 +54,37 @@ class Clock:
 class Answer:
     """What is known of one image so far; grows stage by stage, and stays when a stage fails."""
 
+    deep: bool = False
+    """Keep the tensors too, not their fingerprints alone."""
     pixels_sha256: str | None = None
     grid: tuple[int, int] | None = None
     image_tokens: int | None = None
     prompt_ids: list[int] = field(default_factory=list)
     tokens: list[Token] = field(default_factory=list)
     label_logprobs: dict[str, float] = field(default_factory=dict)
+    evidence: dict[StageTensor, Fingerprint] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    """Deep mode only: stages and layers in the order of computation."""
     text: str = ""
     stop_reason: Literal["eog", "max_tokens", "error"] = "error"
     fault: RunnerFault | None = None
     clock: Clock = field(default_factory=Clock)
     total_ms: float = 0.0
+
+    def saw(self, stage: StageTensor, tensor: Tensor) -> None:
+        """A stage of this arm's own gave `tensor`, of at least one element."""
+        self.evidence[stage] = fingerprint(tensor)
+        if self.deep:
+            self.tensors[stage] = tensor
+
+    def saw_layers(self, layers: Mapping[str, Tensor]) -> None:
+        """Layers' outputs by their names, in the order of computation; deep mode alone has any."""
+        self.tensors.update(layers)
+
+    def saw_prefill(self, logits: Tensor) -> Step:
+        """The first step, from its logits (vocabulary). Raises StageFailed as `step` does."""
+        self.saw("prefill", logits)
+        return step(logits)
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -85,6 +115,7 @@ class Answer:
             prompt_ids=self.prompt_ids,
             tokens=self.tokens,
             label_logprobs=self.label_logprobs,
+            evidence=Evidence(**self.evidence),
             text=self.text,
             label=None if self.fault else contract.answer.read(self.text),
             stop_reason=self.stop_reason,
@@ -93,6 +124,7 @@ class Answer:
                 memory_peak_kib=memory.peak_kib, memory_kib=memory.now_kib, load_ms=load_ms
             ),
             error=self.fault,
+            canary=image.canary,
         )
 
 
@@ -103,6 +135,45 @@ def decoded(path: Path) -> Image.Image:
             return image.convert("RGB")
     except OSError as error:
         raise StageFailed("image_decode", f"{path.name}: {error}") from error
+
+
+def step(logits: Tensor) -> Step:
+    """One step, from its logits (vocabulary). Raises StageFailed (`decode`) unless finite."""
+    if not np.isfinite(logits).all():
+        raise StageFailed("decode", "the logits are not finite")
+    return Step(logits)
+
+
+def prompt_ids(own: list[int], given: Given, vocabulary: int) -> list[int]:
+    """The ids to evaluate. Raises StageFailed (`tokenize`) where those given cannot be."""
+    if given.prompt_ids is None:
+        return own
+    known = range(OBSERVED_IMAGE_ID, vocabulary)
+    strangers = [token for token in given.prompt_ids if token not in known]
+    if strangers or not given.prompt_ids:
+        named = f"{strangers[0]} is no token of this model" if strangers else "none"
+        raise StageFailed("tokenize", f"prompt ids were given: {named}")
+    return list(given.prompt_ids)
+
+
+def refuse_unfit(embeddings: Tensor, image_tokens: int, width: int) -> None:
+    """Raises StageFailed (`tokenize`) where embeddings do not fill the prompt's image tokens."""
+    if embeddings.shape != (image_tokens, width):
+        raise StageFailed(
+            "tokenize",
+            f"the prompt has {image_tokens} image tokens of {width} numbers, "
+            f"the embeddings are {embeddings.shape}",
+        )
+
+
+def refuse_unfit_tiles(pixel_values: Tensor, image_tokens: int, tokens_per_tile: int) -> None:
+    """Raises StageFailed (`tokenize`) where so many tiles do not fill the image tokens."""
+    if len(pixel_values) * tokens_per_tile != image_tokens or image_tokens == 0:
+        raise StageFailed(
+            "tokenize",
+            f"the prompt has {image_tokens} image tokens, "
+            f"{len(pixel_values)} tiles of {tokens_per_tile} were given",
+        )
 
 
 def since_ms(begin_ns: int) -> float:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from devices.phone import Phone
 from harness.arms.base import Arm
-from harness.bundle import Bundle
 from harness.contract import Contract, Runtime
 from harness.errors import ArmUnavailable
 from harness.ladder import ArmSpec
-from harness.planning import Progress
+from harness.sides import Side
+
+if TYPE_CHECKING:
+    from harness.arms.phone import PhoneArm
+    from harness.planning import Plan, Progress
 
 
-def host_arm(spec: ArmSpec, bundle: Bundle, contract: Contract) -> Arm:
-    """The `torch` or `desktop` arm under `contract`; its model is loaded when first needed.
+def host_arm(spec: ArmSpec, side: Side) -> Arm:
+    """The `torch` or `desktop` arm of that side; its model is loaded when first needed.
 
     Raises:
         ArmUnavailable: its package is not installed; names the extra that brings it.
@@ -21,10 +26,11 @@ def host_arm(spec: ArmSpec, bundle: Bundle, contract: Contract) -> Arm:
         if spec.quant is None:
             from harness.arms.torch import TorchArm
 
-            return TorchArm(bundle.checkpoint, contract, name=spec.name)
+            return TorchArm(side.bundle.checkpoint, side.contract, name=spec.name)
         from harness.arms.desktop import DesktopArm
 
-        return DesktopArm(bundle, spec.quant, runtime(spec, contract), contract, spec.name)
+        under = runtime(spec, side.contract)
+        return DesktopArm(side.bundle, spec.quant, under, side.contract, spec.name)
     except ModuleNotFoundError as error:
         raise ArmUnavailable(
             f"arm {spec.name} needs the package {error.name}: "
@@ -32,18 +38,21 @@ def host_arm(spec: ArmSpec, bundle: Bundle, contract: Contract) -> Arm:
         ) from error
 
 
-def phone_arm(
-    spec: ArmSpec,
-    bundle: Bundle,
-    contract: Contract,
-    phone: Phone,
-    run_id: str,
-    progress: Progress,
-) -> Arm:
+def phone_arm(spec: ArmSpec, plan: Plan, phone: Phone, run_id: str, progress: Progress) -> PhoneArm:
     """The `phone` arm on one phone; its runner is built here if it is not in the cache."""
     from harness.arms.phone import PhoneArm
 
-    return PhoneArm(spec, bundle, contract, runtime(spec, contract), phone, run_id, progress)
+    side = plan.side(spec)
+    return PhoneArm(
+        spec,
+        side.bundle,
+        side.contract,
+        runtime(spec, side.contract),
+        phone,
+        run_id,
+        progress,
+        runner=plan.phone_runner,
+    )
 
 
 def runtime(spec: ArmSpec, contract: Contract) -> Runtime:

@@ -61,9 +61,9 @@ class Evaluated:
         return ids
 
     @property
-    def image_tokens(self) -> int:
-        """Embeddings the image gives, over all tiles."""
-        return sum(chunk.tokens for chunk in self.chunks if isinstance(chunk, ImageChunk))
+    def images(self) -> tuple[ImageChunk, ...]:
+        """The tiles to encode, in their order."""
+        return tuple(chunk for chunk in self.chunks if isinstance(chunk, ImageChunk))
 
 
 def evaluated(

@@ -5,24 +5,41 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import groupby
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import llama_cpp
+import numpy as np
 
 from devices.runner.protocol import PROTOCOL_VERSION, Attestation
 from devices.runner.source import LLAMA_COMMIT, SDIST_VERSION
-from harness.arms import host
-from harness.arms.answer import TOP_K, Answer, Clock, StageFailed, decoded, since_ms
-from harness.arms.base import Prepared
+from harness.arms import decoding, host
+from harness.arms.answer import (
+    TOP_K,
+    Answer,
+    StageFailed,
+    decoded,
+    prompt_ids,
+    refuse_unfit,
+    refuse_unfit_tiles,
+    since_ms,
+    step,
+)
+from harness.arms.base import Given, Look, Prepared
 from harness.arms.chunks import Chunk, Evaluated, ImageChunk, UnexpectedChunks, evaluated
+from harness.arms.decoding import Chooser
 from harness.arms.llama import LlamaSession
-from harness.arms.logits import Step
 from harness.bundle import Bundle
 from harness.contract import Contract, Runtime
 from harness.errors import BundleError
 from harness.observation import Observation
+from harness.training.prompt import OBSERVED_IMAGE_ID
+
+if TYPE_CHECKING:
+    from harness.arms.base import Tensor
 
 FRAME: Final = "<fake_token_around_image>"
 
@@ -68,28 +85,69 @@ class DesktopArm:
             placement=host.placement(),
             text_model_sha256=self._bundle.file_sha256(self._text_model),
             mmproj_sha256=self._bundle.file_sha256(self._mmproj),
+            settings=session.settings(
+                self._runtime, self._contract.limits.max_tokens, self._contract.decoding
+            ),
             load_ms=session.load_ms,
             pid=os.getpid(),
         )
 
     def observe(self, images: Iterable[Prepared]) -> Iterator[Observation]:
-        """Run `images` in order, the KV cache cleared before each."""
+        """Run `images` in order, the KV cache cleared before each.
+
+        Raises:
+            BundleError: a file cannot be loaded.
+            ContractError: `decoding.stop` names what is no token of the model.
+        """
         session = self._session()
         for image in images:
             answer = Answer()
-            with answer.attempt():
-                self._answer(session, image.pixels_path, answer)
-            yield answer.observation(
-                image, arm=self.name, contract=self._contract, load_ms=session.load_ms
-            )
+            self._answer(session, image, Given(), answer)
+            yield self._observation(image, answer, session)
+
+    def look(self, images: Sequence[tuple[Prepared, Given]]) -> Iterator[Look]:
+        """Run `images` in deep mode, in a second model that is freed after the last of them.
+
+        Raises as `observe` does.
+        """
+        with closing(self._load(deep=True)) as session:
+            for image, given in images:
+                answer = Answer(deep=True)
+                self._answer(session, image, given, answer)
+                yield Look(self._observation(image, answer, session), answer.tensors)
 
     def _session(self) -> LlamaSession:
         if self._loaded is None:
-            marker = self._contract.prompt.marker
-            self._loaded = LlamaSession(self._text_model, self._mmproj, self._runtime, marker)
+            self._loaded = self._load()
         return self._loaded
 
-    def _answer(self, session: LlamaSession, pixels_path: Path, answer: Answer) -> None:
+    def _load(self, *, deep: bool = False) -> LlamaSession:
+        marker = self._contract.prompt.marker
+        return LlamaSession(self._text_model, self._mmproj, self._runtime, marker, deep=deep)
+
+    def _observation(self, image: Prepared, answer: Answer, session: LlamaSession) -> Observation:
+        return answer.observation(
+            image, arm=self.name, contract=self._contract, load_ms=session.load_ms
+        )
+
+    def _answer(self, session: LlamaSession, image: Prepared, given: Given, answer: Answer) -> None:
+        ends = self._ends(session)
+        with answer.attempt():
+            embeddings = self._encoded(session, image.pixels_path, given, answer)
+            self._prefill(session, embeddings, answer)
+            self._generate(session, ends, answer)
+
+    def _ends(self, session: LlamaSession) -> Callable[[int], bool]:
+        """Which ids end an answer."""
+        ids = decoding.stop_ids(
+            self._contract.decoding, lambda text: session.token_ids(text, parse_special=True)
+        )
+        return session.is_end if ids is None else ids.__contains__
+
+    def _encoded(
+        self, session: LlamaSession, pixels_path: Path, given: Given, answer: Answer
+    ) -> Tensor:
+        """The image's embeddings, (image tokens, width), and the ids around them in `answer`."""
         clock = answer.clock
         begin = time.perf_counter_ns()
         image = decoded(pixels_path)
@@ -102,10 +160,14 @@ class DesktopArm:
             prompt = self._evaluated(session, chunks)
             clock.tokenize = since_ms(begin)
             answer.grid = prompt.grid
-            answer.image_tokens, answer.prompt_ids = prompt.image_tokens, prompt.prompt_ids
-            _refuse_overlong(prompt, self._runtime.context)
-            self._prefill(session, prompt, clock)
-        self._generate(session, answer)
+            answer.prompt_ids = prompt_ids(prompt.prompt_ids, given, session.vocabulary)
+            answer.image_tokens = answer.prompt_ids.count(OBSERVED_IMAGE_ID)
+            _refuse_overlong(answer.prompt_ids, self._runtime.context)
+            embeddings = given.embeddings
+            if embeddings is None:
+                embeddings = _through_vision(session, prompt.images, given, answer)
+        refuse_unfit(embeddings, answer.image_tokens, session.width)
+        return embeddings
 
     def _evaluated(self, session: LlamaSession, chunks: Sequence[Chunk]) -> Evaluated:
         def spelled(ids: Sequence[int]) -> str:
@@ -125,31 +187,37 @@ class DesktopArm:
             )
         return ids[0]
 
-    def _prefill(self, session: LlamaSession, prompt: Evaluated, clock: Clock) -> None:
-        for chunk in prompt.chunks:
-            if isinstance(chunk, ImageChunk):
-                begin = time.perf_counter_ns()
-                embeddings = session.encode(chunk)
-                clock.encode.append(since_ms(begin))
-                begin = time.perf_counter_ns()
-                session.decode_image(chunk, embeddings)
-            else:
-                begin = time.perf_counter_ns()
-                last = chunk is prompt.chunks[-1]
-                session.decode_text(chunk.ids, logits_last=last)
-            clock.prefill += since_ms(begin)
+    def _prefill(self, session: LlamaSession, embeddings: Tensor, answer: Answer) -> None:
+        """Consecutive ids together, each tile's embeddings on their own."""
+        begin = time.perf_counter_ns()
+        reached, taken = 0, 0
+        with session.keeping_text_layers():
+            for is_image, run in groupby(answer.prompt_ids, _is_image):
+                ids = list(run)
+                reached += len(ids)
+                last = reached == len(answer.prompt_ids)
+                if is_image:
+                    rows = embeddings[taken : taken + len(ids)]
+                    session.decode_embeddings(rows, logits_last=last)
+                    taken += len(ids)
+                else:
+                    session.decode_text(ids, logits_last=last)
+        answer.clock.prefill = since_ms(begin)
+        answer.saw_layers(session.text_layers())
 
-    def _generate(self, session: LlamaSession, answer: Answer) -> None:
-        step = Step(session.logits())
+    def _generate(self, session: LlamaSession, ends: Callable[[int], bool], answer: Answer) -> None:
+        now = answer.saw_prefill(session.logits())
         answer.label_logprobs = {
-            label: step.logprob(session.token_ids(label)[0])
+            label: now.logprob(session.token_ids(label)[0])
             for label in self._contract.answer.labels
         }
+        chooser = Chooser(self._contract.decoding)
         said = b""
         while True:
-            piece = session.piece(step.greedy)
-            answer.tokens.append(step.token(piece.decode(errors="replace"), TOP_K))
-            if session.is_end(step.greedy):
+            chosen = chooser.choose(now)
+            piece = session.piece(chosen)
+            answer.tokens.append(now.token(chosen, piece.decode(errors="replace"), TOP_K))
+            if ends(chosen):
                 answer.stop_reason = "eog"
                 return
             # A character may span two pieces, so the bytes are joined first.
@@ -163,16 +231,44 @@ class DesktopArm:
                     "context_full", f"the answer filled the context of {self._runtime.context}"
                 )
             begin = time.perf_counter_ns()
-            session.decode_text((step.greedy,), logits_last=True)
+            session.decode_text((chosen,), logits_last=True)
             answer.clock.decode.append(since_ms(begin))
-            step = Step(session.logits())
+            now = step(session.logits())
 
 
-def _refuse_overlong(prompt: Evaluated, context: int) -> None:
-    count = len(prompt.prompt_ids)
-    if count > context - 1:
+def _is_image(token: int) -> bool:
+    return token == OBSERVED_IMAGE_ID
+
+
+def _through_vision(
+    session: LlamaSession, images: Sequence[ImageChunk], given: Given, answer: Answer
+) -> Tensor:
+    """All tiles' embeddings, one after another: of the image's own tiles, or of those given."""
+    tiles: list[tuple[ImageChunk, Tensor | None]] = [(chunk, None) for chunk in images]
+    if given.pixel_values is not None:
+        wanted = answer.prompt_ids.count(OBSERVED_IMAGE_ID)
+        refuse_unfit_tiles(given.pixel_values, wanted, images[0].tokens)
+        # Any chunk lends its place in the graph: all are of one size.
+        tiles = [(images[0], values) for values in given.pixel_values]
+    pixel_values, rows = [], []
+    for chunk, values in tiles:
+        begin = time.perf_counter_ns()
+        seen, encoded = session.encode(chunk, values)
+        answer.clock.encode.append(since_ms(begin))
+        pixel_values.append(seen)
+        rows.append(encoded)
+    if given.pixel_values is None:
+        answer.saw("pixels", np.stack(pixel_values))
+    answer.saw_layers(session.vision_layers())
+    embeddings = np.concatenate(rows)
+    answer.saw("embed", embeddings)
+    return embeddings
+
+
+def _refuse_overlong(ids: Sequence[int], context: int) -> None:
+    if len(ids) > context - 1:
         raise StageFailed(
-            "context_full", f"the prompt has {count} tokens, the context holds {context}"
+            "context_full", f"the prompt has {len(ids)} tokens, the context holds {context}"
         )
 
 

@@ -34,6 +34,11 @@ def of_text_node(node: str) -> str | None:
     return _TEXT.get(node) or _layer("text", node)
 
 
+def last_token_alone(layer: str, text_layers: int) -> bool:
+    """True for a layer of a text model of so many of which only the last token's row is told."""
+    return layer == "text norm" or layer.startswith(f"text layer {text_layers - 1} ")
+
+
 def _layer(tower: str, node: str) -> str | None:
     match = _NODE.fullmatch(node)
     return match and f"{tower} layer {match[2]} {_PARTS[match[1]]}"

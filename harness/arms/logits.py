@@ -1,4 +1,4 @@
-"""What is read from one step's logits: the greedy token, its rivals, and log-probabilities."""
+"""What is read from one step's logits: the likeliest token, its rivals, and log-probabilities."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ class Step:
         wide = logits.astype(np.float64)
         wide -= wide.max()
         self._logprobs = wide - np.log(np.exp(wide).sum())
-        self._logits = logits
+        self.logits = logits
+        """As the model gave them."""
 
     @property
     def greedy(self) -> int:
         """The likeliest id; on a tie the lowest."""
-        return int(np.argmax(self._logits))
+        return int(np.argmax(self.logits))
 
     def logprob(self, token: int) -> float:
         """Natural log-probability of one id."""
@@ -28,13 +29,12 @@ class Step:
 
     def top(self, count: int) -> list[TokenLogprob]:
         """The `count` likeliest ids, likeliest first; on a tie the lowest first."""
-        count = min(count, self._logits.size)
-        least = np.partition(self._logits, -count)[-count]
-        near = np.flatnonzero(self._logits >= least)
-        order = np.argsort(-self._logits[near], kind="stable")[:count]
+        count = min(count, self.logits.size)
+        least = np.partition(self.logits, -count)[-count]
+        near = np.flatnonzero(self.logits >= least)
+        order = np.argsort(-self.logits[near], kind="stable")[:count]
         return [TokenLogprob(id=int(token), logprob=self.logprob(token)) for token in near[order]]
 
-    def token(self, piece: str, top_k: int) -> Token:
-        """The greedy token as a record."""
-        chosen = self.greedy
+    def token(self, chosen: int, piece: str, top_k: int) -> Token:
+        """The chosen token as a record, with the `top_k` likeliest beside it."""
         return Token(id=chosen, piece=piece, logprob=self.logprob(chosen), top=self.top(top_k))

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from devices import health
+from devices import deploy, health
 from devices.errors import RunnerFailed
 from devices.health import Health
 from devices.phone import Phone
-from devices.runner import client
+from devices.runner import client, looking
 from devices.runner.protocol import Attestation, ImageResult, RuntimeSettings
-from devices.runner.work import Settings, Work, WorkImage
+from devices.runner.work import Settings, Work, WorkGiven, WorkImage
 from harness import deploying
-from harness.arms.base import Prepared
+from harness.arms.base import Given, Look, Prepared
 from harness.bundle import Bundle
 from harness.contract import Contract, Runtime
 from harness.errors import ArmUnavailable
 from harness.ladder import ArmSpec
-from harness.observation import Conditions, Observation
+from harness.observation import Canary, Conditions, Observation
 
 if TYPE_CHECKING:
+    from harness.arms.base import Tensor
     from harness.planning import Progress
 
 Number = TypeVar("Number", int, float)
+
+_LOOK = "look"
+"""The name of every close look's run on a phone: the next one takes its place."""
+
+_NOT_OBSERVED = {"record", "memory_peak_kib", "memory_kib", "tensors"}
+"""Of an `ImageResult`: what an observation keeps elsewhere or not at all."""
 
 
 class PhoneArm:
@@ -39,8 +49,13 @@ class PhoneArm:
         phone: Phone,
         run_id: str,
         progress: Progress,
+        *,
+        runner: Path | None = None,
     ) -> None:
-        """`run_id` names the run on the phone: the same again goes on where the phone stands."""
+        """`run_id` names the run on the phone: the same again goes on where the phone stands.
+
+        `runner`: a program of the user's own in place of the one built for this phone.
+        """
         self.name = spec.name
         self.phone: str | None = phone.serial
         self._quant = spec.quant or "f16"
@@ -50,6 +65,9 @@ class PhoneArm:
         self._phone = phone
         self._run_id = run_id
         self._progress = progress
+        self._runner = runner
+        self._stop = threading.Event()
+        self._canaries: dict[tuple[int, int], Canary | None] = {}
         self._attestation: Attestation | None = None
 
     def attest(self) -> Attestation:
@@ -58,9 +76,14 @@ class PhoneArm:
             raise ArmUnavailable(f"{self._phone.serial}: the runner has not been started yet")
         return self._attestation
 
+    def stop(self) -> None:
+        """Begin no further case: what runs is finished, the canaries are still run, and `observe`
+        then ends. The run stays stopped when it is resumed."""
+        self._stop.set()
+
     def observe(self, images: Iterable[Prepared]) -> Iterator[Observation]:
         """Run `images`; a session's observations come together, with the phone's condition before
-        and after it.
+        and after it. A session that `stop` cut short comes last, as far as it came.
 
         Raises:
             DeviceError: the phone or the runner cannot go on; what was answered has been yielded.
@@ -69,9 +92,9 @@ class PhoneArm:
         sizes = Counter(image.session for image in wanted)
         answered: dict[int, list[ImageResult]] = defaultdict(list)
         before = self._health()
+        work = self._work([(image, Given()) for image in wanted])
         try:
-            pushed = deploying.pushing(self._phone, self._progress)
-            for line in client.run(self._phone, self._work(wanted), on_deploy=pushed):
+            for line in client.run(self._phone, work, on_deploy=self._pushing(), stop=self._stop):
                 if isinstance(line, Attestation):
                     self._attestation = line
                 elif isinstance(line, ImageResult):
@@ -83,12 +106,28 @@ class PhoneArm:
                         del answered[line.session]
                         before = after
         except RunnerFailed:
-            for session in answered.values():
-                yield from self._observations(session, before, before)
+            yield from self._cut_short(answered, before, before)
             raise
+        if answered:
+            yield from self._cut_short(answered, before, self._health())
 
-    def _work(self, images: list[Prepared]) -> Work:
-        ready = deploying.payload(self._phone, self._bundle, self._quant, self._progress)
+    def look(self, images: Sequence[tuple[Prepared, Given]]) -> Iterator[Look]:
+        """Run `images` in deep mode, in a process of their own.
+
+        Raises:
+            DeviceError: as `observe`.
+        """
+        work = replace(self._work(images), run_id=_LOOK)
+        before = self._health()
+        for result, tensors in looking.look(self._phone, work, on_deploy=self._pushing()):
+            (observation,) = self._observations([result], before, before)
+            yield Look(observation, tensors)
+
+    def _work(self, images: Sequence[tuple[Prepared, Given]]) -> Work:
+        ready = deploying.payload(
+            self._phone, self._bundle, self._quant, self._progress, runner=self._runner
+        )
+        self._canaries = {(one.session, one.position): one.canary for one, _ in images}
         return Work(
             run_id=self._run_id,
             runner=ready.runner.path,
@@ -97,7 +136,7 @@ class PhoneArm:
             mmproj=ready.mmproj.path,
             mmproj_sha256=ready.mmproj.sha256,
             settings=self._settings(),
-            images=tuple(WorkImage(**vars(image)) for image in images),
+            images=tuple(_work_image(image, given) for image, given in images),
         )
 
     def _settings(self) -> Settings:
@@ -110,16 +149,26 @@ class PhoneArm:
             max_tokens=contract.limits.max_tokens,
             labels=contract.answer.labels,
             runtime=RuntimeSettings(**runtime.model_dump(), tiling=contract.tiling),
+            decoding=contract.decoding,
         )
+
+    def _pushing(self) -> deploy.Progress:
+        return deploying.pushing(self._phone, self._progress)
 
     def _health(self) -> Health:
         return self._phone.patiently(lambda: health.read(self._phone))
+
+    def _cut_short(
+        self, sessions: dict[int, list[ImageResult]], before: Health, after: Health
+    ) -> Iterator[Observation]:
+        for results in sessions.values():
+            yield from self._observations(results, before, after)
 
     def _observations(
         self, results: list[ImageResult], before: Health, after: Health
     ) -> Iterator[Observation]:
         for result in results:
-            answer = result.model_dump(exclude={"record", "memory_peak_kib", "memory_kib"})
+            answer = result.model_dump(exclude=_NOT_OBSERVED)
             yield Observation(
                 **answer,
                 contract_sha256=self._contract.sha256,
@@ -127,6 +176,7 @@ class PhoneArm:
                 phone=self.phone,
                 label=None if result.error else self._contract.answer.read(result.text),
                 conditions=self._conditions(result, before, after),
+                canary=self._canaries[result.session, result.position],
             )
 
     def _conditions(self, result: ImageResult, before: Health, after: Health) -> Conditions:
@@ -144,6 +194,26 @@ class PhoneArm:
             boot_id=after.boot_id,
             load_ms=self._attestation.load_ms if self._attestation else None,
         )
+
+
+def _work_image(image: Prepared, given: Given) -> WorkImage:
+    return WorkImage(
+        case_id=image.case_id,
+        session=image.session,
+        position=image.position,
+        pixels_path=image.pixels_path,
+        pixels_sha256=image.pixels_sha256,
+        always=image.canary is not None,
+        given=WorkGiven(
+            pixel_values=_values(given.pixel_values),
+            embeddings=_values(given.embeddings),
+            prompt_ids=given.prompt_ids,
+        ),
+    )
+
+
+def _values(tensor: Tensor | None) -> bytes | None:
+    return None if tensor is None else tensor.astype("<f4").tobytes()
 
 
 def _most(*values: Number | None) -> Number | None:

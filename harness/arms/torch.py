@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,24 +13,36 @@ from typing import Final
 import torch
 import transformers
 
-from devices.runner.protocol import PROTOCOL_VERSION, Attestation
+from devices.runner.protocol import PROTOCOL_VERSION, Attestation, Decoding
 from harness import checkpoint as checkpoints
-from harness.arms import host
-from harness.arms.answer import TOP_K, Answer, Clock, StageFailed, decoded, since_ms
-from harness.arms.base import Prepared
+from harness.arms import decoding, host, torch_layers
+from harness.arms.answer import (
+    TOP_K,
+    Answer,
+    StageFailed,
+    decoded,
+    prompt_ids,
+    refuse_unfit,
+    refuse_unfit_tiles,
+    since_ms,
+    step,
+)
+from harness.arms.base import Given, Look, Prepared
+from harness.arms.decoding import Chooser
 from harness.arms.logits import Step
+from harness.arms.torch_layers import Kept
 from harness.checkpoint import Checkpoint
 from harness.contract import Contract
 from harness.observation import Observation
 from harness.preprocess import pixels_sha256
 from harness.training import prompt as prompts
 from harness.training.finetune import reproducible
-from harness.training.prompt import PromptIds
-from harness.training.tiles import Tiles, cut
+from harness.training.prompt import OBSERVED_IMAGE_ID
+from harness.training.tiles import cut
 
 _MOST_THREADS: Final = 8
 _SEED: Final = 0
-"""Nothing is sampled; the seed only keeps the caller's random state out of it."""
+"""torch samples nothing; the seed only keeps the caller's random state out of it."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,19 @@ class _Loaded:
     processor: transformers.Idefics3Processor
     end_ids: frozenset[int]
     load_ms: float
+
+    @property
+    def width(self) -> int:
+        """Of an embedding."""
+        width: int = self.model.config.text_config.hidden_size
+        return width
+
+    def ends(self, chosen: Decoding) -> frozenset[int]:
+        """Ids that end an answer."""
+        ids = decoding.stop_ids(
+            chosen, lambda text: self.processor.tokenizer.encode(text, add_special_tokens=False)
+        )
+        return self.end_ids if ids is None else ids
 
 
 class TorchArm:
@@ -102,15 +128,21 @@ class TorchArm:
         )
 
     def observe(self, images: Iterable[Prepared]) -> Iterator[Observation]:
-        """Run `images` in order, each with a KV cache of its own."""
-        loaded = self._ready()
+        """Run `images` in order, each with a KV cache of its own.
+
+        Raises:
+            CheckpointError: the model or its processor cannot be loaded.
+            ContractError: `decoding.stop` names what is no token of the model.
+        """
         for image in images:
             answer = Answer()
-            with answer.attempt(), reproducible(_SEED, self._threads), torch.inference_mode():
-                self._answer(loaded, image.pixels_path, answer)
-            yield answer.observation(
-                image, arm=self.name, contract=self._contract, load_ms=loaded.load_ms
-            )
+            yield self._answered(image, Given(), answer)
+
+    def look(self, images: Sequence[tuple[Prepared, Given]]) -> Iterator[Look]:
+        """Run `images` in deep mode, on the same model. Raises as `observe` does."""
+        for image, given in images:
+            answer = Answer(deep=True)
+            yield Look(self._answered(image, given, answer), answer.tensors)
 
     def _ready(self) -> _Loaded:
         if self._loaded is None:
@@ -121,7 +153,21 @@ class TorchArm:
             self._loaded = _Loaded(model, processor, end_ids, since_ms(begin))
         return self._loaded
 
-    def _answer(self, loaded: _Loaded, pixels_path: Path, answer: Answer) -> None:
+    def _answered(self, image: Prepared, given: Given, answer: Answer) -> Observation:
+        loaded = self._ready()
+        ends = loaded.ends(self._contract.decoding)
+        with answer.attempt(), reproducible(_SEED, self._threads), torch.inference_mode():
+            embeddings = self._encoded(loaded, image.pixels_path, given, answer)
+            now, cache = _prefilled(loaded, embeddings, answer)
+            self._generate(loaded, now, cache, ends, answer)
+        return answer.observation(
+            image, arm=self.name, contract=self._contract, load_ms=loaded.load_ms
+        )
+
+    def _encoded(
+        self, loaded: _Loaded, pixels_path: Path, given: Given, answer: Answer
+    ) -> torch.Tensor:
+        """The image's embeddings, (image tokens, width), and the ids around them in `answer`."""
         clock = answer.clock
         begin = time.perf_counter_ns()
         image = decoded(pixels_path)
@@ -137,26 +183,42 @@ class TorchArm:
             loaded.processor.image_seq_len,
         )
         clock.tokenize = since_ms(begin)
-        answer.image_tokens, answer.prompt_ids = prompt.image_tokens, prompt.observed
-        _refuse_overlong(loaded, prompt, self._contract.limits.max_tokens)
-        embeddings = _encoded(loaded, tiles, clock)
-        self._generate(loaded, prompt, embeddings, answer)
+        answer.prompt_ids = prompt_ids(
+            prompt.observed, given, loaded.model.config.text_config.vocab_size
+        )
+        answer.image_tokens = answer.prompt_ids.count(OBSERVED_IMAGE_ID)
+        _refuse_overlong(loaded, answer.prompt_ids, self._contract.limits.max_tokens)
+        if given.embeddings is not None:
+            embeddings = torch.from_numpy(given.embeddings)
+        elif given.pixel_values is not None:
+            refuse_unfit_tiles(
+                given.pixel_values, answer.image_tokens, loaded.processor.image_seq_len
+            )
+            embeddings = _through_vision(loaded, torch.from_numpy(given.pixel_values), answer)
+        else:
+            answer.saw("pixels", tiles.pixel_values.numpy())
+            embeddings = _through_vision(loaded, tiles.pixel_values, answer)
+        refuse_unfit(embeddings.numpy(), answer.image_tokens, loaded.width)
+        return embeddings
 
     def _generate(
-        self, loaded: _Loaded, prompt: PromptIds, embeddings: torch.Tensor, answer: Answer
+        self,
+        loaded: _Loaded,
+        now: Step,
+        cache: transformers.DynamicCache,
+        ends: frozenset[int],
+        answer: Answer,
     ) -> None:
         tokenizer = loaded.processor.tokenizer
-        begin = time.perf_counter_ns()
-        step, cache = _prefilled(loaded, prompt, embeddings)
-        answer.clock.prefill = since_ms(begin)
         answer.label_logprobs = {
-            label: step.logprob(tokenizer.encode(label, add_special_tokens=False)[0])
+            label: now.logprob(tokenizer.encode(label, add_special_tokens=False)[0])
             for label in self._contract.answer.labels
         }
+        chooser = Chooser(self._contract.decoding)
         while True:
-            chosen = step.greedy
-            answer.tokens.append(step.token(_text(tokenizer, [chosen]), TOP_K))
-            if chosen in loaded.end_ids:
+            chosen = chooser.choose(now)
+            answer.tokens.append(now.token(chosen, _text(tokenizer, [chosen]), TOP_K))
+            if chosen in ends:
                 answer.stop_reason = "eog"
                 break
             if len(answer.tokens) == self._contract.limits.max_tokens:
@@ -167,42 +229,60 @@ class TorchArm:
                 input_ids=torch.tensor([[chosen]]), past_key_values=cache, use_cache=True
             )
             answer.clock.decode.append(since_ms(begin))
-            step = Step(output.logits[0, -1].numpy())
+            now = step(output.logits[0, -1].numpy())
         said = [token.id for token in answer.tokens]
         answer.text = _text(tokenizer, said[:-1] if answer.stop_reason == "eog" else said)
 
 
-def _refuse_overlong(loaded: _Loaded, prompt: PromptIds, max_tokens: int) -> None:
+def _refuse_overlong(loaded: _Loaded, ids: Sequence[int], max_tokens: int) -> None:
     room = loaded.model.config.text_config.max_position_embeddings
-    if len(prompt.ids) + max_tokens > room:
+    if len(ids) + max_tokens > room:
         raise StageFailed(
             "context_full",
-            f"the prompt has {len(prompt.ids)} tokens, the answer may have {max_tokens}, "
+            f"the prompt has {len(ids)} tokens, the answer may have {max_tokens}, "
             f"the checkpoint holds {room}",
         )
 
 
-def _encoded(loaded: _Loaded, tiles: Tiles, clock: Clock) -> torch.Tensor:
-    """Image embeddings in the prompt's order, shape (image tokens, width); tile by tile, as
-    libmtmd encodes them."""
+def _through_vision(loaded: _Loaded, pixel_values: torch.Tensor, answer: Answer) -> torch.Tensor:
+    """Embeddings of (tiles, 3, height, width), tile by tile, as libmtmd encodes them."""
     parts = []
-    for tile in tiles.pixel_values:
-        begin = time.perf_counter_ns()
-        features = loaded.model.model.get_image_features(tile[None, None], return_dict=True)
-        parts.extend(features.pooler_output)
-        clock.encode.append(since_ms(begin))
-    return torch.cat(parts)
+    with _layers(torch_layers.vision_layers(loaded.model), answer):
+        for tile in pixel_values:
+            begin = time.perf_counter_ns()
+            features = loaded.model.model.get_image_features(tile[None, None], return_dict=True)
+            parts.extend(features.pooler_output)
+            answer.clock.encode.append(since_ms(begin))
+    embeddings = torch.cat(parts)
+    answer.saw("embed", embeddings.numpy())
+    return embeddings
 
 
 def _prefilled(
-    loaded: _Loaded, prompt: PromptIds, embeddings: torch.Tensor
+    loaded: _Loaded, embeddings: torch.Tensor, answer: Answer
 ) -> tuple[Step, transformers.DynamicCache]:
-    """The first step's logits and the KV cache behind them."""
-    ids = torch.tensor([prompt.ids])
+    """The first step, and the KV cache behind it."""
+    begin = time.perf_counter_ns()
+    observed = torch.tensor([answer.prompt_ids])
+    is_image = observed == OBSERVED_IMAGE_ID
+    ids = observed.masked_fill(is_image, loaded.model.config.image_token_id)
     inputs = loaded.model.get_input_embeddings()(ids)
-    inputs = inputs.masked_scatter((ids == prompt.image_id)[..., None], embeddings)
-    output = loaded.model(inputs_embeds=inputs, use_cache=True, logits_to_keep=1)
-    return Step(output.logits[0, -1].numpy()), output.past_key_values
+    inputs = inputs.masked_scatter(is_image[..., None], embeddings)
+    with _layers(torch_layers.text_layers(loaded.model), answer):
+        output = loaded.model(inputs_embeds=inputs, use_cache=True, logits_to_keep=1)
+    answer.clock.prefill = since_ms(begin)
+    return answer.saw_prefill(output.logits[0, -1].numpy()), output.past_key_values
+
+
+@contextmanager
+def _layers(hooks: AbstractContextManager[Kept], answer: Answer) -> Iterator[None]:
+    """What `hooks` keep in this block goes to `answer`, in deep mode alone."""
+    if not answer.deep:
+        yield
+        return
+    with hooks as kept:
+        yield
+    answer.saw_layers(kept.tensors())
 
 
 def _text(tokenizer: transformers.PreTrainedTokenizerFast, ids: list[int]) -> str:

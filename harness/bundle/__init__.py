@@ -1,6 +1,7 @@
 """A model ready to ship: text GGUF, mmproj GGUF, the checkpoint they came from, and a manifest."""
 
 from harness.bundle.checks import check
+from harness.bundle.faults import Misfit, faults
 from harness.bundle.fidelity import mmproj_against_checkpoint
 from harness.bundle.manifest import (
     MANIFEST_NAME,
@@ -22,9 +23,11 @@ __all__ = [
     "Created",
     "FileRecord",
     "Manifest",
+    "Misfit",
     "Source",
     "Weights",
     "check",
+    "faults",
     "load",
     "mmproj_against_checkpoint",
     "verify",

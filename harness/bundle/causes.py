@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import isfinite
+from math import isfinite, prod
 from typing import Final
 
 import numpy as np
 
 from harness.bundle.gguf_file import GgufFile
+from harness.bundle.misplaced import in_columns, in_rows, places
 from harness.bundle.names import checkpoint_name, is_rotary
+from harness.bundle.rescaled import apart, factor
 from harness.bundle.rounding import rounded
 from harness.bundle.safetensors_file import CheckpointTensors
-from harness.bundle.tensor_error import (
-    Rows,
-    TensorError,
-    squared_difference,
-    wanted_rows,
-)
+from harness.bundle.tensor_error import Rows, TensorError, wanted_rows
 
 _ROWS: Final = 64
 """About so many rows, evenly spread, stand for a tensor when it is looked up among others."""
@@ -26,30 +23,41 @@ _ALIKE: Final = 0.5
 _BLOCK: Final = 32
 _COARSER: Final = ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 """Types that a tensor may have gone through on its way; those gguf-py itself can make."""
+_LEVELS: Final = (("q2_k", 16, 4), ("q3_k", 16, 8), ("q4_k", 32, 16))
+"""Of the others: type, values in a block, and how many different ones it can hold."""
+_MANY_ROWS: Final = 1 << 13
+"""Among so many rows a row is still looked for."""
+_WHOLE: Final = 1 << 26
+"""Values of a tensor that is still looked at as a whole."""
 
 
-def likely_cause(gguf: GgufFile, name: str, tensors: CheckpointTensors, error: TensorError) -> str:
-    """A few words on a tensor whose `error`, measured on every row, is out of line."""
+def likely_cause(
+    gguf: GgufFile, name: str, tensors: CheckpointTensors, source: str, error: TensorError
+) -> str:
+    """A few words on a tensor whose `error` against the checkpoint's `source` is out of line."""
     if not isfinite(error.relative):
         return "holds values that are not finite"
     every = slice(None, None, max(1, error.rows // _ROWS))
     found = gguf.rows(name, every)
     if not found.any() and error.relative > 0.99:
         return "all zeros"
+    type_name = gguf.type_name(name)
+    wanted = wanted_rows(gguf, name, tensors, source, every)
+    if scale := factor(found, wanted, type_name):
+        return f"scaled by {scale}"
     if error.local:
-        return _some_rows(error)
-    if other := _other_tensor(gguf, name, tensors, found, every, error.relative):
-        return other
-    if error.relative > _ALIKE:
-        return "equals no tensor of the checkpoint: corrupt, or of another model"
-    wanted = wanted_rows(gguf, name, tensors, checkpoint_name(name) or "", every)
-    return _coarser(found, wanted) or "made from other weights than this checkpoint's"
-
-
-def _some_rows(error: TensorError) -> str:
-    first = ", ".join(map(str, error.wrong_rows[:3]))
-    more = ", ..." if len(error.wrong_rows) > 3 else ""
-    return f"corrupt in {len(error.wrong_rows)} of {error.rows} rows: {first}{more}"
+        return in_rows(gguf, name, tensors, source, error)
+    return (
+        _other_tensor(gguf, name, tensors, found, every, error.relative)
+        or _rearranged(gguf, name, tensors, source)
+        or in_columns(found, wanted, type_name)
+        or _coarser(found, wanted)
+        or (
+            "equals no tensor of the checkpoint: corrupt, or of another model"
+            if error.relative > _ALIKE
+            else "made from other weights than this checkpoint's"
+        )
+    )
 
 
 def _coarser(found: Rows, wanted: Rows) -> str | None:
@@ -57,8 +65,31 @@ def _coarser(found: Rows, wanted: Rows) -> str | None:
         return None
     for type_name in _COARSER:
         held = rounded(wanted, type_name)
-        if _apart(found, held) < 0.5 * _apart(wanted, held):
+        if apart(found, held) < 0.5 * apart(wanted, held):
             return f"has lost as much as {type_name} loses: quantized twice"
+    for type_name, block, levels in _LEVELS:
+        if _different(found, block) <= levels < _different(wanted, block):
+            return f"has lost as much as {type_name} loses: quantized twice"
+    return None
+
+
+def _different(rows: Rows, block: int) -> int:
+    """The most different values that one block of that many holds."""
+    ordered = np.sort(rows.reshape(-1, block), axis=1)
+    return 1 + int(np.count_nonzero(np.diff(ordered, axis=1), axis=1).max())
+
+
+def _rearranged(gguf: GgufFile, name: str, tensors: CheckpointTensors, source: str) -> str | None:
+    shape = gguf.shape(name)
+    if len(shape) != 2 or prod(shape) > _WHOLE:
+        return None
+    found, wanted = gguf.rows(name), wanted_rows(gguf, name, tensors, source)
+    if apart(found, wanted.T.reshape(shape)) < _ALIKE:
+        return "transposed"
+    step = max(1, shape[0] // _ROWS)
+    order = places(found[::step], wanted) if shape[0] <= _MANY_ROWS else None
+    if order and any(place != step * index for index, place in enumerate(order)):
+        return "rows in another order"
     return None
 
 
@@ -78,7 +109,7 @@ def _other_tensor(
             continue
         holder = by_source.get(source, source)
         for rows, order in _orders(gguf, holder, tensors, source, every):
-            if (away := _apart(found, rows)) < nearest:
+            if (away := apart(found, rows)) < nearest:
                 nearest = away
                 whose = "" if holder == name else f"holds the values of {holder}"
                 said = ", ".join(filter(None, (whose, order)))
@@ -92,9 +123,3 @@ def _orders(
     yield wanted_rows(gguf, holder, tensors, source, every), ""
     if is_rotary(holder):
         yield tensors.rows(source, every), "rows in the checkpoint's order, not permuted"
-
-
-def _apart(found: Rows, wanted: Rows) -> float:
-    """Relative root mean square of the difference."""
-    scale = float(np.sqrt(squared_difference(wanted, np.float32(0)).mean())) or 1.0
-    return float(np.sqrt(squared_difference(found, wanted).mean())) / scale

@@ -37,22 +37,22 @@ def fidelity(gguf: GgufFile, name: str, tensors: CheckpointTensors) -> TensorFid
         BundleError: its type cannot be read.
     """
     type_name, size_bytes = gguf.type_name(name), gguf.size_bytes(name)
-    if not fits(gguf, name, tensors):
-        source = checkpoint_name(name)
+    source = checkpoint_name(name)
+    if source is None or not fits(gguf, name, tensors):
         fault = (
             "belongs to no SmolVLM"
             if source is None
             else f"the checkpoint has no {source} of its shape {gguf.shape(name)}"
         )
         return TensorFidelity(name, type_name, size_bytes, None, None, fault)
-    error = measure(gguf, name, tensors)
+    error = measure(gguf, name, tensors, source)
     return TensorFidelity(
         name,
         type_name,
         size_bytes,
         error.relative if isfinite(error.relative) else None,
         error.expected if isfinite(error.expected) else None,
-        None if error.in_line else likely_cause(gguf, name, tensors, error),
+        None if error.in_line else likely_cause(gguf, name, tensors, source, error),
     )
 
 

@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from harness.bundle.gguf_header import Value, read_header
 from harness.errors import ArmUnavailable, BundleError
 
+Chosen = slice | NDArray[np.intp]
+"""Which entries of a tensor's slowest dimension."""
+ALL: Final = slice(None)
+
 _PIECE_VALUES: Final = 1 << 20
 _GROUPS: Final = (
     ("token_embd", "token_embd"),
@@ -114,14 +118,14 @@ class GgufFile:
         shape = (entries, prod(info.shape[1:-1]), self._row_bytes[tensor])
         return np.memmap(self.path, np.uint8, mode="r", offset=info.offset, shape=shape)
 
-    def slices(self, tensor: str, step: int = 1) -> Iterator[slice]:
-        """Every `step`-th entry in pieces that are light to hold as float32."""
+    def slices(self, tensor: str) -> Iterator[slice]:
+        """All entries in pieces that are light to hold as float32."""
         stored = self.stored(tensor)
-        at_once = max(1, _PIECE_VALUES * len(stored) // self._infos[tensor].elements) * step
+        at_once = max(1, _PIECE_VALUES * len(stored) // self._infos[tensor].elements)
         for first in range(0, len(stored), at_once):
-            yield slice(first, first + at_once, step)
+            yield slice(first, first + at_once)
 
-    def rows(self, tensor: str, chosen: slice = slice(None)) -> NDArray[np.float32]:
+    def rows(self, tensor: str, chosen: Chosen = ALL) -> NDArray[np.float32]:
         """The chosen entries of the slowest dimension, as float32 (entries, values per entry).
 
         Raises BundleError where gguf-py cannot read the tensor's type.

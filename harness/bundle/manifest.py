@@ -10,6 +10,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from harness.bundle.file_hash import sha256_of
+from harness.bundle.gguf_file import GgufFile
 from harness.contract import Contract
 from harness.errors import BundleError
 
@@ -100,9 +102,13 @@ class Bundle:
 
     @property
     def sha256(self) -> str:
-        """Over every file's name and hash, and the contract; not over where it was made."""
+        """Over every file's name and hash, and the contract; not over where it was made.
+
+        The GGUFs' hashes are those of the files as they are; of the others, the manifest's.
+        """
+        recorded = {name: record.sha256 for name, record in self.manifest.files.items()}
         content = {
-            "files": {name: record.sha256 for name, record in self.manifest.files.items()},
+            "files": recorded | {name: sha256_of(self.path / name) for name in self.models},
             "contract": self.contract.sha256,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -115,9 +121,15 @@ class Bundle:
         """The mmproj GGUF of that type; BundleError where the bundle has none."""
         return self.path / self._weights(self.manifest.mmproj, quant).file
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every GGUF, relative to the bundle."""
+        halves = (self.manifest.text, self.manifest.mmproj)
+        return tuple(dict.fromkeys(one.file for half in halves for one in half.values()))
+
     def file_sha256(self, path: Path) -> str:
-        """The manifest's hash of one of the bundle's files."""
-        return self.manifest.files[path.relative_to(self.path).as_posix()].sha256
+        """The hash of one of the bundle's files as it is now, whatever the manifest says."""
+        return sha256_of(path)
 
     def _weights(self, table: dict[str, Weights], quant: str) -> Weights:
         if quant not in table:
@@ -129,15 +141,21 @@ class Bundle:
 
 
 def load(path: Path) -> Bundle:
-    """A bundle by its manifest: every file is there in its size; nothing is hashed (see `check`).
+    """A bundle by its manifest: every file is there and whole; nothing is hashed (see `check`).
+
+    A GGUF may be another than the manifest's, as long as it is whole: `verify` tells.
 
     Raises:
-        BundleError: no folder or manifest, a manifest that cannot be read, a missing file or one
-            of another size; names the file.
+        BundleError: no folder or manifest, a manifest that cannot be read, a missing or truncated
+            file, or one beside the GGUFs that is of another size; names the file.
     """
     bundle = read_manifest(path)
     for name, record in bundle.manifest.files.items():
-        check_size(bundle.path / name, record)
+        file = bundle.path / name
+        if name in bundle.models and file.is_file() and file.stat().st_size != record.size_bytes:
+            GgufFile(file)
+        else:
+            check_size(file, record)
     return bundle
 
 

@@ -43,6 +43,13 @@ _VISION_LAYER: Final = {
     "ffn_down": "mlp.fc2",
 }
 _LAYER: Final = re.compile(r"(?P<vision>v\.)?blk\.(?P<index>\d+)\.(?P<part>\w+)\.(?P<kind>\w+)")
+_TOP_LEVEL: Final = {source: tensor for tensor, source in (_TEXT | _VISION).items()}
+_TEXT_PARTS: Final = {source: part for part, source in _TEXT_LAYER.items()}
+_VISION_PARTS: Final = {source: part for part, source in _VISION_LAYER.items()}
+_SOURCE: Final = re.compile(
+    r"model\.(?P<tower>text_model|vision_model\.encoder)\.layers\.(?P<index>\d+)"
+    r"\.(?P<part>[\w.]+)\.(?P<kind>\w+)"
+)
 
 
 def checkpoint_name(tensor: str) -> str | None:
@@ -57,6 +64,26 @@ def checkpoint_name(tensor: str) -> str | None:
         return None
     folder = "vision_model.encoder" if match["vision"] else "text_model"
     return f"model.{folder}.layers.{match['index']}.{parts[match['part']]}.{match['kind']}"
+
+
+def gguf_name(source: str) -> str | None:
+    """The GGUF's name of a checkpoint's tensor; None for one that has no place in a GGUF."""
+    if source in _TOP_LEVEL:
+        return _TOP_LEVEL[source]
+    match = _SOURCE.fullmatch(source)
+    if match is None:
+        return None
+    vision = match["tower"] == "vision_model.encoder"
+    parts = _VISION_PARTS if vision else _TEXT_PARTS
+    if match["part"] not in parts:
+        return None
+    prefix = "v." if vision else ""
+    return f"{prefix}blk.{match['index']}.{parts[match['part']]}.{match['kind']}"
+
+
+def is_vision(tensor: str) -> bool:
+    """True for what belongs into the mmproj."""
+    return tensor.startswith(("v.", "mm."))
 
 
 def is_rotary(tensor: str) -> bool:

@@ -61,7 +61,9 @@ class CheckpointTensors:
             stored.path, _DTYPES[stored.dtype], mode="r", offset=stored.offset, shape=shape
         )
 
-    def rows(self, name: str, chosen: slice = slice(None)) -> NDArray[np.float32]:
+    def rows(
+        self, name: str, chosen: slice | NDArray[np.intp] = slice(None)
+    ) -> NDArray[np.float32]:
         """The chosen entries of the first dimension, as float32 (rows, values per row)."""
         rows = np.ascontiguousarray(self.stored(name)[chosen])
         if self._tensors[name].dtype == "BF16":  # the upper half of a float32

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.bundle.gguf_file import GgufFile
+from harness.bundle.gguf_file import ALL, Chosen, GgufFile
 from harness.bundle.names import checkpoint_name, is_rotary, rotary_rows
 from harness.bundle.rounding import rounded, slack
 from harness.bundle.safetensors_file import CheckpointTensors
@@ -30,17 +30,17 @@ class TensorError:
     expected: float
     """The same had the type's yardstick rounded the checkpoint's values."""
     rows: int
-    """How many were compared; a tensor of one dimension is one row."""
+    """How many there are; a tensor of one dimension is one row."""
     wrong_rows: tuple[int, ...]
-    """Those of them that the type does not explain, as indices into the tensor."""
+    """Those of them that the type does not explain."""
     in_line: bool
     """The type explains the difference, as a whole and in every row."""
     local: bool
     """Less than half of the rows are wrong, and without them the type would explain it."""
 
 
-def measure(gguf: GgufFile, name: str, tensors: CheckpointTensors, step: int = 1) -> TensorError:
-    """The error of every `step`-th row of a tensor that `fits` the checkpoint.
+def measure(gguf: GgufFile, name: str, tensors: CheckpointTensors, source: str) -> TensorError:
+    """The error of a tensor against the checkpoint's `source`, of the same shape; every row.
 
     Raises:
         BundleError: the tensor's type, or the heads of the attention, cannot be read.
@@ -52,7 +52,7 @@ def measure(gguf: GgufFile, name: str, tensors: CheckpointTensors, step: int = 1
         for sums in zip(
             *(
                 _squares(found, wanted, type_name)
-                for found, wanted in _pairs(gguf, name, tensors, step)
+                for found, wanted in _pairs(gguf, name, tensors, source)
             ),
             strict=True,
         )
@@ -72,7 +72,7 @@ def measure(gguf: GgufFile, name: str, tensors: CheckpointTensors, step: int = 1
         relative=float(np.sqrt(off.mean())) / scale,
         expected=float(np.sqrt(due.mean())) / scale,
         rows=len(signal),
-        wrong_rows=tuple((np.flatnonzero(~right) * step).tolist()),
+        wrong_rows=tuple(np.flatnonzero(~right).tolist()),
         in_line=bool(right.all()) and explained(right),
         local=bool(few_wrong) and explained(right),
     )
@@ -85,7 +85,7 @@ def fits(gguf: GgufFile, name: str, tensors: CheckpointTensors) -> bool:
 
 
 def wanted_rows(
-    gguf: GgufFile, name: str, tensors: CheckpointTensors, source: str, chosen: slice
+    gguf: GgufFile, name: str, tensors: CheckpointTensors, source: str, chosen: Chosen = ALL
 ) -> Rows:
     """Rows of the checkpoint's `source` in the order in which a tensor `name` has them."""
     if not is_rotary(name):
@@ -102,12 +102,11 @@ def wanted_rows(
 
 
 def _pairs(
-    gguf: GgufFile, name: str, tensors: CheckpointTensors, step: int
+    gguf: GgufFile, name: str, tensors: CheckpointTensors, source: str
 ) -> Iterator[tuple[Rows, Rows]]:
     """(stored, checkpoint) values, a few rows at a time."""
-    source = checkpoint_name(name) or ""
     # Reordering needs all rows of a head, and no attention matrix is large.
-    pieces = [slice(None, None, step)] if is_rotary(name) else gguf.slices(name, step)
+    pieces = [ALL] if is_rotary(name) else gguf.slices(name)
     for chosen in pieces:
         yield gguf.rows(name, chosen), wanted_rows(gguf, name, tensors, source, chosen)
 

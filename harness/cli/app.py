@@ -7,15 +7,19 @@ import typer
 from harness.cli import (
     auditing,
     bundles,
+    calibrating,
     datasets,
     demo,
     deploying,
     doctor,
     fortune,
+    latency,
     phones,
     pixels,
     reading,
+    releases,
     running,
+    selftest,
     tokens,
     training,
 )
@@ -27,7 +31,8 @@ _PATH = (
     "bundle build --checkpoint trained --out my-bundle --quant q8_0",
     "audit --dataset dataset --bundle my-bundle --app-source app/src/main",
     "run my-bundle photos/ --phone SERIAL --out runs/1.4.0",
-    "compare runs/1.4.0 runs/1.3.0",
+    "baseline add runs/1.3.0 --name 1.3.0",
+    "compare runs/1.4.0 --baseline 1.3.0",
 )
 
 app = typer.Typer(
@@ -54,7 +59,12 @@ app.command()(auditing.audit)
 app.command()(running.run)
 app.command()(reading.compare)
 app.command()(reading.report)
+app.add_typer(releases.app, name="baseline")
+app.command()(reading.history)
+app.command()(latency.latency)
+app.command()(calibrating.calibrate)
 app.command()(fortune.fortune)
 app.command()(pixels.pixels)
 app.command()(tokens.tokens)
 app.command()(demo.demo)
+app.command()(selftest.selftest)

@@ -47,11 +47,33 @@ def run(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Go on without images no phone could classify.")
     ] = False,
+    fixed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="So many images, instead of as many as the sequential test needs."
+        ),
+    ] = None,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Keep every tensor of every case, not of some that differ."),
+    ] = False,
+    phone_contract: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="What phones are told instead of the contract."),
+    ] = None,
+    phone_bundle: Annotated[
+        Path | None, typer.Option(help="What phones are given instead of the bundle.")
+    ] = None,
+    phone_runner: Annotated[
+        Path | None,
+        typer.Option(help="The program that phones run instead of the runner built here."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run the ladder on images, compare, judge, report.
 
-    Arms: the checkpoint, desktop llama.cpp, phones.
+    Arms: the checkpoint, desktop llama.cpp, phones. Where arms differ, some of the cases are looked
+    at closely, so that the verdict names the step, the layer and the file.
 
     Exit code: 0 PASS, 1 FAIL, 2 bad input, 3 INCONCLUSIVE, 4 INFRA.
     """
@@ -69,6 +91,11 @@ def run(
         seed=seed,
         skip_bad=skip_bad,
         gates=gates,
+        fixed=fixed,
+        deep=deep,
+        phone_contract=phone_contract,
+        phone_bundle=phone_bundle,
+        phone_runner=phone_runner,
     )
     verdict = run_and_show(request, as_json)
     raise typer.Exit(verdict.exit_code)
@@ -78,19 +105,22 @@ def run_and_show(request: RunRequest, as_json: bool) -> Verdict:
     """Evaluate with progress on stderr, write the reports, print the table and the verdict."""
     import reports
     from harness import planning
+    from harness.releases import Store, store_path
     from harness.run import evaluate
     from reports import summary, terminal
 
     if not request.arms:
         for kind, extra in planning.missing_packages().items():
             say(f"arm {kind} takes no part: pip install 'driftloop[{extra}]'")
+    say(planning.announced(request))
     with progress_board() as board:
         outcome = evaluate(request, board)
     written = reports.build(outcome.folder)
     if as_json:
         print_json(outcome.verdict.model_dump(mode="json"))
     else:
-        answer().print(terminal.summary_view(summary.load(outcome.folder)))
+        loaded = summary.load(outcome.folder, store=Store(store_path()))
+        answer().print(terminal.summary_view(loaded))
     for path in written:
         say(str(path))
     return outcome.verdict

@@ -1,4 +1,5 @@
-"""Peers of the genuine adb server that a healthy phone never is."""
+"""Peers of the genuine adb server that a healthy phone never is; phones and pictures for the
+runner."""
 
 from __future__ import annotations
 
@@ -10,9 +11,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
+import numpy
 import pytest
+from PIL import Image
 
+from devices.phone import Phone
+from devices.runner.attempt import REMOTE_RUNS, end_all
+from devices.runner.work import WorkImage
 from devices.server import Server, adb_binary
+from fixtures import demo
+from harness import bundle
+from harness.bundle import Bundle
+from harness.preprocess import pixels_sha256
 
 _CONNECT, _AUTH = 0x4E584E43, 0x48545541
 _AUTH_TOKEN = 1
@@ -127,3 +137,32 @@ def user_server(adb_ports: tuple[int, int]) -> Iterator[Server]:
     yield own
     if own.answers():
         subprocess.run([*adb, "kill-server"], check=True, capture_output=True, timeout=20)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Bundle:
+    return bundle.load(demo.bundle(lambda _: None))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[WorkImage]:
+    """24 different pictures of the contract's size, as eight sessions."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = numpy.random.default_rng(5)
+    made = []
+    for number in range(24):
+        coarse = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=numpy.uint8))
+        image = coarse.resize((256, 256))
+        path = folder / f"{number:02d}.png"
+        image.save(path)
+        made.append(WorkImage(path.stem, number // 3, number % 3, path, pixels_sha256(image)))
+    return made
+
+
+@pytest.fixture
+def device(phone: Phone) -> Iterator[Phone]:
+    """The fast phone with no runs on it, before and after."""
+    end_all(phone)
+    phone.shell(f"rm -rf {REMOTE_RUNS}")
+    yield phone
+    end_all(phone)

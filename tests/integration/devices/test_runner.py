@@ -9,119 +9,29 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy
 import pytest
-from PIL import Image
 
 from devices import adb
 from devices.errors import RunnerFailed
 from devices.hashing import file_sha256
 from devices.phone import Phone
 from devices.runner import variants
-from devices.runner.attempt import REMOTE_RUNS, end_all
-from devices.runner.build import runner_binary
+from devices.runner.attempt import REMOTE_RUNS
 from devices.runner.client import Limits, discard, run
 from devices.runner.protocol import (
     Attestation,
     Finished,
     Heartbeat,
     ImageResult,
-    RuntimeSettings,
 )
-from devices.runner.work import Settings, Work, WorkImage
+from devices.runner.work import Work, WorkImage
 from devices.virtual import VirtualPhone
-from fixtures import demo
-from harness import bundle, contract
 from harness.bundle import Bundle
-from harness.preprocess import pixels_sha256
-
-
-@pytest.fixture(scope="session")
-def tiny() -> Bundle:
-    return bundle.load(demo.bundle(lambda _: None))
-
-
-@pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[WorkImage]:
-    """24 different pictures of the contract's size, as eight sessions."""
-    folder = tmp_path_factory.mktemp("pictures")
-    random = numpy.random.default_rng(5)
-    made = []
-    for number in range(24):
-        coarse = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=numpy.uint8))
-        image = coarse.resize((256, 256))
-        path = folder / f"{number:02d}.png"
-        image.save(path)
-        made.append(WorkImage(path.stem, number // 3, number % 3, path, pixels_sha256(image)))
-    return made
-
-
-@pytest.fixture
-def device(phone: Phone) -> Iterator[Phone]:
-    """The fast phone with no runs on it, before and after."""
-    end_all(phone)
-    phone.shell(f"rm -rf {REMOTE_RUNS}")
-    yield phone
-    end_all(phone)
-
-
-def settings(**changes: object) -> Settings:
-    fixed = contract.load("default")
-    runtime = {**fixed.runtime.model_dump(), "tiling": fixed.tiling, **changes}
-    return Settings(
-        prompt=fixed.prompt.text,
-        marker=fixed.prompt.marker,
-        add_special=fixed.prompt.add_special,
-        parse_special=fixed.prompt.parse_special,
-        max_tokens=fixed.limits.max_tokens,
-        labels=fixed.answer.labels,
-        runtime=RuntimeSettings.model_validate(runtime),
-    )
-
-
-def work(
-    tiny: Bundle, phone: Phone, images: Sequence[WorkImage], run_id: str = "test", **changes: object
-) -> Work:
-    text, mmproj = tiny.text_model("q8_0"), tiny.mmproj("q8_0")
-    return Work(
-        run_id=run_id,
-        runner=runner_binary(variants.choose(phone.identity())),
-        text_model=text,
-        text_model_sha256=tiny.file_sha256(text),
-        mmproj=mmproj,
-        mmproj_sha256=tiny.file_sha256(mmproj),
-        settings=settings(**changes),
-        images=tuple(images),
-    )
-
-
-ONE_THREAD = {"threads": 1, "vision_threads": 1}
-"""For runs of many images: no thread waits for another, however busy this machine is."""
-
-
-def many(pictures: Sequence[WorkImage], sessions: int) -> list[WorkImage]:
-    """Enough sessions that something can happen in the middle of them."""
-    return [
-        WorkImage(one.case_id, session, position, one.pixels_path, one.pixels_sha256)
-        for session in range(sessions)
-        for position, one in enumerate(pictures[:3])
-    ]
-
-
-def places(results: Sequence[object]) -> list[tuple[int, int]]:
-    return [(one.session, one.position) for one in results if isinstance(one, ImageResult)]
-
-
-def answers(results: Sequence[object]) -> list[tuple[str, list[int], list[int]]]:
-    found = [one for one in results if isinstance(one, ImageResult)]
-    return [
-        (one.case_id, one.prompt_ids, [token.id for token in one.tokens])
-        for one in sorted(found, key=lambda one: (one.session, one.position))
-    ]
+from tests.runner_work import ONE_THREAD, answers, many, places, work
 
 
 def runner_pids(phone: Phone) -> list[int]:

@@ -31,6 +31,7 @@ def k_quants(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> B
 def test_a_built_bundle_holds_f16_and_what_was_asked_for(k_quants: Bundle) -> None:
     assert k_quants.quants == ("f16", "q8_0", "q4_k_m")
     assert bundles.check(k_quants.path).sha256 == k_quants.sha256
+    assert bundles.faults(k_quants, k_quants.quants) == ()
     assert k_quants.contract == CONTRACT
     assert k_quants.manifest.created.versions["llama-cpp-python"]
     assert [path.name for path in k_quants.path.parent.iterdir()] == ["k"]

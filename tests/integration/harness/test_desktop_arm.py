@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from devices.runner.protocol import Decoding, RunSettings
 from devices.runner.source import LLAMA_COMMIT
 from harness import bundle as bundles
 from harness import contract as contracts
 from harness.arms.base import Prepared
 from harness.arms.desktop import DesktopArm
-from harness.arms.llama import resolve_threads, resolve_vision_threads
+from harness.arms.llama_load import resolve_threads, resolve_vision_threads
 from harness.arms.torch import TorchArm
 from harness.bundle import Bundle
 from harness.contract import Contract, Prompt, Runtime, Tiling
@@ -85,6 +86,7 @@ def test_an_answer_does_not_depend_on_what_was_asked_before(
     for first, second in zip(forward, backward, strict=True):
         assert first.tokens == second.tokens
         assert first.label_logprobs == second.label_logprobs
+        assert first.evidence == second.evidence
 
 
 def test_the_apps_runtime_is_a_second_quantization(
@@ -200,8 +202,27 @@ def test_the_attestation_says_which_build_and_which_files_answered(tiny_bundle: 
     assert attestation.mmproj_sha256 == hashlib.sha256(mmproj).hexdigest()
     assert attestation.llama_commit == LLAMA_COMMIT
     assert attestation.backends == ["CPU"]
+    assert attestation.settings == RunSettings(
+        context=1024,
+        batch=512,
+        micro_batch=512,
+        cache_type_k="q4_0",
+        cache_type_v="q4_0",
+        flash_attention=True,
+        max_tokens=32,
+        decoding=Decoding(),
+    )
     assert attestation.load_ms > 0
     assert attestation.threads >= 1
+
+
+def test_the_micro_batch_in_force_is_told_though_nobody_set_it(tiny_bundle: Bundle) -> None:
+    runtime = CONTRACT.runtime.model_copy(update={"batch": 7})
+    arm = DesktopArm(tiny_bundle, "q8_0", runtime, CONTRACT, "desktop:q8_0+app")
+    settings = arm.attest().settings
+    arm.close()
+    assert settings is not None
+    assert (settings.batch, settings.micro_batch) == (7, 7)
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,12 @@ def test_every_field_of_an_observation_is_filled(
         assert len(seen.timings_ms.encode) == 1
         assert len(seen.timings_ms.decode) == len(seen.tokens) - 1
         assert seen.conditions.load_ms is not None
+        assert seen.evidence.pixels is not None
+        assert seen.evidence.pixels.shape == (1, 3, 128, 128)
+        assert seen.evidence.embed is not None
+        assert seen.evidence.embed.shape == (4, 96)
+        assert seen.evidence.prefill is not None
+        assert len(seen.evidence.prefill.shape) == 1
 
 
 def test_tokens_are_greedy_with_16_rivals_in_falling_order(observed: list[Observation]) -> None:
@@ -185,4 +191,5 @@ def test_the_attestation_names_versions_threads_and_the_checkpoint(checkpoint: P
     assert said.llama_commit == ""
     assert f"torch {torch.__version__}" in said.variant
     assert (said.threads, said.vision_threads) == (2, 2)
+    assert said.settings is None
     assert said.text_model_sha256 == checkpoints.load(checkpoint).sha256

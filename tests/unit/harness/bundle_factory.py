@@ -22,6 +22,7 @@ WIDTH, HEADS, TILE, PATCH, SCALE = 32, 2, 32, 8, 2
 TOKENS = ("a", "b", "<fake_token_around_image>", "<global-img>", "<image>")
 QUANT = "f16"
 Tensors = dict[str, NDArray[np.float32]]
+Key = str | bool | int | float | list[float] | list[int] | list[str]
 
 _TEXT = {
     "token_embd.weight": (len(TOKENS), WIDTH),
@@ -43,6 +44,28 @@ _VISION = {
     "v.blk.0.ffn_up.weight": (64, WIDTH),
     "v.post_ln.weight": (WIDTH,),
 }
+_CONFIG = {
+    "scale_factor": SCALE,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "text_config": {
+        "hidden_size": WIDTH,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": HEADS,
+        "max_position_embeddings": 128,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e5,
+    },
+    "vision_config": {
+        "hidden_size": WIDTH,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": HEADS,
+        "patch_size": PATCH,
+        "layer_norm_eps": 1e-6,
+    },
+}
 
 
 @dataclass
@@ -58,19 +81,22 @@ class Miniature:
     projector: str = "idefics3"
     projection: int = WIDTH
     tokens: tuple[str, ...] = TOKENS
+    unused_tokens: int = 0
+    """Rows of the embeddings that no token of the tokenizer has."""
     processor: dict[str, Any] = field(default_factory=dict)
     plant: Callable[[Tensors], None] = lambda tensors: None
     """Changes a GGUF's values, rows in llama.cpp's order, before they are stored."""
     types: dict[str, str] = field(default_factory=dict)
     """Tensor -> ggml type; the others are f16, or f32 with one dimension."""
-    keys: dict[str, str | float | list[float]] = field(default_factory=dict)
-    """Added to the text GGUF, or to the mmproj those of `clip`."""
+    keys: dict[str, Key] = field(default_factory=dict)
+    """Added to the text GGUF, or to the mmproj those of `clip`; in place of those there."""
 
     def write(self, folder: Path) -> bundle.Bundle:
         """Write the whole bundle, its manifest telling the truth about its files."""
         checkpoint = folder / "checkpoint"
         checkpoint.mkdir(parents=True)
-        text, vision = _noise(_TEXT, self.text_seed), _noise(_VISION, self.vision_seed)
+        rows = {"token_embd.weight": (len(TOKENS) + self.unused_tokens, WIDTH)}
+        text, vision = _noise(_TEXT | rows, self.text_seed), _noise(_VISION, self.vision_seed)
         self._checkpoint(checkpoint, text | vision)
         self._text(folder / "text-f16.gguf", text)
         seed = self.vision_seed if self.mmproj_seed is None else self.mmproj_seed
@@ -89,15 +115,35 @@ class Miniature:
             "image_seq_len": (TILE // PATCH // SCALE) ** 2,
         } | self.processor
         _write_json(folder / "processor_config.json", processor)
-        added = [{"id": index, "content": token} for index, token in enumerate(TOKENS)][2:]
-        _write_json(folder / "tokenizer.json", {"added_tokens": added})
+        _write_json(folder / "config.json", _CONFIG)
+        added = [
+            {"id": index, "content": token, "special": True} for index, token in enumerate(TOKENS)
+        ]
+        tokenizer = {
+            "added_tokens": added[2:],
+            "pre_tokenizer": {"pretokenizers": [{"type": "Digits"}, {"type": "ByteLevel"}]},
+            "model": {"vocab": {"a": 0, "b": 1}, "merges": [["a", "b"], ["b", "a"]]},
+        }
+        _write_json(folder / "tokenizer.json", tokenizer)
 
     def _text(self, path: Path, tensors: Tensors) -> None:
         writer = gguf.GGUFWriter(path, self.text_architecture)
         writer.add_embedding_length(WIDTH)
         writer.add_head_count(HEADS)
         writer.add_head_count_kv(HEADS)
-        writer.add_token_list(list(self.tokens))
+        writer.add_context_length(128)
+        writer.add_block_count(2)
+        writer.add_feed_forward_length(64)
+        writer.add_rope_freq_base(1e5)
+        writer.add_layer_norm_rms_eps(1e-5)
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("smollm")
+        unused = [f"[PAD{len(TOKENS) + index}]" for index in range(self.unused_tokens)]
+        writer.add_token_list([*self.tokens, *unused])
+        writer.add_token_types([1, 1, 3, 3, 3, *[5] * len(unused)])
+        writer.add_token_merges(["a b", "b a"])
+        writer.add_bos_token_id(0)
+        writer.add_eos_token_id(1)
         self._finish(writer, tensors)
 
     def _mmproj(self, path: Path, tensors: Tensors) -> None:
@@ -107,6 +153,12 @@ class Miniature:
         writer.add_vision_image_size(TILE)
         writer.add_vision_patch_size(PATCH)
         writer.add_vision_projector_scale_factor(SCALE)
+        writer.add_vision_embedding_length(WIDTH)
+        writer.add_vision_feed_forward_length(64)
+        writer.add_vision_block_count(1)
+        writer.add_vision_head_count(HEADS)
+        writer.add_vision_attention_layernorm_eps(1e-6)
+        writer.add_vision_use_gelu(True)
         writer.add_vision_preproc_image_size(2 * TILE)
         writer.add_vision_image_mean([0.5, 0.5, 0.5])
         writer.add_vision_image_std([0.5, 0.5, 0.5])
@@ -161,11 +213,15 @@ def _noise(shapes: dict[str, tuple[int, ...]], seed: int) -> Tensors:
     return {name: random.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
 
 
-def _add_key(writer: gguf.GGUFWriter, key: str, value: str | float | list[float]) -> None:
+def _add_key(writer: gguf.GGUFWriter, key: str, value: Key) -> None:
     if isinstance(value, str):
         writer.add_string(key, value)
     elif isinstance(value, list):
         writer.add_array(key, value)
+    elif isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
     else:
         writer.add_float32(key, value)
 

@@ -6,8 +6,21 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from devices.runner.protocol import Attestation, RunnerFault, Timings, Token, TokenLogprob
+import numpy as np
+
+from devices.runner.protocol import (
+    Attestation,
+    Decoding,
+    Evidence,
+    Fingerprint,
+    RunnerFault,
+    RunSettings,
+    Timings,
+    Token,
+    TokenLogprob,
+)
 from harness import contract, gating
+from harness.arms.fingerprint import fingerprint
 from harness.gating import Gates
 from harness.observation import ArmAttestation, Conditions, Observation
 from harness.record import BundleRecord, CaseRecord, PhoneRecord, RunRecord
@@ -72,6 +85,23 @@ def fault(kind: str = "decode") -> RunnerFault:
     return RunnerFault(kind=kind, detail="as the test wants it")
 
 
+def moved(shape: tuple[int, ...], by: float) -> Fingerprint:
+    """Of a tensor that is `by` of its length away from that of `by` 0."""
+    tensor = np.random.default_rng(0).normal(size=shape) * (1 + by)
+    return fingerprint(tensor.astype(np.float32))
+
+
+def evidence(
+    pixels: float = 0.0, embed: float = 0.0, prefill: float = 0.0, *, tokens: int = 4
+) -> Evidence:
+    """Each stage's tensor as far away from the others' as given; `tokens` of the image."""
+    return Evidence(
+        pixels=moved((1, 3, 8, 8), pixels),
+        embed=moved((tokens, 16), embed),
+        prefill=moved((50,), prefill),
+    )
+
+
 def flipped(arm: str, index: int, phone: str | None = None, **over: object) -> Observation:
     """An answer of `fire` where the factory's others say `water`, within every tolerance."""
     content: dict[str, Any] = {"tokens": [token(20)], "text": "fire", "label": "fire"}
@@ -126,7 +156,24 @@ def run_record(
     return RunRecord.model_validate(content | over)
 
 
-def attestation(arm: str = "desktop:f16", pid: int = 1, **over: object) -> ArmAttestation:
+def settings(**over: object) -> RunSettings:
+    """As the default contract asks of arms with `+app`."""
+    content: dict[str, Any] = {
+        "context": 1024,
+        "batch": 512,
+        "micro_batch": 512,
+        "cache_type_k": "q4_0",
+        "cache_type_v": "q4_0",
+        "flash_attention": True,
+        "max_tokens": 32,
+        "decoding": Decoding(),
+    }
+    return RunSettings.model_validate(content | over)
+
+
+def attestation(
+    arm: str = "desktop:f16", pid: int = 1, phone: str | None = None, **over: object
+) -> ArmAttestation:
     content: dict[str, Any] = {
         "protocol": 1,
         "llama_commit": "0c1e57098",
@@ -145,5 +192,5 @@ def attestation(arm: str = "desktop:f16", pid: int = 1, **over: object) -> ArmAt
         "pid": pid,
     }
     return ArmAttestation(
-        arm=arm, phone=None, attestation=Attestation.model_validate(content | over)
+        arm=arm, phone=phone, attestation=Attestation.model_validate(content | over)
     )

@@ -18,6 +18,7 @@ from harness.errors import BundleError
 
 from .bundle_factory import HEADS, QUANT, TOKENS, WIDTH, Miniature, Tensors
 
+ALL = slice(None)
 Compared = Callable[[Miniature, Miniature], BundleComparison]
 
 
@@ -68,6 +69,26 @@ def as_in_the_checkpoint(rows: np.ndarray) -> None:
 def through_q4_0(rows: np.ndarray) -> None:
     q4_0 = gguf.GGMLQuantizationType.Q4_0
     rows[:] = gguf.quants.dequantize(gguf.quants.quantize(rows, q4_0), q4_0)
+
+
+def exchange(rows: np.ndarray, one: int, other: int) -> None:
+    rows[[one, other]] = rows[[other, one]]
+
+
+def row_scaled(rows: np.ndarray, index: int) -> None:
+    rows[index] *= np.float32(1.1)
+
+
+def reread_as_columns(rows: np.ndarray) -> None:
+    rows[:] = rows.T.reshape(rows.shape)
+
+
+def through_two_bits(rows: np.ndarray) -> None:
+    """Four levels in each block of sixteen, as q2_k has."""
+    blocks = rows.reshape(-1, 16)
+    low = blocks.min(axis=1, keepdims=True)
+    step = (blocks.max(axis=1, keepdims=True) - low) / 3
+    rows[:] = (np.rint((blocks - low) / step) * step + low).reshape(rows.shape)
 
 
 def test_two_builds_of_one_checkpoint_differ_in_nothing(compared: Compared) -> None:
@@ -138,8 +159,50 @@ def test_each_type_may_cost_what_it_costs(compared: Compared, type_name: str) ->
             },
         ),
         (
-            changed("v.post_ln.weight", lambda row: row.__imul__(np.float32(1.01))),
+            changed("v.post_ln.weight", lambda row: row.__iadd__(np.float32(0.01))),
             {"v.post_ln.weight": "made from other weights than this checkpoint's"},
+        ),
+        (
+            changed("v.post_ln.weight", lambda row: row.__imul__(np.float32(1.01))),
+            {"v.post_ln.weight": "scaled by 1.01"},
+        ),
+        (
+            changed("mm.model.fc.weight", lambda rows: row_scaled(rows, 5)),
+            {"mm.model.fc.weight": "scaled by 1.1 in 1 of 32 rows: 5"},
+        ),
+        (
+            changed("blk.0.attn_v.weight", lambda rows: exchange(rows, 3, 17)),
+            {"blk.0.attn_v.weight": "rows 3 and 17 exchanged"},
+        ),
+        (
+            changed("blk.0.attn_k.weight", lambda rows: exchange(rows.T, 4, 9)),
+            {"blk.0.attn_k.weight": "columns 4 and 9 exchanged"},
+        ),
+        (
+            changed("blk.0.attn_norm.weight", lambda row: exchange(row, 2, 30)),
+            {"blk.0.attn_norm.weight": "values 2 and 30 exchanged"},
+        ),
+        (
+            changed("blk.0.attn_q.weight", lambda rows: rows.__setitem__(ALL, rows.T.copy())),
+            {"blk.0.attn_q.weight": "transposed"},
+        ),
+        (
+            changed("mm.model.fc.weight", reread_as_columns),
+            {"mm.model.fc.weight": "transposed"},
+        ),
+        (
+            changed(
+                "v.position_embd.weight", lambda rows: rows.__setitem__(ALL, rows[::-1].copy())
+            ),
+            {"v.position_embd.weight": "rows in another order"},
+        ),
+        (
+            changed("blk.0.ffn_up.weight", through_two_bits),
+            {"blk.0.ffn_up.weight": "has lost as much as q2_k loses: quantized twice"},
+        ),
+        (
+            changed("token_embd.weight", lambda rows: rows.__setitem__(3, 0)),
+            {"token_embd.weight": "all zeros in 1 of 5 rows: 3"},
         ),
     ],
 )

@@ -39,7 +39,7 @@ def test_split_is_everything_as_libmtmd_gives_it() -> None:
     prompt = evaluated(chunks, "split", FRAME, spell)
     assert prompt.chunks == tuple(chunks)
     assert prompt.grid == (2, 2)
-    assert prompt.image_tokens == 20
+    assert [tile.tokens for tile in prompt.images] == [4] * 5
 
 
 @pytest.mark.parametrize("slices", [(21,), (21, 22, 23, 24)])
@@ -50,7 +50,7 @@ def test_single_is_the_overview_without_slices_and_blank_line(
     prompt = evaluated(split_into(before, slices), "single", FRAME, spell)
     assert prompt.prompt_ids == [*before, FRAME, GLOBAL, -1, -1, -1, -1, FRAME, 5, 6]
     assert prompt.grid == (0, 0)
-    assert prompt.image_tokens == 4
+    assert [tile.tokens for tile in prompt.images] == [4]
 
 
 def test_single_keeps_the_place_of_the_overview_in_libmtmds_list() -> None:

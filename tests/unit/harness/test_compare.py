@@ -5,10 +5,11 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from harness import gating, ladder
-from harness.compare import HopResult, accuracies, compare
+from harness.compare import accuracies, compare, tolerance_of
+from harness.hop import HopResult
 from harness.observation import Observation
 
-from .run_factory import LABELS, fault, flipped, observation, observations
+from .run_factory import LABELS, evidence, fault, flipped, observation, observations
 
 HOPS = ladder.hops(ladder.parse_ladder(["torch", "desktop:f16"]), ())
 TOLERANCES = gating.load().hops.tolerances()
@@ -116,13 +117,54 @@ def test_log_probability_differences_are_over_every_label_of_every_case() -> Non
     assert spread.mean == pytest.approx(0.008 / 120)
 
 
-def test_a_hop_is_blamed_on_the_earliest_stage_of_any_case() -> None:
+def test_single_causes_are_counted_and_the_first_stage_takes_the_blame() -> None:
     candidate = observations("desktop:f16")
     candidate[3] = observation("desktop:f16", 3, text="Water")
     candidate[7] = observation("desktop:f16", 7, prompt_ids=[1])
     hop = conversion(candidate)
-    assert (hop.drift, hop.blame, hop.blames) == (True, "tokens", {"tokens": 1, "text": 1})
+    assert (hop.drift, hop.blame) == (True, "tokens")
+    assert hop.stage_cases == {"tokens": 1, "decode": 1}
+    assert [blame.stage for blame in hop.blames] == ["tokens", "decode"]
     assert [case.case_id for case in hop.differing] == ["case-03", "case-07"]
+
+
+def test_a_tie_broken_by_rounding_is_shown_and_is_no_drift() -> None:
+    close = {"water": -0.693, "fire": -0.694}
+    reference = observations("torch")
+    reference[0] = observation("torch", 0, label_logprobs=close)
+    candidate = observations("desktop:f16")
+    candidate[0] = flipped("desktop:f16", 0, label_logprobs=close)
+    hop = conversion(candidate, reference)
+    assert (hop.drift, hop.blame, hop.blames, hop.numeric_flips) == (False, None, (), 1)
+    assert [case.case_id for case in hop.differing] == ["case-00"]
+
+
+def test_distances_are_spread_over_the_cases_that_told_them() -> None:
+    reference = observations("torch", evidence=evidence())
+    candidate = observations("desktop:f16", evidence=evidence(embed=0.0001))
+    candidate[0] = observation("desktop:f16", 0)
+    hop = conversion(candidate, reference)
+    assert list(hop.distances) == ["pixels", "embed", "prefill"]
+    assert (hop.distances["pixels"].n, hop.distances["pixels"].maximum) == (23, 0.0)
+    assert hop.distances["embed"].mean == pytest.approx(0.0001, rel=0.01)
+    assert hop.tolerance_distances.keys() == {
+        "pixels", "embed", "prefill", "vision_layer", "text_layer",
+    }  # fmt: skip
+
+
+def test_canaries_are_no_cases() -> None:
+    seen = [observation("desktop:f16", 24, canary="black", label=None, text="")]
+    hop = conversion(observations("desktop:f16") + seen)
+    assert (hop.cases, hop.candidate_missing, hop.reference_missing) == (24, 0, 0)
+    labels = {f"case-{index:02d}": "water" for index in range(30)}
+    (accuracy,) = accuracies(observations("desktop:f16") + seen, labels)
+    assert accuracy.right.of == 24
+
+
+def test_a_hop_that_changes_several_things_may_move_as_far_as_all() -> None:
+    total = tolerance_of(("conversion", "quantization"), TOLERANCES)
+    assert total == TOLERANCES["conversion"] + TOLERANCES["quantization"]
+    assert tolerance_of(("runtime",), TOLERANCES) == TOLERANCES["runtime"]
 
 
 def test_flips_are_told_apart() -> None:

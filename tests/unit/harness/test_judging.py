@@ -1,84 +1,133 @@
+"""Gates of stages, of what is blamed, and of what a phone took."""
+
+from typing import Any
+
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from harness.gating import AgreementRule
-from harness.judging import decide_share
+from harness import compare, gating, judging
+from harness.gate import GateResult
+from harness.hop import HopResult
+from harness.latency import ArmLatency, summarize
+from harness.observation import Conditions, Observation
 
-POINT = AgreementRule(decide_on="point", confidence=0.95, min_cases=24)
-BOUND = POINT.model_copy(update={"decide_on": "lower_bound"})
+from .run_factory import evidence, flipped, observation, observations, run_record, timings
+
+GATES = gating.load()
+PHONE_ARM = "phone:q8_0+app"
+N = 24
+
+
+def hop_of(candidate: list[Observation], reference: list[Observation] | None = None) -> HopResult:
+    """The conversion hop from torch to `candidate`, a desktop's answers."""
+    above = reference or observations("torch", N, evidence=evidence())
+    (hop,) = compare.compare(
+        above + candidate,
+        run_record().hops,
+        GATES.hops.tolerances(),
+        images_per_session=3,
+    )
+    return hop
+
+
+def desktop(**over: object) -> list[Observation]:
+    return observations("desktop:f16", N, **({"evidence": evidence()} | over))
+
+
+def held(hop: HopResult) -> dict[str, GateResult]:
+    agreed = [True] * hop.cases
+    return {gate.name: gate for gate in judging.hop_gates(hop, agreed, GATES, 3, None)}
+
+
+def test_every_stage_of_a_clean_hop_passes_and_says_what_was_seen() -> None:
+    gates = held(hop_of(desktop(evidence=evidence(embed=1e-4))))
+    assert {gates[stage].outcome for stage in judging.STAGE_GATES} == {"pass"}
+    assert gates["resize"].why == "canonical pixels equal in 24 of 24 cases"
+    assert gates["embed"].measured == pytest.approx(1e-4, rel=0.01)
+    assert gates["embed"].limit == GATES.hops.conversion.max_embed_distance
+    assert "nats at most, limit 0.01" in gates["prefill"].why
+
+
+def test_a_stage_that_follows_from_an_earlier_one_is_not_a_fault_of_its_own() -> None:
+    far = evidence(pixels=0.1, embed=0.2, prefill=0.3)
+    gates = held(hop_of(desktop(evidence=far)))
+    assert gates["pixels"].outcome == "fail"
+    assert gates["pixels"].why.startswith("cause in 24 of 24 cases: distance")
+    for stage in ("embed", "prefill"):
+        assert gates[stage].outcome == "not judged"
+        assert gates[stage].why.startswith("follows from an earlier stage")
+
+
+def test_a_stage_that_no_arm_told_of_is_not_judged() -> None:
+    seen = {"grid": None, "image_tokens": None, "pixels_sha256": None}
+    gates = held(hop_of(observations("desktop:f16", N, **seen)))
+    for stage in ("resize", "tile", "pixels", "embed"):
+        assert gates[stage].outcome == "not judged"
+        assert gates[stage].measured is None
+    assert gates["prefill"].outcome == "pass"
+
+
+def test_one_case_beyond_a_tolerance_is_enough() -> None:
+    seen = desktop()
+    seen[5] = observation("desktop:f16", 5, evidence=evidence(embed=0.1))
+    hop = hop_of(seen)
+    assert held(hop)["embed"].outcome == "fail"
+    assert held(hop)["blame"].outcome == "fail"
+
+
+def test_single_flips_are_left_to_agreement_and_many_are_blamed() -> None:
+    seen = desktop()
+    seen[5] = flipped("desktop:f16", 5, evidence=evidence())
+    hop = hop_of(seen)
+    assert [blame.stage for blame in hop.blames] == ["decode"]
+    assert judging.failing(hop) == []
+    assert held(hop)["blame"].outcome == "pass"
+    many = [flipped("desktop:f16", index, evidence=evidence()) for index in range(N)]
+    assert [blame.stage for blame in judging.failing(hop_of(many))] == ["decode"]
+
+
+def test_a_hop_without_cases_blames_nothing() -> None:
+    gates = held(hop_of([]))
+    assert gates["blame"].outcome == "not judged"
+    assert gates["agreement"].outcome == "inconclusive"
+
+
+def latency_of(**over: object) -> ArmLatency:
+    seen = observations(PHONE_ARM, 66, "A", **over)
+    (latency,) = summarize(seen, dict.fromkeys(range(22), 3))
+    return latency
 
 
 @pytest.mark.parametrize(
-    ("count", "of", "minimum", "outcome"),
+    ("over", "session", "memory"),
     [
-        (24, 24, 0.94, "pass"),
-        (23, 24, 0.94, "pass"),
-        (22, 24, 0.94, "fail"),
-        (23, 23, 0.94, "inconclusive"),
-        (3, 3, 0.94, "inconclusive"),
-        (2, 3, 0.94, "inconclusive"),
-        (0, 3, 0.94, "fail"),
-        (41, 50, 1 - 0.18, "pass"),
-        (24, 24, 1.0, "pass"),
-        (23, 24, 1.0, "fail"),
-        (0, 0, 0.94, "inconclusive"),
+        ({"conditions": Conditions(memory_peak_kib=1024)}, "pass", "pass"),
+        ({"conditions": Conditions(memory_peak_kib=2**22)}, "pass", "fail"),
+        ({"timings_ms": timings(9000.0)}, "fail", "inconclusive"),
     ],
 )
-def test_the_point_decides_from_enough_cases_on(
-    count: int, of: int, minimum: float, outcome: str
+def test_a_real_phones_time_and_memory_are_judged(
+    over: dict[str, Any], session: str, memory: str
 ) -> None:
-    assert decide_share(count, of, minimum, POINT)[0] == outcome
+    results = judging.phone_gates(latency_of(**over), GATES, set())
+    assert [gate.outcome for gate in results] == [session, memory]
 
 
-@pytest.mark.parametrize(
-    ("count", "of", "minimum", "outcome"),
-    [
-        (148, 148, 0.98, "inconclusive"),
-        (149, 149, 0.98, "pass"),
-        (140, 149, 0.98, "fail"),
-        (24, 24, 0.94, "inconclusive"),
-        (24, 24, 1.0, "pass"),
-        (148, 149, 1.0, "fail"),
-    ],
-)
-def test_the_lower_bound_decides_when_it_is_asked_to(
-    count: int, of: int, minimum: float, outcome: str
-) -> None:
-    assert decide_share(count, of, minimum, BOUND)[0] == outcome
+def test_a_session_time_says_its_bounds() -> None:
+    (gate, _) = judging.phone_gates(latency_of(), GATES, set())
+    assert gate.why == (
+        "90th percentile 6.0 s over 22 sessions, one-sided 90% bounds 6.0 s and 6.0 s"
+    )
+    assert gate.measured == pytest.approx(6.0)
 
 
-@pytest.mark.parametrize(
-    ("rule", "count", "of", "outcome"),
-    [
-        (POINT, 7, 7, "inconclusive"),
-        (POINT, 8, 8, "pass"),
-        (POINT, 7, 8, "fail"),
-        (POINT, 0, 0, "inconclusive"),
-        (BOUND, 49, 49, "inconclusive"),
-        (BOUND, 50, 50, "pass"),
-    ],
-)
-def test_sessions_decide_from_as_many_images_on_as_cases_do(
-    rule: AgreementRule, count: int, of: int, outcome: str
-) -> None:
-    minimum = 0.98**3
-    decided, why = decide_share(count, of, minimum, rule, noun="session", images=3)
-    assert decided == outcome
-    if rule is POINT and of == 7:
-        assert "fewer than 8 sessions" in why
+def test_too_few_sessions_for_a_bound_ask_for_more() -> None:
+    (latency,) = summarize(observations(PHONE_ARM, 24, "A"), dict.fromkeys(range(8), 3))
+    (gate, _) = judging.phone_gates(latency, GATES, set())
+    assert gate.outcome == "inconclusive"
+    assert "bounds 6.0 s and unknown" in gate.why
+    assert "14 more sessions within the limit would decide" in gate.why
 
 
-@given(
-    st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n - 1), st.just(n))),
-    st.floats(0.5, 1.0),
-    st.sampled_from([POINT, BOUND]),
-)
-def test_one_more_agreement_never_makes_it_worse(
-    count_of: tuple[int, int], minimum: float, rule: AgreementRule
-) -> None:
-    count, of = count_of
-    rank = ["fail", "inconclusive", "pass"]
-    before = decide_share(count, of, minimum, rule)[0]
-    after = decide_share(count + 1, of, minimum, rule)[0]
-    assert rank.index(after) >= rank.index(before)
+def test_an_arm_on_this_host_has_neither() -> None:
+    (latency,) = summarize(observations("torch", 3), {0: 3})
+    assert judging.phone_gates(latency, GATES, set()) == []

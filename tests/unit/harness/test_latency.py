@@ -40,6 +40,7 @@ def test_a_session_is_the_sum_of_its_images() -> None:
     session = summary(observations(ARM, phone="A")).session
     assert session is not None
     assert (session.n, session.median_ms) == (8, 6000.0)
+    assert summary(observations(ARM, phone="A")).sessions_ms == (6000.0,) * 8
 
 
 def test_throttled_images_are_counted_and_left_out_with_their_session() -> None:
@@ -51,6 +52,18 @@ def test_throttled_images_are_counted_and_left_out_with_their_session() -> None:
     assert latency.stages["total"].p90_ms == 2000.0
     assert latency.session is not None
     assert latency.session.n == 7
+
+
+@pytest.mark.parametrize(
+    "other", [Conditions(load_ms=2.0), Conditions(boot_id="b"), Conditions(cached=True)]
+)
+def test_a_session_that_another_process_finished_is_counted_and_left_out(
+    other: Conditions,
+) -> None:
+    seen = observations(ARM, phone="A")
+    seen[5:] = [observation(ARM, index, "A", conditions=other) for index in range(5, 24)]
+    latency = summary(seen)
+    assert (latency.images, latency.interrupted, len(latency.sessions_ms)) == (24, 1, 7)
 
 
 def test_images_without_an_answer_or_times_are_left_out() -> None:

@@ -38,3 +38,10 @@ def test_logprobs_are_a_log_softmax_in_double() -> None:
 
 def test_large_logits_do_not_overflow() -> None:
     assert step(3e4, 3e4 - 1).logprob(0) == pytest.approx(-math.log1p(math.exp(-1)))
+
+
+def test_a_token_that_is_not_the_likeliest_keeps_its_own_logprob() -> None:
+    read = step(1.0, 3.0, 0.0)
+    token = read.token(2, "x", 2)
+    assert (token.id, token.logprob) == (2, read.logprob(2))
+    assert [rival.id for rival in token.top] == [1, 0]

@@ -71,7 +71,7 @@ def test_the_training_sides_arm_gets_its_own_pixels_in_the_same_places(
     request_: RunRequest,
 ) -> None:
     plan = planned(request_, training="as-trained")
-    ours, theirs = plan.sides[False], plan.sides[True]
+    ours, theirs = plan.sides.of("app"), plan.sides.of("training")
     assert theirs.contract == contracts.load("as-trained") == plan.record.training
     assert ours.images.keys() == theirs.images.keys()
     for case in plan.record.cases:
@@ -86,9 +86,9 @@ def test_the_run_folder_keeps_both_sides_pixels(request_: RunRequest, tmp_path: 
     plan = planned(request_, training="as-trained")
     planning.keep_pixels(plan, tmp_path / "kept")
     hashes = {(case.pixels_sha256, case.training_pixels_sha256) for case in plan.record.cases}
-    assert {path.stem for path in (tmp_path / "kept").iterdir()} == {
-        name for pair in hashes for name in pair
-    }
+    canaries = {case.pixels_sha256 for case in plan.record.canaries}
+    kept = {path.stem for path in (tmp_path / "kept").iterdir()}
+    assert kept >= {name for pair in hashes for name in pair} | canaries
 
 
 def test_each_side_keeps_its_answers_under_its_own_contract(request_: RunRequest) -> None:
@@ -106,7 +106,7 @@ def test_a_picture_that_one_side_refuses_takes_no_part_on_either(request_: RunRe
     with pytest.raises(CaseError, match=r"long\.png: zero-side"):
         planned(request_, training="as-trained")
     plan = planned(request_, training="as-trained", skip_bad=True)
-    assert len(plan.record.cases) == len(plan.sides[False].images) == 3
+    assert len(plan.record.cases) == 3
     assert [Path(bad.path).name for bad in plan.record.refused] == ["long.png"]
 
 
@@ -116,6 +116,44 @@ def test_the_training_contract_is_read_beside_the_checkpoint(
     trained_under(contracts.load("as-shipped"), bundle.checkpoint)
     assert planned(request_).record.training == contracts.load("as-shipped")
     assert planned(request_, training="default").record.training == DEFAULT
+
+
+def test_the_canaries_stand_in_two_sessions_after_the_last(request_: RunRequest) -> None:
+    plan = planned(request_, arms=("torch",))
+    assert [(case.canary, case.session) for case in plan.record.canaries] == [
+        ("black", 1),
+        ("mirror", 1),
+        ("twice", 1),
+        ("twice", 1),
+        ("reversed", 2),
+        ("reversed", 2),
+        ("again", 2),
+    ]
+    assert plan.record.canaries[-1].id == plan.record.cases[0].id
+
+
+def test_a_fixed_number_of_images_is_drawn_by_the_seed(request_: RunRequest) -> None:
+    two = planned(request_, arms=("torch",), fixed=2)
+    assert len(two.record.cases) == two.record.sampling.fixed == 2
+    drawn = {
+        tuple(one.id for one in planned(request_, arms=("torch",), fixed=2, seed=s).record.cases)
+        for s in range(9)
+    }
+    assert len(drawn) > 1
+    with pytest.raises(BadInput, match=r"--fixed 4: .* holds only 3 images"):
+        planned(request_, arms=("torch",), fixed=4)
+    with pytest.raises(BadInput, match=r"--fixed 0: "):
+        planned(request_, arms=("torch",), fixed=0)
+
+
+def test_what_is_for_phones_needs_a_phone_in_the_ladder(request_: RunRequest) -> None:
+    with pytest.raises(BadInput, match=r"--phone-contract.* are for phones"):
+        planned(request_, arms=("torch",), phone_contract="as-shipped")
+
+
+def test_the_plan_of_the_agreement_is_told_before_anything_runs(request_: RunRequest) -> None:
+    assert "at 0.98" in planning.announced(request_)
+    assert "a fixed sample of 259 images" in planning.announced(replace(request_, fixed=259))
 
 
 def arms(plan: Plan) -> tuple[str, ...]:

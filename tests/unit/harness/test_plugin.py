@@ -67,7 +67,7 @@ def test_there_is_one_test_per_phone_and_gate(suite: pytest.Pytester) -> None:
 
 
 def test_gates_of_the_file_decide_which_tests_there_are(suite: pytest.Pytester) -> None:
-    (suite.path / "gates.toml").write_text("[equal]\npixels = false\n")
+    (suite.path / "gates.toml").write_text("[agreement]\ndecide_on = 'point'\n")
     result = _run(
         suite,
         "--collect-only",
@@ -77,8 +77,8 @@ def test_gates_of_the_file_decide_which_tests_there_are(suite: pytest.Pytester) 
         "--driftloop-phone=virtual",
         "--driftloop-gates=gates.toml",
     )
-    result.stdout.fnmatch_lines(["*virtual-prompt_ids*"])
-    result.stdout.no_fnmatch_line("*virtual-pixels*")
+    result.stdout.fnmatch_lines(["*virtual-real_flips*"])
+    assert "real_flips" not in plugin.gate_names(gating.load())
 
 
 @pytest.mark.parametrize(

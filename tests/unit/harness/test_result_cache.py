@@ -1,10 +1,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from harness import contract, ladder
+from devices.runner.protocol import PROTOCOL_VERSION, Decoding, Evidence
+from harness import contract, ladder, result_cache
 from harness.arms.base import Prepared
+from harness.arms.fingerprint import fingerprint
 from harness.contract import Contract
 from harness.result_cache import ResultCache, arm_key
 
@@ -55,6 +58,32 @@ def test_an_error_is_not_kept(tmp_path: Path) -> None:
     assert cache.get(prepared(), DEFAULT, ARM) is None
 
 
+def test_a_canary_is_neither_kept_nor_answered_from_what_was_kept(tmp_path: Path) -> None:
+    cache = ResultCache(key(), tmp_path)
+    cache.put(prepared(canary="again"), observation("desktop:q8_0"))
+    assert cache.get(prepared(), DEFAULT, ARM) is None
+    cache.put(prepared(), observation("desktop:q8_0"))
+    assert cache.get(prepared(canary="again"), DEFAULT, ARM) is None
+    assert cache.get(prepared(), DEFAULT, ARM) is not None
+
+
+def test_evidence_is_kept_with_the_answer(tmp_path: Path) -> None:
+    evidence = Evidence(prefill=fingerprint(np.arange(100, dtype=np.float32)))
+    cache = ResultCache(key(), tmp_path)
+    cache.put(prepared(), observation("desktop:q8_0", evidence=evidence))
+    kept = cache.get(prepared(), DEFAULT, ARM)
+    assert kept is not None
+    assert kept.evidence == evidence
+
+
+def test_an_answer_from_before_the_arms_told_this_evidence_is_not_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = key()
+    monkeypatch.setattr(result_cache, "PROTOCOL_VERSION", PROTOCOL_VERSION - 1)
+    assert key() != now
+
+
 def test_a_damaged_file_counts_as_none_and_is_written_anew(tmp_path: Path) -> None:
     cache = ResultCache(key(), tmp_path)
     cache.put(prepared(), observation("desktop:q8_0"))
@@ -103,6 +132,8 @@ def with_runtime(**runtime: object) -> Contract:
         key(versions={"llama-cpp-python": "0.3.37"}),
         key(over=DEFAULT.model_copy(update={"tiling": "split"})),
         key(over=with_runtime(threads=3)),
+        key(over=DEFAULT.model_copy(update={"decoding": Decoding(temperature=1.0)})),
+        key(over=DEFAULT.model_copy(update={"decoding": Decoding(stop=("fire",))})),
     ],
 )
 def test_whatever_decides_an_answer_changes_the_key(other: str) -> None:

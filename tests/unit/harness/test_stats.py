@@ -3,6 +3,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
@@ -31,6 +32,48 @@ def test_149_cases_without_a_flip_are_what_098_needs() -> None:
 def test_impossible_counts_are_refused(count: int, n: int) -> None:
     with pytest.raises(ValueError, match="not possible"):
         stats.clopper_pearson(count, n)
+
+
+def covered(n: int, q: float, confidence: float) -> tuple[float, float]:
+    """How often both bounds of the q-quantile hold, over values whose ranks alone matter."""
+    low, high = stats.quantile_bounds(range(1, n + 1), q, confidence)
+    return (
+        1.0 if low is None else float(binom.sf(low - 1, n, q)),
+        1.0 if high is None else float(binom.cdf(high - 1, n, q)),
+    )
+
+
+@given(st.integers(1, 400), st.sampled_from([0.5, 0.9]), st.sampled_from([0.9, 0.95]))
+def test_bounds_of_a_quantile_hold_as_often_as_they_say(
+    n: int, q: float, confidence: float
+) -> None:
+    low, high = covered(n, q, confidence)
+    assert low >= confidence - 1e-9
+    assert high >= confidence - 1e-9
+
+
+@pytest.mark.parametrize(("confidence", "fewest"), [(0.9, 22), (0.95, 29)])
+def test_a_90th_percentile_has_an_upper_bound_from_so_many_values_on(
+    confidence: float, fewest: int
+) -> None:
+    values = list(range(fewest))
+    assert stats.quantile_bounds(values[1:], 0.9, confidence)[1] is None
+    assert stats.quantile_bounds(values, 0.9, confidence)[1] == fewest - 1
+    assert stats.fewest_for_quantile(0, 0.9, confidence) == fewest
+
+
+@pytest.mark.parametrize("above", [1, 2, 5])
+def test_values_above_a_limit_need_so_many_more_below_it(above: int) -> None:
+    fewest = stats.fewest_for_quantile(above, 0.9, 0.95)
+    for n, held in ((fewest, True), (fewest - 1, False)):
+        values = [1.0] * (n - above) + [2.0] * above
+        high = stats.quantile_bounds(values, 0.9, 0.95)[1]
+        assert (high == 1.0) is held
+
+
+def test_one_value_bounds_a_90th_percentile_from_below_alone() -> None:
+    assert stats.quantile_bounds([3.0], 0.9, 0.9) == (3.0, None)
+    assert stats.quantile_bounds([], 0.9, 0.9) == (None, None)
 
 
 @given(st.integers(0, 60), st.integers(0, 60))

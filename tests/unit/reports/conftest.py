@@ -7,16 +7,20 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from devices.runner.protocol import Attestation, RunnerFault, Timings, Token, TokenLogprob
+from devices.runner.protocol import Attestation, Evidence, RunnerFault, Timings, Token, TokenLogprob
 from harness import contract, gating
+from harness.arms.fingerprint import fingerprint
+from harness.gating import Gates
+from harness.inquiry import INQUIRY_FILE, Inquiry
 from harness.journal import Journal
-from harness.observation import ArmAttestation, Conditions, Observation
+from harness.observation import ArmAttestation, Canary, Conditions, Observation
 from harness.record import (
     ArmFailure,
     BundleRecord,
@@ -29,6 +33,20 @@ from harness.record import (
 LABELS = ("water", "land", "fire", "wood", "metal")
 ARMS = ("torch", "desktop:f16", "desktop:q8_0", "desktop:q8_0+app", "phone:q8_0+app")
 REAL_PHONE, VIRTUAL_PHONE = "R5CT10ABCDE", "127.0.0.1:5581"
+_BLACK, _MIRROR = 1000, 1001
+"""Numbers of pictures that no case has."""
+
+
+def few_cases() -> Gates:
+    """Gates that so few cases can pass: shares instead of a test, and hardly any certainty."""
+    gates = gating.load()
+    return gates.model_copy(
+        update={
+            "agreement": gates.agreement.model_copy(update={"decide_on": "point", "min_cases": 24}),
+            "accuracy": gates.accuracy.model_copy(update={"decide_on": "report"}),
+            "latency": gates.latency.model_copy(update={"confidence": 0.55}),
+        }
+    )
 
 
 def _picture(index: int) -> Image.Image:
@@ -38,6 +56,14 @@ def _picture(index: int) -> Image.Image:
     return Image.merge(
         "RGB", (tone, tone.rotate(90 * index), Image.linear_gradient("L").resize((64, 64)))
     )
+
+
+def _exchanged(picture: Image.Image) -> Image.Image:
+    return Image.merge("RGB", picture.split()[::-1])
+
+
+def _sha256(picture: Image.Image) -> str:
+    return hashlib.sha256(picture.tobytes()).hexdigest()
 
 
 def _phone(serial: str, virtual: bool) -> PhoneRecord:
@@ -60,7 +86,7 @@ def _attestation(arm: str) -> Attestation:
         llama_commit="" if arm == "torch" else "0c1e57098",
         compiler="torch 2.13.0, transformers 5.23.0" if arm == "torch" else "clang 20.1.2",
         target="aarch64-linux-musl" if arm.startswith("phone") else "x86_64-linux-gnu",
-        variant="dotprod" if arm.startswith("phone") else "host",
+        variant="arm64-dotprod" if arm.startswith("phone") else "host",
         cpu_features_found=["fp", "asimd", "fphp", "asimddp"],
         cpu_features_used=["NEON", "DOTPROD"],
         backends=["cpu"],
@@ -98,15 +124,26 @@ class RunWriter:
     milliseconds: float = 2400.0
     pictures: bool = True
     labelled: bool = True
+    other_pixels: set[tuple[str, str | None, int]] = field(default_factory=set)
+    """(arm, phone, case) that saw red and blue exchanged."""
+    apart: dict[str, float] = field(default_factory=dict)
+    """Arm -> how far its image embeddings are from the first arm's, over their length."""
+    inquiry: Inquiry | None = None
+    canaries: bool = True
+    leaking: set[tuple[str, str | None]] = field(default_factory=set)
+    """(arm, phone) whose answer to the first image is another one when it comes last."""
+    gates: Gates = field(default_factory=few_cases)
+    days: int = 0
+    """How much later than others it ran."""
 
     def write(self) -> Path:
         """The folder, as a finished run leaves it (but for the reports)."""
         loaded = contract.load(self.contract)
         pictures = [_picture(index + self.picture_offset) for index in range(self.cases)]
-        hashes = [hashlib.sha256(picture.tobytes()).hexdigest() for picture in pictures]
+        hashes = [_sha256(picture) for picture in pictures]
         record = RunRecord(
             run_id=self.run_id,
-            started_at=datetime(2026, 11, 23, 12, 0, tzinfo=UTC),
+            started_at=datetime(2026, 11, 23, 12, 0, tzinfo=UTC) + timedelta(days=self.days),
             contract=loaded,
             contract_sha256=loaded.sha256,
             bundle=BundleRecord(
@@ -116,7 +153,7 @@ class RunWriter:
             phones=tuple(_phone(serial, serial == VIRTUAL_PHONE) for serial in self.phones),
             cases=tuple(
                 CaseRecord(
-                    id=self.case_ids.get(index, f"{LABELS[index % 5]}/{index:03d}.png"),
+                    id=self._case_id(index),
                     path=f"images/{index:03d}.png",
                     label=LABELS[index % 5] if self.labelled else None,
                     session=index // 3,
@@ -125,16 +162,20 @@ class RunWriter:
                 )
                 for index in range(self.cases)
             ),
+            canaries=self._canary_records(hashes) if self.canaries else (),
             refused=self.refused,
             packages={"driftloop": "0.1.0", "torch": "2.13.0"},
             git_commit="c0ffee" * 6,
             seed=7,
-            gates=gating.load(),
+            gates=self.gates,
         )
         if self.pictures:
             (self.path / "pixels").mkdir(parents=True, exist_ok=True)
             for index, picture in enumerate(pictures):
                 picture.save(self.path / "pixels" / f"{index:03d}.png")
+            for _, _, index in self.other_pixels:
+                other = _exchanged(pictures[index])
+                other.save(self.path / "pixels" / f"{_sha256(other)}.png")
         with Journal(self.path, record) as journal:
             for arm, phone in record.deliveries:
                 if (arm, phone) in self.absent:
@@ -142,10 +183,53 @@ class RunWriter:
                 journal.attest(ArmAttestation(arm=arm, phone=phone, attestation=_attestation(arm)))
                 for index, case in enumerate(record.cases):
                     journal.append(self._observation(record, arm, phone, index, case))
+                if record.carries_canaries(arm):
+                    for case in record.canaries:
+                        journal.append(self._canary(record, arm, phone, case))
             for failure in self.failures:
                 journal.fail(failure)
+            if self.inquiry is not None:
+                journal.write(INQUIRY_FILE, self.inquiry.model_dump_json())
             journal.finish(datetime(2026, 11, 23, 12, 9, tzinfo=UTC))
         return self.path
+
+    def _canary_records(self, hashes: list[str]) -> tuple[CaseRecord, ...]:
+        """As a run has them: black, mirror, twice, then the first session backwards."""
+        session = -(-self.cases // 3)
+        named: list[tuple[Canary, int]] = [
+            ("black", _BLACK), ("mirror", _MIRROR), ("twice", 0), ("twice", 0),
+            ("reversed", 2), ("reversed", 1), ("again", 0),
+        ]  # fmt: skip
+        return tuple(
+            CaseRecord(
+                id=self._case_id(index) if index < 3 else name,
+                path="",
+                label=None,
+                session=session + place // 4,
+                position=place % 4,
+                pixels_sha256=hashes[index] if index < 3 else f"{index:064d}",
+                canary=name,
+            )
+            for place, (name, index) in enumerate(named)
+        )
+
+    def _canary(
+        self, record: RunRecord, arm: str, phone: str | None, case: CaseRecord
+    ) -> Observation:
+        index = {"black": _BLACK, "mirror": _MIRROR}.get(case.canary or "")
+        if index is None:
+            index = next(
+                place
+                for place, one in enumerate(record.cases)
+                if one.pixels_sha256 == case.pixels_sha256
+            )
+        if case.canary == "again" and (arm, phone) in self.leaking:
+            index += 5
+        seen = self._observation(record, arm, phone, index, case)
+        return seen.model_copy(update={"canary": case.canary})
+
+    def _case_id(self, index: int) -> str:
+        return self.case_ids.get(index, f"{LABELS[index % 5]}/{index:03d}.png")
 
     def _observation(
         self, record: RunRecord, arm: str, phone: str | None, index: int, case: CaseRecord
@@ -167,12 +251,17 @@ class RunWriter:
             case_id=case.id,
             session=case.session,
             position=case.position,
-            pixels_sha256=case.pixels_sha256,
+            pixels_sha256=(
+                _sha256(_exchanged(_picture(index + self.picture_offset)))
+                if place in self.other_pixels
+                else case.pixels_sha256
+            ),
             grid=(0, 0),
             image_tokens=4,
             prompt_ids=[1, -1, -1, -1, -1, 9],
             tokens=[] if fault else [token],
             label_logprobs={} if fault else logprobs,
+            evidence=Evidence() if fault else self._evidence(arm, index),
             text="" if fault else self.texts.get(place, label),
             label=None if fault else label,
             stop_reason="error" if fault else "eog",
@@ -188,6 +277,12 @@ class RunWriter:
         noise = self.noise.get(arm, 1e-4)
         total = math.log(sum(math.exp(score) for score in scores.values()) + 1.5)
         return {name: score - total + moved.uniform(0, noise) for name, score in scores.items()}
+
+    def _evidence(self, arm: str, index: int) -> Evidence:
+        steady = np.random.default_rng(index).normal(size=(4, 96)).astype(np.float32)
+        moved = np.random.default_rng(index + 1000).normal(size=(4, 96)).astype(np.float32)
+        embed = steady + self.apart.get(arm, 0.0) * moved
+        return Evidence(pixels=fingerprint(steady[:1]), embed=fingerprint(embed))
 
     def _timings(self, arm: str, phone: str | None, index: int) -> Timings:
         draw = random.Random(f"{arm} {phone} {index}")

@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +21,12 @@ from rich.console import Console
 import reports
 from devices.runner.protocol import RunnerFault
 from harness import fortune
+from harness.history import History
 from harness.record import ArmFailure, RefusedRecord
 from harness.verdict import Verdict
 from reports import html, summary, terminal
 from reports.between import between
+from reports.terminal import past
 
 if TYPE_CHECKING:
     from tests.unit.reports.conftest import RunWriter
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 Writer = Callable[..., "RunWriter"]
 REAL_PHONE, VIRTUAL_PHONE = "R5CT10ABCDE", "127.0.0.1:5581"
 PHONE_ARM = "phone:q8_0+app"
+MOVED = dict.fromkeys(("desktop:q8_0", "desktop:q8_0+app", PHONE_ARM), 0.3)
 NASTY = "<script>alert(1)</script> | `x` **b** \x00\x0b\u202e ]]> --> \"'\n# no heading"
 
 
@@ -211,7 +215,7 @@ def test_junit_has_one_case_per_gate_and_phone(run_writer: Writer) -> None:
         "driftloop.127_0_0_1:5581",
     }
     errors = suite.findall("testcase/error")
-    assert [error.get("message") for error in errors] == ["24 of 24 missing: offline⟨U+0001⟩"]
+    assert [error.get("message") for error in errors] == ["31 of 31 missing: offline⟨U+0001⟩"]
     failed = [gate for gate in verdict.gates if gate.outcome == "fail"]
     assert failed
     assert len(suite.findall("testcase/failure")) == len(failed)
@@ -240,6 +244,107 @@ def test_the_terminal_needs_no_more_than_80_columns(run_writer: Writer) -> None:
     words = " ".join(lines)
     for name in ("conversion", "quantization", "runtime", "platform", "7 of 8", "desktop:q8_0+app"):
         assert name in words
+
+
+def test_the_first_screen_answers_in_the_order_of_the_questions(run_writer: Writer) -> None:
+    folder = run_writer(phones=(REAL_PHONE,), apart=MOVED).write()
+    reports.build(folder)
+    page = (folder / "report.html").read_text("utf-8")
+    head = page[page.index("<header>") : page.index("</header>")]
+    places = [
+        head.index(words)
+        for words in (
+            '<span class="word FAIL">FAIL</span>',
+            "Do not ship it.",
+            "Does the phone still say what the checkpoint says?",
+            "Which step changed it?",
+            "Since when?",
+            "On which phones?",
+            "Is it still fast enough?",
+        )
+    ]
+    assert places == sorted(places)
+    assert summary.load(folder).verdict.blames[0].sentence in unescape(head)
+
+
+def test_every_link_leads_to_a_place_on_the_page(run_writer: Writer) -> None:
+    for fields in ({}, {"apart": MOVED}, {"phones": (), "arms": ("torch",)}):
+        folder = run_writer(**fields).write()
+        reports.build(folder)
+        page = _Page((folder / "report.html").read_text("utf-8"))
+        links = [str(one["href"]) for one in page.all("a")]
+        ids = [one["id"] for _, one in page.elements if "id" in one]
+        assert len(ids) == len(set(ids))
+        assert links or fields.get("arms")
+        assert {link.removeprefix("#") for link in links} <= set(ids)
+
+
+def test_a_canary_that_fails_stands_on_every_report(run_writer: Writer) -> None:
+    folder = run_writer(phones=(REAL_PHONE,), leaking={(PHONE_ARM, REAL_PHONE)}).write()
+    reports.build(folder)
+    loaded = summary.load(folder)
+    assert loaded.headline == "The answers agree, but a canary does not."
+    (failed, *_) = [one for one in loaded.verdict.canaries if one.outcome == "fail"]
+    assert "state leaks between images" in failed.why
+    page = " ".join((folder / "report.html").read_text("utf-8").split())
+    assert "the first image again, as the last" in page
+    for text in (page, (folder / "report.md").read_text("utf-8"), _terminal(loaded)):
+        assert "state leaks between images" in text
+    assert "state leaks between images" in (folder / "junit.xml").read_text("utf-8")
+
+
+def test_a_drift_of_every_case_is_shown_on_a_few(run_writer: Writer) -> None:
+    folder = run_writer(
+        phones=(REAL_PHONE,), apart=MOVED, answers={(PHONE_ARM, REAL_PHONE, 7): "water"}
+    ).write()
+    reports.build(folder)
+    page = (folder / "report.html").read_text("utf-8")
+    assert page.count('<article class="case">') == 1 + html.MAX_ALIKE
+    assert f"{23 - html.MAX_ALIKE} cases more differ" in page
+
+
+def test_what_ran_otherwise_than_asked_stands_with_who_answered(run_writer: Writer) -> None:
+    folder = run_writer(phones=(REAL_PHONE,)).write()
+    asked = "Build, backend, threads, files and settings: what ran is what was asked for."
+    reports.build(folder)
+    assert asked in (folder / "report.html").read_text("utf-8")
+    record = (folder / "run.json").read_text("utf-8")
+    (folder / "run.json").write_text(record.replace('"arm64-dotprod"', '"x86_64"'))
+    reports.build(folder)
+    page = (folder / "report.html").read_text("utf-8")
+    assert asked not in page
+    assert '<td data-label="Ran" class="changed"><code><bdi>x86_64</bdi></code></td>' in page
+    assert summary.load(folder).headline == "What ran is not what was asked for."
+
+
+def test_the_terminal_names_stage_layer_and_sentence(run_writer: Writer) -> None:
+    loaded = summary.load(run_writer(phones=(REAL_PHONE,), apart=MOVED).write())
+    (blame,) = loaded.verdict.blames
+    told = _terminal(loaded)
+    assert told.count(blame.sentence) == 1
+    assert f"- {blame.hop}: {blame.sentence}" in told
+    assert told.endswith("FAIL The answers hold, but a step on the way changed more than it may.")
+
+
+def _terminal(loaded: summary.Summary) -> str:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(terminal.summary_view(loaded))
+    return " ".join(console.export_text().split())
+
+
+def test_a_history_needs_no_more_than_80_columns(run_writer: Writer, tmp_path: Path) -> None:
+    for number, fields in enumerate(({}, {"apart": MOVED}, {"answers": {}, "noise": {}})):
+        run = run_writer(run_id=f"run-{number}", days=number, pictures=False, **fields).write()
+        reports.build(run)
+    with History(tmp_path) as history:
+        rows, told = history.hops(), history.query("SELECT * FROM blames")
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(past.history_view(rows))
+    console.print(past.answer_view(told))
+    text = console.export_text()
+    assert max(len(line) for line in text.splitlines()) <= 80
+    for words in ("run1", "2026-11-23", "PASS", "FAIL", "platform", "embed", "24 of"):
+        assert words in text
 
 
 def test_the_terminal_shows_what_changed_since_an_earlier_run(run_writer: Writer) -> None:

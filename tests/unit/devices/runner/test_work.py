@@ -9,8 +9,8 @@ import pytest
 
 from devices.errors import BadRequest
 from devices.hashing import file_sha256
-from devices.runner.protocol import ImageResult, RuntimeSettings
-from devices.runner.work import Settings, Work, WorkImage
+from devices.runner.protocol import Decoding, Given, ImageResult, RuntimeSettings
+from devices.runner.work import Settings, Work, WorkGiven, WorkImage
 
 
 @pytest.fixture
@@ -74,8 +74,10 @@ def test_an_answer_counts_for_its_place_its_case_and_its_pixels(work: Work) -> N
     assert not image.is_answered_by(result("a", 0, "c" * 64))
 
 
-def test_a_case_that_stands_in_two_places_is_deployed_once_and_asked_twice(work: Work) -> None:
-    blobs = work.blobs()
+def test_a_case_that_stands_in_two_places_is_deployed_once_and_asked_twice(
+    work: Work, tmp_path: Path
+) -> None:
+    blobs = work.blobs(tmp_path)
     assert [blob.path.name for blob in blobs].count("a.png") == 1
     assert [blob.path.name for blob in blobs if blob.executable] == ["runner"]
     remote = {blob.sha256: f"/blobs/{blob.sha256}" for blob in blobs}
@@ -89,6 +91,34 @@ def test_the_hash_changes_with_settings_models_and_program_but_not_with_images(w
     assert replace(work, mmproj_sha256="0" * 64).sha256 != work.sha256
     assert replace(work, settings=replace(work.settings, max_tokens=8)).sha256 != work.sha256
     assert replace(work, runner=work.mmproj).sha256 != work.sha256
+    warm = replace(work.settings, decoding=Decoding(temperature=0.5))
+    assert replace(work, settings=warm).sha256 != work.sha256
+    assert replace(work, deep=True).sha256 != work.sha256
+    assert replace(work, evidence=False).sha256 != work.sha256
+
+
+def test_what_is_given_goes_to_the_phone_as_files_of_their_own(work: Work, tmp_path: Path) -> None:
+    image = work.images[0]
+    given = WorkGiven(pixel_values=b"0123", embeddings=b"4567", prompt_ids=(1, -1, 2))
+    changed = replace(work, images=(replace(image, given=given), *work.images[1:]))
+    assert changed.sha256 != work.sha256
+    blobs = changed.blobs(tmp_path)
+    assert all(file_sha256(blob.path) == blob.sha256 for blob in blobs)
+    content = {f"/blobs/{blob.sha256}": blob.path.read_bytes() for blob in blobs}
+    remote = {blob.sha256: f"/blobs/{blob.sha256}" for blob in blobs}
+    asked = changed.request(changed.images, remote)
+    first, second = asked.images[0].given, asked.images[1].given
+    assert content[first.pixel_values_path or ""] == b"0123"
+    assert content[first.embeddings_path or ""] == b"4567"
+    assert first.prompt_ids == [1, -1, 2]
+    assert second == Given()
+
+
+def test_tensors_are_asked_for_in_deep_mode_alone(work: Work, tmp_path: Path) -> None:
+    remote = {blob.sha256: blob.sha256 for blob in work.blobs(tmp_path)}
+    deep = replace(work, deep=True)
+    assert work.request(work.images, remote, tensors_path="/t").tensors_path is None
+    assert deep.request(deep.images, remote, tensors_path="/t").tensors_path == "/t"
 
 
 @pytest.mark.parametrize("run_id", ["", "..", "a/b", "a b", "-rf", "x" * 101])

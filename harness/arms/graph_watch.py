@@ -1,0 +1,175 @@
+"""What llama.cpp's graphs hold while they are computed, through the scheduler's callback.
+
+The scheduler shows each node twice: before it is computed (ask), when an answer of True cuts the
+graph there, and, where it was cut, after. Cheap evidence cuts nothing: it copies the vision graph's
+input, which holds its values before the first node is computed. Only a close look cuts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+from llama_cpp import llama_cpp
+from numpy.typing import NDArray
+
+from harness.arms.answer import StageFailed
+from harness.errors import ArmUnavailable
+
+Tensor = NDArray[np.float32]
+LayerOf = Callable[[str], str | None]
+"""From a node's name to the layer it is the output of; None for any other node."""
+
+_INPUT: Final = b"inp_raw"
+_F32: Final = 0
+
+
+class _Node(ctypes.Structure):
+    """`struct ggml_tensor`, ggml/include/ggml.h at the pinned commit, as far as its name."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("buffer", ctypes.c_void_p),
+        ("ne", ctypes.c_int64 * 4),
+        ("nb", ctypes.c_size_t * 4),
+        ("op", ctypes.c_int),
+        ("op_params", ctypes.c_int32 * 16),
+        ("flags", ctypes.c_int32),
+        ("src", ctypes.c_void_p * 10),
+        ("view_src", ctypes.c_void_p),
+        ("view_offs", ctypes.c_size_t),
+        ("data", ctypes.c_void_p),
+        ("name", ctypes.c_char * 64),
+    )
+
+
+class GraphWatch:
+    """The callback of one context; it looks only inside `watching`.
+
+    Whoever hands `callback` to llama.cpp keeps the watch for as long as the context lives.
+    """
+
+    def __init__(self, layer_of: LayerOf | None = None) -> None:
+        """`layer_of`: which nodes to keep in a close look; None keeps none and cuts nothing."""
+        self.callback: Any = llama_cpp.ggml_backend_sched_eval_callback(self._called)
+        self._layer_of = layer_of
+        self._watching = False
+        self._failure: BaseException | None = None
+        self._layers: dict[str, list[Tensor]] = defaultdict(list)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """The graphs computed in this block are looked at. Raises what went wrong in a look."""
+        self._watching = True
+        try:
+            yield
+        finally:
+            self._watching = False
+            # The callback kept it: nothing can be raised through llama.cpp.
+            failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def take_layers(self) -> dict[str, Tensor]:
+        """What each layer gave since this was last asked: (rows, width), graph after graph."""
+        kept, self._layers = self._layers, defaultdict(list)
+        return {name: np.concatenate(parts) for name, parts in kept.items()}
+
+    def forget(self) -> None:
+        """Let go of everything that was kept."""
+        self._layers.clear()
+
+    def _called(self, address: int, ask: bool, _data: int | None) -> bool:
+        if not self._watching:
+            return False
+        try:
+            node = _Node.from_address(address)
+            return self._asked(node) if ask else self._computed(node)
+        except BaseException as error:  # noqa: BLE001  (`watching` raises it)
+            self._failure = error
+            self._watching = False
+            return False
+
+    def _asked(self, node: _Node) -> bool:
+        """True where the node's values are wanted once they are computed."""
+        return self._layer_of is not None and self._layer_of(_name(node)) is not None
+
+    def _computed(self, node: _Node) -> bool:
+        """Always True: the graph goes on."""
+        layer = self._layer_of(_name(node)) if self._layer_of else None
+        if layer is not None:
+            width = node.ne[0]
+            self._layers[layer].append(_values(node).reshape(-1, width).copy())
+        return True
+
+
+class VisionWatch(GraphWatch):
+    """Also sees the vision graph's input, the pixel values, and may put others in their place."""
+
+    def __init__(self, layer_of: LayerOf | None = None) -> None:
+        super().__init__(layer_of)
+        self.pixel_values: Tensor = np.empty((3, 0, 0), np.float32)
+        """The last tile's, (3, height, width), as the graph got them."""
+        self._given: Tensor | None = None
+        self._seen = False
+
+    @contextmanager
+    def tile(self, given: Tensor | None) -> Iterator[None]:
+        """One tile is encoded in this block, from `given` (3, height, width) if there is any.
+
+        Raises:
+            StageFailed: (`encode`) `given` is of another shape, or the graph has no such input.
+        """
+        self._given, self._seen = given, False
+        with self.watching():
+            yield
+        if not self._seen:
+            raise StageFailed("encode", "the vision graph has no input named inp_raw")
+
+    def _asked(self, node: _Node) -> bool:
+        if not self._seen:
+            self._see_input(node)
+        if self._seen and self._layer_of is None:
+            self._watching = False
+        return super()._asked(node)
+
+    def _see_input(self, node: _Node) -> None:
+        for address in node.src:
+            source = _Node.from_address(address) if address else None
+            if source is None or source.name != _INPUT:
+                continue
+            (values,) = _values(source)
+            if self._given is not None:
+                if self._given.shape != values.shape:
+                    raise StageFailed(
+                        "encode",
+                        f"pixel values of {self._given.shape} a tile were given, "
+                        f"the vision graph takes {values.shape}",
+                    )
+                np.copyto(values, self._given)
+            self.pixel_values = values.copy()
+            self._seen = True
+
+
+def _name(node: _Node) -> str:
+    name: bytes = node.name
+    return name.decode(errors="replace")
+
+
+def _values(node: _Node) -> Tensor:
+    """A tensor's values where they lie, shape as numpy counts it: (ne[3], ne[2], ne[1], ne[0])."""
+    if node.type != _F32:
+        raise ArmUnavailable(
+            f"llama.cpp keeps {_name(node)} as something else than float32; "
+            "install the pinned llama-cpp-python"
+        )
+    shape, strides = tuple(node.ne)[::-1], tuple(node.nb)[::-1]
+    if 0 in shape:
+        return np.empty(shape, np.float32)
+    reach = sum(stride * (size - 1) for size, stride in zip(shape, strides, strict=True)) + 4
+    memory = (ctypes.c_uint8 * reach).from_address(node.data)
+    return np.ndarray(shape, np.float32, memory, strides=strides)

@@ -1,0 +1,97 @@
+"""GGUF keys that say something else than the checkpoint does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import isclose
+from typing import Final
+
+from harness.bundle.expected_keys import ExpectedKey, expected_mmproj, expected_text
+from harness.bundle.finding import Finding
+from harness.bundle.gguf_file import GgufFile
+from harness.bundle.gguf_header import Value
+from harness.bundle.settings import CheckpointSettings
+
+_CONTEXT: Final = "llama.context_length"
+_YARN: Final = ("yarn", "longrope")
+_SINGLE: Final = 1e-5
+"""Keys are float32; the checkpoint's JSON has more digits."""
+
+
+def mmproj_keys(mmproj: GgufFile, settings: CheckpointSettings) -> Iterator[Finding]:
+    """Faults in the keys of an mmproj."""
+    tiling_is_right = True
+    for expected in expected_mmproj(settings):
+        if finding := _difference(mmproj, expected):
+            tiling_is_right &= expected.stage != "tile"
+            yield finding
+    side = mmproj.require("clip.vision.image_size") // mmproj.require("clip.vision.patch_size")
+    scale = mmproj.require("clip.vision.projector.scale_factor")
+    tokens, wanted = (side // scale) ** 2, settings.processor.get("image_seq_len")
+    if tiling_is_right and wanted not in (None, tokens):
+        yield Finding(
+            "key",
+            "clip.vision.projector.scale_factor",
+            "tile",
+            None,
+            f"tokens per tile {tokens}, {wanted} in the checkpoint's processor",
+        )
+
+
+def text_keys(text: GgufFile, settings: CheckpointSettings) -> Iterator[Finding]:
+    """Faults in the keys of a text model; those of its tokenizer are apart."""
+    for expected in expected_text(settings):
+        if finding := _difference(text, expected):
+            yield finding
+    longest, found = settings.text.get("max_position_embeddings"), text.get(_CONTEXT)
+    if longest is not None and found is not None and found < longest:
+        yield Finding(
+            "key",
+            _CONTEXT,
+            "prefill",
+            None,
+            f"context length {found}, {longest} in the checkpoint's config.json",
+        )
+    kind = text.get("llama.rope.scaling.type")
+    rope = settings.text.get("rope_parameters") or settings.text.get("rope_scaling") or {}
+    if kind in _YARN and (rope.get("rope_type") or rope.get("type")) not in _YARN:
+        yield Finding(
+            "key",
+            "llama.rope.scaling.type",
+            "prefill",
+            None,
+            f"rope scaling {kind}, none in the checkpoint's config.json",
+        )
+
+
+def _difference(gguf: GgufFile, expected: ExpectedKey) -> Finding | None:
+    found = gguf.get(expected.key)
+    taken = expected.missing if found is None else found
+    if taken is None or _same(taken, expected.value):
+        return None
+    shown = f"missing, which means {taken}" if found is None else str(_short(taken))
+    return Finding(
+        "key",
+        expected.key,
+        expected.stage,
+        None,
+        f"{expected.what} {shown}, {_short(expected.value)} in {expected.source}",
+    )
+
+
+def _same(found: Value, wanted: Value) -> bool:
+    if isinstance(wanted, list):
+        return (
+            isinstance(found, list)
+            and len(found) >= len(wanted)
+            and all(_same(*pair) for pair in zip(found, wanted, strict=False))
+        )
+    if isinstance(found, int | float) and isinstance(wanted, int | float):
+        return isclose(found, wanted, rel_tol=_SINGLE)
+    return bool(found == wanted)
+
+
+def _short(value: Value) -> Value:
+    if isinstance(value, list):
+        return [_short(one) for one in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value

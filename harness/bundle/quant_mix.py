@@ -1,0 +1,52 @@
+"""Which ggml types belong into a file of a quant type: no quantizer goes below its own mix."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_SIZE: Final = re.compile(r"_(xl|l|m|s|xs)$")
+_COARSEST: Final = {
+    "iq3_xxs": "iq2_s",
+    "iq3_xs": "iq3_xxs",
+    "iq3_s": "iq3_s",
+    "iq3_m": "iq3_s",
+    "iq2_xxs": "iq2_xxs",
+    "iq2_xs": "iq2_xs",
+    "iq2_s": "iq2_xs",
+    "iq2_m": "iq2_s",
+    "iq1_s": "iq1_s",
+    "iq1_m": "iq1_m",
+    "iq4_xs": "iq4_xs",
+}
+"""Where the name is no ggml type, or its mix has a coarser one: `llama_tensor_get_type_impl` and
+`llama_ftype_get_default_type` in llama.cpp's src/llama-quant.cpp."""
+_BF16_BITS: Final = 9.0
+"""bfloat16 rounds as coarsely as this many bits do, whatever room it takes."""
+
+
+def coarsest(quant: str) -> str | None:
+    """The ggml type of fewest bits in a file of that quant type; None where it is not known."""
+    name = _COARSEST.get(quant) or _SIZE.sub("", quant)
+    return name if _bits(name) is not None else None
+
+
+def is_coarser(type_name: str, quant: str) -> bool:
+    """Whether a tensor of that ggml type has no place in a file of that quant type."""
+    limit = coarsest(quant)
+    if limit is None:
+        return False
+    found, allowed = _bits(type_name), _bits(limit)
+    return found is not None and allowed is not None and found < allowed
+
+
+def _bits(type_name: str) -> float | None:
+    """Bits a value of a ggml type takes, its block's scales shared out; None for no such type."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    if type_name == "bf16":
+        return _BF16_BITS
+    if type_name.upper() not in GGMLQuantizationType.__members__:
+        return None
+    values, size_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[type_name.upper()]]
+    return float(8 * size_bytes / values)

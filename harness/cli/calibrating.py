@@ -1,0 +1,61 @@
+"""`driftloop calibrate`: tolerances measured on this machine, as a gates file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.console import JsonFlag, answer, print_json, progress_board, say
+
+
+def calibrate(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
+    images: Annotated[
+        str, typer.Argument(metavar="IMAGES", help="A folder, a glob, or a CSV/JSONL manifest.")
+    ],
+    phone: Annotated[
+        list[str] | None,
+        typer.Option(help="A serial, all, or virtual; may be repeated. None: no platform hop."),
+    ] = None,
+    quant: Annotated[str, typer.Option(help="The weight type that ships.")] = "q8_0",
+    contract: Annotated[
+        str | None, typer.Option(help="A contract's name or file; the bundle's own if left out.")
+    ] = None,
+    factor: Annotated[float, typer.Option(help="Limits are so many times what was seen.")] = 2.0,
+    most: Annotated[int, typer.Option(help="So many images at most.")] = 40,
+    looks: Annotated[int, typer.Option(help="So many of them layer by layer.")] = 6,
+    seed: Annotated[int, typer.Option(help="Decides which images.")] = 0,
+    out: Annotated[Path, typer.Option(help="The gates file that is written.")] = Path("gates.toml"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure what clean arms differ by, and write it as a gates file for `run --gates`.
+
+    The same arm twice, with other threads and batches; every hop of the ladder.
+    """
+    from harness.atomic import write_text
+    from harness.calibration import CalibrationRequest
+    from harness.calibration import calibrate as measure
+    from harness.cli import calibration_table
+
+    request = CalibrationRequest(
+        bundle=bundle,
+        images=images,
+        phones=tuple(phone or ()),
+        quant=quant,
+        contract=contract,
+        factor=factor,
+        most=most,
+        looks=looks,
+        seed=seed,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with progress_board() as board:
+        found = measure(request, board)
+    write_text(out, found.gates)
+    if as_json:
+        print_json(calibration_table.document(found))
+    else:
+        answer().print(calibration_table.calibration_view(found))
+    say(str(out))

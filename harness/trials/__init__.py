@@ -1,0 +1,1 @@
+"""Latency trials: is a candidate slower than a baseline on this phone?"""

@@ -1,0 +1,1 @@
+"""What lies one click below a verdict: pictures, tokens, margins, layers, distances, conditions."""

@@ -1,0 +1,339 @@
+"""What is out of line in a bundle's files is found, all of it, and put where it shows first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import bundle
+from harness.bundle.places import place_of
+from harness.bundle.quant_mix import coarsest, is_coarser
+from harness.errors import BundleError
+from harness.inquiry import FileFault
+
+from .bundle_factory import QUANT, TOKENS, Key, Miniature, Tensors, write_manifest
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DRIFTLOOP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def found(miniature: Miniature, folder: Path) -> tuple[FileFault, ...]:
+    return bundle.faults(miniature.write(folder / "mini"), [QUANT])
+
+
+def planted(name: str, change: Callable[[Tensors], None]) -> Callable[[Tensors], None]:
+    """A change to the file that holds that tensor."""
+
+    def plant(tensors: Tensors) -> None:
+        if name in tensors:
+            change(tensors)
+
+    return plant
+
+
+def zeroed(name: str) -> Callable[[Tensors], None]:
+    return planted(name, lambda tensors: tensors[name].fill(0))
+
+
+def test_a_whole_bundle_has_none(tmp_path: Path) -> None:
+    assert found(Miniature(), tmp_path) == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "stage", "detail"),
+    [
+        ("clip.vision.image_mean", [0.5, 0.4, 0.5], "pixels", "image mean [0.5, 0.4, 0.5], ["),
+        ("clip.vision.image_std", [0.5, 0.5, 0.25], "pixels", "image std [0.5, 0.5, 0.25], ["),
+        ("clip.vision.preproc_image_size", 32, "tile", "longest edge 32, 64 in the"),
+        ("clip.vision.image_size", 64, "tile", "tile size 64, 32 in the checkpoint's processor"),
+        ("clip.vision.attention.layer_norm_epsilon", 1e-5, "embed", "epsilon 1e-05, 1e-06 in"),
+        ("clip.vision.attention.head_count", 4, "embed", "number of heads 4, 2 in the"),
+        ("clip.vision.block_count", 0, "embed", "number of layers 0, 1 in the checkpoint's config"),
+        ("clip.use_gelu", False, "embed", "use of GELU False, True in"),
+        ("llama.rope.freq_base", 1e4, "prefill", "rope base 10000.0, 100000.0 in the"),
+        ("llama.rope.scaling.factor", 2.0, "prefill", "rope scale 2.0, 1.0 in"),
+        ("llama.attention.layer_norm_rms_epsilon", 1e-6, "prefill", "RMS norm epsilon 1e-06, 1e-0"),
+        ("llama.context_length", 64, "prefill", "context length 64, 128 in"),
+        ("tokenizer.ggml.eos_token_id", 4, "decode", "EOS is '<image>' (4), 'b' (1) in"),
+        ("tokenizer.ggml.eot_token_id", 0, "decode", "EOT is 'a' (0), not named in"),
+        ("tokenizer.ggml.bos_token_id", 1, "tokens", "BOS is 'b' (1), 'a' (0) in"),
+        ("tokenizer.ggml.add_bos_token", True, "tokens", "BOS is added to the prompt, unlike in"),
+        ("tokenizer.ggml.pre", "default", "tokens", "default, smollm is the checkpoint's"),
+    ],
+)
+def test_a_key_the_checkpoint_contradicts_is_named_with_both_values(
+    key: str, value: Key, stage: str, detail: str, tmp_path: Path
+) -> None:
+    (fault,) = found(Miniature(keys={key: value}), tmp_path)
+    assert (fault.kind, fault.name, fault.stage, fault.layer) == ("key", key, stage, None)
+    assert detail in fault.detail
+    assert fault.half == ("mmproj" if key.startswith("clip.") else "text")
+    assert fault.file == f"{fault.half}-f16.gguf"
+    assert (fault.quant, fault.owner) == (QUANT, "bundle")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("llama.context_length", 256),
+        ("llama.rope.scaling.factor", 1.0),
+        ("llama.attention.key_length", 16),
+        ("clip.use_silu", False),
+        ("tokenizer.ggml.add_bos_token", False),
+        ("tokenizer.ggml.padding_token_id", 2),
+        ("tokenizer.chat_template", "{{ messages }}"),
+        ("general.name", "another"),
+    ],
+)
+def test_a_key_that_changes_no_answer_is_no_fault(key: str, value: Key, tmp_path: Path) -> None:
+    assert found(Miniature(keys={key: value}), tmp_path) == ()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name", "detail"),
+    [
+        (
+            Miniature(tokens=(*TOKENS[:2], TOKENS[3], TOKENS[2], TOKENS[4])),
+            "<fake_token_around_image>",
+            "has id 3, 2 in the checkpoint's tokenizer; 2 tokens differ",
+        ),
+        (Miniature(tokens=("a", "c", *TOKENS[2:])), "b", "token 1 is 'c', 'b' in"),
+        (
+            Miniature(keys={"tokenizer.ggml.token_type": [1, 1, 3, 3, 1]}),
+            "<image>",
+            "token <image> is normal, control in",
+        ),
+        (
+            Miniature(keys={"tokenizer.ggml.merges": ["b a", "a b"]}),
+            "tokenizer.ggml.merges",
+            "in another order): number 0 is 'b a', 'a b' there",
+        ),
+        (
+            Miniature(keys={"tokenizer.ggml.merges": ["a b"]}),
+            "tokenizer.ggml.merges",
+            "(1 of them, 2 in the checkpoint's tokenizer): number 1 is none, 'b a' there",
+        ),
+    ],
+)
+def test_another_tokenizer_is_one_fault_of_the_prompt(
+    wrong: Miniature, name: str, detail: str, tmp_path: Path
+) -> None:
+    (fault,) = found(wrong, tmp_path)
+    assert (fault.kind, fault.name, fault.stage) == ("token", name, "tokens")
+    assert detail in fault.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "layer"),
+    [
+        ("v.patch_embd.bias", "embed", "vision patches"),
+        ("v.position_embd.weight", "embed", "vision patches"),
+        ("v.blk.11.ln1.weight", "embed", "vision layer 11 attention"),
+        ("v.blk.3.attn_out.bias", "embed", "vision layer 3 attention"),
+        ("v.blk.3.ffn_up.weight", "embed", "vision layer 3 ffn"),
+        ("v.blk.3.ln2.bias", "embed", "vision layer 3 ffn"),
+        ("v.post_ln.weight", "embed", "vision norm"),
+        ("mm.model.fc.weight", "embed", "projector"),
+        ("token_embd.weight", "prefill", "text embeddings"),
+        ("blk.12.attn_norm.weight", "prefill", "text layer 12 attention"),
+        ("blk.12.attn_output.weight", "prefill", "text layer 12 attention"),
+        ("blk.0.ffn_norm.weight", "prefill", "text layer 0 ffn"),
+        ("blk.0.ffn_gate.weight", "prefill", "text layer 0 ffn"),
+        ("output_norm.weight", "prefill", "text norm"),
+        ("output.weight", "prefill", "text output"),
+        ("rope_freqs.weight", "prefill", None),
+        ("v.pre_ln.weight", "embed", None),
+    ],
+)
+def test_a_tensor_is_blamed_on_the_layer_that_uses_it(
+    name: str, stage: str, layer: str | None
+) -> None:
+    assert place_of(name) == (stage, layer)
+
+
+def test_a_tensor_is_told_with_its_error_and_its_cause(tmp_path: Path) -> None:
+    (fault,) = found(Miniature(plant=zeroed("v.blk.0.ffn_up.weight")), tmp_path)
+    assert (fault.kind, fault.half, fault.name) == ("tensor", "mmproj", "v.blk.0.ffn_up.weight")
+    assert (fault.stage, fault.layer) == ("embed", "vision layer 0 ffn")
+    assert fault.detail.startswith("1 off the checkpoint's model.vision_model.encoder.layers.0.mlp")
+    assert fault.detail.endswith("is what f16 explains: all zeros")
+
+
+def test_everything_is_found_and_what_is_cheap_comes_first(tmp_path: Path) -> None:
+    def plant(tensors: Tensors) -> None:
+        for name in ("blk.0.attn_v.weight", "output_norm.weight", "v.post_ln.weight"):
+            if name in tensors:
+                tensors[name] *= np.float32(1.05)
+
+    keys: dict[str, Key] = {"llama.rope.freq_base": 1e4, "clip.vision.image_std": [1.0, 1.0, 1.0]}
+    assert [fault.name for fault in found(Miniature(plant=plant, keys=keys), tmp_path)] == [
+        "llama.rope.freq_base",
+        "clip.vision.image_std",
+        "output_norm.weight",
+        "blk.0.attn_v.weight",
+        "v.post_ln.weight",
+    ]
+
+
+def test_two_rows_among_thousands_are_found(tmp_path: Path) -> None:
+    def plant(tensors: Tensors) -> None:
+        rows = tensors["token_embd.weight"]
+        rows[[70, 3001]] = rows[[3001, 70]]
+
+    change = planted("token_embd.weight", plant)
+    (fault,) = found(Miniature(unused_tokens=4000, plant=change), tmp_path)
+    assert fault.detail.endswith("rows 70 and 3001 exchanged")
+
+
+def test_a_type_coarser_than_the_files_own_is_a_fault_though_its_error_is_that_types(
+    tmp_path: Path,
+) -> None:
+    (fault,) = found(Miniature(types={"blk.0.ffn_down.weight": "q8_0"}), tmp_path)
+    assert (fault.name, fault.layer) == ("blk.0.ffn_down.weight", "text layer 0 ffn")
+    assert fault.detail == "q8_0, nothing in a f16 file is coarser than f16"
+    finer = Miniature(types={"blk.0.ffn_down.weight": "f32"})
+    assert bundle.faults(finer.write(tmp_path / "finer"), [QUANT]) == ()
+
+
+@pytest.mark.parametrize(
+    ("quant", "belongs", "coarser"),
+    [
+        ("q8_0", ("f32", "f16", "q8_0"), ("q6_k", "q4_0", "q2_k")),
+        ("q4_0", ("q8_0", "q6_k", "q5_0", "q4_0"), ("iq4_xs", "q3_k", "q2_k")),
+        ("q4_k_m", ("q6_k", "q5_0", "q4_k"), ("q3_k", "q2_k")),
+        ("iq3_xxs", ("iq3_s", "iq2_s", "q4_k"), ("iq2_xxs", "iq1_s")),
+        ("f16", ("f32", "f16"), ("bf16", "q8_0")),
+        ("bf16", ("f32", "f16", "bf16"), ("q8_0",)),
+    ],
+)
+def test_each_quant_type_has_a_mix_of_its_own(
+    quant: str, belongs: tuple[str, ...], coarser: tuple[str, ...]
+) -> None:
+    assert [name for name in belongs if is_coarser(name, quant)] == []
+    assert [name for name in coarser if not is_coarser(name, quant)] == []
+
+
+def test_a_quant_type_nobody_knows_is_not_judged() -> None:
+    assert coarsest("homemade") is None
+    assert not is_coarser("q2_k", "homemade")
+
+
+def test_an_output_matrix_untied_from_the_embeddings_is_a_fault(tmp_path: Path) -> None:
+    def untie(tensors: Tensors) -> None:
+        tensors["output.weight"] = tensors["token_embd.weight"][::-1].copy()
+
+    plant = planted("token_embd.weight", untie)
+    (fault,) = found(Miniature(plant=plant), tmp_path)
+    assert (fault.name, fault.stage, fault.layer) == ("output.weight", "prefill", "text output")
+    assert fault.detail.startswith("untied from the embeddings: ")
+    assert fault.detail.endswith("rows in another order")
+
+
+def test_a_copy_of_the_embeddings_as_output_matrix_changes_nothing(tmp_path: Path) -> None:
+    def copy(tensors: Tensors) -> None:
+        tensors["output.weight"] = tensors["token_embd.weight"].copy()
+
+    assert found(Miniature(plant=planted("token_embd.weight", copy)), tmp_path) == ()
+
+
+def test_a_tensor_too_many_and_one_too_few_are_told(tmp_path: Path) -> None:
+    def plant(tensors: Tensors) -> None:
+        del tensors["v.blk.0.attn_q.bias"]
+        tensors["v.pre_ln.weight"] = np.ones(32, np.float32)
+
+    faults = found(Miniature(plant=planted("v.blk.0.attn_q.bias", plant)), tmp_path)
+    assert {fault.name: fault.detail for fault in faults} == {
+        "v.pre_ln.weight": "in the file, and the checkpoint has none",
+        "v.blk.0.attn_q.bias": "missing, the checkpoint has "
+        "model.vision_model.encoder.layers.0.self_attn.q_proj.bias",
+    }
+
+
+@pytest.mark.parametrize(
+    "lost", ["blk.0.attn_v.weight", "output_norm.weight", "v.blk.0.ffn_up.weight"]
+)
+def test_a_file_that_lacks_what_llama_cpp_cannot_do_without_is_refused(
+    lost: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BundleError, match=f"the tensor {lost} is missing"):
+        found(Miniature(plant=planted(lost, lambda tensors: tensors.pop(lost))), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "stage", "said"),
+    [
+        ("clip.vision.patch_size", 4, "tile", "v.patch_embd.weight takes patches of 8"),
+        ("clip.vision.patch_size", 16, "tile", "v.position_embd.weight has 16 rows"),
+        ("clip.vision.projector.scale_factor", 4, "tile", "mm.model.fc.weight takes 128"),
+        ("clip.vision.attention.head_count", 5, "embed", "5 vision heads do not divide 32"),
+        ("llama.attention.key_length", 8, "prefill", "blk.0.attn_q.weight has 32 rows"),
+        ("llama.feed_forward_length", 32, "prefill", "blk.0.ffn_up.weight has 64 rows"),
+        ("llama.rope.dimension_count", 8, "prefill", "a head has 16 values"),
+        ("llama.block_count", 1, "prefill", "1 layers, the file holds tensors of 2"),
+    ],
+)
+def test_keys_that_would_end_the_process_are_refused_and_still_told_as_faults(
+    key: str, value: Key, stage: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(bundle.Misfit, match=r"llama\.cpp cannot run it") as caught:
+        found(Miniature(keys={key: value}), tmp_path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert [(fault.name, fault.stage) for fault in caught.value.faults] == [(key, stage)]
+
+
+def test_a_file_that_is_not_the_manifests_is_a_fault_where_nothing_else_tells_why(
+    tmp_path: Path,
+) -> None:
+    whole = Miniature().write(tmp_path / "whole")
+    renamed = Miniature(keys={"general.name": "another"}).write(tmp_path / "renamed")
+    model = whole.mmproj(QUANT)
+    (whole.text_model(QUANT)).write_bytes(renamed.text_model(QUANT).read_bytes())
+    (fault,) = bundle.faults(bundle.load(whole.path), [QUANT])
+    assert (fault.kind, fault.name, fault.stage) == ("hash", "text-f16.gguf", "prefill")
+
+    broken = Miniature(plant=zeroed("v.post_ln.weight")).write(tmp_path / "broken")
+    model.write_bytes(broken.mmproj(QUANT).read_bytes())
+    kinds = [(fault.kind, fault.half) for fault in bundle.faults(whole, [QUANT])]
+    assert kinds == [("tensor", "mmproj"), ("hash", "text")]
+
+
+def test_a_changed_file_is_known_by_the_hash_it_has_now(tmp_path: Path) -> None:
+    whole = Miniature().write(tmp_path / "whole")
+    before = whole.sha256, whole.file_sha256(whole.text_model(QUANT))
+    other = Miniature(keys={"llama.rope.freq_base": 1e4}).write(tmp_path / "other")
+    whole.text_model(QUANT).write_bytes(other.text_model(QUANT).read_bytes())
+    after = whole.sha256, whole.file_sha256(whole.text_model(QUANT))
+    assert before[0] != after[0]
+    assert after[1] == other.file_sha256(other.text_model(QUANT)) != before[1]
+
+
+def test_a_bundle_is_looked_through_once_until_a_file_is_touched(
+    tmp_path: Path, own_cache: Path
+) -> None:
+    miniature = Miniature().write(tmp_path / "mini")
+    assert bundle.verify(miniature, [QUANT]) == ()
+    kept = {path: path.stat().st_mtime_ns for path in (own_cache / "verified").iterdir()}
+    assert bundle.verify(miniature, [QUANT]) == ()
+    assert {p: p.stat().st_mtime_ns for p in (own_cache / "verified").iterdir()} == kept
+    broken = Miniature(plant=zeroed("blk.0.ffn_up.weight")).write(tmp_path / "broken")
+    broken.text_model(QUANT).replace(miniature.text_model(QUANT))
+    first, again = bundle.verify(miniature, [QUANT]), bundle.verify(miniature, [QUANT])
+    assert first == again
+    assert [fault.name for fault in first] == ["blk.0.ffn_up.weight"]
+
+
+def test_a_checkpoint_that_changed_is_refused_for_all_is_held_against_it(tmp_path: Path) -> None:
+    miniature = Miniature().write(tmp_path / "mini")
+    config = miniature.checkpoint / "config.json"
+    config.write_text(config.read_text().replace("128", "129"))
+    with pytest.raises(BundleError, match=r"config\.json: changed since the bundle was made"):
+        bundle.verify(miniature, [QUANT])
+    write_manifest(miniature.path)
+    assert bundle.verify(bundle.load(miniature.path), [QUANT]) != ()
