@@ -15,7 +15,7 @@ from typing import Final
 from devices.phone import Phone
 from harness import swapping
 from harness.arms import build
-from harness.arms.base import Arm, Given, Prepared
+from harness.arms.base import Arm, Given, Look, Prepared
 from harness.closeups import Closeups
 from harness.compare import compare, tolerance_of
 from harness.hop import HopResult
@@ -86,7 +86,7 @@ class _Inquiry:
         self._specs = {spec.name: spec for spec in plan.specs}
 
     def inquiry(self) -> Inquiry:
-        faults = Inquiry(files=self._plan.faults)
+        faults = Inquiry(files=self._plan.soundness.faults)
         cases = [case for hop in self._hops() for case in self._worth(hop)]
         self._look(cases)
         layers = tuple(
@@ -130,21 +130,20 @@ class _Inquiry:
                     wanted[arm, phone][session, position] = None
         for (arm, phone), places in wanted.items():
             images = [(self._image(arm, place), Given()) for place in places]
-            for _ in self._looked(arm, phone, images, "a closer look"):
-                pass
+            for look in self._looked(arm, phone, images, "a closer look"):
+                if look.observation.error is None:
+                    self._closeups.keep(look)
 
     def _looked(
         self, arm: str, phone: str | None, images: Sequence[tuple[Prepared, Given]], what: str
-    ) -> Iterable[Observation]:
-        """Those looks that were had; tensors are kept where nothing was put in."""
+    ) -> Iterable[Look]:
+        """Those looks that were had."""
         advance = self._progress.track(f"{what}: {arm}{f' {phone}' if phone else ''}")
         advance(0, len(images))
         with self._journal.failures_kept(arm, phone):
             looks = self._arm(self._specs[arm], phone).look(images)
-            for done, (look, (_, given)) in enumerate(zip(looks, images, strict=True), start=1):
-                if given == Given() and look.observation.error is None:
-                    self._closeups.keep(look)
-                yield look.observation
+            for done, look in enumerate(looks, start=1):
+                yield look
                 advance(done, len(images))
 
     def _arm(self, spec: ArmSpec, phone: str | None) -> Arm:
@@ -169,9 +168,9 @@ class _Inquiry:
         for (arm, phone), own in by_hop.items():
             images = [self._swapped(case) for case in own]
             looked = self._looked(arm, phone, images, "swap test")
-            for case, seen in zip(own, looked, strict=False):
-                if seen.error is None:
-                    yield self._result(case, seen)
+            for case, look in zip(own, looked, strict=False):
+                if look.observation.error is None:
+                    yield self._result(case, look.observation)
 
     def _swapped(self, case: _Case) -> tuple[Prepared, Given]:
         """The candidate's image with the reference's outputs put in."""

@@ -21,8 +21,8 @@ Change = Literal["contract", "conversion", "quantization", "runtime", "platform"
 CHANGES: tuple[Change, ...] = ("contract", "conversion", "quantization", "runtime", "platform")
 
 Role = Literal["training", "app", "phone"]
-"""Whose contract, pixels and bundle an arm gets: the training side's, the run's, or what phones were
-given in the run's place (the run's, where they were given nothing)."""
+"""Whose contract, pixels and bundle an arm gets: the training side's, the run's, or what phones
+were given in the run's place (the run's, where they were given nothing)."""
 
 TRAINING = "torch:training"
 

@@ -20,11 +20,11 @@ from harness.bundle import Bundle
 from harness.contract import Contract
 from harness.errors import BadInput
 from harness.gating import Gates
-from harness.inquiry import FileFault
 from harness.ladder import ArmSpec, Role
 from harness.record import PhoneSide, RefusedRecord, RunRecord, Sampling
 from harness.sampling_plan import sampling_plan
 from harness.sides import Side, Sides, Under
+from harness.soundness import Soundness, soundness
 from harness.training import record as training_record
 
 _ANSWERED_BY = {"torch": ("torch", "transformers"), "desktop": ("llama_cpp_python",), "phone": ()}
@@ -84,11 +84,16 @@ class Plan:
     bundle: Bundle
     specs: tuple[ArmSpec, ...]
     sides: Sides
-    faults: tuple[FileFault, ...]
-    """What is out of line in the bundles' files."""
+    soundness: Soundness
+    """Of the bundles' files."""
     phone_runner: Path | None
     deep: bool
     record: RunRecord = field(repr=False)
+
+    @property
+    def runnable(self) -> tuple[ArmSpec, ...]:
+        """The arms whose files llama.cpp can run."""
+        return tuple(spec for spec in self.specs if spec.name not in self.soundness.unfit)
 
     def side(self, spec: ArmSpec) -> Side:
         """What that arm runs under."""
@@ -120,7 +125,7 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
     gates = gating.load(request.gates)
     specs = _specs(request, bundle, attached, contract, training)
     under = _under(request, specs, Under(contract, bundle), training)
-    faults = _faults(under, specs)
+    sound = soundness(under, specs)
     prepared = sides.prepare(
         request.images,
         under,
@@ -152,7 +157,7 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
         seed=request.seed,
         gates=gates,
     )
-    return Plan(bundle, specs, prepared, faults, request.phone_runner, request.deep, record)
+    return Plan(bundle, specs, prepared, sound, request.phone_runner, request.deep, record)
 
 
 def announced(request: RunRequest) -> str:
@@ -251,21 +256,6 @@ def _under(
             bundles.load(request.phone_bundle) if request.phone_bundle else app.bundle,
         )
     return under
-
-
-def _faults(under: Mapping[Role, Under], specs: Sequence[ArmSpec]) -> tuple[FileFault, ...]:
-    """What is out of line in the files that the arms read."""
-    quants = {
-        role: {spec.quant for spec in specs if spec.quant is not None and spec.role == role}
-        for role in under
-    }
-    own = under["app"].bundle
-    if "phone" not in under or under["phone"].bundle.path == own.path:
-        every = quants["app"] | {spec.quant for spec in specs if spec.quant is not None}
-        return bundles.verify(own, every)
-    theirs = bundles.verify(under["phone"].bundle, quants["phone"])
-    faults = bundles.verify(own, quants["app"])
-    return (*faults, *(one.model_copy(update={"owner": "phone bundle"}) for one in theirs))
 
 
 def _most_images(request: RunRequest, gates: Gates, contract: Contract) -> int | None:

@@ -22,7 +22,7 @@ from harness.journal import PIXELS_FOLDER, VERDICT_FILE, Journal
 from harness.ladder import ArmSpec
 from harness.observation import ArmAttestation, Observation
 from harness.planning import Plan, Progress, RunRequest
-from harness.record import Stop
+from harness.record import ArmFailure, Stop
 from harness.result_cache import ResultCache
 from harness.session_results import SESSIONS_FILE, session_results, to_jsonl
 from harness.verdict import Verdict, judge
@@ -47,7 +47,8 @@ def evaluate(request: RunRequest, progress: Progress) -> RunOutcome:
         plan = planning.plan(request, attached, progress)
         with Journal(request.out, plan.record) as journal:
             planning.keep_pixels(plan, request.out / PIXELS_FOLDER)
-            for spec in plan.specs:
+            _keep_unfit(plan, journal)
+            for spec in plan.runnable:
                 if spec.on_host:
                     _host_arm(spec, plan, journal, progress)
             _phone_arms(attached, plan, journal, progress)
@@ -60,6 +61,13 @@ def evaluate(request: RunRequest, progress: Progress) -> RunOutcome:
             verdict = judge(journal.current, seen, inquiry)
             journal.write(VERDICT_FILE, verdict.model_dump_json(indent=2) + "\n")
     return RunOutcome(request.out, verdict)
+
+
+def _keep_unfit(plan: Plan, journal: Journal) -> None:
+    """An arm whose files cannot be run fails before it begins; the others go on."""
+    for arm, phone in journal.current.deliveries:
+        if (why := plan.soundness.unfit.get(arm)) is not None:
+            journal.fail(ArmFailure(arm=arm, phone=phone, kind="BundleError", detail=why))
 
 
 def _host_arm(spec: ArmSpec, plan: Plan, journal: Journal, progress: Progress) -> None:
@@ -93,7 +101,7 @@ def _phone_arms(
     attached: Sequence[Phone], plan: Plan, journal: Journal, progress: Progress
 ) -> None:
     """Every phone goes its own way at its own pace, and stops when its agreement is decided."""
-    specs = [spec for spec in plan.specs if not spec.on_host]
+    specs = [spec for spec in plan.runnable if not spec.on_host]
     if not specs or not attached:
         return
 

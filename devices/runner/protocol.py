@@ -65,7 +65,7 @@ class Decoding(_Record):
     temperature: float = Field(default=0.0, ge=0.0)
     top_k: int = Field(default=0, ge=0)
     repeat_penalty: float = Field(default=1.0, gt=0.0)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**64)
     stop: tuple[str, ...] = ()
     """Tokens that end an answer, as they are spelled; empty: those the model itself names."""
 

@@ -10,8 +10,8 @@ from harness.arms.build import runtime
 from harness.contract import Contract, Runtime
 from harness.ladder import ArmSpec, Change, parse
 
-_FEW: Final = 32
-"""Prompt tokens in a batch: so few that every prompt with an image takes several."""
+_FEW: Final = 8
+"""Prompt tokens in a batch: so few that every prompt takes several."""
 _ON_REFERENCE: Final[tuple[Change, ...]] = ("conversion", "quantization")
 _ON_APP: Final[tuple[Change, ...]] = ("runtime", "platform")
 

@@ -35,10 +35,12 @@ def deploy(
     from harness import bundle as bundles
     from harness import phones
     from harness.deploying import deploy_bundle
+    from harness.errors import BundleError
 
     loaded = bundles.load(bundle)
     say(f"verifying {loaded.path}")
-    bundles.verify(loaded, [quant])
+    for fault in bundles.verify(loaded, [quant]):
+        raise BundleError(f"{loaded.path / fault.file}: {fault.name}: {fault.detail}")
     with progress_board() as board, phones.held(phone) as attached:
         with ThreadPoolExecutor(max_workers=len(attached)) as pool:
             started = [

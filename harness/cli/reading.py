@@ -29,7 +29,8 @@ def compare(
 ) -> None:
     """Hops and blame of a run, or what changed since an earlier one.
 
-    What differs in a key that must match is not compared, and the reason is said.
+    Of a release (--baseline), what differs in a key that must match is not compared, and the reason
+    is said.
     """
     from harness import releases
     from harness.errors import BadInput

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from fixtures.drifts.drift import Expected
     from fixtures.drifts.result import Result, Row
     from harness.blame import Blame
 
@@ -37,19 +36,12 @@ def _table(rows: Iterable[Row]) -> Table:
     for row in rows:
         table.add_row(
             row.name,
-            _wanted(row.expected),
+            "nothing" if row.expected is None else row.expected.said,
             "refused" if row.refused else "\n".join(map(_blamed, row.blames)) or "nothing",
             "" if row.images is None else str(row.images),
             Text("yes", style="green") if row.ok else Text("NO", style="bold red"),
         )
     return table
-
-
-def _wanted(expected: Expected | None) -> str:
-    if expected is None:
-        return "nothing"
-    named = f"{expected.hop}: {' or '.join(expected.stages)}"
-    return f"{named}, {expected.layer}" if expected.layer else named
 
 
 def _blamed(blame: Blame) -> str:

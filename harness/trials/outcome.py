@@ -60,10 +60,11 @@ def _decided(compared: Comparison, noise: Noise, taken: int, rule: TrialRule) ->
                 f"{rule.margin:.0%} is allowed"
             )
         case False:
-            most = f"by {_share(compared.upper)} at most ({rule.power:.0%} sure)"
+            side = "at least" if compared.upper < 1 else "at most"
+            most = f"{side} {_than(compared.upper)} ({rule.power:.0%} sure)"
             return "PASS", (
-                f"{_than(compared.ratio)}, slower {most}, over {runs}; "
-                f"{rule.detect:.0%} or more is ruled out"
+                f"{_than(compared.ratio)}, {most}, over {runs}; "
+                f"{rule.detect:.0%} or more slower is ruled out"
             )
     seen = f"over {runs} it is {_than(compared.ratio)}, which is too close to tell"
     if noise.runs_needed <= taken:
@@ -103,4 +104,7 @@ def _share(ratio: float) -> str:
 
 
 def _than(ratio: float) -> str:
-    return f"{abs(ratio - 1):.1%} {'slower' if ratio >= 1 else 'faster'}"
+    """`2.0% slower` or `2.0% faster`."""
+    if ratio < 1:
+        return f"{1 - ratio:.1%} faster"
+    return f"{_share(ratio)} slower"

@@ -2,6 +2,17 @@
 
 The unit is the run, one process of the runner: images of one run share whatever held that process
 up, and a test that takes each for a witness of its own raises 24 to 38 % false alarms.
+
+Whole trials under the default rule, simulated 6,000 times a cell with independent normal runs; in
+per cent, failed / passed, the rest inconclusive:
+
+    runs spread by   runs a side   as fast     3 % slower    6 % slower    10 % slower
+         2 %             6.3       0 / 100     1.0 / 98.8    42 / 52       99.0 / 0.2
+         3 %            11.3       0 / 100     1.3 / 98.0    42 / 53       98.2 / 0.8
+         5 %            25.1       0 / 100     1.3 / 98.0    37 / 59       97.8 / 1.3
+         8 %            29.7       0 / 98.4    1.3 / 85.0    17 / 38       77.3 / 2.3
+
+At 8 % a trial would need 59 runs a side and is allowed 30: it is in doubt more often, not in error.
 """
 
 from __future__ import annotations

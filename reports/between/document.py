@@ -10,7 +10,7 @@ from harness import ladder
 from harness.errors import BadInput
 from harness.reasons import Word
 from reports.between import matching
-from reports.between.answers import ArmBetween, SharedCases, arm_between
+from reports.between.answers import ArmBetween, SharedCases, arm_between, arms_between
 from reports.between.differences import differences
 from reports.between.drifts import DriftBetween, HopBetween, drifts_between, hops_between
 from reports.between.matching import PhonePair
@@ -51,14 +51,24 @@ class Between(_Part):
 
 
 def between(now: Summary, before: Summary, baseline: str | None = None) -> Between:
-    """What changed from `before` to `now`, where the two may be compared."""
+    """What changed from `before` to `now`.
+
+    Two releases are compared where they may be: `baseline` names the earlier one. Without a name
+    they are two runs, whose answers are compared whatever differs between them; `differences` says
+    what does. Times are never compared between unlike phones.
+    """
     refused: list[Refusal] = []
     pairs = matching.phone_pairs(now.record, before.record)
     renamed = {pair.before.serial: pair.now.serial for pair in pairs}
     reasons = matching.contract_reasons(now.record.contract, before.record.contract)
+    differing = differences(now.record, before.record)
+    if baseline is None:
+        reasons, differing = (), (*reasons, *differing)
+        arms = arms_between(now, before)
+    else:
+        arms = _arms(now, before, refused)
     if reasons:
-        refused.append(Refusal(part="drifts", where=(), reasons=reasons))
-    arms = _arms(now, before, refused)
+        refused.insert(0, Refusal(part="drifts", where=(), reasons=reasons))
     phones = _phones(now, before, pairs, refused)
     return Between(
         run_before=before.record.run_id,
@@ -66,7 +76,7 @@ def between(now: Summary, before: Summary, baseline: str | None = None) -> Betwe
         baseline=baseline,
         verdict_before=before.verdict.verdict,
         verdict_now=now.verdict.verdict,
-        differences=differences(now.record, before.record),
+        differences=differing,
         refused=_together(refused),
         drifts=() if reasons else drifts_between(now.verdict, before.verdict, renamed),
         hops=() if reasons else hops_between(now.verdict, before.verdict, renamed),

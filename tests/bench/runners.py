@@ -14,6 +14,7 @@ from devices.runner.protocol import (
     ImageResult,
     Request,
     RuntimeSettings,
+    Timings,
 )
 from devices.runner.variants import X86_64_V3
 from fixtures import textures
@@ -41,9 +42,9 @@ def rows() -> list[Row]:
         folder = Path(scratch)
         picture = folder / "picture.png"
         prepare(textures.texture("fire", 1).image.convert("RGB")).save(picture)
-        request = _request(text, mmproj, picture)
+        asked = request(text, mmproj, picture)
         ours_s, theirs_s, ratio = in_turn(
-            lambda: _runner_s(request, folder), lambda: _cli_s(text, mmproj, picture), ROUNDS
+            lambda: _runner_s(asked, folder), lambda: _cli_s(text, mmproj, picture), ROUNDS
         )
     return [
         Row(
@@ -55,7 +56,8 @@ def rows() -> list[Row]:
     ]
 
 
-def _request(text: Path, mmproj: Path, picture: Path) -> Request:
+def request(text: Path, mmproj: Path, picture: Path) -> Request:
+    """One picture, with as many decode steps as the limit allows."""
     prompt = contracts.load("default").prompt
     return Request(
         run_id="bench",
@@ -82,16 +84,22 @@ def _request(text: Path, mmproj: Path, picture: Path) -> Request:
     )
 
 
-def _runner_s(request: Request, folder: Path) -> float:
-    asked, results, heartbeat = (folder / name for name in ("request", "results", "heartbeat"))
-    asked.write_text(request.model_dump_json())
+def answered(asked: Request, folder: Path) -> Timings:
+    """The runner's own times of a request with one image, in a process of its own."""
+    written, results, heartbeat = (folder / name for name in ("request", "results", "heartbeat"))
+    written.write_text(asked.model_dump_json())
     results.unlink(missing_ok=True)
-    command = [runner_binary(X86_64_V3), asked, results, heartbeat]
+    command = [runner_binary(X86_64_V3), written, results, heartbeat]
     subprocess.run(list(map(str, command)), check=True, capture_output=True)
     lines = [LINE.validate_json(line) for line in results.read_text().splitlines()]
     timings = next(one for one in lines if isinstance(one, ImageResult)).timings_ms
     if timings is None or len(timings.decode) != STEPS:
         raise RuntimeError(f"the runner did not take {STEPS} steps: {lines}")
+    return timings
+
+
+def _runner_s(asked: Request, folder: Path) -> float:
+    timings = answered(asked, folder)
     return (sum(timings.encode) + timings.prefill + sum(timings.decode)) / 1000
 
 

@@ -25,7 +25,8 @@ WRONG = {(PHONE_ARM, REAL_PHONE, 7): "water"}
 
 
 def _between(now: Path, before: Path) -> Between:
-    return between(summary.load(now), summary.load(before))
+    """As releases, the earlier one with a name."""
+    return between(summary.load(now), summary.load(before), "1.3")
 
 
 def _edited(run: Path, changed: Callable[[dict[str, Any]], None]) -> Path:
@@ -168,6 +169,18 @@ def test_another_contract_is_refused_and_says_where_it_differs(run_writer: Write
     assert _refused(found)["answers"] == ("contract, pixels.channels: rgb before, bgr now",)
     with pytest.raises(BadInput, match=r"cannot be compared: contract, pixels\.channels"):
         refuse_if_nothing(found)
+
+
+def test_two_runs_that_are_no_releases_are_compared_under_other_contracts_too(
+    run_writer: Writer,
+) -> None:
+    host = {"phones": (), "arms": ("torch", "desktop:f16")}
+    before = run_writer(**host).write()
+    now = run_writer(**host, contract="as-shipped", answers={("torch", None, 3): "land"}).write()
+    found = between(summary.load(now), summary.load(before))
+    assert found.refused == ()
+    assert found.arms[0].changed > 0
+    assert found.differences[0] == "contract, pixels.channels: rgb before, bgr now"
 
 
 def test_times_under_another_contract_are_still_compared(run_writer: Writer) -> None:

@@ -65,13 +65,13 @@ def result(case_id: str, position: int, pixels_sha256: str | None) -> ImageResul
     )
 
 
-def test_an_answer_counts_for_its_place_its_case_and_its_pixels(work: Work) -> None:
+def test_an_answer_counts_for_its_place_and_its_case_whatever_the_pixels(work: Work) -> None:
     image = work.images[0]
     assert image.is_answered_by(result("a", 0, "a" * 64))
     assert image.is_answered_by(result("a", 0, None))
     assert not image.is_answered_by(result("a", 2, "a" * 64))
     assert not image.is_answered_by(result("b", 0, "a" * 64))
-    assert not image.is_answered_by(result("a", 0, "c" * 64))
+    assert image.is_answered_by(result("a", 0, "c" * 64)), "other pixels are the harness's to see"
 
 
 def test_a_case_that_stands_in_two_places_is_deployed_once_and_asked_twice(

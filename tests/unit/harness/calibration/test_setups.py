@@ -36,10 +36,10 @@ def test_an_arm_against_itself_counts_for_every_hop_it_stands_on() -> None:
     assert [(pair.candidate.name, pair.hops) for pair in itself] == [
         ("desktop:f16 again", ("conversion", "quantization")),
         ("desktop:f16 with one thread", ("conversion", "quantization")),
-        ("desktop:f16 in batches of 32", ("conversion", "quantization")),
+        ("desktop:f16 in batches of 8", ("conversion", "quantization")),
         ("desktop:q8_0+app again", ("runtime", "platform")),
         ("desktop:q8_0+app with one thread", ("runtime", "platform")),
-        ("desktop:q8_0+app in batches of 32", ("runtime", "platform")),
+        ("desktop:q8_0+app in batches of 8", ("runtime", "platform")),
     ]
     for pair in itself:
         changed = (

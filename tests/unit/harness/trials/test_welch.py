@@ -90,9 +90,7 @@ def test_what_is_slower_by_the_margin_is_hardly_ever_failed(sigma: float) -> Non
     assert simulated(sigma, RULE.margin, seed=5)[True] <= 0.02 * TRIALS
 
 
-def test_where_more_runs_are_needed_than_allowed_doubt_is_said_and_no_error_is_more_likely() -> (
-    None
-):
+def test_where_too_few_runs_are_allowed_there_is_doubt_and_no_more_error() -> None:
     assert welch.runs_needed(0.08, RULE) > RULE.max_runs
     none, tenth = simulated(0.08, 0.0, seed=6), simulated(0.08, 0.10, seed=7)
     assert none[True] <= 0.002 * TRIALS

@@ -1,0 +1,52 @@
+"""`driftloop selftest`: planted drifts are found, and what drifts nothing is left in peace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devices import virtual
+from fixtures.drifts.catalogue import QUICK
+from tests.integration.cli.conftest import Driftloop
+
+
+@pytest.fixture(autouse=True)
+def _phones() -> None:
+    if reason := virtual.available():
+        pytest.skip(reason)
+
+
+def test_the_quick_form_finds_what_it_plants_and_raises_no_false_alarm(
+    bundle: Path, driftloop: Driftloop
+) -> None:
+    done = driftloop("selftest", "--quick", "--json")
+    found: dict[str, Any] = json.loads(done.stdout)
+    wrong = [row for row in found["rows"] if not row["ok"]]
+    assert not wrong
+    assert done.returncode == 0
+    drifts = sum(row.expected is not None for row in QUICK)
+    assert found["drifts"] == found["caught"] == found["blamed_right"] == drifts
+    assert found["no_drift_pairs"] == len(QUICK) - drifts
+    assert found["false_alarms"] == 0
+
+
+def test_chosen_rows_are_kept_where_asked_and_shown_as_a_table(
+    bundle: Path, driftloop: Driftloop, tmp_path: Path
+) -> None:
+    name = "image-mean-shifted"
+    done = driftloop("selftest", "--only", name, "--out", tmp_path / "kept")
+    assert done.returncode == 0, done.stderr
+    assert "conversion: pixels" in done.stdout
+    assert "1 of 1 drifts caught, 1 blamed right" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    blames = json.loads((tmp_path / "kept" / name / "run" / "verdict.json").read_text())["blames"]
+    assert [(blame["hop"], blame["stage"]) for blame in blames] == [("conversion", "pixels")]
+
+
+def test_a_row_that_does_not_exist_is_bad_input(driftloop: Driftloop) -> None:
+    done = driftloop("selftest", "--only", "nonsense")
+    assert done.returncode == 2
+    assert "nonsense" in done.stderr

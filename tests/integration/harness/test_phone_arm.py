@@ -1,0 +1,113 @@
+"""The phone arm on a virtual phone: what it tells, a closer look, and the early end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from devices.errors import BadRequest, RunnerFailed
+from devices.phone import Phone
+from devices.runner.client import discard
+from harness import contract as contracts
+from harness.arms.base import Given, Prepared
+from harness.arms.desktop import DesktopArm
+from harness.arms.phone import PhoneArm
+from harness.bundle import Bundle
+from harness.ladder import ArmSpec
+
+CONTRACT = contracts.load("default")
+SPEC = ArmSpec("phone", "q8_0", app_runtime=True)
+RUN_ID = "phone-arm"
+
+
+class Quiet:
+    def track(self, _name: str) -> Callable[[int, int], None]:
+        return lambda _done, _total: None
+
+
+@pytest.fixture
+def arm(tiny_bundle: Bundle, phone: Phone) -> Iterator[PhoneArm]:
+    discard(phone, RUN_ID)
+    yield made(tiny_bundle, phone)
+    discard(phone, RUN_ID)
+
+
+def made(bundle: Bundle, phone: Phone, runner: Path | None = None) -> PhoneArm:
+    return PhoneArm(SPEC, bundle, CONTRACT, CONTRACT.runtime, phone, RUN_ID, Quiet(), runner=runner)
+
+
+def test_every_observation_carries_evidence_and_says_what_it_is_for(
+    arm: PhoneArm, pictures: list[Prepared]
+) -> None:
+    images = [*pictures[:3], replace(pictures[0], session=1, position=0, canary="again")]
+    seen = list(arm.observe(images))
+    assert [one.canary for one in seen] == [None, None, None, "again"]
+    for one in seen:
+        assert one.evidence.pixels is not None
+        assert one.evidence.embed is not None
+        assert one.evidence.prefill is not None
+        assert one.evidence.pixels.shape == (1, 3, 128, 128)
+    assert seen[3].evidence == seen[0].evidence
+    settings = arm.attest().settings
+    assert settings is not None
+    assert settings.cache_type_k == CONTRACT.runtime.cache_type_k
+    assert settings.decoding == CONTRACT.decoding
+
+
+def test_a_closer_look_has_the_desktops_tensors_by_the_same_names(
+    arm: PhoneArm, tiny_bundle: Bundle, pictures: list[Prepared]
+) -> None:
+    asked = [(picture, Given()) for picture in pictures[:2]]
+    desktop = DesktopArm(tiny_bundle, "q8_0", CONTRACT.runtime, CONTRACT, "desktop:q8_0+app")
+    above, below = list(desktop.look(asked)), list(arm.look(asked))
+    assert [one.observation.case_id for one in below] == [one.case_id for one in pictures[:2]]
+    for reference, candidate in zip(above, below, strict=True):
+        assert list(candidate.tensors) == list(reference.tensors)
+        for name, tensor in candidate.tensors.items():
+            assert tensor.shape == reference.tensors[name].shape
+        # the same build of the same model: all that differs is the compiler
+        ours, theirs = candidate.tensors["embed"], reference.tensors["embed"]
+        assert np.linalg.norm(ours - theirs) < 0.02 * np.linalg.norm(theirs)
+
+
+def test_another_arms_output_takes_the_place_of_the_phones_own(
+    arm: PhoneArm, pictures: list[Prepared]
+) -> None:
+    first, second = arm.look([(picture, Given()) for picture in pictures[:2]])
+    given = Given(embeddings=second.tensors["embed"])
+    (swapped,) = arm.look([(pictures[0], given)])
+    assert np.array_equal(swapped.tensors["prefill"], second.tensors["prefill"])
+    assert not np.array_equal(swapped.tensors["prefill"], first.tensors["prefill"])
+    assert swapped.observation.case_id == pictures[0].case_id
+    assert swapped.observation.evidence.embed is None
+
+
+def test_a_stopped_arm_still_observes_its_canaries(arm: PhoneArm, pictures: list[Prepared]) -> None:
+    sessions = 150
+    cases = [replace(one, session=place) for place in range(sessions) for one in pictures[:3]]
+    canaries = [replace(one, session=sessions, canary="black") for one in pictures[:3]]
+    seen = []
+    for observation in arm.observe([*cases, *canaries]):
+        seen.append(observation)
+        if len(seen) == 3:
+            arm.stop()
+    assert len(seen) < len(cases)
+    assert sum(one.canary == "black" for one in seen) == 3
+    assert len({one.slot for one in seen}) == len(seen)
+
+
+def test_a_runner_of_the_users_own_takes_the_place_of_the_built_one(
+    tiny_bundle: Bundle, phone: Phone, pictures: list[Prepared], tmp_path: Path
+) -> None:
+    with pytest.raises(BadRequest, match="no runner"):
+        list(made(tiny_bundle, phone, runner=tmp_path / "none").observe(pictures[:1]))
+    script = tmp_path / "runner"
+    script.write_text('#!/bin/sh\necho "{\\"record\\":\\"finished\\",\\"images\\":0}" >$2\n')
+    discard(phone, RUN_ID)
+    with pytest.raises(RunnerFailed, match="images left out"):
+        list(made(tiny_bundle, phone, runner=script).observe(pictures[:1]))
+    discard(phone, RUN_ID)

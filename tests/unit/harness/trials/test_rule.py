@@ -1,0 +1,37 @@
+"""The table `[latency.trial]` of a gates file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import GatesError
+from harness.trials import rule
+from harness.trials.rule import TrialRule
+
+
+def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
+    file = tmp_path / "gates.toml"
+    file.write_text("[memory]\nmax_peak_mib = 1.0\n[latency.trial]\nmargin = 0.05\nmax_runs = 9\n")
+    assert rule.load(file) == TrialRule(margin=0.05, max_runs=9)
+    assert rule.load() == TrialRule()
+    file.write_text("[errors]\nmax_per_arm = 1\n")
+    assert rule.load(file) == TrialRule()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[latency.trial]\nmargin = 0.2\n", "latency.trial: .*must be above margin"),
+        ("[latency.trial]\nruns = 3\n", r"latency\.trial\.runs"),
+        ("[latency", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused_by_the_key(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "gates.toml"
+    file.write_text(text)
+    with pytest.raises(GatesError, match=said):
+        rule.load(file)
+    with pytest.raises(GatesError, match="no such file"):
+        rule.load(tmp_path / "nowhere.toml")
