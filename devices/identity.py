@@ -13,6 +13,7 @@ _PROPERTIES = {
     "abi": "ro.product.cpu.abi",
     "android_version": "ro.build.version.release",
     "sdk": "ro.build.version.sdk",
+    "build": "ro.build.fingerprint",
 }
 _CUT = "@@driftloop"
 
@@ -38,6 +39,8 @@ class PhoneIdentity:
     """As Android names it: `arm64-v8a`, `x86_64`, ..."""
     android_version: str
     sdk: int
+    build: str
+    """Android's fingerprint of itself; empty where the phone hides it."""
     cpu_features: tuple[str, ...]
     """The kernel's words, sorted: `Features` on Arm (asimddp, fphp, i8mm), `flags` on x86."""
     cores: int
@@ -72,6 +75,7 @@ def parse_identity(serial: str, printed: str) -> PhoneIdentity:
         abi=values["abi"],
         android_version=values["android_version"],
         sdk=int(values["sdk"]),
+        build=values.get("build", ""),
         cpu_features=tuple(sorted(features)),
         cores=len(re.findall(r"^processor\s*:", cpuinfo, re.MULTILINE)),
         memory_total_kib=int(total[1]),

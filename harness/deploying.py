@@ -13,7 +13,10 @@ from devices.errors import BadRequest
 from devices.hashing import file_sha256
 from devices.phone import Phone
 from devices.runner import build, variants
+from devices.runner.protocol import RuntimeSettings
+from devices.runner.work import Settings
 from harness.bundle import Bundle
+from harness.contract import Contract, Runtime
 
 if TYPE_CHECKING:
     from harness.planning import Progress
@@ -61,6 +64,20 @@ class Deployment:
     def sent_bytes(self) -> int:
         """0 where everything was there."""
         return sum(file.size_bytes for file in self.files if file.sent)
+
+
+def settings(contract: Contract, runtime: Runtime) -> Settings:
+    """What the runner is told of a contract; `runtime` is the arm's."""
+    return Settings(
+        prompt=contract.prompt.text,
+        marker=contract.prompt.marker,
+        add_special=contract.prompt.add_special,
+        parse_special=contract.prompt.parse_special,
+        max_tokens=contract.limits.max_tokens,
+        labels=contract.answer.labels,
+        runtime=RuntimeSettings(**runtime.model_dump(), tiling=contract.tiling),
+        decoding=contract.decoding,
+    )
 
 
 def payload(

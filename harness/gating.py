@@ -16,6 +16,7 @@ from harness.errors import GatesError
 from harness.ladder import CHANGES, Change
 from harness.sequential import FixedPlan, SequentialPlan
 from harness.stages import Tolerance
+from harness.trials.rule import TrialRule
 
 _DistanceLimit = Field(default=math.inf, ge=0.0)
 _ShareBetween = Field(default=None, gt=0.0, lt=1.0)
@@ -121,6 +122,7 @@ class LatencyRule(_Part):
     max_session_p90_s: float = Field(gt=0.0)
     min_sessions: int = Field(ge=1)
     confidence: float = Field(default=0.9, gt=0.5, lt=1.0)
+    trial: TrialRule = TrialRule()
 
 
 class MemoryRule(_Part):

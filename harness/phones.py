@@ -49,6 +49,7 @@ def describe(phone: Phone) -> PhoneRecord:
         abi=identity.abi,
         android_version=identity.android_version,
         sdk=identity.sdk,
+        build=identity.build,
         cores=identity.cores,
         cpu_features=tuple(sorted(identity.cpu_features)),
         memory_total_kib=identity.memory_total_kib,

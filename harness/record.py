@@ -42,6 +42,8 @@ class PhoneRecord(_Record):
     abi: str
     android_version: str
     sdk: int | None = None
+    build: str = ""
+    """Android's fingerprint of itself; empty where the phone hides it."""
     cores: int | None = None
     cpu_features: tuple[str, ...] = ()
     memory_total_kib: int | None = None

@@ -38,8 +38,9 @@ class Terms:
 
     @property
     def decoding(self) -> Decoding:
-        """How tokens are chosen: as attested, else as the contract says."""
-        return self.contract.decoding if self.settings is None else self.settings.decoding
+        """How tokens are chosen, as far as it is felt: as attested, else as the contract says."""
+        told = self.contract.decoding if self.settings is None else self.settings.decoding
+        return told.felt
 
     @property
     def max_tokens(self) -> int:

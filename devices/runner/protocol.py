@@ -69,6 +69,11 @@ class Decoding(_Record):
     stop: tuple[str, ...] = ()
     """Tokens that end an answer, as they are spelled; empty: those the model itself names."""
 
+    @property
+    def felt(self) -> Decoding:
+        """The same without what cannot be felt: greedy, nothing is drawn and nothing left out."""
+        return self if self.temperature else self.model_copy(update={"top_k": 0, "seed": 0})
+
 
 class Given(_Record):
     """What is put into the runner in place of its own for one image: the swap test.

@@ -49,6 +49,9 @@ def build_properties(state: PhoneState) -> str:
         "ro.build.version.release": state.android_version,
         "ro.build.version.sdk": str(state.sdk),
         "ro.build.type": "user",
+        "ro.build.fingerprint": (
+            f"{state.manufacturer}/{product}/{product}:{state.android_version}/driftloop/1:user/keys"
+        ),
         "ro.debuggable": "0",
         "sys.boot_completed": "1",
     }

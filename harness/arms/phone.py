@@ -14,8 +14,8 @@ from devices.errors import RunnerFailed
 from devices.health import Health
 from devices.phone import Phone
 from devices.runner import client, looking
-from devices.runner.protocol import Attestation, ImageResult, RuntimeSettings
-from devices.runner.work import Settings, Work, WorkGiven, WorkImage
+from devices.runner.protocol import Attestation, ImageResult
+from devices.runner.work import Work, WorkGiven, WorkImage
 from harness import deploying
 from harness.arms.base import Given, Look, Prepared
 from harness.bundle import Bundle
@@ -135,21 +135,8 @@ class PhoneArm:
             text_model_sha256=ready.text_model.sha256,
             mmproj=ready.mmproj.path,
             mmproj_sha256=ready.mmproj.sha256,
-            settings=self._settings(),
+            settings=deploying.settings(self._contract, self._runtime),
             images=tuple(_work_image(image, given) for image, given in images),
-        )
-
-    def _settings(self) -> Settings:
-        contract, runtime = self._contract, self._runtime
-        return Settings(
-            prompt=contract.prompt.text,
-            marker=contract.prompt.marker,
-            add_special=contract.prompt.add_special,
-            parse_special=contract.prompt.parse_special,
-            max_tokens=contract.limits.max_tokens,
-            labels=contract.answer.labels,
-            runtime=RuntimeSettings(**runtime.model_dump(), tiling=contract.tiling),
-            decoding=contract.decoding,
         )
 
     def _pushing(self) -> deploy.Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -13,7 +14,6 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from fixtures.drifts.result import Result, Row
-    from harness.blame import Blame
 
 
 def selftest_view(result: Result) -> RenderableType:
@@ -28,25 +28,33 @@ def selftest_view(result: Result) -> RenderableType:
 
 def _table(rows: Iterable[Row]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), width=80)
-    table.add_column("Planted", width=25, overflow="fold")
-    table.add_column("Expected", width=19, overflow="fold")
+    table.add_column("Planted", width=27, overflow="fold")
+    table.add_column("Expected", width=17, overflow="fold")
     table.add_column("Blamed", overflow="fold")
     table.add_column("images", width=6, justify="right")
     table.add_column("ok", width=3, justify="right")
-    for row in rows:
-        table.add_row(
-            row.name,
-            "nothing" if row.expected is None else row.expected.said,
-            "refused" if row.refused else "\n".join(map(_blamed, row.blames)) or "nothing",
-            "" if row.images is None else str(row.images),
-            Text("yes", style="green") if row.ok else Text("NO", style="bold red"),
-        )
+    for hop, own in groupby(rows, lambda row: row.expected and row.expected.hop):
+        table.add_section()
+        table.add_row(Text(f"on the {hop} hop" if hop else "nothing drifts", style="italic"))
+        for row in own:
+            table.add_row(
+                row.name,
+                "nothing" if row.expected is None else row.expected.said,
+                "refused" if row.refused else _blamed(row) or "nothing",
+                "" if row.images is None else str(row.images),
+                Text("yes", style="green") if row.ok else Text("NO", style="bold red"),
+            )
     return table
 
 
-def _blamed(blame: Blame) -> str:
-    named = f"{blame.hop}: {blame.stage}"
-    return f"{named}, {blame.layer}" if blame.layer else named
+def _blamed(row: Row) -> str:
+    """A line a blame; its hop is named where it is another than the expected one."""
+    lines = []
+    for blame in row.blames:
+        where = f"{blame.stage}, {blame.layer}" if blame.layer else blame.stage
+        own = row.expected is not None and row.expected.hop == blame.hop
+        lines.append(where if own else f"{blame.hop}: {where}")
+    return "\n".join(lines)
 
 
 def _said(row: Row) -> list[str]:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from devices.paths import cache_dir
 from devices.phone import Phone
-from devices.runner.protocol import RuntimeSettings
-from devices.runner.work import Settings, Work, WorkImage
+from devices.runner.work import Work, WorkImage
 from harness import bundle as bundles
 from harness import cases, deploying
 from harness import contract as contracts
@@ -116,7 +115,7 @@ def _subject(
             text_model_sha256=ready.text_model.sha256,
             mmproj=ready.mmproj.path,
             mmproj_sha256=ready.mmproj.sha256,
-            settings=_settings(contract),
+            settings=deploying.settings(contract, contract.runtime),
             images=tuple(images),
             evidence=False,
         ),
@@ -132,17 +131,4 @@ def _subject(
             case_ids=tuple(image.case_id for image in images),
             pixels_sha256=tuple(image.pixels_sha256 for image in images),
         ),
-    )
-
-
-def _settings(contract: Contract) -> Settings:
-    return Settings(
-        prompt=contract.prompt.text,
-        marker=contract.prompt.marker,
-        add_special=contract.prompt.add_special,
-        parse_special=contract.prompt.parse_special,
-        max_tokens=contract.limits.max_tokens,
-        labels=contract.answer.labels,
-        runtime=RuntimeSettings(**contract.runtime.model_dump(), tiling=contract.tiling),
-        decoding=contract.decoding,
     )

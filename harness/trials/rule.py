@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from harness.errors import GatesError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class TrialRule(BaseModel):
@@ -41,24 +36,3 @@ class TrialRule(BaseModel):
         if self.max_runs < self.min_runs:
             raise ValueError(f"max_runs ({self.max_runs}) is below min_runs ({self.min_runs})")
         return self
-
-
-def load(path: Path | str | None = None) -> TrialRule:
-    """The default limits, with what the table `[latency.trial]` of a gates file says differently.
-
-    Raises:
-        GatesError: no such file, no TOML, or a key that is unknown or wrong; names the key.
-    """
-    if path is None:
-        return TrialRule()
-    try:
-        table = tomllib.loads(Path(path).read_text("utf-8"))
-        return TrialRule.model_validate(table.get("latency", {}).get("trial", {}))
-    except FileNotFoundError:
-        raise GatesError(f"gates {str(path)!r}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise GatesError(f"gates {str(path)!r} cannot be read: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(("latency.trial", *map(str, first["loc"])))
-        raise GatesError(f"gates {str(path)!r}: {where}: {first['msg']}") from error

@@ -111,7 +111,8 @@ def _model(phone: PhoneRecord) -> str:
 
 
 def _android(phone: PhoneRecord) -> str:
-    return phone.android_version if phone.sdk is None else f"{phone.android_version}, {phone.sdk}"
+    told = (phone.android_version, phone.sdk, phone.build)
+    return ", ".join(str(value) for value in told if value)
 
 
 def _threads(record: RunRecord, arm: str, phone: PhoneRecord) -> str:

@@ -39,7 +39,7 @@ def test_chosen_rows_are_kept_where_asked_and_shown_as_a_table(
     name = "image-mean-shifted"
     done = driftloop("selftest", "--only", name, "--out", tmp_path / "kept")
     assert done.returncode == 0, done.stderr
-    assert "conversion: pixels" in done.stdout
+    assert "on the conversion hop" in done.stdout
     assert "1 of 1 drifts caught, 1 blamed right" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     blames = json.loads((tmp_path / "kept" / name / "run" / "verdict.json").read_text())["blames"]

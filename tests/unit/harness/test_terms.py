@@ -1,6 +1,6 @@
 import pytest
 
-from devices.runner.protocol import RunSettings
+from devices.runner.protocol import Decoding, RunSettings
 from harness.contract import load
 from harness.record import BundleRecord, PhoneSide
 from harness.terms import terms
@@ -60,3 +60,13 @@ def test_what_is_in_force_is_what_was_attested_last_else_what_was_asked(
     phone = terms(record)[PHONE]
     assert phone.max_tokens == (32 if attested is None else 8)
     assert phone.decoding.temperature == 0.0
+
+
+def test_what_greedy_decoding_does_not_feel_is_no_term() -> None:
+    unfelt = Decoding(top_k=40, seed=9)
+    told = settings(decoding=unfelt)
+    seen = attestation(PHONE[0], phone=PHONE[1], settings=told)
+    found = terms(run_record(ARMS, [phone_record()], attestations=(seen,)))
+    assert found[PHONE].decoding == Decoding()
+    drawn = unfelt.model_copy(update={"temperature": 0.7})
+    assert drawn.felt == drawn
