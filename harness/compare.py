@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from harness import blaming, stats
+from harness.blaming.unanswered import unanswered
 from harness.hop import ArmAccuracy, CaseFault, Equal, HopResult, PairedAccuracy, Share, Spread
 from harness.inquiry import Inquiry
 from harness.ladder import Change, Hop
@@ -112,7 +113,10 @@ def _compare_hop(
     ]
     cases = [compare_case(ours, theirs, tolerance) for ours, theirs in pairs]
     stage_cases = Counter(stage for case in cases for stage in case.causes)
-    blames = blaming.blames(hop, cases, tolerance, inquiry, terms)
+    blames = (
+        *unanswered(hop, reference, candidate),
+        *blaming.blames(hop, cases, tolerance, inquiry, terms),
+    )
     agreement = Share.counted(case.label_equal for case in cases)
     sessions = session_agreement(pairs, images_per_session)
     differences = [value for case in cases for value in case.label_logprob_differences.values()]

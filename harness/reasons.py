@@ -62,8 +62,8 @@ def notes(
     ]
     told += attesting.better_builds(record)
     told += [
-        f"no claim about the accuracy of {_where(loss.arm, loss.phone)}: "
-        f"{loss.pairs.cases} labelled cases cannot carry one, {_needs(loss)}"
+        f"accuracy of {_where(loss.arm, loss.phone)}: INCONCLUSIVE, "
+        f"{loss.pairs.cases} labelled cases carry no claim, {_needs(loss)}"
         for loss in losses
         if loss.claim == "inconclusive"
     ]
@@ -73,7 +73,7 @@ def notes(
 def _needs(loss: AccuracyLoss) -> str:
     if loss.needed is None:
         return f"and none can at a loss of {loss.loss:.3f} against a margin of {loss.margin:g}"
-    return f"at this rate {loss.needed} would"
+    return f"{loss.needed - loss.pairs.cases} more would at this rate"
 
 
 def _failures(hops: Sequence[HopResult], failed: Sequence[GateResult]) -> list[str]:

@@ -492,8 +492,8 @@ def test_a_proven_loss_of_accuracy_fails_and_too_few_labels_claim_nothing() -> N
     assert gate(verdict, "accuracy", "desktop:f16").outcome == "not judged"
     assert verdict.accuracy_losses[0].claim == "inconclusive"
     assert (
-        "no claim about the accuracy of desktop:f16: 24 labelled cases cannot carry one, at this "
-        "rate 70 would" in verdict.notes
+        "accuracy of desktop:f16: INCONCLUSIVE, 24 labelled cases carry no claim, "
+        "46 more would at this rate" in verdict.notes
     )
     assert verdict.confusions[0].counts[0][0] == 24
     many = run_record(cases=case_records(N, label="water"))
