@@ -16,7 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from devices.phone import Phone
     from harness.bundle import Bundle
-    from harness.gating import Gates
+    from harness.judgement.gating import Gates
     from reports.summary import Summary
 
 NO_BUNDLE = "no bundle to judge: give --driftloop-bundle DIR and --driftloop-images IMAGES"
@@ -121,8 +121,8 @@ def evaluation(
     References on this host are taken from the cache from the second phone on.
     """
     import reports
-    from harness.planning import RunRequest
-    from harness.run import evaluate
+    from harness.running.planning import RunRequest
+    from harness.running.run import evaluate
     from reports import summary
 
     images = pytestconfig.getoption("driftloop_images")
@@ -191,14 +191,14 @@ def _phone_names(config: pytest.Config) -> list[str]:
 
 def gate_names(gates: Gates) -> list[str]:
     """What is tested on every phone: delivery first, then every gate of a run under these."""
-    from harness import judging
+    from harness.judgement import judging
 
     return [DELIVERY, *judging.gate_names(gates)]
 
 
 def _gate_names(config: pytest.Config) -> list[str]:
-    from harness import gating
     from harness.errors import GatesError
+    from harness.judgement import gating
 
     try:
         return gate_names(gating.load(config.getoption("driftloop_gates")))

@@ -14,15 +14,15 @@ from harness.arms.base import Prepared
 from harness.bundle import Bundle
 from harness.contract import Contract, Tiling
 from harness.errors import ArmUnavailable, BundleError
-from harness.observation import Observation
 from harness.preprocess import pixels_sha256, prepare_case
+from harness.records.observation import Observation
 from harness.training.prompt import AROUND_IMAGE, OBSERVED_IMAGE_ID
 
 if TYPE_CHECKING:
     from PIL import Image
     from transformers import Idefics3Processor, PreTrainedTokenizerFast
 
-    from harness.planning import Progress
+    from harness.running.planning import Progress
 
 _TIMED: Final = 3
 """Repetitions whose median counts; one more goes before them."""

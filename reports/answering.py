@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from harness.record import RunRecord
-from harness.verdict import Verdict
+from harness.judgement.verdict import Verdict
+from harness.records.record import RunRecord
 from reports import breaking, numbers
 from reports.charts import duration
 from reports.questions import Answer, EndToEnd, few

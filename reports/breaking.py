@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from harness import judging
-from harness.blame import Blame
-from harness.record import PhoneRecord, RunRecord
-from harness.verdict import Verdict
+from harness.comparison.blame import Blame
+from harness.judgement import judging
+from harness.judgement.verdict import Verdict
+from harness.records.record import PhoneRecord, RunRecord
 from reports.questions import Answer, few
 from reports.trend import Trend
 from reports.wording import gate_words, worst

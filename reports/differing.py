@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.hop import HopResult
-from harness.observation import Observation
-from harness.record import CaseRecord, RunRecord
-from harness.stages import CaseComparison, Stage
+from harness.comparison.hop import HopResult
+from harness.comparison.stages import CaseComparison, Stage
+from harness.records.observation import Observation
+from harness.records.record import CaseRecord, RunRecord
 
 Place = tuple[int, int]
 Delivery = tuple[str, str | None]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from harness import attesting
+from harness.comparison import attesting
 from reports import answering, breaking, numbers, pictures, timing, wording
 from reports.charts import duration
 from reports.differing import DifferingCase

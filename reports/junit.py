@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from harness.delivery import Undelivered
-from harness.gate import GateResult
+from harness.judgement.delivery import Undelivered
+from harness.judgement.gate import GateResult
 from reports.summary import Summary
 from reports.text import visible
 

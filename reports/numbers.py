@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from harness.hop import Equal, Share
+from harness.comparison.hop import Equal, Share
 
 
 def percent(share: float) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.gate import Outcome
-from harness.hop import Share
+from harness.comparison.hop import Share
+from harness.judgement.gate import Outcome
 from reports.wording import count
 
 MAX_LINES: Final = 3

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from harness import atomic
 from harness.errors import RunFolderError
-from harness.gating import Gates
-from harness.journal import VERDICT_FILE
-from harness.releases import Store, store_path
-from harness.session_results import SESSIONS_FILE, to_jsonl
+from harness.judgement.gating import Gates
+from harness.records.journal import VERDICT_FILE
+from harness.records.session_results import SESSIONS_FILE, to_jsonl
+from harness.releases.store import Store, store_path
 
 HTML_FILE = "report.html"
 MARKDOWN_FILE = "report.md"
@@ -21,7 +21,7 @@ def build(run_dir: Path, gates: Gates | None = None, store: Store | None = None)
 
     Each file is replaced in one step; a verdict that was lost is written anew. `gates`: other
     than those the run was made with. `store`: baselines that tell since when a drift is there;
-    None: those where `harness.releases` looks for them.
+    None: those where `harness.releases.store` looks for them.
 
     Raises:
         RunFolderError: no run folder, damaged, or not writable.

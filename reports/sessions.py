@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness import fortune
-from harness.session_results import SessionResult
+from harness.records.session_results import SessionResult
 
 _NAMED = 5
 

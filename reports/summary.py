@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import gating
-from harness.compare import session_agreement
-from harness.hop import HopResult, Share
-from harness.inquiry import Inquiry
-from harness.journal import RunFolder
-from harness.observation import Conditions, Observation
-from harness.record import PhoneRecord, RunRecord
-from harness.releases import Store
-from harness.session_results import SessionResult, session_results
-from harness.verdict import Verdict, judge
+from harness.comparison.compare import session_agreement
+from harness.comparison.hop import HopResult, Share
+from harness.judgement import gating
+from harness.judgement.verdict import Verdict, judge
+from harness.records.inquiry import Inquiry
+from harness.records.journal import RunFolder
+from harness.records.observation import Conditions, Observation
+from harness.records.record import PhoneRecord, RunRecord
+from harness.records.session_results import SessionResult, session_results
+from harness.releases.store import Store
 from reports.answering import answers, headline
 from reports.differing import DifferingCase, differing_cases
 from reports.questions import Answer, EndToEnd

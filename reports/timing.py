@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from devices.runner.protocol import Timings
-from harness.latency import SESSION_BUDGET_S
+from harness.judgement.latency import SESSION_BUDGET_S
 from reports.charts import Panel, Sample, Stack, panel, stacks
 from reports.summary import Summary
 

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.hop import HopResult
-from harness.latency import ArmLatency
-from harness.record import RunRecord
-from harness.releases import Store
-from harness.since import Since, since
-from harness.verdict import Verdict
+from harness.comparison.hop import HopResult
+from harness.judgement.latency import ArmLatency
+from harness.judgement.verdict import Verdict
+from harness.records.record import RunRecord
+from harness.releases.since import Since, since
+from harness.releases.store import Store
 from reports.charts import Tick, duration, nice_ticks
 from reports.plots import Kind, Plot, Scale, dot, line
 
 if TYPE_CHECKING:
-    from harness.history import HopRow, LatencyRow
+    from harness.releases.history import HopRow, LatencyRow
 
 _MAX_RELEASES = 12
 _FLOORS = (95.0, 90.0, 80.0, 50.0, 0.0)
@@ -50,7 +50,7 @@ def trend(store: Store | None, record: RunRecord, verdict: Verdict) -> Trend:
     if store is None or not store.names():
         return NO_TREND
     # DuckDB takes a tenth of a second, which only those who keep baselines should wait for.
-    from harness.history import History
+    from harness.releases.history import History
 
     with History(None, store) as history:
         hops, latencies, earlier = history.hops(), history.latencies(), history.blames()

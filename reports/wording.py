@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from harness.gate import Outcome
+from harness.judgement.gate import Outcome
 
 STAGE_WORDS: Final = {
     "resize": "the canonical pixels",

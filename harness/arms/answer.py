@@ -18,7 +18,7 @@ from harness.arms.base import Prepared
 from harness.arms.fingerprint import fingerprint
 from harness.arms.logits import Step
 from harness.contract import Contract
-from harness.observation import Conditions, Observation
+from harness.records.observation import Conditions, Observation
 from harness.training.prompt import OBSERVED_IMAGE_ID
 
 if TYPE_CHECKING:

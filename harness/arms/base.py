@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from devices.runner.protocol import Attestation
-from harness.observation import Canary, Observation
+from harness.records.observation import Canary, Observation
 
 if TYPE_CHECKING:
     import numpy as np

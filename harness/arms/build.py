@@ -9,11 +9,11 @@ from harness.arms.base import Arm
 from harness.contract import Contract, Runtime
 from harness.errors import ArmUnavailable
 from harness.ladder import ArmSpec
-from harness.sides import Side
+from harness.running.sides import Side
 
 if TYPE_CHECKING:
     from harness.arms.phone import PhoneArm
-    from harness.planning import Plan, Progress
+    from harness.running.planning import Plan, Progress
 
 
 def host_arm(spec: ArmSpec, side: Side) -> Arm:

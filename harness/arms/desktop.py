@@ -35,7 +35,7 @@ from harness.arms.llama import LlamaSession
 from harness.bundle import Bundle
 from harness.contract import Contract, Runtime
 from harness.errors import BundleError
-from harness.observation import Observation
+from harness.records.observation import Observation
 from harness.training.prompt import OBSERVED_IMAGE_ID
 
 if TYPE_CHECKING:

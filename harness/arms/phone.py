@@ -16,17 +16,17 @@ from devices.phone import Phone
 from devices.runner import client, looking
 from devices.runner.protocol import Attestation, ImageResult
 from devices.runner.work import Work, WorkGiven, WorkImage
-from harness import deploying
 from harness.arms.base import Given, Look, Prepared
 from harness.bundle import Bundle
 from harness.contract import Contract, Runtime
 from harness.errors import ArmUnavailable
 from harness.ladder import ArmSpec
-from harness.observation import Canary, Conditions, Observation
+from harness.records.observation import Canary, Conditions, Observation
+from harness.running import deploying
 
 if TYPE_CHECKING:
     from harness.arms.base import Tensor
-    from harness.planning import Progress
+    from harness.running.planning import Progress
 
 Number = TypeVar("Number", int, float)
 

@@ -33,8 +33,8 @@ from harness.arms.logits import Step
 from harness.arms.torch_layers import Kept
 from harness.checkpoint import Checkpoint
 from harness.contract import Contract
-from harness.observation import Observation
 from harness.preprocess import pixels_sha256
+from harness.records.observation import Observation
 from harness.training import prompt as prompts
 from harness.training.finetune import reproducible
 from harness.training.prompt import OBSERVED_IMAGE_ID

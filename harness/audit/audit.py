@@ -14,7 +14,7 @@ from harness.audit.rows import Row, Verdict
 from harness.contract import Contract
 
 if TYPE_CHECKING:
-    from harness.planning import Progress
+    from harness.running.planning import Progress
 
 
 @dataclass(frozen=True)

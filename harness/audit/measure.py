@@ -16,20 +16,21 @@ from pydantic import ValidationError
 
 from devices.hashing import file_sha256
 from devices.paths import cache_dir
-from harness import cases, ladder, planning, result_cache
+from harness import cases, ladder
 from harness import checkpoint as checkpoints
 from harness.arms.base import Prepared
 from harness.checkpoint import Checkpoint
+from harness.comparison.stages import label_differences
 from harness.contract import Contract, Pixels, merged
 from harness.errors import ArmUnavailable, ContractError
-from harness.observation import Observation
-from harness.prepared import prepare_cases
-from harness.result_cache import ResultCache
-from harness.stages import label_differences
+from harness.records.observation import Observation
+from harness.running import planning, result_cache
+from harness.running.prepared import prepare_cases
+from harness.running.result_cache import ResultCache
 
 if TYPE_CHECKING:
     from harness.arms.torch import TorchArm
-    from harness.planning import Progress
+    from harness.running.planning import Progress
 
 _ARM: Final = ladder.parse("torch")
 _CHECKPOINT_SUFFIXES: Final = frozenset({".json", ".jinja", ".txt", ".model", ".safetensors"})

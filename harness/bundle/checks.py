@@ -10,7 +10,7 @@ from harness.bundle.faults import each_fault
 from harness.bundle.file_hash import sha256_of
 from harness.bundle.manifest import Bundle, check_size, read_manifest
 from harness.errors import BundleError
-from harness.inquiry import FileFault
+from harness.records.inquiry import FileFault
 
 _AGAIN: Final = {
     "tensor": "made from another model, or damaged: build the bundle again",

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from harness.bundle.gguf_header import Value
 from harness.bundle.settings import CheckpointSettings
-from harness.stages import Stage
+from harness.comparison.stages import Stage
 
 _CONFIG: Final = "the checkpoint's config.json"
 _PROCESSOR: Final = "the checkpoint's processor"

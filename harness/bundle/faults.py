@@ -18,7 +18,7 @@ from harness.bundle.structure import check_parts, mmproj_clashes, text_clashes
 from harness.bundle.tensor_faults import tensor_findings
 from harness.bundle.tokenizer_faults import tokenizer_findings
 from harness.errors import BundleError
-from harness.inquiry import FileFault, Owner
+from harness.records.inquiry import FileFault, Owner
 
 Half = Literal["text", "mmproj"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.stages import Stage
+from harness.comparison.stages import Stage
 
 
 @dataclass(frozen=True)
 class Finding:
-    """As `harness.inquiry.FileFault`, without the file."""
+    """As `harness.records.inquiry.FileFault`, without the file."""
 
     kind: Literal["tensor", "key", "token", "hash"]
     name: str

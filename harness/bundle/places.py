@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from harness.stages import Stage
+from harness.comparison.stages import Stage
 
 _TOP: Final[dict[str, tuple[Stage, str | None]]] = {
     "v.patch_embd": ("embed", "vision patches"),

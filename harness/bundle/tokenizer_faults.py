@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from harness.bundle.finding import Finding
 from harness.bundle.gguf_file import GgufFile
 from harness.bundle.settings import read_json
+from harness.comparison.stages import Stage
 from harness.errors import BundleError
-from harness.stages import Stage
 
 if TYPE_CHECKING:
     from gguf import SpecialVocab

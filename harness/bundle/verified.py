@@ -14,7 +14,7 @@ from harness.bundle.checks import check_reference
 from harness.bundle.faults import faults
 from harness.bundle.file_hash import touch_mark
 from harness.bundle.manifest import MANIFEST_NAME, Bundle
-from harness.inquiry import FileFault
+from harness.records.inquiry import FileFault
 
 _LOOK: Final = 1
 """Raised whenever something else is looked for: what an older driftloop found is then forgotten."""

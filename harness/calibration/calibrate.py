@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from devices.runner.source import LLAMA_COMMIT, SDIST_VERSION
 from harness import bundle as bundles
 from harness import contract as contracts
-from harness import gating, phones, sides
 from harness.bundle import Bundle
 from harness.calibration import machine
 from harness.calibration.gates_file import gates_text
@@ -20,13 +19,15 @@ from harness.calibration.limits import Measured, differing, largest, limits
 from harness.calibration.measuring import Bench, PairMeasured
 from harness.calibration.setups import pairs
 from harness.errors import BadInput
-from harness.gating import HopLimits
+from harness.judgement import gating
+from harness.judgement.gating import HopLimits
 from harness.ladder import CHANGES, Change
-from harness.planning import missing_packages
-from harness.sides import Under
+from harness.running import phones, sides
+from harness.running.planning import missing_packages
+from harness.running.sides import Under
 
 if TYPE_CHECKING:
-    from harness.planning import Progress
+    from harness.running.planning import Progress
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from harness.gating import HopLimits
+from harness.judgement.gating import HopLimits
 from harness.ladder import Change
 
 KEYS: Final = {

@@ -9,20 +9,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
-from harness import stats
 from harness.arms import build
 from harness.arms.base import Arm, Given
 from harness.calibration.limits import KEYS, Measured
 from harness.calibration.setups import Pair, Setup
-from harness.closeups import Closeups
+from harness.comparison.stages import CaseComparison, Stage, Tolerance, compare_case
 from harness.errors import ArmUnavailable, BadInput
-from harness.observation import Observation
-from harness.sides import Side
-from harness.stages import CaseComparison, Stage, Tolerance, compare_case
+from harness.judgement import stats
+from harness.records.observation import Observation
+from harness.running.closeups import Closeups
+from harness.running.sides import Side
 
 if TYPE_CHECKING:
     from devices.phone import Phone
-    from harness.planning import Progress
+    from harness.running.planning import Progress
 
 _WITHOUT_LIMITS: Final = Tolerance(**{field.name: math.inf for field in fields(Tolerance)})
 _NEVER: Final[tuple[Stage, ...]] = ("resize", "tile", "tokens")

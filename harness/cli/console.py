@@ -37,7 +37,7 @@ Advance = Callable[[int, int], None]
 
 
 class ProgressBoard:
-    """Named bars that appear when they first move; implements `harness.run.Progress`."""
+    """Named bars that appear when they first move; implements `harness.running.run.Progress`."""
 
     def __init__(self, show: Callable[[str, int, int], None]) -> None:
         self._show = show

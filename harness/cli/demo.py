@@ -25,8 +25,8 @@ def demo(
 
     from fixtures import demo as recipe
     from harness.cli.running import run_and_show
-    from harness.planning import RunRequest
-    from harness.run import evaluate
+    from harness.running.planning import RunRequest
+    from harness.running.run import evaluate
 
     shutil.rmtree(out, ignore_errors=True)
     bundle = recipe.bundle(say)

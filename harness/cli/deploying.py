@@ -13,7 +13,7 @@ from harness.cli.console import JsonFlag, answer, print_json, progress_board, sa
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from harness.deploying import Deployment
+    from harness.running.deploying import Deployment
 
 
 def deploy(
@@ -33,9 +33,9 @@ def deploy(
     from concurrent.futures import ThreadPoolExecutor
 
     from harness import bundle as bundles
-    from harness import phones
-    from harness.deploying import deploy_bundle
     from harness.errors import BundleError
+    from harness.running import phones
+    from harness.running.deploying import deploy_bundle
 
     loaded = bundles.load(bundle)
     say(f"verifying {loaded.path}")

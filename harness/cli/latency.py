@@ -52,11 +52,11 @@ def latency(
 
     Exit code: 0 PASS, 1 FAIL, 2 bad input, 3 INCONCLUSIVE, 4 INFRA.
     """
-    from harness import gating
     from harness.cli.latency_table import trial_view
+    from harness.judgement import gating
+    from harness.judgement.verdict import EXIT_CODES
     from harness.trials.contenders import Entry
     from harness.trials.trial import TEXT_FILE, TrialRequest, run_trial
-    from harness.verdict import EXIT_CODES
 
     request = TrialRequest(
         phone=phone,

@@ -11,7 +11,7 @@ from harness.cli.console import JsonFlag, answer, print_json, say
 from harness.cli.releases import StoreOption
 
 if TYPE_CHECKING:
-    from harness.history import Answer
+    from harness.releases.history import Answer
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 
@@ -32,8 +32,8 @@ def compare(
     Of a release (--baseline), what differs in a key that must match is not compared, and the reason
     is said.
     """
-    from harness import releases
     from harness.errors import BadInput
+    from harness.releases import store as releases
     from reports import summary, terminal
     from reports.between import between, refuse_if_nothing
 
@@ -64,7 +64,7 @@ def report(run: RunArgument, store: StoreOption = None, as_json: JsonFlag = Fals
     is there.
     """
     import reports
-    from harness import releases
+    from harness.releases import store as releases
 
     written = reports.build(run, store=releases.Store(releases.store_path(store)))
     if as_json:
@@ -91,8 +91,8 @@ def history(
 
     Damaged folders are named and left out.
     """
-    from harness import releases
-    from harness.history import History
+    from harness.releases import store as releases
+    from harness.releases.history import History
     from reports.terminal import past
 
     with History(runs, releases.Store(releases.store_path(store))) as found:

@@ -29,7 +29,7 @@ def add(
     store: StoreOption = None,
 ) -> None:
     """Keep a run's plain records under a name: no pixels, no tensors."""
-    from harness import releases
+    from harness.releases import store as releases
 
     folder = releases.Store(releases.store_path(store)).add(run, name, replace=replace)
     say(f"baseline {name}: {folder}")
@@ -38,7 +38,7 @@ def add(
 @app.command("list")
 def list_(store: StoreOption = None, as_json: JsonFlag = False) -> None:
     """Every baseline, the earliest first."""
-    from harness import releases
+    from harness.releases import store as releases
 
     kept = releases.Store(releases.store_path(store)).baselines()
     if as_json:
@@ -67,7 +67,7 @@ def remove(
     store: StoreOption = None,
 ) -> None:
     """Forget a baseline."""
-    from harness import releases
+    from harness.releases import store as releases
 
     releases.Store(releases.store_path(store)).remove(name)
     say(f"baseline {name} removed")

@@ -10,8 +10,8 @@ import typer
 from harness.cli.console import JsonFlag, answer, print_json, progress_board, say
 
 if TYPE_CHECKING:
-    from harness.planning import RunRequest
-    from harness.verdict import Verdict
+    from harness.judgement.verdict import Verdict
+    from harness.running.planning import RunRequest
 
 
 def run(
@@ -77,7 +77,7 @@ def run(
 
     Exit code: 0 PASS, 1 FAIL, 2 bad input, 3 INCONCLUSIVE, 4 INFRA.
     """
-    from harness.planning import RunRequest
+    from harness.running.planning import RunRequest
 
     request = RunRequest(
         bundle=bundle,
@@ -104,9 +104,9 @@ def run(
 def run_and_show(request: RunRequest, as_json: bool) -> Verdict:
     """Evaluate with progress on stderr, write the reports, print the table and the verdict."""
     import reports
-    from harness import planning
-    from harness.releases import Store, store_path
-    from harness.run import evaluate
+    from harness.releases.store import Store, store_path
+    from harness.running import planning
+    from harness.running.run import evaluate
     from reports import summary, terminal
 
     if not request.arms:

@@ -11,14 +11,15 @@ from devices.paths import cache_dir
 from devices.phone import Phone
 from devices.runner.work import Work, WorkImage
 from harness import bundle as bundles
-from harness import cases, deploying
+from harness import cases
 from harness import contract as contracts
 from harness.bundle import Bundle
 from harness.contract import Contract
-from harness.deploying import Payload
 from harness.errors import BadInput
-from harness.planning import Progress
-from harness.prepared import PreparedCase, prepare_cases
+from harness.running import deploying
+from harness.running.deploying import Payload
+from harness.running.planning import Progress
+from harness.running.prepared import PreparedCase, prepare_cases
 from harness.trials.plan import Contender
 from harness.trials.record import CONTENDERS, ContenderRecord
 

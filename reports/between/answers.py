@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from harness.comparison.hop import Share
 from harness.contract import Pixels
-from harness.hop import Share
-from harness.observation import Observation
-from harness.record import RunRecord
+from harness.records.observation import Observation
+from harness.records.record import RunRecord
 from reports.between.matching import phone_pairs
 from reports.summary import Summary
 

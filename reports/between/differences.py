@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.record import RunRecord
+from harness.records.record import RunRecord
 
 
 def differences(now: RunRecord, before: RunRecord) -> tuple[str, ...]:

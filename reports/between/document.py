@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from harness import ladder
 from harness.errors import BadInput
-from harness.reasons import Word
+from harness.judgement.reasons import Word
 from reports.between import matching
 from reports.between.answers import ArmBetween, SharedCases, arm_between, arms_between
 from reports.between.differences import differences

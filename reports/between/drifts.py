@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.blame import Blame
-from harness.hop import HopResult
-from harness.verdict import Verdict
+from harness.comparison.blame import Blame
+from harness.comparison.hop import HopResult
+from harness.judgement.verdict import Verdict
 from reports import numbers
 
 HopKey = tuple[str, str | None]

@@ -8,8 +8,8 @@ from typing import Final
 
 from harness import ladder
 from harness.contract import Contract
-from harness.observation import Observation
-from harness.record import PhoneRecord, RunRecord
+from harness.records.observation import Observation
+from harness.records.record import PhoneRecord, RunRecord
 
 _ANSWER_KEYS: Final = ("pixels", "tiling", "prompt", "limits", "decoding", "answer")
 """Parts of a contract that decide what is asked and how its answer is read. `runtime` is not one

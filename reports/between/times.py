@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.latency import ArmLatency, StageLatency
-from harness.verdict import Verdict
+from harness.judgement.latency import ArmLatency, StageLatency
+from harness.judgement.verdict import Verdict
 from reports.between.matching import PhonePair
 
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.hop import HopResult
-from harness.inquiry import LayerComparison
+from harness.comparison.hop import HopResult
+from harness.records.inquiry import LayerComparison
 from reports import numbers
 from reports.charts import Tick
 from reports.evidence.pairs import hop_name

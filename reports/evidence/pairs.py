@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.hop import HopResult
-from harness.observation import Observation, Slot
+from harness.comparison.hop import HopResult
+from harness.records.observation import Observation, Slot
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from devices.runner.protocol import Token
-from harness.hop import HopResult
-from harness.observation import Observation, Slot
-from harness.stages import CaseComparison
+from harness.comparison.hop import HopResult
+from harness.comparison.stages import CaseComparison
+from harness.records.observation import Observation, Slot
 
 MAX_RIVALS = 6
 

@@ -9,8 +9,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.hop import HopResult
-from harness.observation import Observation, Slot
+from harness.comparison.hop import HopResult
+from harness.records.observation import Observation, Slot
 from reports import pictures
 from reports.evidence.pairs import Pair, hop_name, pairs
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from harness import sequential
-from harness.gating import Gates
-from harness.hop import HopResult
-from harness.record import RunRecord
-from harness.sequential import Decision, FixedPlan, SequentialPlan
+from harness.comparison.hop import HopResult
+from harness.judgement import sequential
+from harness.judgement.gating import Gates
+from harness.judgement.sequential import Decision, FixedPlan, SequentialPlan
+from harness.records.record import RunRecord
 from reports.evidence.pairs import Pair, hop_name
 from reports.plots import Kind, Plot, Scale, dot, line
 

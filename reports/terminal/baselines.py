@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
-from harness.releases import Baseline
+from harness.releases.store import Baseline
 from reports.terminal.parts import named, table
 
 

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.blame import Blame
+from harness.comparison.blame import Blame
 from reports.between.answers import ArmBetween
 from reports.between.document import Between, Refusal
 from reports.between.drifts import DriftBetween

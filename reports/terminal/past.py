@@ -8,7 +8,7 @@ from typing import Final
 from rich.console import RenderableType
 from rich.text import Text
 
-from harness.history.rows import Answer, HopRow
+from harness.releases.history.rows import Answer, HopRow
 from reports.charts import duration
 from reports.terminal.parts import STYLES, named, table
 from reports.text import visible

@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.canaries import CanaryResult
-from harness.hop import Share
+from harness.comparison.canaries import CanaryResult
+from harness.comparison.hop import Share
 from reports import breaking, numbers
 from reports.breaking import Cause
 from reports.charts import duration

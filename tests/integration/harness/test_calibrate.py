@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from fixtures import textures, tiny
-from harness import gating
 from harness.bundle import Bundle
 from harness.calibration import CalibrationRequest, calibrate
 from harness.cli.app import app
 from harness.errors import BadInput
+from harness.judgement import gating
 
 
 class Quiet:

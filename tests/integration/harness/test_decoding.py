@@ -12,7 +12,7 @@ from harness.arms.torch import TorchArm
 from harness.bundle import Bundle
 from harness.contract import Contract
 from harness.errors import ContractError
-from harness.observation import Observation
+from harness.records.observation import Observation
 
 DEFAULT = contracts.load("default")
 NEVER = ("<|im_start|>",)

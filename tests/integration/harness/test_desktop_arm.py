@@ -20,7 +20,7 @@ from harness.arms.torch import TorchArm
 from harness.bundle import Bundle
 from harness.contract import Contract, Prompt, Runtime, Tiling
 from harness.errors import BundleError
-from harness.observation import Observation
+from harness.records.observation import Observation
 
 CONTRACT = contracts.load("default")
 

@@ -20,9 +20,9 @@ from harness.arms.desktop import DesktopArm
 from harness.arms.fingerprint import fingerprint
 from harness.arms.torch import TorchArm
 from harness.bundle import Bundle
+from harness.comparison.stages import distance
 from harness.contract import Contract, Prompt, Tiling
-from harness.observation import Observation
-from harness.stages import distance
+from harness.records.observation import Observation
 
 CONTRACT = contracts.load("default")
 STAGES = ("pixels", "embed", "prefill")

@@ -16,8 +16,8 @@ from harness import contract as contracts
 from harness.arms.base import Prepared
 from harness.arms.torch import TorchArm
 from harness.contract import Contract, Tiling
-from harness.observation import Observation
 from harness.preprocess import pixels_sha256
+from harness.records.observation import Observation
 
 DEFAULT = contracts.load("default")
 

@@ -14,13 +14,13 @@ from harness import contract as contracts
 from harness.audit import measure
 from harness.audit.measure import Change, Impact
 from harness.bundle import Bundle
+from harness.comparison.hop import HopResult
 from harness.contract import Contract
 from harness.errors import ContractError, RunFolderError
-from harness.hop import HopResult
-from harness.journal import RunFolder
-from harness.observation import Observation
-from harness.planning import RunRequest
-from harness.run import evaluate
+from harness.records.journal import RunFolder
+from harness.records.observation import Observation
+from harness.running.planning import RunRequest
+from harness.running.run import evaluate
 
 DEFAULT = contracts.load("default")
 PICTURES = 6

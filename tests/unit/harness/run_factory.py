@@ -19,11 +19,12 @@ from devices.runner.protocol import (
     Token,
     TokenLogprob,
 )
-from harness import contract, gating
+from harness import contract
 from harness.arms.fingerprint import fingerprint
-from harness.gating import Gates
-from harness.observation import ArmAttestation, Conditions, Observation
-from harness.record import BundleRecord, CaseRecord, PhoneRecord, RunRecord
+from harness.judgement import gating
+from harness.judgement.gating import Gates
+from harness.records.observation import ArmAttestation, Conditions, Observation
+from harness.records.record import BundleRecord, CaseRecord, PhoneRecord, RunRecord
 
 LABELS = {"water": -0.1, "land": -3.0, "fire": -4.0, "wood": -5.0, "metal": -6.0}
 

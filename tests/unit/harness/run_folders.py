@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from harness.journal import VERDICT_FILE, Journal
-from harness.observation import Observation
-from harness.record import RunRecord
-from harness.session_results import SESSIONS_FILE, session_results, to_jsonl
-from harness.verdict import judge
+from harness.judgement.verdict import judge
+from harness.records.journal import VERDICT_FILE, Journal
+from harness.records.observation import Observation
+from harness.records.record import RunRecord
+from harness.records.session_results import SESSIONS_FILE, session_results, to_jsonl
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

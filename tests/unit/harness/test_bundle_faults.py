@@ -12,7 +12,7 @@ from harness import bundle
 from harness.bundle.places import place_of
 from harness.bundle.quant_mix import coarsest, is_coarser
 from harness.errors import BundleError
-from harness.inquiry import FileFault
+from harness.records.inquiry import FileFault
 
 from .bundle_factory import QUANT, TOKENS, Key, Miniature, Tensors, write_manifest
 

@@ -14,8 +14,8 @@ from harness.cases import load_cases
 from harness.contract import Pixels
 from harness.errors import CaseError
 from harness.images import open_image
-from harness.prepared import prepare_cases
 from harness.preprocess import prepare
+from harness.running.prepared import prepare_cases
 
 LABELS = ("water", "land", "fire", "wood", "metal")
 

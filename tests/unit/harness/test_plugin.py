@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import gating, plugin
+from harness import plugin
+from harness.judgement import gating
 
 pytest_plugins = ["pytester"]
 
@@ -20,7 +21,7 @@ HEAVY = (
     "pydantic",
     "adbutils",
     "jinja2",
-    "harness.run",
+    "harness.running.run",
     "reports",
     "devices",
 )

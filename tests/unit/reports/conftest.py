@@ -15,13 +15,14 @@ import pytest
 from PIL import Image
 
 from devices.runner.protocol import Attestation, Evidence, RunnerFault, Timings, Token, TokenLogprob
-from harness import contract, gating
+from harness import contract
 from harness.arms.fingerprint import fingerprint
-from harness.gating import Gates
-from harness.inquiry import INQUIRY_FILE, Inquiry
-from harness.journal import Journal
-from harness.observation import ArmAttestation, Canary, Conditions, Observation
-from harness.record import (
+from harness.judgement import gating
+from harness.judgement.gating import Gates
+from harness.records.inquiry import INQUIRY_FILE, Inquiry
+from harness.records.journal import Journal
+from harness.records.observation import ArmAttestation, Canary, Conditions, Observation
+from harness.records.record import (
     ArmFailure,
     BundleRecord,
     CaseRecord,

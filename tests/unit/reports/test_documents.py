@@ -21,9 +21,9 @@ from rich.console import Console
 import reports
 from devices.runner.protocol import RunnerFault
 from harness import fortune
-from harness.history import History
-from harness.record import ArmFailure, RefusedRecord
-from harness.verdict import Verdict
+from harness.judgement.verdict import Verdict
+from harness.records.record import ArmFailure, RefusedRecord
+from harness.releases.history import History
 from reports import html, summary, terminal
 from reports.between import between
 from reports.terminal import past

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness import gating
-from harness.inquiry import Inquiry, LayerComparison, LayerDistance
-from harness.record import Stop
+from harness.judgement import gating
+from harness.records.inquiry import Inquiry, LayerComparison, LayerDistance
+from harness.records.record import Stop
 from reports import summary
 from reports.evidence.document import Evidence, gather
 from reports.evidence.layers import layer_tolerance

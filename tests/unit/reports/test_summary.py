@@ -11,7 +11,7 @@ import pytest
 from devices.runner.protocol import RunnerFault
 from harness import plugin
 from harness.errors import RunFolderError
-from harness.record import ArmFailure
+from harness.records.record import ArmFailure
 from reports import summary
 from reports.between import between
 from reports.sessions import sentence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import reports
-from harness.releases import Store
+from harness.releases.store import Store
 from reports import summary
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import gating
 from harness.calibration.gates_file import gates_text
 from harness.calibration.limits import KEYS, Measured, differing, largest, limits, round_up
-from harness.gating import HopLimits
+from harness.judgement import gating
+from harness.judgement.gating import HopLimits
 from harness.ladder import CHANGES
 
 

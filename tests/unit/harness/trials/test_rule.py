@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import gating
 from harness.errors import GatesError
+from harness.judgement import gating
 from harness.trials.rule import TrialRule
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from devices.runner.protocol import Attestation
 from harness import contract
-from harness.record import PhoneRecord
+from harness.records.record import PhoneRecord
 from harness.trials import plan
 from harness.trials.plan import Contender, Phase
 from harness.trials.record import ContenderRecord, Reading, TrialRecord, TrialRun

@@ -1,0 +1,1 @@
+"""Observations -> hops -> drifts with blame; pure, no I/O."""

@@ -1,0 +1,174 @@
+"""What was asked of every arm against what it attests to have run; pure.
+
+A silent fallback (another backend, another build, fewer threads, another file) changes what a
+verdict is about, so that each is told by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import BaseModel, ConfigDict
+
+from devices.errors import StableError
+from devices.runner import variants
+from devices.runner.protocol import Attestation, RunSettings
+from devices.runner.source import LLAMA_COMMIT
+from harness.comparison.terms import Terms, terms
+from harness.records.observation import ArmAttestation
+from harness.records.record import PhoneRecord, RunRecord
+
+_CONTEXT_STEP = 256
+"""llama.cpp rounds a context up to a multiple of this."""
+_MOST_MICRO_BATCH = 512
+"""llama.cpp's default, which nothing of ours changes."""
+_FEWEST_THREADS, _MOST_THREADS = 2, 6
+
+
+class Mismatch(BaseModel):
+    """One thing that ran otherwise than it was asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    arm: str
+    phone: str | None
+    what: str
+    asked: str
+    ran: str
+
+
+def mismatches(record: RunRecord) -> tuple[Mismatch, ...]:
+    """All of them, in the order of the attestations, each once."""
+    asked = terms(record)
+    found: dict[Mismatch, None] = {}
+    for one in record.attestations:
+        of_arm = asked.get((one.arm, one.phone))
+        if of_arm is not None:
+            found |= dict.fromkeys(_of_arm(one, of_arm))
+    found |= dict.fromkeys(_checkpoints(record, asked))
+    return tuple(found)
+
+
+def better_builds(record: RunRecord) -> tuple[str, ...]:
+    """A line for every phone whose processor could run a faster build than the one that ran."""
+    asked = terms(record)
+    lines: dict[str, None] = {}
+    for one in record.attestations:
+        of_arm = asked.get((one.arm, one.phone))
+        best = of_arm and of_arm.phone and _best(of_arm.phone)
+        if best and best != one.attestation.variant:
+            ran = one.attestation.variant
+            lines[f"{one.arm} on {one.phone}: build {ran} ran, {best} is for its processor"] = None
+    return tuple(lines)
+
+
+def _of_arm(one: ArmAttestation, asked: Terms) -> Iterator[Mismatch]:
+    if asked.spec.quant is None:
+        return
+    attested = one.attestation
+    pairs = [*_files(attested, asked), *_build(attested, asked), *_threads(attested, asked)]
+    if attested.settings is not None:
+        pairs += _settings(attested.settings, asked)
+    for what, wanted, ran in pairs:
+        if wanted != ran:
+            yield Mismatch(arm=one.arm, phone=one.phone, what=what, asked=wanted, ran=ran)
+
+
+_Pair = tuple[str, str, str]
+"""What, as asked, as it ran."""
+
+
+def _files(attested: Attestation, asked: Terms) -> Iterator[_Pair]:
+    quant = asked.spec.quant or ""
+    for what, known, ran in (
+        ("text model", asked.bundle.text_sha256, attested.text_model_sha256),
+        ("mmproj", asked.bundle.mmproj_sha256, attested.mmproj_sha256),
+    ):
+        if quant in known:
+            yield what, known[quant], ran
+
+
+def _build(attested: Attestation, asked: Terms) -> Iterator[_Pair]:
+    if not asked.own_runner:
+        yield "llama.cpp commit", LLAMA_COMMIT, attested.llama_commit
+        if asked.phone is not None:
+            yield from _variant(attested.variant, asked.phone.abi)
+    backend = asked.runtime.backend
+    if backend.lower() not in (name.lower() for name in attested.backends):
+        yield "backend", backend, ", ".join(attested.backends) or "none"
+
+
+def _variant(name: str, abi: str) -> Iterator[_Pair]:
+    suiting = [variant.name for variant in variants.ALL if variant.abi == abi]
+    if name not in suiting:
+        yield "build", " or ".join(suiting), name
+
+
+def _threads(attested: Attestation, asked: Terms) -> Iterator[_Pair]:
+    """Exact on a real phone. Elsewhere, how many cores the process may use is not on record."""
+    runtime, phone = asked.runtime, asked.phone
+    cores = None if phone is None or phone.virtual else phone.cores
+    if runtime.threads:
+        yield "threads", str(runtime.threads), str(attested.threads)
+    elif cores is not None:
+        rule = min(max(cores // 2, _FEWEST_THREADS), _MOST_THREADS)
+        yield "threads", str(rule), str(attested.threads)
+    elif not _FEWEST_THREADS <= attested.threads <= _MOST_THREADS:
+        yield "threads", f"{_FEWEST_THREADS} to {_MOST_THREADS}", str(attested.threads)
+    most = runtime.vision_threads
+    if cores is not None:
+        yield "vision threads", str(min(most, cores)), str(attested.vision_threads)
+    elif not 1 <= attested.vision_threads <= most:
+        yield "vision threads", f"{most} at most", str(attested.vision_threads)
+
+
+def _settings(ran: RunSettings, asked: Terms) -> Iterator[_Pair]:
+    runtime, contract = asked.runtime, asked.contract
+    batch = min(runtime.batch, runtime.context)
+    context = -(-runtime.context // _CONTEXT_STEP) * _CONTEXT_STEP
+    if ran.context not in (runtime.context, context):
+        yield "context", str(runtime.context), str(ran.context)
+    yield "batch", str(batch), str(ran.batch)
+    yield "micro-batch", str(min(batch, _MOST_MICRO_BATCH)), str(ran.micro_batch)
+    yield "K cache", runtime.cache_type_k, ran.cache_type_k
+    yield "V cache", runtime.cache_type_v, ran.cache_type_v
+    yield "flash attention", _on(runtime.flash_attention), _on(ran.flash_attention)
+    yield "new tokens at most", str(contract.limits.max_tokens), str(ran.max_tokens)
+    for name in type(ran.decoding).model_fields:
+        wanted, had = getattr(contract.decoding, name), getattr(ran.decoding, name)
+        yield name.replace("_", " "), _spelled(wanted), _spelled(had)
+
+
+def _checkpoints(
+    record: RunRecord, asked: dict[tuple[str, str | None], Terms]
+) -> Iterator[Mismatch]:
+    """The arms that run the checkpoint run one and the same."""
+    ran = [
+        one
+        for one in record.attestations
+        if (one.arm, one.phone) in asked and asked[one.arm, one.phone].spec.quant is None
+    ]
+    for one in ran[1:]:
+        first, other = (each.attestation.text_model_sha256 for each in (ran[0], one))
+        if first != other:
+            yield Mismatch(arm=one.arm, phone=one.phone, what="checkpoint", asked=first, ran=other)
+
+
+def _best(phone: PhoneRecord) -> str | None:
+    """The build for that phone; None where its processor's features are not known."""
+    if not phone.cpu_features:
+        return None
+    try:
+        return variants.choose(phone).name
+    except StableError:
+        return None
+
+
+def _on(enabled: bool) -> str:
+    return "on" if enabled else "off"
+
+
+def _spelled(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "the model's own"
+    return f"{value:g}" if isinstance(value, float) else str(value)

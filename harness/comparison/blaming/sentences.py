@@ -1,0 +1,215 @@
+"""A blame as a person would say it; pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median_low
+from typing import Final
+
+from harness.comparison.blaming.causes import Cause
+from harness.comparison.blaming.files import Explained
+from harness.comparison.stages import CaseComparison, Stage, Tolerance
+from harness.ladder import Hop
+
+_WHAT: Final[dict[Stage, str]] = {
+    "resize": "The picture that the model is given differs",
+    "tile": "The tiling differs",
+    "pixels": "The values that the vision graph gets differ",
+    "embed": "The picture's embeddings differ",
+    "tokens": "The prompt's token ids differ",
+    "prefill": "The first step's logits differ",
+    "decode": "The generated tokens differ although the first step's logits agree",
+    "label": "The same text is read as another label",
+}
+_ASKED: Final[dict[Stage, str]] = {
+    "resize": "{candidate} resizes otherwise than {reference}",
+    "tile": "{candidate} cuts the picture into tiles otherwise than {reference}",
+    "tokens": "{candidate} prompts otherwise than {reference}",
+    "decode": "{candidate} chooses tokens otherwise than {reference}",
+    "label": "{candidate} reads the answer otherwise than {reference}",
+}
+_PUT_IN: Final[dict[Stage, str]] = {
+    "resize": "the reference's pixels",
+    "tile": "the reference's embeddings and prompt ids",
+    "pixels": "the reference's values",
+    "embed": "the reference's embeddings",
+    "tokens": "the reference's prompt ids",
+    "prefill": "the reference's embeddings and prompt ids",
+}
+_ORDINALS: Final = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+
+
+@dataclass(frozen=True)
+class Told:
+    """All there is to say of one blame."""
+
+    hop: Hop
+    stage: Stage
+    cause: Cause
+    tolerance: Tolerance
+    layer: str | None
+    past_layers: bool
+    """True where every layer of the stage's tower was looked at and agrees."""
+    explained: Explained | None
+    asked: tuple[str, ...]
+    """What the two arms were asked differently that shows at this stage."""
+    runtime: tuple[str, ...]
+    names: tuple[str, str]
+    """Of the reference and the candidate."""
+    confirmed: bool | None
+
+
+def sentence(told: Told) -> str:
+    """One sentence of what, where, how often, how much and why, and one of the swap test."""
+    parts = [_what(told), _since(told), _on(told.hop), _in(told), _size(told)]
+    whole = "".join(parts)
+    because = _because(told)
+    whole = f"{whole}: {because}." if because else f"{whole}."
+    return f"{whole} {swap}" if (swap := _swap(told)) else whole
+
+
+def _what(told: Told) -> str:
+    if not told.cause.cases and told.explained is not None:
+        return f"{told.explained.file.file} is faulty"
+    if told.stage == "decode" and not told.asked and _same_ids(told.cause.cases):
+        return "The same tokens are spelled otherwise"
+    if told.asked and told.stage in _ASKED:
+        reference, candidate = told.names
+        said = _ASKED[told.stage].format(reference=reference, candidate=candidate)
+        return said[0].upper() + said[1:]
+    return _WHAT[told.stage]
+
+
+def _since(told: Told) -> str:
+    if not told.cause.cases:
+        return ""
+    if told.layer is not None:
+        return f" since {told.layer}"
+    if told.past_layers:
+        return f" after the last {'vision' if told.stage == 'embed' else 'text'} layer"
+    return ""
+
+
+def _on(hop: Hop) -> str:
+    name = f" on the {hop.name} hop" if len(hop.changes) == 1 else ""
+    where = name or f" between {hop.reference} and {hop.candidate}"
+    return where if hop.phone is None else f"{where} to {hop.phone}"
+
+
+def _in(told: Told) -> str:
+    cause = told.cause
+    count = len(cause.cases)
+    if count == 0:
+        return ", although no case shows it"
+    if cause.positions is not None:
+        return f", in {_pattern(cause.positions)}, {count} of {cause.of} cases"
+    return f", in {count} of {cause.of} cases{'' if cause.systematic else ' only'}"
+
+
+def _pattern(positions: Sequence[int]) -> str:
+    if len(positions) > 1 and list(positions) == list(range(1, positions[-1] + 1)):
+        return "every image of a session but the first"
+    named = " and ".join(
+        _ORDINALS[place] if place < len(_ORDINALS) else f"{place + 1}th" for place in positions
+    )
+    return f"every {named} image of a session and no other"
+
+
+def _size(told: Told) -> str:
+    cases = told.cause.cases
+    if not cases:
+        return ""
+    if told.stage == "tile":
+        return _tiles(cases[0])
+    if told.stage == "tokens":
+        return _ids(cases[0])
+    if told.stage == "prefill":
+        return _logits(cases, told.tolerance)
+    return _length(cases, told.stage, told.tolerance)
+
+
+def _tiles(case: CaseComparison) -> str:
+    theirs = _tiling(case.candidate_grid, case.candidate_image_tokens, " image tokens")
+    return f" ({theirs} against {_tiling(case.reference_grid, case.reference_image_tokens)})"
+
+
+def _tiling(grid: tuple[int, int] | None, tokens: int | None, noun: str = "") -> str:
+    tiles = "one tile" if grid == (0, 0) else f"{grid[0]}x{grid[1]} tiles" if grid else "tiles"
+    return tiles if tokens is None else f"{tiles} and {tokens}{noun}"
+
+
+def _ids(case: CaseComparison) -> str:
+    parted = case.prompt_difference
+    if parted is None:
+        return ""
+    theirs, ours = (
+        "none" if one is None else "an image token" if one < 0 else str(one)
+        for one in (parted.candidate_id, parted.reference_id)
+    )
+    counts = f"{parted.candidate_ids}"
+    if parted.candidate_ids != parted.reference_ids:
+        counts += f" against {parted.reference_ids}"
+    return f" ({counts} ids; the first that differs, at {parted.index}, is {theirs}, not {ours})"
+
+
+def _logits(cases: Sequence[CaseComparison], tolerance: Tolerance) -> str:
+    apart = median_low(max(case.label_logprob_differences.values(), default=0.0) for case in cases)
+    if not math.isfinite(apart):
+        return " (they are no finite numbers)"
+    if apart > tolerance.label_logprob:
+        return f" (a label's by {apart:.2g} nats, {tolerance.label_logprob:.2g} is noise)"
+    return _length(cases, "prefill", tolerance)
+
+
+def _length(cases: Sequence[CaseComparison], stage: Stage, tolerance: Tolerance) -> str:
+    apart = [case.distances[stage] for case in cases if stage in case.distances]
+    if not apart:
+        return ""
+    typical, noise = median_low(apart), tolerance.of(stage)
+    if not math.isfinite(typical):
+        return " (of another shape, or no finite numbers)"
+    if typical <= noise:
+        return f" ({typical:.1e} of their length, within noise; what follows from it is not)"
+    return f" ({typical:.1e} of their length, {noise:.1e} is noise)"
+
+
+def _because(told: Told) -> str:
+    reasons = [*told.asked]
+    if told.explained is not None:
+        named = told.layer if told.cause.cases else None
+        reasons.append(_fault(told.explained, named))
+    if told.stage in ("prefill", "decode"):
+        reasons += told.runtime
+    if not reasons and told.cause.leaks:
+        reasons.append("as if something of the image before were left")
+    return "; ".join(reasons)
+
+
+def _fault(found: Explained, named: str | None) -> str:
+    """`named`: the layer that the sentence has named already."""
+    file, fault = found.file, found.fault
+    if fault.kind == "hash":
+        return f"{file.file} changed since the bundle was made"
+    more = sum(other.kind != "hash" for other in file.faults) - 1
+    where = f" ({fault.layer})" if fault.layer not in (None, named) else ""
+    others = f"; {more} more {'is' if more == 1 else 'are'} out of line there" if more else ""
+    return f"{fault.name}{where} in {file.file}: {fault.detail.rstrip('.')}{others}"
+
+
+def _swap(told: Told) -> str:
+    if told.confirmed is None or told.stage not in _PUT_IN:
+        return ""
+    put_in = f"with {_PUT_IN[told.stage]} put in"
+    if told.stage == "prefill":
+        if told.confirmed:
+            return f"Confirmed: it stays {put_in}."
+        return f"Not confirmed: in a run of its own it goes away {put_in}."
+    if told.confirmed:
+        return f"Confirmed: it goes away {put_in}."
+    return f"Not confirmed: something still differs {put_in}."
+
+
+def _same_ids(cases: Sequence[CaseComparison]) -> bool:
+    return bool(cases) and all(case.tokens_equal for case in cases)

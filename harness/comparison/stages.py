@@ -1,0 +1,291 @@
+"""Two answers to one case, compared stage by stage; pure.
+
+Text is the last thing compared. Two branches meet in `prefill`: the picture's (`resize`, `tile`,
+`pixels`, `embed`) and the prompt's (`tokens`). What is first beyond tolerance on each is a cause;
+what comes after it is a consequence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict
+
+from devices.runner.protocol import Fingerprint, Token
+from harness.comparison.divergence import (
+    Divergence,
+    PromptDifference,
+    first_divergence,
+    prompt_difference,
+    same_around_image,
+)
+from harness.judgement import stats
+from harness.records.observation import Observation
+
+Stage = Literal["resize", "tile", "pixels", "embed", "tokens", "prefill", "decode", "label"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""In the order an answer passes them. `resize`: canonical pixels; `tile`: grid and image tokens;
+`pixels`: values as the vision graph gets them; `embed`: image embeddings after the projector;
+`tokens`: prompt ids; `prefill`: the first step's logits; `decode`: the generated ids and the text
+they spell; `label`: how that is read."""
+
+PICTURE: tuple[Stage, ...] = ("resize", "tile", "pixels", "embed")
+"""The picture's branch, in its order."""
+
+_BEFORE_ARITHMETIC: tuple[Stage, ...] = ("resize", "tile", "pixels", "tokens")
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a hop may move things without being a drift.
+
+    Log-probabilities and margins in nats. Distances are over the reference's length: of
+    fingerprints where they are named after a stage, of whole tensors for layers.
+    """
+
+    label_logprob: float
+    """Largest difference of a label's log-probability at the first step."""
+    flip_margin: float
+    """A flip whose reference margin is at most this is numeric, any other is real."""
+    pixels: float
+    embed: float
+    prefill: float
+    vision_layer: float
+    text_layer: float
+
+    def __add__(self, other: Tolerance) -> Tolerance:
+        """What a hop that changes both things may move."""
+        names = [field.name for field in fields(self)]
+        return Tolerance(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    def of(self, stage: Stage) -> float:
+        """The distance that `pixels`, `embed` or `prefill` may have; 0 for any other stage."""
+        return {"pixels": self.pixels, "embed": self.embed, "prefill": self.prefill}.get(stage, 0.0)
+
+
+class CaseComparison(BaseModel):
+    """One case under both arms of a hop. What an arm did not tell is None."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    case_id: str
+    session: int
+    position: int
+    blame: Stage | None
+    """The first of `causes`."""
+    causes: tuple[Stage, ...]
+    """Stages beyond tolerance that no other one explains."""
+    beyond: tuple[Stage, ...]
+    """Every stage beyond tolerance."""
+    distances: dict[Stage, float]
+    """How far the tensors of `pixels`, `embed` and `prefill` are apart, where both arms told them:
+    over the reference's length, infinite where shapes differ or a value is not finite."""
+    pixels_equal: bool | None
+    """The canonical pixels: stage `resize`."""
+    grid_equal: bool | None
+    reference_grid: tuple[int, int] | None
+    candidate_grid: tuple[int, int] | None
+    image_tokens_equal: bool | None
+    reference_image_tokens: int | None
+    candidate_image_tokens: int | None
+    prompt_ids_equal: bool
+    prompt_difference: PromptDifference | None
+    """None where the ids are equal."""
+    tokens_equal: bool
+    text_equal: bool
+    label_equal: bool
+    label_logprob_differences: dict[str, float]
+    """Absolute, in nats, per label; infinite where one side is not a finite number."""
+    first_step_kl: float | None
+    """Over the shared top-k, renormalised, in nats."""
+    divergence: Divergence | None
+    reference_text: str
+    candidate_text: str
+    reference_label: str | None
+    candidate_label: str | None
+    reference_margin: float | None
+    """Best minus second label log-probability, in nats."""
+    candidate_margin: float | None
+    flip: Literal["numeric", "real"] | None
+    """Set where the labels differ."""
+
+
+def compare_case(
+    reference: Observation, candidate: Observation, tolerance: Tolerance
+) -> CaseComparison:
+    """Compare two answers to the same case; both must be free of errors."""
+    differences = label_differences(reference.label_logprobs, candidate.label_logprobs)
+    divergence = first_divergence(reference.tokens, candidate.tokens)
+    distances = dict(_distances(reference, candidate))
+    pixels_equal = _equal(reference.pixels_sha256, candidate.pixels_sha256)
+    grid_equal = _equal(reference.grid, candidate.grid)
+    image_tokens_equal = _equal(reference.image_tokens, candidate.image_tokens)
+    text_equal, label_equal = reference.text == candidate.text, reference.label == candidate.label
+    margin = label_margin(reference.label_logprobs)
+
+    def apart(stage: Stage) -> bool:
+        return stage in distances and _exceeds(distances[stage], tolerance.of(stage))
+
+    beyond: dict[Stage, bool] = {
+        "resize": pixels_equal is False,
+        "tile": grid_equal is False or image_tokens_equal is False,
+        "pixels": apart("pixels"),
+        "embed": apart("embed"),
+        "tokens": reference.prompt_ids != candidate.prompt_ids,
+        "prefill": apart("prefill")
+        or _exceeds(max(differences.values(), default=0.0), tolerance.label_logprob),
+    }
+    same_input = not any(beyond[stage] for stage in _BEFORE_ARITHMETIC)
+    tie = same_input and _is_tie(divergence, margin, tolerance.flip_margin)
+    beyond["decode"] = not tie and (divergence is not None or not text_equal)
+    beyond["label"] = not tie and not label_equal
+    prompt_differs = beyond["tokens"] and not (
+        beyond["tile"] and same_around_image(reference.prompt_ids, candidate.prompt_ids)
+    )
+    causes = _causes(
+        beyond,
+        prompt_differs=prompt_differs,
+        same_ids=divergence is None,
+        same_text=text_equal,
+    )
+    return CaseComparison(
+        case_id=reference.case_id,
+        session=reference.session,
+        position=reference.position,
+        blame=causes[0] if causes else None,
+        causes=causes,
+        beyond=tuple(stage for stage in STAGES if beyond[stage]),
+        distances=distances,
+        pixels_equal=pixels_equal,
+        grid_equal=grid_equal,
+        reference_grid=reference.grid,
+        candidate_grid=candidate.grid,
+        image_tokens_equal=image_tokens_equal,
+        reference_image_tokens=reference.image_tokens,
+        candidate_image_tokens=candidate.image_tokens,
+        prompt_ids_equal=not beyond["tokens"],
+        prompt_difference=prompt_difference(reference.prompt_ids, candidate.prompt_ids),
+        tokens_equal=divergence is None,
+        text_equal=text_equal,
+        label_equal=label_equal,
+        label_logprob_differences=differences,
+        first_step_kl=_first_step_kl(reference.tokens, candidate.tokens),
+        divergence=divergence,
+        reference_text=reference.text,
+        candidate_text=candidate.text,
+        reference_label=reference.label,
+        candidate_label=candidate.label,
+        reference_margin=margin,
+        candidate_margin=label_margin(candidate.label_logprobs),
+        flip=None if label_equal else "numeric" if tie else "real",
+    )
+
+
+def label_differences(
+    reference: Mapping[str, float], candidate: Mapping[str, float]
+) -> dict[str, float]:
+    """Absolute differences of the labels both know, in nats.
+
+    A value that is no finite number on one side only, or NaN on both, differs infinitely: a
+    broken kernel must not hide behind comparisons with NaN.
+    """
+    return {
+        label: _difference(value, candidate[label])
+        for label, value in reference.items()
+        if label in candidate
+    }
+
+
+def label_margin(logprobs: Mapping[str, float]) -> float | None:
+    """Best minus second label log-probability; None with fewer than two or with NaN."""
+    if len(logprobs) < 2 or any(math.isnan(value) for value in logprobs.values()):
+        return None
+    best, second = sorted(logprobs.values(), reverse=True)[:2]
+    return None if math.isinf(best) else best - second
+
+
+def distance(reference: Fingerprint, candidate: Fingerprint) -> float:
+    """How far two tensors are apart, over the reference's length; estimated from projections.
+
+    0 where they are equal; infinite where their shapes differ or one is not finite.
+    """
+    if reference.shape != candidate.shape or not (reference.finite and candidate.finite):
+        return math.inf
+    if reference.crc32 == candidate.crc32:
+        return 0.0
+    length = math.hypot(*reference.projection)
+    apart = math.dist(reference.projection, candidate.projection)
+    if apart == 0.0:
+        return 0.0
+    ratio = apart / length if length else math.inf
+    # Finite elements may sum to what float32 cannot hold.
+    return ratio if math.isfinite(ratio) else math.inf
+
+
+def _distances(reference: Observation, candidate: Observation) -> Iterator[tuple[Stage, float]]:
+    ours, theirs = reference.evidence, candidate.evidence
+    told: tuple[tuple[Stage, Fingerprint | None, Fingerprint | None], ...] = (
+        ("pixels", ours.pixels, theirs.pixels),
+        ("embed", ours.embed, theirs.embed),
+        ("prefill", ours.prefill, theirs.prefill),
+    )
+    for stage, one, other in told:
+        if one is not None and other is not None:
+            yield stage, distance(one, other)
+
+
+def _causes(
+    beyond: Mapping[Stage, bool], *, prompt_differs: bool, same_ids: bool, same_text: bool
+) -> tuple[Stage, ...]:
+    """Those of `beyond` that explain the others.
+
+    Other text for the same ids, or another label for the same text, has a cause of its own
+    whatever came before.
+    """
+    causes: list[Stage] = [stage for stage in PICTURE if beyond[stage]][:1]
+    if prompt_differs:
+        causes.append("tokens")
+    inputs_differ = bool(causes)
+    if beyond["prefill"] and not inputs_differ:
+        causes.append("prefill")
+    if beyond["decode"] and (not causes or same_ids):
+        causes.append("decode")
+    if beyond["label"] and same_text:
+        causes.append("label")
+    return tuple(causes)
+
+
+def _is_tie(divergence: Divergence | None, margin: float | None, flip_margin: float) -> bool:
+    """Whether the reference preferred its token so little that rounding may choose another."""
+    if divergence is None:
+        return False
+    deciding = divergence.reference_margin
+    if deciding is None and divergence.index == 0:
+        deciding = margin
+    return deciding is not None and deciding <= flip_margin
+
+
+def _exceeds(value: float, limit: float) -> bool:
+    """NaN and infinity are beyond any limit, an infinite one too."""
+    return not math.isfinite(value) or value > limit
+
+
+def _difference(ours: float, theirs: float) -> float:
+    if math.isfinite(ours) and math.isfinite(theirs):
+        return abs(ours - theirs)
+    return 0.0 if ours == theirs else math.inf
+
+
+def _equal(ours: object, theirs: object) -> bool | None:
+    return None if ours is None or theirs is None else ours == theirs
+
+
+def _first_step_kl(reference: list[Token], candidate: list[Token]) -> float | None:
+    if not reference or not candidate:
+        return None
+    ours = {item.id: item.logprob for item in reference[0].top}
+    theirs = {item.id: item.logprob for item in candidate[0].top}
+    return stats.kl_shared(ours, theirs)

@@ -1,0 +1,1 @@
+"""Hops, statistics and gates -> PASS / FAIL / INCONCLUSIVE / INFRA."""

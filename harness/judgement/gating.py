@@ -1,0 +1,237 @@
+"""The gates file: what a release must keep to, typed, from TOML over the defaults."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.comparison.stages import Tolerance
+from harness.contract import merged
+from harness.errors import GatesError
+from harness.judgement import sequential
+from harness.judgement.sequential import FixedPlan, SequentialPlan
+from harness.ladder import CHANGES, Change
+from harness.trials.rule import TrialRule
+
+_DistanceLimit = Field(default=math.inf, ge=0.0)
+_ShareBetween = Field(default=None, gt=0.0, lt=1.0)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class AgreementRule(_Part):
+    """How shares of agreeing cases are held against their limits."""
+
+    decide_on: Literal["sequential", "point", "lower_bound"]
+    confidence: float = Field(gt=0.5, lt=1.0)
+    min_cases: int = Field(ge=1)
+    accept: float = Field(default=0.98, gt=0.0, lt=1.0)
+    reject: float = Field(default=0.94, gt=0.0, lt=1.0)
+    alpha: float = Field(default=0.05, gt=0.0, lt=0.5)
+    beta: float = Field(default=0.05, gt=0.0, lt=0.5)
+
+
+class AccuracyRule(_Part):
+    """How much accuracy against true labels the lowest arm may lose."""
+
+    decide_on: Literal["margin", "loss", "report"]
+    margin: float = Field(gt=0.0, lt=1.0)
+    confidence: float = Field(gt=0.5, lt=1.0)
+
+
+class HopLimits(_Part):
+    """The limits of one hop; log-probabilities and margins in nats, distances relative."""
+
+    accept: float | None = _ShareBetween
+    """None: as `[agreement]` says; `reject` alike."""
+    reject: float | None = _ShareBetween
+    min_agreement: float = Field(ge=0.0, le=1.0)
+    min_session_agreement: float | None = Field(default=None, ge=0.0, le=1.0)
+    """None: what the limit of a case comes to where flips fall on sessions at random."""
+    max_real_flips: float = Field(ge=0.0, le=1.0)
+    max_numeric_flips: float = Field(default=1.0, ge=0.0, le=1.0)
+    flip_margin: float = Field(ge=0.0)
+    max_label_logprob_difference: float = Field(ge=0.0)
+    max_pixels_distance: float = _DistanceLimit
+    max_embed_distance: float = _DistanceLimit
+    max_prefill_distance: float = _DistanceLimit
+    max_vision_layer_distance: float = _DistanceLimit
+    max_text_layer_distance: float = _DistanceLimit
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """What the comparison calls a drift."""
+        return Tolerance(
+            label_logprob=self.max_label_logprob_difference,
+            flip_margin=self.flip_margin,
+            pixels=self.max_pixels_distance,
+            embed=self.max_embed_distance,
+            prefill=self.max_prefill_distance,
+            vision_layer=self.max_vision_layer_distance,
+            text_layer=self.max_text_layer_distance,
+        )
+
+
+class HopTable(_Part):
+    """Limits per hop, named after the one thing it changes. A hop of several has the laxest."""
+
+    contract: HopLimits = HopLimits(
+        min_agreement=0.0,
+        max_real_flips=1.0,
+        flip_margin=0.0,
+        max_label_logprob_difference=math.inf,
+    )
+    """A run from before there was this hop tells no limits of it."""
+    conversion: HopLimits
+    quantization: HopLimits
+    runtime: HopLimits
+    platform: HopLimits
+
+    def min_agreement(self, changes: tuple[Change, ...]) -> float:
+        """The lowest limit of all that a hop changes."""
+        return min(self.of(change).min_agreement for change in changes)
+
+    def max_real_flips(self, changes: tuple[Change, ...]) -> float:
+        """The highest limit of all that a hop changes."""
+        return max(self.of(change).max_real_flips for change in changes)
+
+    def max_numeric_flips(self, changes: tuple[Change, ...]) -> float:
+        """The highest limit of all that a hop changes."""
+        return max(self.of(change).max_numeric_flips for change in changes)
+
+    def tolerances(self) -> dict[Change, Tolerance]:
+        """Per change, for the comparison, which adds them up where a hop changes several."""
+        return {change: self.of(change).tolerance for change in CHANGES}
+
+    def of(self, change: Change) -> HopLimits:
+        """The limits of one change."""
+        limits: HopLimits = getattr(self, change)
+        return limits
+
+
+class LatencyRule(_Part):
+    """Time of a session on a phone, seconds, over whole unthrottled sessions."""
+
+    max_session_p90_s: float = Field(gt=0.0)
+    min_sessions: int = Field(ge=1)
+    confidence: float = Field(default=0.9, gt=0.5, lt=1.0)
+    trial: TrialRule = TrialRule()
+
+
+class MemoryRule(_Part):
+    """Peak resident memory on a phone, MiB."""
+
+    max_peak_mib: float = Field(gt=0.0)
+
+
+class ErrorsRule(_Part):
+    """Cases an arm may fail to answer."""
+
+    max_per_arm: int = Field(ge=0)
+
+
+class Gates(_Part):
+    """Everything a verdict is held against."""
+
+    agreement: AgreementRule
+    accuracy: AccuracyRule = AccuracyRule(decide_on="report", margin=0.05, confidence=0.95)
+    """A run from before there was this gate is not judged by it."""
+    hops: HopTable
+    latency: LatencyRule
+    memory: MemoryRule
+    errors: ErrorsRule
+    calibration: dict[str, str | int | float] = {}
+    """Where the tolerances were measured: on what, when, with which arms. Shown, not judged."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_equal(cls, content: Any) -> Any:  # noqa: ANN401  (whatever the file holds)
+        """Runs from before stages were gates say what had to be equal; every stage has to now."""
+        if isinstance(content, dict):
+            return {key: value for key, value in content.items() if key != "equal"}
+        return content
+
+    @model_validator(mode="after")
+    def _shares_apart(self) -> Gates:
+        for change in CHANGES:
+            accept, reject = self._shares((change,))
+            if reject >= accept:
+                raise ValueError(f"hops.{change}: reject {reject:g} is not below accept {accept:g}")
+        return self
+
+    def plan(self, changes: tuple[Change, ...], look: int) -> SequentialPlan:
+        """The sequential test of a hop, looked at every `look` images."""
+        accept, reject = self._shares(changes)
+        return sequential.design(accept, reject, self.agreement.alpha, self.agreement.beta, look)
+
+    def fixed_plan(self, changes: tuple[Change, ...], images: int) -> FixedPlan:
+        """The test of a hop over a number of images fixed before the run."""
+        accept, reject = self._shares(changes)
+        return sequential.fixed(images, accept, reject, self.agreement.alpha, self.agreement.beta)
+
+    def most_images(self, look: int) -> int | None:
+        """The most images any hop can need; None where the file does not decide sequentially."""
+        if self.agreement.decide_on != "sequential":
+            return None
+        return max(self.plan((change,), look).most for change in CHANGES)
+
+    def min_session_agreement(self, changes: tuple[Change, ...], images: int) -> float:
+        """The smallest share of sessions of so many images whose words are all the same."""
+        return min(self._session_limit(change, images) for change in changes)
+
+    def _session_limit(self, change: Change, images: int) -> float:
+        limits = self.hops.of(change)
+        if limits.min_session_agreement is not None:
+            return limits.min_session_agreement
+        if self.agreement.decide_on == "sequential":
+            return self._shares((change,))[1] ** images
+        return limits.min_agreement**images
+
+    def _shares(self, changes: tuple[Change, ...]) -> tuple[float, float]:
+        """(accept, reject)."""
+        every = [self.hops.of(change) for change in changes]
+        return (
+            min(one.accept or self.agreement.accept for one in every),
+            min(one.reject or self.agreement.reject for one in every),
+        )
+
+
+def load(path: Path | str | None = None) -> Gates:
+    """The default gates, with what the TOML file at `path` says differently.
+
+    Raises:
+        GatesError: no such file, no TOML, or a key that is unknown or wrong; names the key.
+    """
+    default = (resources.files("harness") / "gates" / "default.toml").read_text("utf-8")
+    table = tomllib.loads(default)
+    if path is not None:
+        own = _table(Path(path))
+        if "equal" in own:
+            raise GatesError(
+                f"gates {str(path)!r}: equal: no longer a table; what a stage may differ by stands "
+                "with its hop, for example hops.platform.max_pixels_distance"
+            )
+        table = merged(table, own)
+    try:
+        return Gates.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"{part}." for part in first["loc"]).removesuffix(".")
+        said = first["msg"].removeprefix("Value error, ")
+        raise GatesError(f"gates {str(path)!r}: {f'{where}: ' if where else ''}{said}") from error
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise GatesError(f"gates {str(path)!r}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise GatesError(f"gates {str(path)!r} cannot be read: {error}") from error

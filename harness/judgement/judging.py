@@ -1,0 +1,230 @@
+"""Gates held against hops, phones and arms; pure. Each rule yields one GateResult."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+from harness.comparison.attesting import Mismatch
+from harness.comparison.blame import Blame
+from harness.comparison.canaries import CanaryResult
+from harness.comparison.hop import Equal, HopResult
+from harness.comparison.stages import Stage
+from harness.judgement import agreement, stats
+from harness.judgement.gate import Decided, GateResult, Outcome, counted, on_arm, on_hop
+from harness.judgement.gating import Gates
+from harness.judgement.latency import ArmLatency
+from harness.records.observation import Observation
+
+STAGE_GATES: Final[tuple[Stage, ...]] = ("resize", "tile", "pixels", "embed", "tokens", "prefill")
+"""Each stage before the answer is a gate; `decode` and `label` are what agreement decides on."""
+
+_P90: Final = 0.9
+
+
+def gate_names(gates: Gates) -> tuple[str, ...]:
+    """Every gate that a run with phones is held against, in the order of the results."""
+    return (
+        "blame",
+        *agreement.names(gates.agreement),
+        *STAGE_GATES,
+        "accuracy",
+        "attestation",
+        "canary",
+        "errors",
+        "session_s",
+        "memory_mib",
+    )
+
+
+def hop_gates(
+    hop: HopResult, agreed: Sequence[bool], gates: Gates, images: int, fixed: int | None
+) -> list[GateResult]:
+    """Every gate on one hop; for `agreed`, `images` and `fixed` see `agreement.hop_gates`."""
+    answers = agreement.hop_gates(hop, agreed, gates, images, fixed)
+    if "contract" in hop.changes:  # which changes what the model is given: answers decide
+        return answers
+    return [_blame(hop), *answers, *(_stage(hop, stage) for stage in STAGE_GATES)]
+
+
+def failing(hop: HopResult) -> list[Blame]:
+    """Those blames that fail a release whatever the other gates say.
+
+    The contract hop's are what it costs, which answers decide on. Single answers that part where
+    nothing before them does are flips, which agreement counts.
+    """
+    if "contract" in hop.changes:
+        return []
+    return [
+        blame
+        for blame in hop.blames
+        if blame.systematic or blame.cases == 0 or blame.stage not in ("decode", "label")
+    ]
+
+
+def phone_gates(
+    latency: ArmLatency, gates: Gates, virtual_phones: AbstractSet[str]
+) -> list[GateResult]:
+    """Session time and memory of one arm on one phone; nothing for an arm on this host."""
+    if latency.phone is None:
+        return []
+    if latency.phone in virtual_phones:
+        session: Decided = (
+            "not judged",
+            "a virtual phone's clock says nothing about a real phone's speed",
+        )
+        memory: Decided = ("not judged", "a virtual phone's memory holds its emulator too")
+    else:
+        session, memory = _session(latency, gates), _memory(latency, gates)
+    seconds = latency.session.p90_ms / 1000 if latency.session else None
+    peak = latency.memory_peak_kib / 1024 if latency.memory_peak_kib is not None else None
+    who = (latency.arm, latency.phone)
+    return [
+        on_arm("session_s", *who, session, seconds, gates.latency.max_session_p90_s),
+        on_arm("memory_mib", *who, memory, peak, gates.memory.max_peak_mib),
+    ]
+
+
+def error_gate(
+    arm: str, phone: str | None, observations: Sequence[Observation], gates: Gates
+) -> GateResult:
+    """How many of one arm's cases ended in an error; `observations` are that arm's alone."""
+    faults = [seen.error for seen in observations if seen.error is not None]
+    limit = gates.errors.max_per_arm
+    kinds = ", ".join(sorted({fault.kind for fault in faults}))
+    outcome: Outcome = "pass" if len(faults) <= limit else "fail"
+    why = f"{len(faults)} of {counted(len(observations), 'case')} without an answer"
+    return on_arm(
+        "errors",
+        arm,
+        phone,
+        (outcome if observations else "inconclusive", f"{why} ({kinds})" if kinds else why),
+        len(faults),
+        limit,
+    )
+
+
+def attestation_gate(
+    arm: str, phone: str | None, mismatches: Sequence[Mismatch], *, attested: bool
+) -> GateResult:
+    """Whether an arm ran as it was asked to; `mismatches` are that arm's alone."""
+    decided: Decided = ("pass", "build, backend, threads, settings and files are those asked for")
+    if mismatches:
+        told = [f"{one.what}: asked for {one.asked}, ran {one.ran}" for one in mismatches]
+        decided = ("fail", "; ".join(told))
+    elif not attested:
+        decided = ("not judged", "the arm attested to nothing")
+    return on_arm("attestation", arm, phone, decided, len(mismatches) if attested else None, 0)
+
+
+def canary_gate(arm: str, phone: str | None, canaries: Sequence[CanaryResult]) -> GateResult:
+    """All canaries of one arm and phone, of which one that fails is enough."""
+    failed = [one for one in canaries if one.outcome == "fail"]
+    silent = [one for one in canaries if one.outcome == "inconclusive"]
+    decided: Decided = ("pass", f"{', '.join(one.name for one in canaries)}: as they should be")
+    if not canaries:
+        decided = ("not judged", "this arm ran no canaries")
+    elif failed:
+        decided = ("fail", "; ".join(f"{one.name}: {one.why}" for one in failed))
+    elif silent:
+        decided = ("inconclusive", "; ".join(f"{one.name}: {one.why}" for one in silent))
+    return on_arm("canary", arm, phone, decided, len(failed) if canaries else None, 0)
+
+
+def _blame(hop: HopResult) -> GateResult:
+    if hop.cases == 0 and not hop.blames:
+        decided: Decided = ("not judged", "no case was answered by both arms")
+        return on_hop("blame", hop, decided, None, 0)
+    blamed = failing(hop)
+    decided = ("pass", "nothing differs by more than it may")
+    if blamed:
+        decided = ("fail", "; ".join(blame.sentence for blame in blamed))
+    elif hop.blames:
+        decided = ("pass", "only single answers part, which agreement counts")
+    return on_hop("blame", hop, decided, len(blamed), 0)
+
+
+def _stage(hop: HopResult, stage: Stage) -> GateResult:
+    told, measured, limit = _told(hop, stage)
+    causes = hop.stage_cases.get(stage, 0)
+    if causes:
+        decided: Decided = ("fail", f"cause in {causes} of {counted(hop.cases, 'case')}: {told}")
+    elif told is None:
+        decided = ("not judged", "not told by both arms in any case")
+    elif any(stage in case.beyond for case in hop.differing):
+        decided = ("not judged", f"follows from an earlier stage: {told}")
+    else:
+        decided = ("pass", told)
+    return on_hop(stage, hop, decided, measured, limit)
+
+
+def _told(hop: HopResult, stage: Stage) -> tuple[str | None, float | None, float | None]:
+    """What was seen of a stage in words (None: nothing), as a number, and the number's limit."""
+    equal: dict[Stage, tuple[tuple[str, Equal], ...]] = {
+        "resize": (("canonical pixels", hop.pixels_equal),),
+        "tile": (("tile grid", hop.grid_equal), ("image tokens", hop.image_tokens_equal)),
+        "tokens": (("prompt ids", hop.prompt_ids_equal),),
+    }
+    if stage in equal:
+        parts = [(words, one) for words, one in equal[stage] if one.of]
+        if not parts:
+            return None, None, 1.0
+        told = ", ".join(
+            f"{words} equal in {one.count} of {counted(one.of, 'case')}" for words, one in parts
+        )
+        return told, min(one.count / one.of for _, one in parts), 1.0
+    spread, limit = hop.distances.get(stage), hop.tolerance_distances.get(stage)
+    said = [] if spread is None else [f"distance {spread.maximum:.2g} at most, limit {limit:g}"]
+    nats = hop.label_logprob_difference
+    if stage == "prefill" and nats is not None:
+        said.append(
+            f"label log-probabilities moved by {nats.maximum:.2g} nats at most, "
+            f"limit {hop.tolerance_label_logprob:g}"
+        )
+    return "; ".join(said) or None, None if spread is None else spread.maximum, limit
+
+
+def _session(latency: ArmLatency, gates: Gates) -> Decided:
+    rule, limit_ms = gates.latency, gates.latency.max_session_p90_s * 1000
+    totals, left_out = latency.sessions_ms, _left_out(latency)
+    over = sum(total > limit_ms for total in totals)
+    more = max(rule.min_sessions, stats.fewest_for_quantile(over, _P90, rule.confidence)) - len(
+        totals
+    )
+    if latency.session is None or len(totals) < rule.min_sessions:
+        return (
+            "inconclusive",
+            f"{counted(len(totals), 'whole session')}, {rule.min_sessions} needed to say anything; "
+            f"{more} more within the limit would decide{left_out}",
+        )
+    low, high = stats.quantile_bounds(totals, _P90, rule.confidence)
+    said = (
+        f"90th percentile {latency.session.p90_ms / 1000:.1f} s over {len(totals)} sessions, "
+        f"one-sided {rule.confidence:.0%} bounds {_seconds(low)} and {_seconds(high)}{left_out}"
+    )
+    if low is not None and low > limit_ms:
+        return "fail", said
+    if high is not None and high <= limit_ms:
+        return "pass", said
+    return "inconclusive", f"{said}; {counted(more, 'more session')} within the limit would decide"
+
+
+def _left_out(latency: ArmLatency) -> str:
+    parts = []
+    if latency.throttled:
+        parts.append(counted(latency.throttled, "throttled image"))
+    if latency.interrupted:
+        parts.append(counted(latency.interrupted, "interrupted session"))
+    return f"; {' and '.join(parts)} left out" if parts else ""
+
+
+def _seconds(bound_ms: float | None) -> str:
+    return "unknown" if bound_ms is None else f"{bound_ms / 1000:.1f} s"
+
+
+def _memory(latency: ArmLatency, gates: Gates) -> Decided:
+    if latency.memory_peak_kib is None:
+        return "inconclusive", "the phone told no peak memory"
+    peak = latency.memory_peak_kib / 1024
+    return ("pass" if peak <= gates.memory.max_peak_mib else "fail"), f"peak {peak:.0f} MiB"

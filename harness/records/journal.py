@@ -1,0 +1,297 @@
+"""The run folder: `run.json` and `observations.jsonl`, safe against SIGKILL at any moment.
+
+A `RunFolder` reads a folder as it is, whether its run goes on, ended or was killed. A `Journal`
+is the one writer: it holds the folder's lock, drops the torn last line of a killed writer, and
+keeps every observation's slot unique.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ValidationError
+
+from devices.errors import DeviceError
+from harness import atomic
+from harness.errors import ArmUnavailable, RunFolderError
+from harness.records import resuming
+from harness.records.inquiry import INQUIRY_FILE, Inquiry
+from harness.records.observation import ArmAttestation, Observation, Slot
+from harness.records.record import ArmFailure, CaseRecord, RunRecord, Stop
+
+RUN_FILE = "run.json"
+OBSERVATIONS_FILE = "observations.jsonl"
+VERDICT_FILE = "verdict.json"
+PIXELS_FOLDER = "pixels"
+"""`<pixels_sha256>.png`, one for every picture, exactly what the models saw."""
+_LOCK_FILE = ".lock"
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class RunFolder:
+    """A run folder, for reading. Takes no lock and changes nothing."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    @property
+    def run_path(self) -> Path:
+        return self.path / RUN_FILE
+
+    @property
+    def observations_path(self) -> Path:
+        return self.path / OBSERVATIONS_FILE
+
+    def record(self) -> RunRecord:
+        """What `run.json` says.
+
+        Raises:
+            RunFolderError: no run folder, damaged, or of another version of driftloop.
+        """
+        try:
+            text = self.run_path.read_text("utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            raise RunFolderError(f"{self.path}: no run folder, it holds no {RUN_FILE}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunFolderError(f"{self.run_path} cannot be read: {error}") from error
+        return _parsed(RunRecord, text, str(self.run_path))
+
+    def inquiry(self) -> Inquiry:
+        """What `inquiry.json` says; nothing where the run came not so far.
+
+        Raises:
+            RunFolderError: damaged, or of another version of driftloop.
+        """
+        path = self.path / INQUIRY_FILE
+        try:
+            text = path.read_text("utf-8")
+        except FileNotFoundError:
+            return Inquiry()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunFolderError(f"{path} cannot be read: {error}") from error
+        return _parsed(Inquiry, text, str(path))
+
+    def read(self) -> Iterator[Observation]:
+        """The observations in the order of their writing; a torn last line is left out.
+
+        Raises:
+            RunFolderError: the file cannot be read, or a whole line is no observation.
+        """
+        try:
+            content = self.observations_path.read_bytes()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise RunFolderError(f"{self.observations_path} cannot be read: {error}") from error
+        for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+            yield _parsed(Observation, line, f"{self.observations_path}, line {number}")
+
+
+class Journal(RunFolder):
+    """The one writer of a run folder; a context manager. Safe to use from several threads."""
+
+    def __init__(self, path: Path | str, wanted: RunRecord) -> None:
+        """Open `path` for `wanted`: a new run, or an earlier one that this one goes on with.
+
+        An earlier run must have the same contracts, bundle, cases, arms and seed; its id and
+        start are kept, and phones add up.
+
+        Raises:
+            RunFolderError: another run's folder (says what differs), damaged, not writable, or
+                another driftloop process is writing to it.
+        """
+        super().__init__(path)
+        self._guard = threading.Lock()
+        self._lock = FileLock(self.path / _LOCK_FILE, timeout=0, thread_local=False)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout:
+            raise RunFolderError(
+                f"{self.path}: another driftloop process is writing to this run folder; "
+                "wait for it or choose another --out"
+            ) from None
+        except OSError as error:
+            raise RunFolderError(f"{self.path} cannot be used as a run folder: {error}") from error
+        try:
+            self._record = self._resumed(wanted)
+            self._save()
+            self._cut_torn_line()
+            self._slots: set[Slot] = {seen.slot for seen in self.read()}
+            self._file = self.observations_path.open("ab", buffering=0)
+        except OSError as error:
+            self._lock.release()
+            raise RunFolderError(f"{self.path} cannot be written: {error}") from error
+        except RunFolderError:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the folder back; the run stays as far as it came."""
+        self._file.close()
+        self._lock.release()
+
+    @property
+    def current(self) -> RunRecord:
+        """The record as this writer holds it."""
+        return self._record
+
+    def missing(self, arm: str, phone: str | None) -> list[CaseRecord]:
+        """The places of the run for which this arm has no observation yet, in order.
+
+        Of an arm that was stopped on this phone, the canaries alone; of one that carries none, the
+        cases alone.
+        """
+        with self._guard:
+            record = self._record
+            stopped = any((one.arm, one.phone) == (arm, phone) for one in record.stops)
+            wanted = () if stopped else record.cases
+            canaries = record.canaries if record.carries_canaries(arm) else ()
+            return [
+                case
+                for case in (*wanted, *canaries)
+                if (arm, phone, case.session, case.position) not in self._slots
+            ]
+
+    def append(self, observation: Observation) -> None:
+        """Write one observation; on return it survives the end of this process.
+
+        Raises:
+            RunFolderError: its slot is already filled, or the disk refuses it.
+        """
+        line = observation.model_dump_json().encode() + b"\n"
+        with self._guard:
+            if observation.slot in self._slots:
+                raise RunFolderError(
+                    f"{self.observations_path} already holds {observation.arm} "
+                    f"on {observation.phone or 'this host'}, session {observation.session}, "
+                    f"position {observation.position}"
+                )
+            whole = self._file.seek(0, os.SEEK_END)
+            try:
+                # Unbuffered: what write() took survives SIGKILL. It may take less than all.
+                rest = memoryview(line)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError as error:
+                self._file.truncate(whole)
+                raise RunFolderError(
+                    f"{self.observations_path} cannot be written: {error}"
+                ) from error
+            self._slots.add(observation.slot)
+
+    def attest(self, attestation: ArmAttestation) -> None:
+        """Keep who answers for an arm: once per build, machine and settings, not per process."""
+        with self._guard:
+            known = [_identity(item) for item in self._record.attestations]
+            if _identity(attestation) not in known:
+                self._update(attestations=(*self._record.attestations, attestation))
+
+    def fail(self, failure: ArmFailure) -> None:
+        """Keep why an arm could not deliver; forgotten when the run is taken up again."""
+        with self._guard:
+            self._update(failures=(*self._record.failures, failure))
+
+    @contextmanager
+    def failures_kept(self, arm: str, phone: str | None) -> Iterator[None]:
+        """A device or an arm that fails in this block is kept by `fail`; nothing else is caught."""
+        try:
+            yield
+        except (DeviceError, ArmUnavailable) as error:
+            kind = type(error).__name__
+            self.fail(ArmFailure(arm=arm, phone=phone, kind=kind, detail=str(error)))
+
+    def stop(self, stop: Stop) -> None:
+        """Keep that a phone needs no more cases."""
+        with self._guard:
+            self._update(stops=(*self._record.stops, stop))
+
+    def finish(self, at: datetime) -> None:
+        """Mark the run as finished at this time of day."""
+        with self._guard:
+            self._update(status="finished", finished_at=at)
+
+    def write(self, name: str, text: str) -> Path:
+        """Put a file such as `verdict.json` into the folder in one step."""
+        path = self.path / name
+        try:
+            atomic.write_text(path, text)
+        except OSError as error:
+            raise RunFolderError(f"{path} cannot be written: {error}") from error
+        return path
+
+    def _update(self, **changed: object) -> None:
+        self._record = self._record.model_copy(update=changed)
+        self._save()
+
+    def _save(self) -> None:
+        self.write(RUN_FILE, self._record.model_dump_json(indent=2) + "\n")
+
+    def _resumed(self, wanted: RunRecord) -> RunRecord:
+        if not self.run_path.exists():
+            if self.observations_path.exists():
+                raise RunFolderError(
+                    f"{self.path} holds observations but no {RUN_FILE}; choose another --out"
+                )
+            return wanted
+        earlier = self.record()
+        differing = resuming.differences(earlier, wanted)
+        if differing:
+            raise RunFolderError(
+                f"{self.path} belongs to another run: {'; '.join(differing)}; "
+                "choose another --out, or repeat the first command"
+            )
+        phones = {phone.serial: phone for phone in (*earlier.phones, *wanted.phones)}
+        return wanted.model_copy(
+            update={
+                "run_id": earlier.run_id,
+                "started_at": earlier.started_at,
+                "phones": tuple(phones.values()),
+                "attestations": earlier.attestations,
+                "stops": earlier.stops,
+            }
+        )
+
+    def _cut_torn_line(self) -> None:
+        with self.observations_path.open("ab+") as file:
+            file.seek(0)
+            content = file.read()
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def _parsed(model: type[_Model], text: str | bytes, source: str) -> _Model:
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RunFolderError(
+            f"{source}: damaged, or of another version of driftloop: "
+            f"{f'{where}: ' if where else ''}{first['msg']}"
+        ) from error
+
+
+def _identity(item: ArmAttestation) -> ArmAttestation:
+    # A resumed run has another pid and load time, yet the same build on the same machine.
+    same = item.attestation.model_copy(update={"pid": 0, "load_ms": 0.0, "placement": []})
+    return item.model_copy(update={"attestation": same})

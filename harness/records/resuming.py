@@ -1,0 +1,55 @@
+"""Whether a run folder's run is the one that is asked for, so that it can go on; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from harness.contract import Contract
+from harness.records.record import CaseRecord, RunRecord
+
+
+def differences(earlier: RunRecord, wanted: RunRecord) -> list[str]:
+    """What makes them two runs, in words; empty where `wanted` may go on with `earlier`."""
+    found = []
+    for name, there, asked in (
+        ("contract", earlier.contract, wanted.contract),
+        ("training contract", earlier.training, wanted.training),
+    ):
+        # Without the arm `torch:training` there is no training contract, and the arms differ.
+        if there and asked and (fields := _changed_fields(_content(there), _content(asked))):
+            found.append(f"{name} differs in {', '.join(fields)}")
+    if earlier.bundle.sha256 != wanted.bundle.sha256:
+        found.append(f"bundle is {earlier.bundle.path} ({earlier.bundle.sha256[:12]})")
+    if _places(earlier) != _places(wanted):
+        found.append(f"cases differ ({len(earlier.cases)} there, {len(wanted.cases)} asked for)")
+    if earlier.arms != wanted.arms:
+        found.append(f"arms are {','.join(earlier.arms)}")
+    if earlier.seed != wanted.seed:
+        found.append(f"seed is {earlier.seed}")
+    if earlier.phone_side != wanted.phone_side:
+        found.append("phones were given another contract, bundle or runner")
+    if earlier.sampling != wanted.sampling:
+        found.append(f"--fixed is {earlier.sampling.fixed}")
+    return found
+
+
+def _content(contract: Contract) -> dict[str, object]:
+    return contract.model_dump(mode="json", exclude={"name"})
+
+
+def _places(record: RunRecord) -> list[CaseRecord]:
+    # Not by path: a folder of images may have moved.
+    return [case.model_copy(update={"path": ""}) for case in record.cases]
+
+
+def _changed_fields(
+    ours: Mapping[str, object], theirs: Mapping[str, object], prefix: str = ""
+) -> list[str]:
+    changed = []
+    for key in sorted(ours.keys() | theirs.keys()):
+        mine, other = ours.get(key), theirs.get(key)
+        if isinstance(mine, dict) and isinstance(other, dict):
+            changed += _changed_fields(mine, other, f"{prefix}{key}.")
+        elif mine != other:
+            changed.append(f"{prefix}{key}")
+    return changed

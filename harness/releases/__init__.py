@@ -1,0 +1,1 @@
+"""Runs kept as releases, and what many runs say together."""

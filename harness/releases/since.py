@@ -1,0 +1,70 @@
+"""Since when a drift is there: the earlier releases that show the same blame; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.comparison.blame import Blame
+
+if TYPE_CHECKING:
+    from harness.releases.history import BlameRow, HopRow
+
+
+@dataclass(frozen=True)
+class Since:
+    """One blame of a run, held against the releases before it."""
+
+    blame: Blame
+    first: str | None
+    """The release in which it was first seen without a break; None: this run is the first."""
+    without: str | None
+    """The last release before that, in which the hop ran and had it not; None where none did."""
+    known: bool
+    """Whether the hop ran in any earlier release."""
+
+    @property
+    def sentence(self) -> str:
+        """What a person would say; empty where no release tells anything."""
+        if not self.known:
+            return ""
+        if self.first is None:
+            return f"New: {self.without} had it not."
+        if self.without is None:
+            return f"First seen in {self.first}, the earliest release that ran this hop."
+        return f"First seen in {self.first}; {self.without} had it not."
+
+
+def since(
+    blames: Iterable[Blame],
+    hops: Sequence[HopRow],
+    earlier: Sequence[BlameRow],
+) -> tuple[Since, ...]:
+    """One answer per blame.
+
+    `hops`: of the releases before the run, the earliest first. `earlier`: the blames of these and
+    of any others. Phones do not matter: a virtual one has another serial every time, and a drift of
+    one phone is worth finding on another.
+    """
+    releases: dict[str, set[str]] = {}
+    for row in hops:
+        releases.setdefault(row.name, set()).add(row.hop)
+    return tuple(_one(blame, releases, earlier) for blame in blames)
+
+
+def _one(blame: Blame, releases: dict[str, set[str]], earlier: Sequence[BlameRow]) -> Since:
+    showing = {
+        row.name
+        for row in earlier
+        if (row.hop, row.stage) == (blame.hop, blame.stage)
+        and (None in (row.layer, blame.layer) or row.layer == blame.layer)
+    }
+    ran = [name for name, hops in releases.items() if blame.hop in hops]
+    first, without = None, None
+    for name in reversed(ran):
+        if name not in showing:
+            without = name
+            break
+        first = name
+    return Since(blame, first, without, known=bool(ran))

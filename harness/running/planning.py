@@ -1,0 +1,320 @@
+"""From a request to a plan: everything that can be refused is refused before anything runs."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+from devices.phone import Phone
+from harness import bundle as bundles
+from harness import contract as contracts
+from harness import ladder
+from harness.bundle import Bundle
+from harness.contract import Contract
+from harness.errors import BadInput
+from harness.judgement import gating
+from harness.judgement.gating import Gates
+from harness.judgement.sampling_plan import sampling_plan
+from harness.ladder import ArmSpec, Role
+from harness.records.record import PhoneSide, RefusedRecord, RunRecord, Sampling
+from harness.running import phones, recording, result_cache, sides
+from harness.running.sides import Side, Sides, Under
+from harness.running.soundness import Soundness, soundness
+from harness.training import record as training_record
+
+_ANSWERED_BY = {"torch": ("torch", "transformers"), "desktop": ("llama_cpp_python",), "phone": ()}
+_RECORDED = (
+    "driftloop",
+    "torch",
+    "transformers",
+    "llama_cpp_python",
+    "pillow",
+    "numpy",
+    "adbutils",
+)
+
+
+class Progress(Protocol):
+    """Where long work says how far it is."""
+
+    def track(self, name: str) -> Callable[[int, int], None]:
+        """A callback `(done, total)` for the piece of work called `name`."""
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a user asks for. `phones`: serials, `all` or `virtual`; no `arms`: the whole ladder."""
+
+    bundle: Path
+    images: str
+    out: Path
+    phones: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()
+    contract: str | None = None
+    """A contract's name or file; None is the one the bundle was made for."""
+    training: str | None = None
+    """The training side's contract, by name or file; None is the one recorded beside the bundle's
+    checkpoint, where there is one."""
+    quant: str = "q8_0"
+    seed: int = 0
+    skip_bad: bool = False
+    gates: str | None = None
+    """A gates file; None is the one that comes with driftloop."""
+    fixed: int | None = None
+    """So many images, instead of as many as the sequential test needs."""
+    deep: bool = False
+    """Keep every tensor of every case, not only of some that differ."""
+    phone_contract: str | None = None
+    """What phones are told instead of the contract, by name or file."""
+    phone_bundle: Path | None = None
+    """What phones are given instead of the bundle."""
+    phone_runner: Path | None = None
+    """The program that phones run instead of the runner that driftloop builds."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request whose every part has been read and found good."""
+
+    bundle: Bundle
+    specs: tuple[ArmSpec, ...]
+    sides: Sides
+    soundness: Soundness
+    """Of the bundles' files."""
+    phone_runner: Path | None
+    deep: bool
+    record: RunRecord = field(repr=False)
+
+    @property
+    def runnable(self) -> tuple[ArmSpec, ...]:
+        """The arms whose files llama.cpp can run."""
+        return tuple(spec for spec in self.specs if spec.name not in self.soundness.unfit)
+
+    def side(self, spec: ArmSpec) -> Side:
+        """What that arm runs under."""
+        return self.sides.of(spec.role)
+
+    def arm_key(self, spec: ArmSpec) -> str:
+        """Under which key this arm's answers are kept on this host."""
+        if spec.quant is None:
+            files = self.bundle.manifest.files
+            hashes = [
+                files[name].sha256 for name in sorted(files) if name.startswith("checkpoint/")
+            ]
+        else:
+            models = (self.bundle.text_model(spec.quant), self.bundle.mmproj(spec.quant))
+            hashes = [self.bundle.file_sha256(path) for path in models]
+        contract = self.side(spec).contract
+        return result_cache.arm_key(spec, contract, hashes, answered_by(spec.kind))
+
+
+def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> Plan:
+    """Read and check every part of `request`; prepare the pixels every arm will get.
+
+    Raises:
+        BadInput: contracts, gates, bundle, arms or images are wrong; says which and why.
+    """
+    bundle = bundles.load(request.bundle)
+    contract = _contract(request, bundle)
+    training = _training(request, bundle)
+    gates = gating.load(request.gates)
+    specs = _specs(request, bundle, attached, contract, training)
+    under = _under(request, specs, Under(contract, bundle), training)
+    sound = soundness(under, specs)
+    prepared = sides.prepare(
+        request.images,
+        under,
+        request.seed,
+        _most_images(request, gates, contract),
+        progress.track,
+        skip_bad=request.skip_bad,
+    )
+    _refuse_too_few(request, prepared)
+    record = RunRecord(
+        run_id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",
+        started_at=datetime.now(UTC),
+        contract=contract,
+        contract_sha256=contract.sha256,
+        training=under["training"].contract if "training" in under else None,
+        phone_side=_phone_side(request, under),
+        bundle=recording.bundle_record(bundle),
+        arms=tuple(spec.name for spec in specs),
+        phones=tuple(phones.describe(phone) for phone in attached),
+        cases=recording.case_records(prepared),
+        canaries=recording.canary_records(prepared),
+        refused=tuple(
+            RefusedRecord(path=bad.path, kind=bad.kind, detail=bad.detail)
+            for bad in prepared.refused
+        ),
+        sampling=Sampling(fixed=request.fixed),
+        packages={name: version(name) for name in _RECORDED if _installed(name)},
+        git_commit=_git_commit(),
+        seed=request.seed,
+        gates=gates,
+    )
+    return Plan(bundle, specs, prepared, sound, request.phone_runner, request.deep, record)
+
+
+def announced(request: RunRequest) -> str:
+    """In a line, how many images will decide, and how often that goes wrong.
+
+    Raises:
+        BadInput: gates, bundle or contract are wrong; says which and why.
+    """
+    gates = gating.load(request.gates)
+    contract = _contract(request, bundles.load(request.bundle))
+    look = contract.limits.images_per_session
+    test = sampling_plan(gates, ("platform",), look, request.fixed)
+    if test is None:
+        return f"agreement: decided on its {gates.agreement.decide_on.replace('_', ' ')}"
+    return f"agreement: {test.sentence}"
+
+
+def answered_by(kind: str) -> dict[str, str]:
+    """Package -> version of what computes the answers of an arm of that kind."""
+    return {name: version(name) for name in _ANSWERED_BY[kind] if _installed(name)}
+
+
+def missing_packages() -> dict[str, str]:
+    """Arms on this host that its packages do not allow: kind -> the extra that brings them."""
+    return {
+        kind: kind
+        for kind, packages in _ANSWERED_BY.items()
+        if not all(_installed(package) for package in packages)
+    }
+
+
+def _contract(request: RunRequest, bundle: Bundle) -> Contract:
+    return contracts.load(request.contract) if request.contract else bundle.contract
+
+
+def _training(request: RunRequest, bundle: Bundle) -> Contract | None:
+    """The training side's contract; None where nothing tells it."""
+    if request.training is not None:
+        return contracts.load(request.training)
+    recorded = training_record.load(bundle.checkpoint)
+    return None if recorded is None else recorded.contract
+
+
+def _specs(
+    request: RunRequest,
+    bundle: Bundle,
+    attached: Sequence[Phone],
+    contract: Contract,
+    training: Contract | None,
+) -> tuple[ArmSpec, ...]:
+    serials = [phone.serial for phone in attached]
+    if not request.arms:
+        lacking = missing_packages()
+        asked = request.training is not None
+        differs = training is not None and _asked(training) != _asked(contract)
+        whole = ladder.default_ladder(request.quant, serials, training=asked or differs)
+        names = [spec.name for spec in whole if spec.kind not in lacking]
+        return ladder.parse_ladder(names, bundle.quants)
+    specs = ladder.parse_ladder(request.arms, bundle.quants)
+    named = any(spec.training for spec in specs)
+    if named and training is None:
+        raise BadInput(
+            f"arm {ladder.TRAINING}: nothing tells how the checkpoint was trained; "
+            "name the training side's contract with --training NAME|FILE"
+        )
+    if request.training is not None and not named:
+        raise BadInput(f"--training is for the arm {ladder.TRAINING}: name it in --arms too")
+    if not attached and any(not spec.on_host for spec in specs):
+        raise BadInput(
+            "--arms names a phone arm: say which phone with --phone SERIAL, all or virtual"
+        )
+    return specs
+
+
+def _asked(contract: Contract) -> dict[str, Any]:
+    """What a contract asks of a single answer of the checkpoint."""
+    return contract.model_dump(
+        exclude={"name": True, "runtime": True, "limits": {"images_per_session": True}}
+    )
+
+
+def _under(
+    request: RunRequest, specs: Sequence[ArmSpec], app: Under, training: Contract | None
+) -> dict[Role, Under]:
+    """Every role that an arm of the run has, with what it runs under."""
+    roles = {spec.role for spec in specs}
+    under: dict[Role, Under] = {"app": app}
+    if training is not None and "training" in roles:
+        under["training"] = Under(training, app.bundle)
+    given = (request.phone_contract, request.phone_bundle, request.phone_runner)
+    if any(given):
+        if "phone" not in roles:
+            raise BadInput("--phone-contract, --phone-bundle and --phone-runner are for phones")
+        under["phone"] = Under(
+            contracts.load(request.phone_contract) if request.phone_contract else app.contract,
+            bundles.load(request.phone_bundle) if request.phone_bundle else app.bundle,
+        )
+    return under
+
+
+def _most_images(request: RunRequest, gates: Gates, contract: Contract) -> int | None:
+    """How many cases a run can need; None is all there are."""
+    if request.fixed is not None:
+        if request.fixed < 1:
+            raise BadInput(f"--fixed {request.fixed}: name a number of images of at least 1")
+        return request.fixed
+    return gates.most_images(contract.limits.images_per_session)
+
+
+def _refuse_too_few(request: RunRequest, prepared: Sides) -> None:
+    there = sum(len(session.cases) for session in prepared.sessions)
+    if request.fixed is not None and there < request.fixed:
+        raise BadInput(f"--fixed {request.fixed}: {request.images} holds only {there} images")
+
+
+def _phone_side(request: RunRequest, under: Mapping[Role, Under]) -> PhoneSide:
+    return PhoneSide(
+        contract=under["phone"].contract if request.phone_contract else None,
+        bundle=recording.bundle_record(under["phone"].bundle) if request.phone_bundle else None,
+        runner_sha256=recording.program_sha256(request.phone_runner)
+        if request.phone_runner
+        else None,
+    )
+
+
+def keep_pixels(plan: Plan, folder: Path) -> None:
+    """Copy what the models see into a run's `pixels` folder, named by content.
+
+    The report shows it, long after the cache is gone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for image in (image for side in plan.sides.every for image in side.images.values()):
+        kept = folder / f"{image.pixels_sha256}.png"
+        if not kept.exists():
+            shutil.copyfile(image.pixels_path, kept)
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _git_commit() -> str | None:
+    """The commit of the working folder: a release's own repository, where there is one."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

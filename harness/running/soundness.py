@@ -1,0 +1,64 @@
+"""What is out of line in the files of a run's bundles, and what therefore cannot be run at all."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness import bundle as bundles
+from harness.bundle import Bundle
+from harness.ladder import ArmSpec, Role
+from harness.records.inquiry import FileFault, Owner
+from harness.running.sides import Under
+
+
+@dataclass(frozen=True)
+class Soundness:
+    """`unfit`: arms whose files llama.cpp cannot run, with the reason; they take no part."""
+
+    faults: tuple[FileFault, ...] = ()
+    unfit: Mapping[str, str] = field(default_factory=dict)
+
+
+def soundness(under: Mapping[Role, Under], specs: Sequence[ArmSpec]) -> Soundness:
+    """Of every file that the arms read.
+
+    Raises:
+        BundleError: a bundle that no comparison can start from: parts missing, unreadable, or of
+            another model.
+    """
+    own = under["app"].bundle
+    phones = under.get("phone", under["app"]).bundle
+    if phones.path == own.path:
+        return _of(own, specs, "bundle")
+    ours = _of(own, [spec for spec in specs if spec.on_host], "bundle")
+    theirs = _of(phones, [spec for spec in specs if not spec.on_host], "phone bundle")
+    return Soundness((*ours.faults, *theirs.faults), {**ours.unfit, **theirs.unfit})
+
+
+def _of(bundle: Bundle, specs: Sequence[ArmSpec], owner: Owner) -> Soundness:
+    quants = {spec.quant for spec in specs if spec.quant is not None}
+    unfit: dict[str, str] = {}
+    try:
+        found = bundles.verify(bundle, quants)
+    except bundles.Misfit:
+        found, unfit = _one_by_one(bundle, quants)
+    return Soundness(
+        tuple(fault.model_copy(update={"owner": owner}) for fault in found),
+        {spec.name: unfit[spec.quant] for spec in specs if spec.quant in unfit},
+    )
+
+
+def _one_by_one(
+    bundle: Bundle, quants: Collection[str]
+) -> tuple[tuple[FileFault, ...], dict[str, str]]:
+    """The faults, and the quant types that cannot be run."""
+    found: list[FileFault] = []
+    unfit = {}
+    for quant in sorted(quants):
+        try:
+            found += bundles.verify(bundle, [quant])
+        except bundles.Misfit as misfit:
+            found += misfit.faults
+            unfit[quant] = str(misfit)
+    return tuple(found), unfit

@@ -1,0 +1,186 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.comparison.attesting import Mismatch, better_builds, mismatches
+from harness.contract import load
+from harness.records.observation import ArmAttestation
+from harness.records.record import BundleRecord, PhoneRecord, PhoneSide, RunRecord
+
+from ..run_factory import attestation, phone_record, run_record, settings
+
+APP, PHONE = "desktop:q8_0+app", "phone:q8_0+app"
+REFERENCE = {
+    "context": 2048,
+    "batch": 2048,
+    "cache_type_k": "f16",
+    "cache_type_v": "f16",
+    "flash_attention": False,
+}
+
+
+def phone(**over: object) -> PhoneRecord:
+    return phone_record().model_copy(update={"cores": 8} | over)
+
+
+def record(*attested: ArmAttestation, **over: object) -> RunRecord:
+    content: dict[str, Any] = {
+        "arms": ("torch:training", "torch", "desktop:q8_0", APP, PHONE),
+        "phones": (phone(),),
+        "attestations": attested,
+        "bundle": BundleRecord(
+            path="bundle",
+            sha256="b" * 64,
+            summary={},
+            text_sha256={"q8_0": "t" * 64},
+            mmproj_sha256={"q8_0": "m" * 64},
+        ),
+    }
+    return run_record(**(content | over))
+
+
+def of_phone(**over: object) -> ArmAttestation:
+    """What an honest runner says on a phone of eight cores."""
+    content: dict[str, Any] = {
+        "variant": "arm64-dotprod",
+        "threads": 4,
+        "vision_threads": 4,
+        "settings": settings(),
+    }
+    return attestation(PHONE, phone="PHONE1", **(content | over))
+
+
+def told(*attested: ArmAttestation, **over: object) -> list[tuple[str, str, str]]:
+    return [(one.what, one.asked, one.ran) for one in mismatches(record(*attested, **over))]
+
+
+def test_what_ran_as_it_was_asked_is_no_mismatch() -> None:
+    host = attestation(APP, settings=settings(), variant="llama-cpp-python 0.3.36")
+    plain = attestation("desktop:q8_0", settings=settings(**REFERENCE))
+    assert told(host, plain, of_phone()) == []
+
+
+@pytest.mark.parametrize(
+    ("over", "mismatch"),
+    [
+        ({"text_model_sha256": "x" * 64}, ("text model", "t" * 64, "x" * 64)),
+        ({"mmproj_sha256": "x" * 64}, ("mmproj", "m" * 64, "x" * 64)),
+        ({"llama_commit": "abc"}, ("llama.cpp commit", "0c1e57098", "abc")),
+        (
+            {"variant": "x86_64"},
+            ("build", "arm64-i8mm or arm64-dotprod or arm64", "x86_64"),
+        ),
+        ({"variant": "?"}, ("build", "arm64-i8mm or arm64-dotprod or arm64", "?")),
+        ({"backends": ["Vulkan"]}, ("backend", "cpu", "Vulkan")),
+        ({"backends": []}, ("backend", "cpu", "none")),
+        ({"threads": 2}, ("threads", "4", "2")),
+        ({"vision_threads": 1}, ("vision threads", "4", "1")),
+    ],
+)
+def test_a_silent_fallback_is_named(over: dict[str, Any], mismatch: tuple[str, str, str]) -> None:
+    assert told(of_phone(**over)) == [mismatch]
+
+
+@pytest.mark.parametrize(
+    ("over", "mismatch"),
+    [
+        ({"context": 2048}, ("context", "1024", "2048")),
+        ({"batch": 256}, ("batch", "512", "256")),
+        ({"micro_batch": 64}, ("micro-batch", "512", "64")),
+        ({"cache_type_k": "f16"}, ("K cache", "q4_0", "f16")),
+        ({"cache_type_v": "f16"}, ("V cache", "q4_0", "f16")),
+        ({"flash_attention": False}, ("flash attention", "on", "off")),
+        ({"max_tokens": 8}, ("new tokens at most", "32", "8")),
+        ({"decoding": {"temperature": 0.7}}, ("temperature", "0", "0.7")),
+        ({"decoding": {"top_k": 5}}, ("top k", "0", "5")),
+        ({"decoding": {"repeat_penalty": 1.1}}, ("repeat penalty", "1", "1.1")),
+        ({"decoding": {"stop": ["</s>"]}}, ("stop", "the model's own", "</s>")),
+    ],
+)
+def test_a_setting_that_is_not_in_force_is_named(
+    over: dict[str, Any], mismatch: tuple[str, str, str]
+) -> None:
+    assert told(of_phone(settings=settings(**over))) == [mismatch]
+
+
+def test_an_arm_without_app_is_asked_for_the_references_runtime() -> None:
+    plain = attestation("desktop:q8_0", settings=settings(**REFERENCE | {"cache_type_k": "q4_0"}))
+    assert told(plain) == [("K cache", "f16", "q4_0")]
+
+
+def test_a_context_that_llama_rounds_up_and_a_batch_that_it_clips_are_as_asked() -> None:
+    app = load("default")
+    odd = app.runtime.model_copy(update={"context": 300, "batch": 400})
+    given = settings(context=512, batch=300, micro_batch=300)
+    contract = app.model_copy(update={"runtime": odd})
+    assert told(of_phone(settings=given), contract=contract) == []
+
+
+@given(st.integers(1, 64))
+def test_threads_follow_the_apps_rule_on_a_real_phone(cores: int) -> None:
+    rule = max(2, min(6, cores // 2))
+    honest = of_phone(threads=rule, vision_threads=min(4, cores))
+    assert told(honest, phones=(phone(cores=cores),)) == []
+    assert told(
+        of_phone(threads=rule + 1, vision_threads=min(4, cores)), phones=(phone(cores=cores),)
+    ) == [("threads", str(rule), str(rule + 1))]  # fmt: skip
+
+
+@pytest.mark.parametrize("over", [{"virtual": True}, {"cores": None}])
+def test_threads_stay_within_the_apps_rule_where_the_cores_are_not_known(
+    over: dict[str, Any],
+) -> None:
+    phones = (phone(**over),)
+    assert told(of_phone(threads=2, vision_threads=2), phones=phones) == []
+    assert told(of_phone(threads=1, vision_threads=5), phones=phones) == [
+        ("threads", "2 to 6", "1"),
+        ("vision threads", "4 at most", "5"),
+    ]
+
+
+def test_threads_that_the_contract_names_are_those_that_run() -> None:
+    app = load("default")
+    named = app.model_copy(update={"runtime": app.runtime.model_copy(update={"threads": 1})})
+    assert told(of_phone(threads=1), contract=named) == []
+    assert told(of_phone(threads=4), contract=named) == [("threads", "1", "4")]
+
+
+def test_a_phone_is_held_to_what_it_was_given() -> None:
+    app = load("default")
+    short = app.model_copy(update={"limits": app.limits.model_copy(update={"max_tokens": 8})})
+    other = BundleRecord(path="o", sha256="o" * 64, summary={}, text_sha256={"q8_0": "o" * 64})
+    side = PhoneSide(contract=short, bundle=other, runner_sha256="r" * 64)
+    theirs = of_phone(
+        settings=settings(max_tokens=8), text_model_sha256="o" * 64, llama_commit="of its own",
+        variant="of its own",
+    )  # fmt: skip
+    assert told(theirs, phone_side=side) == []
+    assert ("new tokens at most", "8", "32") in told(of_phone(), phone_side=side)
+
+
+def test_hashes_and_settings_that_were_not_told_are_not_held_against_anyone() -> None:
+    assert (
+        told(of_phone(settings=None), bundle=BundleRecord(path="b", sha256="b", summary={})) == []
+    )
+
+
+def test_arms_that_run_the_checkpoint_run_the_same_one() -> None:
+    one = attestation("torch", llama_commit="", text_model_sha256="a" * 64)
+    other = attestation("torch:training", llama_commit="", text_model_sha256="b" * 64)
+    assert told(one, one) == []
+    assert told(one, other) == [("checkpoint", "a" * 64, "b" * 64)]
+
+
+def test_a_mismatch_names_its_arm_and_phone_and_is_told_once() -> None:
+    (found,) = mismatches(record(of_phone(threads=2), of_phone(threads=2, pid=2)))
+    assert found == Mismatch(arm=PHONE, phone="PHONE1", what="threads", asked="4", ran="2")
+
+
+def test_a_build_below_what_the_processor_can_do_is_told() -> None:
+    able = (phone(cpu_features=("asimddp", "fphp", "asimdhp")),)
+    (line,) = better_builds(record(of_phone(variant="arm64"), phones=able))
+    assert line == f"{PHONE} on PHONE1: build arm64 ran, arm64-dotprod is for its processor"
+    assert better_builds(record(of_phone(), phones=able)) == ()
+    assert better_builds(record(of_phone(variant="arm64"))) == ()

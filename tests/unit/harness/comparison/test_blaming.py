@@ -1,0 +1,550 @@
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devices.runner.protocol import RunSettings
+from harness import ladder
+from harness.comparison.blame import Blame
+from harness.comparison.blaming import blames
+from harness.comparison.stages import Stage, Tolerance, compare_case
+from harness.comparison.terms import Terms, Who, terms
+from harness.contract import Contract, load
+from harness.ladder import Hop
+from harness.records.inquiry import FileFault, Inquiry, LayerComparison, LayerDistance, SwapResult
+from harness.records.observation import Observation
+from harness.records.record import BundleRecord, PhoneSide
+
+from ..run_factory import (
+    attestation,
+    evidence,
+    flipped,
+    observation,
+    observations,
+    phone_record,
+    run_record,
+    settings,
+    token,
+)
+
+ARMS = ("torch:training", "torch", "desktop:f16", "desktop:q8_0", "desktop:q8_0+app")
+PHONE = "phone:q8_0+app"
+HOPS: dict[str, Hop] = {
+    hop.name: hop for hop in ladder.hops(ladder.parse_ladder([*ARMS, PHONE]), ("PHONE1",))
+}
+TOLERANCE = Tolerance(
+    label_logprob=0.01,
+    flip_margin=0.02,
+    pixels=0.001,
+    embed=0.01,
+    prefill=0.05,
+    vision_layer=0.02,
+    text_layer=0.02,
+)
+
+
+def blamed(
+    candidate: Sequence[Observation],
+    hop: str = "quantization",
+    inquiry: Inquiry | None = None,
+    under: Mapping[Who, Terms] | None = None,
+) -> tuple[Blame, ...]:
+    """`candidate` against as many cases of a reference that never changes."""
+    ours = observations("desktop:f16", len(candidate), evidence=evidence())
+    cases = [compare_case(*pair, TOLERANCE) for pair in zip(ours, candidate, strict=True)]
+    return blames(HOPS[hop], cases, TOLERANCE, inquiry or Inquiry(), under or {})
+
+
+def mixed(changed: Mapping[int, dict[str, Any]], n: int = 24) -> list[Observation]:
+    """Clean answers, but those at the keys of `changed`, which say what."""
+    clean: dict[str, Any] = {"evidence": evidence()}
+    return [observation("x", index, **(clean | changed.get(index, {}))) for index in range(n)]
+
+
+def broken_embed(n: int = 24, by: float = 0.07) -> list[Observation]:
+    return observations("x", n, evidence=evidence(embed=by, prefill=0.3))
+
+
+def file_fault(quant: str = "q8_0", **over: object) -> FileFault:
+    content: dict[str, Any] = {
+        "half": "mmproj",
+        "quant": quant,
+        "file": f"mmproj-{quant}.gguf",
+        "kind": "tensor",
+        "name": "v.blk.1.ffn_down.weight",
+        "stage": "embed",
+        "layer": "vision layer 1 ffn",
+        "detail": "all zeros",
+    }
+    return FileFault.model_validate(content | over)
+
+
+def files(*faults: FileFault) -> Inquiry:
+    return Inquiry(files=faults)
+
+
+def on(hop: Hop, index: int) -> dict[str, Any]:
+    return {
+        "reference": hop.reference,
+        "reference_phone": hop.reference_phone,
+        "candidate": hop.candidate,
+        "phone": hop.phone,
+        "case_id": f"case-{index:02d}",
+        "session": index // 3,
+        "position": index % 3,
+    }
+
+
+def layers(
+    distances: Mapping[str, float], index: int = 0, hop: str = "quantization"
+) -> LayerComparison:
+    named = tuple(LayerDistance(name=name, distance=value) for name, value in distances.items())
+    return LayerComparison(**on(HOPS[hop], index), layers=named)
+
+
+def swap(
+    given: Stage,
+    index: int = 0,
+    *,
+    agrees: bool,
+    first_beyond: Stage | None = None,
+    hop: str = "quantization",
+) -> SwapResult:
+    return SwapResult(**on(HOPS[hop], index), given=given, agrees=agrees, first_beyond=first_beyond)
+
+
+def test_a_clean_hop_has_no_blame() -> None:
+    assert blamed(observations("x", evidence=evidence())) == ()
+    assert blamed([]) == ()
+
+
+def test_a_cause_of_every_case_is_systematic_and_alone() -> None:
+    (blame,) = blamed(broken_embed())
+    assert (blame.hop, blame.phone, blame.stage) == ("quantization", None, "embed")
+    assert (blame.cases, blame.of, blame.systematic) == (24, 24, True)
+    assert (blame.layer, blame.confirmed_by_swap) == (None, None)
+
+
+def test_a_cause_of_few_cases_is_no_systematic_one() -> None:
+    (blame,) = blamed(mixed({4: {"evidence": evidence(embed=0.5)}}))
+    assert (blame.stage, blame.cases, blame.of, blame.systematic) == ("embed", 1, 24, False)
+
+
+def test_half_of_the_cases_are_systematic() -> None:
+    half = mixed({i: {"evidence": evidence(embed=0.5)} for i in range(0, 24, 2)})
+    (blame,) = blamed(half)
+    assert (blame.cases, blame.systematic) == (12, True)
+
+
+def test_a_branch_of_its_own_is_a_cause_of_its_own() -> None:
+    found = blamed(observations("x", prompt_ids=[1], evidence=evidence(embed=0.5)))
+    assert [(blame.stage, blame.cases) for blame in found] == [("embed", 24), ("tokens", 24)]
+
+
+def test_few_cases_of_a_later_stage_follow_from_a_systematic_cause_before_it() -> None:
+    seen = broken_embed()
+    seen[5] = observation("x", 5, evidence=evidence(prefill=0.3))
+    (blame,) = blamed(seen)
+    assert (blame.stage, blame.cases) == ("embed", 23)
+
+
+def test_few_cases_of_an_earlier_stage_come_after_a_systematic_cause() -> None:
+    seen = observations("x", evidence=evidence(prefill=0.3))
+    seen[5] = observation("x", 5, evidence=evidence(embed=0.5, prefill=0.3))
+    found = blamed(seen)
+    assert [(blame.stage, blame.cases, blame.systematic) for blame in found] == [
+        ("prefill", 23, True),
+        ("embed", 1, False),
+    ]
+
+
+def test_cases_that_stay_just_within_tolerance_have_the_cause_of_those_just_beyond() -> None:
+    above, below = evidence(embed=0.012, prefill=0.3), evidence(embed=0.009, prefill=0.3)
+    changed = {i: {"evidence": above if i % 3 == 0 else below} for i in range(24)}
+    (blame,) = blamed(mixed(changed))
+    assert (blame.stage, blame.cases) == ("embed", 24)
+
+
+def test_a_cause_of_all_images_but_the_first_of_a_session_is_systematic() -> None:
+    left = {i: {"evidence": evidence(prefill=0.5)} for i in range(24) if i % 3}
+    (blame,) = blamed(mixed(left))
+    assert blame.systematic
+    assert "every image of a session but the first" in blame.sentence
+
+
+def test_a_cause_of_every_third_image_alone_is_systematic() -> None:
+    reused = {i: {"evidence": evidence(embed=0.5)} for i in range(24) if i % 3 == 2}
+    (blame,) = blamed(mixed(reused))
+    assert (blame.cases, blame.systematic) == (8, True)
+    assert "every third image of a session" in blame.sentence
+
+
+def test_two_third_images_are_no_pattern() -> None:
+    few = {i: {"evidence": evidence(embed=0.5)} for i in (2, 5)}
+    (blame,) = blamed(mixed(few))
+    assert not blame.systematic
+
+
+# Files
+
+
+def test_a_faulty_file_explains_the_cause_and_names_the_layer() -> None:
+    (blame,) = blamed(broken_embed(), inquiry=files(file_fault()))
+    assert (blame.stage, blame.layer, blame.cases) == ("embed", "vision layer 1 ffn", 24)
+    assert "v.blk.1.ffn_down.weight" in blame.sentence
+
+
+def test_a_fault_that_the_reference_reads_too_is_not_this_hops() -> None:
+    both = files(file_fault("f16"), file_fault("q8_0"))
+    assert blamed(observations("x", evidence=evidence()), "quantization", both) == ()
+    (blame,) = blamed(broken_embed(), "conversion", both)
+    assert blame.layer == "vision layer 1 ffn"
+
+
+def test_a_faulty_file_is_blamed_though_no_case_shows_it() -> None:
+    (blame,) = blamed(observations("x", evidence=evidence()), inquiry=files(file_fault()))
+    assert (blame.stage, blame.layer, blame.cases, blame.of) == (
+        "embed",
+        "vision layer 1 ffn",
+        0,
+        24,
+    )
+    assert not blame.systematic
+
+
+def test_several_faults_of_one_file_are_one_blame_named_after_the_first() -> None:
+    later = file_fault(name="v.blk.3.attn_q.weight", layer="vision layer 3 attention")
+    changed = file_fault(kind="hash", name="mmproj-q8_0.gguf", layer=None)
+    (blame,) = blamed(broken_embed(), inquiry=files(changed, later, file_fault()))
+    assert blame.layer == "vision layer 1 ffn"
+    assert "1 more" in blame.sentence
+
+
+def test_a_file_that_only_changed_explains_what_its_half_can() -> None:
+    changed = file_fault(kind="hash", name="mmproj-q8_0.gguf", layer=None)
+    (blame,) = blamed(broken_embed(), inquiry=files(changed))
+    assert (blame.stage, blame.cases) == ("embed", 24)
+    assert "mmproj-q8_0.gguf changed since the bundle was made" in blame.sentence
+
+
+def test_a_file_that_only_changed_and_changed_nothing_is_not_blamed() -> None:
+    changed = file_fault(kind="hash", name="mmproj-q8_0.gguf", layer=None)
+    assert blamed(observations("x", evidence=evidence()), inquiry=files(changed)) == ()
+
+
+def text_fault(**over: object) -> FileFault:
+    text: dict[str, Any] = {
+        "half": "text",
+        "file": "text-q8_0.gguf",
+        "name": "blk.0.attn_q.weight",
+        "stage": "prefill",
+        "layer": "text layer 0 attention",
+    }
+    return file_fault(**(text | over))
+
+
+def test_two_faulty_files_are_two_blames() -> None:
+    found = blamed(broken_embed(), inquiry=files(text_fault(), file_fault()))
+    assert [(blame.stage, blame.layer, blame.cases) for blame in found] == [
+        ("embed", "vision layer 1 ffn", 24),
+        ("prefill", "text layer 0 attention", 24),
+    ]
+
+
+def test_a_text_tensor_does_not_explain_other_embeddings() -> None:
+    found = blamed(broken_embed(), inquiry=files(text_fault()))
+    assert [(blame.stage, blame.layer) for blame in found] == [
+        ("embed", None),
+        ("prefill", "text layer 0 attention"),
+    ]
+
+
+def test_a_fault_before_the_cause_takes_the_blame_where_noise_may_hide_it() -> None:
+    mean = file_fault(kind="key", name="clip.vision.image_mean", stage="pixels", layer=None)
+    slight = observations("x", evidence=evidence(pixels=0.0005, embed=0.07, prefill=0.3))
+    (blame,) = blamed(slight, inquiry=files(mean))
+    assert (blame.stage, blame.cases) == ("pixels", 24)
+
+
+def test_a_fault_before_the_cause_that_changed_nothing_there_explains_nothing() -> None:
+    mean = file_fault(kind="key", name="clip.vision.image_mean", stage="pixels", layer=None)
+    found = blamed(broken_embed(), inquiry=files(mean))
+    assert [(blame.stage, blame.cases) for blame in found] == [("embed", 24), ("pixels", 0)]
+
+
+def test_a_key_explains_an_earlier_stage_of_its_half() -> None:
+    edge = file_fault(kind="key", name="clip.vision.preproc_image_size", stage="pixels", layer=None)
+    tiled = observations("x", grid=(2, 2), image_tokens=20, evidence=evidence(tokens=20))
+    (blame,) = blamed(tiled, inquiry=files(edge))
+    assert blame.stage == "tile"
+    assert "clip.vision.preproc_image_size" in blame.sentence
+    assert "2x2 tiles and 20 image tokens against one tile and 4" in blame.sentence
+
+
+def test_a_token_fault_shows_where_the_ids_differ() -> None:
+    merged = text_fault(kind="token", name="Ġfire", stage="tokens", layer=None)
+    (blame,) = blamed(observations("x", prompt_ids=[1, -1, -1, 9]), inquiry=files(merged))
+    assert (blame.stage, blame.cases) == ("tokens", 24)
+    (blame,) = blamed(observations("x", text="feu"), inquiry=files(merged))
+    assert (blame.stage, blame.cases) == ("decode", 24)
+
+
+def test_a_faulty_file_is_one_blame_for_all_it_explains() -> None:
+    weak = {i: {"evidence": evidence(embed=0.004, prefill=0.3)} for i in range(3)}
+    strong = {3: {"evidence": evidence(embed=0.5, prefill=0.3)}}
+    (blame,) = blamed(mixed(weak | strong), inquiry=files(file_fault()))
+    assert (blame.stage, blame.layer, blame.cases) == ("embed", "vision layer 1 ffn", 4)
+
+
+def test_two_faulty_files_explain_what_fits_them_best() -> None:
+    own = {i: {"evidence": evidence(embed=0.004, prefill=0.3)} for i in range(8)}
+    embed = {i: {"evidence": evidence(embed=0.5, prefill=0.3)} for i in range(8, 12)}
+    found = blamed(mixed(own | embed), inquiry=files(file_fault(), text_fault()))
+    assert [(blame.stage, blame.cases) for blame in found] == [("prefill", 8), ("embed", 4)]
+
+
+def test_a_picture_that_a_swap_has_cleared_is_not_explained_by_its_file() -> None:
+    seen = observations("x", evidence=evidence(embed=0.004, prefill=0.3))
+    cleared = Inquiry(
+        files=(file_fault(),), swaps=(swap("prefill", agrees=False, first_beyond="prefill"),)
+    )
+    found = blamed(seen, inquiry=cleared)
+    assert [(blame.stage, blame.cases) for blame in found] == [("prefill", 24), ("embed", 0)]
+
+
+# Layers
+
+
+def test_the_first_layer_beyond_tolerance_is_named_by_most_cases() -> None:
+    def looked_at(index: int, broken: float) -> LayerComparison:
+        good = {"vision patches": 0.001, "vision layer 0 ffn": 0.002}
+        return layers(good | {"vision layer 1 ffn": broken, "vision norm": 0.2}, index)
+
+    inquiry = Inquiry(layers=(looked_at(0, 0.3), looked_at(1, 0.4), looked_at(2, 0.01)))
+    (blame,) = blamed(broken_embed(), inquiry=inquiry)
+    assert blame.layer == "vision layer 1 ffn"
+    assert "since vision layer 1 ffn" in blame.sentence
+
+
+def test_the_layer_of_a_faulty_file_is_the_one_that_is_named() -> None:
+    inquiry = Inquiry(files=(file_fault(),), layers=(layers({"vision layer 2 ffn": 0.5}),))
+    (blame,) = blamed(broken_embed(), inquiry=inquiry)
+    assert blame.layer == "vision layer 1 ffn"
+
+
+def test_layers_of_the_other_tower_say_nothing_of_a_stage() -> None:
+    inquiry = Inquiry(layers=(layers({"vision patches": 0.3, "text layer 0 ffn": 0.001}),))
+    (blame,) = blamed(observations("x", evidence=evidence(prefill=0.5)), inquiry=inquiry)
+    assert blame.layer is None
+    assert "after the last text layer" in blame.sentence
+
+
+def test_layers_of_cases_without_the_cause_and_of_other_hops_say_nothing() -> None:
+    broken = {"vision patches": 0.3}
+    inquiry = Inquiry(layers=(layers(broken, 1), layers(broken, 0, "conversion")))
+    (blame,) = blamed(mixed({0: {"evidence": evidence(embed=0.5)}}), inquiry=inquiry)
+    assert blame.layer is None
+
+
+@pytest.mark.parametrize(
+    ("distances", "named"),
+    [
+        # None beyond 0.02: where it jumps.
+        ((0.001, 0.001, 0.015, 0.010), "vision layer 1 attention"),
+        ((0.004, 0.005, 0.006, 0.007), None),
+        # Beyond from the first on.
+        ((0.3, 0.3, 0.9, 0.9), "vision patches"),
+        # Just beyond by what adds up, and then broken.
+        ((0.010, 0.021, 0.9, 0.9), "vision layer 1 attention"),
+        # The same bit for bit up to there; patches alone often are.
+        ((0.0, 0.0, 0.001, 0.002), "vision layer 1 attention"),
+        ((0.0, 0.001, 0.9, 0.002), "vision layer 1 attention"),
+        ((0.0, 0.0, 0.0, 0.0), None),
+        ((float("inf"), 0.1, 0.1, 0.1), "vision patches"),
+    ],
+)
+def test_the_layer_that_is_named(distances: tuple[float, ...], named: str | None) -> None:
+    names = ("vision patches", "vision layer 0 ffn", "vision layer 1 attention", "vision norm")
+    inquiry = Inquiry(layers=(layers(dict(zip(names, distances, strict=True))),))
+    (blame,) = blamed(broken_embed(), inquiry=inquiry)
+    assert blame.layer == named
+
+
+# Swap tests
+
+
+@pytest.mark.parametrize(
+    ("agree", "confirmed"), [((True, True), True), ((True, False), False), ((), None)]
+)
+def test_a_swap_confirms_where_all_that_were_tried_agree(
+    agree: tuple[bool, ...], confirmed: bool | None
+) -> None:
+    swaps = tuple(swap("embed", i, agrees=agrees) for i, agrees in enumerate(agree))
+    (blame,) = blamed(broken_embed(), inquiry=Inquiry(swaps=swaps))
+    assert blame.confirmed_by_swap is confirmed
+    assert ("onfirmed" in blame.sentence) == (confirmed is not None)
+
+
+def test_prefill_is_confirmed_where_it_differs_with_all_its_inputs_given() -> None:
+    seen = observations("x", evidence=evidence(prefill=0.5))
+    stays = Inquiry(swaps=(swap("prefill", agrees=False, first_beyond="prefill"),))
+    (blame,) = blamed(seen, inquiry=stays)
+    assert blame.confirmed_by_swap is True
+    (blame,) = blamed(seen, inquiry=Inquiry(swaps=(swap("prefill", agrees=True),)))
+    assert (blame.stage, blame.confirmed_by_swap) == ("prefill", False)
+
+
+def test_embeddings_are_to_blame_for_a_prefill_that_agrees_with_them_given() -> None:
+    seen = observations("x", evidence=evidence(embed=0.004, prefill=0.5))
+    (blame,) = blamed(seen, inquiry=Inquiry(swaps=(swap("prefill", agrees=True),)))
+    assert (blame.stage, blame.cases, blame.confirmed_by_swap) == ("embed", 24, True)
+
+
+def test_a_swap_says_nothing_of_what_an_image_before_has_left() -> None:
+    left = {i: {"evidence": evidence(embed=0.004, prefill=0.5)} for i in range(24) if i % 3}
+    (blame,) = blamed(mixed(left), inquiry=Inquiry(swaps=(swap("prefill", 1, agrees=True),)))
+    assert (blame.stage, blame.cases, blame.confirmed_by_swap) == ("prefill", 16, None)
+
+
+def test_two_causes_are_taken_away_together() -> None:
+    seen = observations("x", prompt_ids=[1], evidence=evidence(embed=0.5))
+    found = blamed(seen, inquiry=Inquiry(swaps=(swap("tokens", agrees=True),)))
+    assert [blame.confirmed_by_swap for blame in found] == [True, True]
+
+
+def test_what_is_left_after_a_swap_may_have_a_cause_of_its_own() -> None:
+    seen = observations("x", label="fire", evidence=evidence(embed=0.5))
+    left = Inquiry(swaps=(swap("embed", agrees=False, first_beyond="label"),))
+    embed, label = blamed(seen, inquiry=left)
+    assert (embed.confirmed_by_swap, label.confirmed_by_swap) == (True, None)
+
+
+def test_a_swap_on_another_hop_confirms_nothing() -> None:
+    other = Inquiry(swaps=(swap("embed", agrees=True, hop="conversion"),))
+    (blame,) = blamed(broken_embed(), inquiry=other)
+    assert blame.confirmed_by_swap is None
+
+
+# What the arms were asked
+
+
+def changed(base: str = "default", **parts: dict[str, Any]) -> Contract:
+    asked = load(base)
+    update = {
+        name: getattr(asked, name).model_copy(update=values) for name, values in parts.items()
+    }
+    return asked.model_copy(update=update)
+
+
+def trained_otherwise(training: Contract) -> Mapping[Who, Terms]:
+    return terms(run_record(ARMS, training=training))
+
+
+def phone_given(
+    side: PhoneSide | None = None, attested: RunSettings | None = None
+) -> Mapping[Who, Terms]:
+    record = run_record(
+        [*ARMS, PHONE],
+        [phone_record()],
+        phone_side=side or PhoneSide(),
+        attestations=(
+            attestation("desktop:q8_0+app", settings=settings()),
+            attestation(PHONE, phone="PHONE1", settings=attested or settings()),
+        ),
+    )
+    return terms(record)
+
+
+def test_another_recipe_is_named_with_what_the_app_does_otherwise() -> None:
+    under = trained_otherwise(changed(pixels={"recipe": "lanczos", "centring": "integer"}))
+    (blame,) = blamed(observations("x", pixels_sha256="f" * 64), "contract", under=under)
+    assert (blame.stage, blame.cases) == ("resize", 24)
+    assert blame.sentence.startswith("The app resizes otherwise than training")
+    assert "resize recipe android, not lanczos; centring float, not integer" in blame.sentence
+
+
+def test_tiling_and_prompt_that_differ_with_the_recipe_are_causes_too() -> None:
+    seen = observations(
+        "x",
+        pixels_sha256="f" * 64,
+        grid=(4, 4),
+        image_tokens=68,
+        prompt_ids=[7, -1, -1, 2],
+        evidence=evidence(tokens=68),
+    )
+    found = blamed(seen, "contract", under=trained_otherwise(load("as-trained")))
+    assert [blame.stage for blame in found] == ["resize", "tile", "tokens", "decode"]
+    assert found[-1].cases == 0
+    assert "new tokens at most 32, not 128" in found[-1].sentence
+
+
+def test_settings_that_differ_are_blamed_though_no_token_changed() -> None:
+    hot = load("default").decoding.model_copy(update={"temperature": 0.7})
+    under = phone_given(attested=settings(decoding=hot))
+    (blame,) = blamed(observations("x", evidence=evidence()), "platform", under=under)
+    assert (blame.phone, blame.stage, blame.cases) == ("PHONE1", "decode", 0)
+    assert "the phone samples at temperature 0.7, the reference is greedy" in blame.sentence
+
+
+def test_settings_that_differ_explain_other_tokens_beside_another_cause() -> None:
+    under = phone_given(attested=settings(max_tokens=8))
+    seen = observations("x", tokens=[token(3)], text="fire", evidence=evidence(embed=0.5))
+    found = blamed(seen, "platform", under=under)
+    assert [(blame.stage, blame.cases) for blame in found] == [("embed", 24), ("decode", 24)]
+
+
+def test_a_cache_type_is_named_and_no_cause() -> None:
+    under = phone_given(attested=settings(cache_type_k="q8_0"))
+    (blame,) = blamed(observations("x", evidence=evidence(prefill=0.5)), "platform", under=under)
+    assert blame.stage == "prefill"
+    assert "K cache q8_0, not q4_0" in blame.sentence
+    assert blamed(observations("x", evidence=evidence()), "platform", under=under) == ()
+
+
+def test_the_phones_own_bundle_comes_in_on_the_platform_hop() -> None:
+    other = BundleRecord(path="other", sha256="o" * 64, summary={})
+    theirs = files(file_fault(owner="phone bundle"))
+    (blame,) = blamed(broken_embed(), "platform", theirs, phone_given(PhoneSide(bundle=other)))
+    assert (blame.hop, blame.layer) == ("platform", "vision layer 1 ffn")
+    assert blamed(observations("x", evidence=evidence()), "quantization", theirs) == ()
+
+
+def test_a_fault_of_the_runs_bundle_is_not_blamed_on_a_phone_that_reads_the_same() -> None:
+    assert blamed(
+        observations("x", evidence=evidence()), "platform", files(file_fault()), phone_given()
+    ) == ()  # fmt: skip
+
+
+def test_single_flips_without_any_other_difference_are_blamed_on_decoding() -> None:
+    seen = observations("x", evidence=evidence())
+    seen[3] = flipped("x", 3, evidence=evidence())
+    (blame,) = blamed(seen)
+    assert (blame.stage, blame.cases, blame.systematic) == ("decode", 1, False)
+
+
+CHANGES: tuple[dict[str, Any], ...] = (
+    {},
+    {"pixels_sha256": "f" * 64},
+    {"grid": (2, 2), "image_tokens": 20, "evidence": evidence(tokens=20)},
+    {"evidence": evidence(pixels=0.1, embed=0.1, prefill=0.1)},
+    {"evidence": evidence(embed=0.012, prefill=0.1)},
+    {"evidence": evidence(embed=0.009, prefill=0.1)},
+    {"prompt_ids": [1, -1, -1, 3]},
+    {"tokens": [token(3)], "text": "fire", "label": "fire"},
+    {"text": "Feuer", "label": None},
+    {"label": "fire"},
+)
+
+
+@given(st.lists(st.sampled_from(CHANGES), max_size=12))
+def test_whatever_drifts_is_blamed_and_nothing_else(changes: list[dict[str, Any]]) -> None:
+    seen = mixed(dict(enumerate(changes)), len(changes))
+    found = blamed(seen)
+    assert bool(found) == any(change for change in changes)
+    assert len({blame.stage for blame in found}) == len(found)
+    for blame in found:
+        assert 1 <= blame.cases <= blame.of == len(changes)
+        assert blame.sentence.endswith(".")
+    assert list(found) == sorted(found, key=lambda blame: not blame.systematic)

@@ -1,0 +1,131 @@
+"""Answers against true labels: what was lost on the way to the phone, and what can be claimed."""
+
+import pytest
+
+from harness.judgement import accuracy
+from harness.judgement.accuracy import AccuracyLoss
+from harness.judgement.gating import AccuracyRule
+from harness.records.observation import Observation
+
+from ..run_factory import fault, flipped, observations
+
+PHONE_ARM = "phone:q8_0+app"
+WHO = [("torch:training", None), ("torch", None), ("desktop:f16", None), (PHONE_ARM, "A")]
+RULE = AccuracyRule(decide_on="margin", margin=0.05, confidence=0.95)
+LABELS = ("water", "land", "fire", "wood", "metal")
+
+
+def truth(n: int) -> dict[str, str]:
+    return {f"case-{index:02d}": "water" for index in range(n)}
+
+
+def answers(n: int, wrong: int = 0, phone: str = "A") -> list[Observation]:
+    """Torch right throughout, the phone wrong in so many cases."""
+    below = observations(PHONE_ARM, n, phone)
+    below[:wrong] = [flipped(PHONE_ARM, index, phone) for index in range(wrong)]
+    return observations("torch", n) + below
+
+
+def lost(seen: list[Observation], n: int, rule: AccuracyRule = RULE) -> AccuracyLoss:
+    (loss,) = accuracy.losses(seen, WHO, truth(n), rule)
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("n", "wrong", "claim"),
+    [
+        (3, 0, "inconclusive"),
+        (69, 0, "inconclusive"),
+        (70, 0, "pass"),
+        (200, 3, "pass"),
+        (200, 8, "inconclusive"),
+        (200, 30, "fail"),
+        (20, 6, "fail"),
+    ],
+)
+def test_what_can_be_claimed_depends_on_the_loss_and_on_how_many_cases(
+    n: int, wrong: int, claim: str
+) -> None:
+    loss = lost(answers(n, wrong), n)
+    assert loss.claim == claim
+    assert loss.loss == pytest.approx(wrong / n)
+    assert loss.pairs.only_reference_right == wrong
+
+
+def test_too_few_cases_say_how_many_more_it_takes() -> None:
+    loss = lost(answers(24), 24)
+    assert loss.needed == 70
+    gate = accuracy.gate(loss, RULE)
+    assert gate.outcome == "inconclusive"
+    assert "46 more labelled cases would" in gate.why
+    assert "24 of 24 labelled cases right against 24 in torch" in gate.why
+
+
+def test_where_too_much_is_lost_already_no_number_is_named() -> None:
+    loss = lost(answers(60, 4), 60)
+    assert (loss.claim, loss.needed) == ("inconclusive", None)
+    assert "no number would show less" in accuracy.gate(loss, RULE).why
+
+
+def test_a_better_arm_loses_less_than_nothing() -> None:
+    seen = observations(PHONE_ARM, 80, "A") + observations("torch", 80)
+    seen[80:90] = [flipped("torch", index) for index in range(10)]
+    loss = lost(seen, 80)
+    assert (loss.claim, loss.loss) == ("pass", pytest.approx(-0.125))
+
+
+@pytest.mark.parametrize(
+    ("decide_on", "few", "many", "clean"),
+    [
+        ("margin", "inconclusive", "fail", "pass"),
+        ("loss", "not judged", "fail", "pass"),
+        ("report", "not judged", "not judged", "not judged"),
+    ],
+)
+def test_the_rule_says_what_decides(decide_on: str, few: str, many: str, clean: str) -> None:
+    rule = RULE.model_copy(update={"decide_on": decide_on})
+    outcomes = [
+        accuracy.gate(lost(answers(n, wrong), n, rule), rule).outcome
+        for n, wrong in ((24, 0), (200, 40), (200, 0))
+    ]
+    assert outcomes == [few, many, clean]
+
+
+def test_every_phones_lowest_arm_is_held_against_the_first_arm_under_the_contract() -> None:
+    who = [*WHO, (PHONE_ARM, "B")]
+    seen = answers(6) + observations(PHONE_ARM, 6, "B")
+    found = accuracy.losses(seen, who, truth(6), RULE)
+    assert [(one.reference, one.arm, one.phone) for one in found] == [
+        ("torch", PHONE_ARM, "A"),
+        ("torch", PHONE_ARM, "B"),
+    ]
+
+
+def test_without_a_phone_the_lowest_arm_of_this_host_is_held() -> None:
+    seen = observations("torch", 6) + observations("desktop:f16", 6)
+    (loss,) = accuracy.losses(seen, WHO[:3], truth(6), RULE)
+    assert (loss.reference, loss.arm, loss.phone) == ("torch", "desktop:f16", None)
+
+
+def test_without_labels_or_with_one_arm_there_is_nothing_to_hold() -> None:
+    assert accuracy.losses(answers(6), WHO, {}, RULE) == []
+    assert accuracy.losses(observations("torch", 6), WHO[:2], truth(6), RULE) == []
+    (gate,) = accuracy.unlabelled(WHO)
+    assert (gate.arm, gate.phone, gate.outcome) == (PHONE_ARM, "A", "not judged")
+
+
+def test_cases_without_a_label_or_an_answer_do_not_count() -> None:
+    seen = answers(10)
+    seen[3] = seen[3].model_copy(update={"error": fault()})
+    assert lost(seen, 6).pairs.cases == 5
+
+
+def test_a_confusion_counts_every_answer_under_its_true_label() -> None:
+    seen = observations("torch", 4)
+    seen[1] = flipped("torch", 1)
+    seen[2] = seen[2].model_copy(update={"label": None})
+    (found,) = accuracy.confusions(seen, truth(3) | {"case-03": "fire"}, LABELS)
+    assert found.answers == (*LABELS, accuracy.NO_LABEL)
+    assert found.counts[0] == (1, 0, 1, 0, 0, 1)
+    assert found.counts[2] == (1, 0, 0, 0, 0, 0)
+    assert sum(map(sum, found.counts)) == 4

@@ -1,0 +1,163 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import GatesError
+from harness.judgement import gating
+from harness.judgement.gating import Gates
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "gates.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_default_gates_load() -> None:
+    gates = gating.load()
+    assert gates.latency.max_session_p90_s == 24.0
+    assert gates.hops.tolerances()["conversion"].label_logprob == 0.01
+
+
+def test_a_file_holds_only_what_differs(tmp_path: Path) -> None:
+    gates = gating.load(written(tmp_path, "[hops.platform]\nmin_agreement = 0.5\n"))
+    assert gates.hops.platform.min_agreement == 0.5
+    assert gates.hops.platform.flip_margin == gating.load().hops.platform.flip_margin
+
+
+def test_a_session_may_differ_where_its_images_may_unless_the_file_says_otherwise(
+    tmp_path: Path,
+) -> None:
+    point = "[agreement]\ndecide_on = 'point'\n"
+    gates = gating.load(written(tmp_path, point))
+    assert gates.min_session_agreement(("platform",), 3) == pytest.approx(0.94**3)
+    assert gates.min_session_agreement(("conversion",), 1) == pytest.approx(0.98)
+    assert gates.min_session_agreement(("conversion", "runtime"), 3) == pytest.approx(0.94**3)
+    text = (
+        f"{point}[hops.platform]\nmin_agreement = 0.5\n"
+        "[hops.runtime]\nmin_session_agreement = 1.0\n"
+    )
+    other = gating.load(written(tmp_path, text))
+    assert other.min_session_agreement(("platform",), 3) == pytest.approx(0.125)
+    assert other.min_session_agreement(("runtime",), 3) == 1.0
+
+
+def test_a_session_is_held_against_the_share_that_the_sequential_test_rejects(
+    tmp_path: Path,
+) -> None:
+    assert gating.load().min_session_agreement(("conversion",), 3) == pytest.approx(0.94**3)
+    own = gating.load(written(tmp_path, "[hops.conversion]\nreject = 0.9\n"))
+    assert own.min_session_agreement(("conversion",), 3) == pytest.approx(0.9**3)
+
+
+def test_a_hop_may_have_a_plan_of_its_own(tmp_path: Path) -> None:
+    gates = gating.load(written(tmp_path, "[hops.quantization]\naccept = 0.95\nreject = 0.9\n"))
+    assert (gates.plan(("platform",), 3).accept, gates.plan(("platform",), 3).reject) == (
+        0.98,
+        0.94,
+    )
+    own = gates.plan(("quantization",), 3)
+    assert (own.accept, own.reject) == (0.95, 0.9)
+    assert gates.plan(("quantization", "platform"), 3) == own
+    assert gates.most_images(3) == own.most > gates.plan(("platform",), 3).most
+
+
+def test_only_the_sequential_test_says_how_many_images_it_can_need(tmp_path: Path) -> None:
+    assert gating.load().most_images(3) == 342
+    assert (
+        gating.load(written(tmp_path, "[agreement]\ndecide_on = 'point'\n")).most_images(3) is None
+    )
+
+
+def test_every_distance_of_a_hop_is_part_of_its_tolerance(tmp_path: Path) -> None:
+    text = "[hops.platform]\nmax_embed_distance = 0.5\nmax_text_layer_distance = 0.25\n"
+    tolerance = gating.load(written(tmp_path, text)).hops.tolerances()["platform"]
+    assert (tolerance.embed, tolerance.text_layer) == (0.5, 0.25)
+    assert tolerance.pixels == gating.load().hops.platform.max_pixels_distance
+    assert gating.load().hops.tolerances()["contract"].embed == math.inf
+
+
+def test_where_tolerances_were_measured_is_kept(tmp_path: Path) -> None:
+    text = "[calibration]\nbundle = 'tiny'\nimages = 24\n"
+    gates = gating.load(written(tmp_path, text))
+    assert gates.calibration == {"bundle": "tiny", "images": 24}
+    assert Gates.model_validate_json(gates.model_dump_json()) == gates
+
+
+def older(document: dict[str, Any]) -> dict[str, Any]:
+    """The document as it was before stages, plans and accuracy had gates."""
+    new = {"accept", "reject", "min_session_agreement", "max_numeric_flips"}
+    for name, limits in document["hops"].items():
+        document["hops"][name] = {
+            key: value
+            for key, value in limits.items()
+            if key not in new and not key.endswith("_distance")
+        }
+    document["agreement"] = {"decide_on": "point", "confidence": 0.95, "min_cases": 24}
+    del document["accuracy"], document["calibration"], document["latency"]["confidence"]
+    return document | {"equal": {"pixels": True, "prompt_ids": True}}
+
+
+def test_gates_kept_by_an_older_run_are_read_and_hold_no_more_than_they_did() -> None:
+    gates = Gates.model_validate(older(gating.load().model_dump(mode="json")))
+    assert gates.agreement.decide_on == "point"
+    assert gates.accuracy.decide_on == "report"
+    assert gates.hops.platform.max_embed_distance == math.inf
+    assert gates.hops.platform.max_numeric_flips == 1.0
+
+
+def test_a_run_from_before_there_was_a_contract_hop_tells_no_limits_of_it() -> None:
+    document = gating.load().model_dump(mode="json")
+    del document["hops"]["contract"]
+    assert Gates.model_validate(document).hops.contract.min_agreement == 0.0
+
+
+def test_a_limit_may_be_infinite_and_survives_json(tmp_path: Path) -> None:
+    gates = gating.load(written(tmp_path, "[memory]\nmax_peak_mib = inf\n"))
+    assert Gates.model_validate_json(gates.model_dump_json()).memory.max_peak_mib == math.inf
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[agreement]\nmin_case = 3\n", "agreement.min_case"),
+        ("[hops.tiling]\nmin_agreement = 1.0\n", "hops.tiling"),
+        ("[hops.platform]\nmin_agreement = 1.5\n", "hops.platform.min_agreement"),
+        ("[hops.platform]\nmin_session_agreement = 2\n", "hops.platform.min_session_agreement"),
+        ("[hops.platform]\nflip_margin = nan\n", "hops.platform.flip_margin"),
+        ("[agreement]\ndecide_on = 'luck'\n", "agreement.decide_on"),
+        ("latency = 3\n", "latency"),
+        ("[equal]\npixels = false\n", "equal"),
+        ("[agreement]\naccept = 1.0\n", "agreement.accept"),
+        ("[agreement]\naccept = 0.9\n", "reject 0.94 is not below accept 0.9"),
+        ("[hops.platform]\nreject = 0.99\n", "hops.platform: reject 0.99"),
+        ("[accuracy]\ndecide_on = 'luck'\n", "accuracy.decide_on"),
+        ("[calibration]\nwhen = [1]\n", "calibration.when"),
+        ("[hops.platform]\nmax_embed_distance = -1\n", "hops.platform.max_embed_distance"),
+        ("[latency\n", "cannot be read"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line_that_names_the_key(
+    tmp_path: Path, text: str, named: str
+) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(GatesError) as caught:
+        gating.load(path)
+    message = str(caught.value)
+    assert named in message
+    assert str(path) in message
+    assert "\n" not in message
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(GatesError, match="no such file"):
+        gating.load(tmp_path / "none.toml")
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "gates.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(GatesError, match="cannot be read"):
+        gating.load(path)

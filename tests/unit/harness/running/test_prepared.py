@@ -1,0 +1,109 @@
+"""Cases are decoded and prepared once, before anything runs, and kept by content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fixtures import awkward
+from harness.cases import Case, load_cases, sessions
+from harness.contract import Pixels
+from harness.errors import CaseError
+from harness.preprocess import pixels_sha256, prepare
+from harness.running.prepared import place, prepare_cases
+
+LABELS = ("water", "land", "fire", "wood", "metal")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Case]:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in range(4):
+        awkward.picture(300 + seed, 200, seed=seed).save(folder / f"{seed}.png")
+    return list(load_cases(str(folder), LABELS).cases)
+
+
+def _bad(folder: Path, name: str) -> Case:
+    path = folder / name
+    path.write_bytes(b"no image")
+    return Case(name, path, None)
+
+
+def test_every_png_holds_exactly_what_the_model_sees(photos: list[Case], tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    ready = prepare_cases(
+        photos,
+        Pixels(channels="bgr"),
+        tmp_path / "out",
+        lambda done, total: seen.append((done, total)),
+    )
+    for prepared in ready.cases:
+        expected = prepare(Image.open(prepared.case.path), channels="bgr")
+        written = Image.open(prepared.pixels_path)
+        assert (written.mode, written.size) == ("RGB", (256, 256))
+        assert written.tobytes() == expected.tobytes()
+        assert prepared.pixels_sha256 == pixels_sha256(expected)
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_what_is_prepared_is_not_prepared_again(photos: list[Case], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = prepare_cases(photos, Pixels(), out)
+    stamps = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert prepare_cases(photos, Pixels(), out) == first
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == stamps
+
+
+def test_other_pixels_or_another_content_are_prepared_anew(
+    photos: list[Case], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    one = prepare_cases(photos[:1], Pixels(), out).cases[0]
+    other = prepare_cases(photos[:1], Pixels(recipe="android-m146"), out).cases[0]
+    awkward.picture(300, 200, seed=9).save(photos[0].path)
+    changed = prepare_cases(photos[:1], Pixels(), out).cases[0]
+    assert len({one.pixels_path, other.pixels_path, changed.pixels_path}) == 3
+    assert len({one.pixels_sha256, other.pixels_sha256, changed.pixels_sha256}) == 3
+
+
+def test_a_damaged_png_from_before_is_made_again(photos: list[Case], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    before = prepare_cases(photos[:1], Pixels(), out).cases[0]
+    whole = before.pixels_path.read_bytes()
+    before.pixels_path.write_bytes(whole[: len(whole) // 2])
+    assert prepare_cases(photos[:1], Pixels(), out).cases[0] == before
+    assert before.pixels_path.read_bytes() == whole
+
+
+def test_a_bad_image_is_refused_after_all_were_tried(photos: list[Case], tmp_path: Path) -> None:
+    cases = [_bad(tmp_path, "x.jpg"), *photos, _bad(tmp_path, "y.jpg")]
+    with pytest.raises(CaseError, match="1 more refused; --skip-bad") as refusal:
+        prepare_cases(cases, Pixels(), tmp_path / "out")
+    assert refusal.value.path.endswith("x.jpg")
+    assert refusal.value.kind == "not-an-image"
+
+
+def test_skip_bad_goes_on_and_says_what_was_left_out(photos: list[Case], tmp_path: Path) -> None:
+    cases = [_bad(tmp_path, "x.jpg"), *photos]
+    ready = prepare_cases(cases, Pixels(), tmp_path / "out", skip_bad=True)
+    assert [prepared.case for prepared in ready.cases] == photos
+    assert [bad.kind for bad in ready.refused] == ["not-an-image"]
+    with pytest.raises(CaseError, match="no-images"):
+        prepare_cases(cases[:1], Pixels(), tmp_path / "out", skip_bad=True)
+
+
+def test_placed_images_stand_where_their_sessions_put_them(
+    photos: list[Case], tmp_path: Path
+) -> None:
+    ready = prepare_cases(photos, Pixels(), tmp_path / "out")
+    drawn = sessions([prepared.case for prepared in ready.cases], 3, seed=1)
+    placed = place(drawn, ready)
+    assert [(p.image.session, p.image.position) for p in placed] == [(0, 0), (0, 1), (0, 2), (1, 0)]
+    assert [p.case for p in placed] == [case for session in drawn for case in session.cases]
+    for one in placed:
+        expected = prepare(Image.open(one.case.path))
+        assert one.image.pixels_sha256 == pixels_sha256(expected)
+        assert one.image.case_id == one.case.id
