@@ -71,8 +71,8 @@ class Decoding(_Record):
 
     @property
     def felt(self) -> Decoding:
-        """The same without what cannot be felt: greedy, nothing is drawn and nothing left out."""
-        return self if self.temperature else self.model_copy(update={"top_k": 0, "seed": 0})
+        """The same without a seed that nothing is drawn with."""
+        return self if self.temperature else self.model_copy(update={"seed": 0})
 
 
 class Given(_Record):

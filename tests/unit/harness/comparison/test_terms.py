@@ -62,8 +62,8 @@ def test_what_is_in_force_is_what_was_attested_last_else_what_was_asked(
     assert phone.decoding.temperature == 0.0
 
 
-def test_what_greedy_decoding_does_not_feel_is_no_term() -> None:
-    unfelt = Decoding(top_k=40, seed=9)
+def test_a_seed_that_greedy_decoding_does_not_feel_is_no_term() -> None:
+    unfelt = Decoding(seed=9)
     told = settings(decoding=unfelt)
     seen = attestation(PHONE[0], phone=PHONE[1], settings=told)
     found = terms(run_record(ARMS, [phone_record()], attestations=(seen,)))
