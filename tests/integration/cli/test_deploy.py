@@ -78,7 +78,7 @@ def test_a_run_after_a_deploy_pushes_pictures_alone(
     )  # fmt: skip
     after = phone.shell(f"ls -i {REMOTE_BLOBS}").stdout
     assert set(before.splitlines()) < set(after.splitlines())
-    assert len(after.splitlines()) == 4
+    assert len(after.splitlines()) == 6, "runner, two models; the picture, its mirror image, black"
     phone.shell(f"rm -rf {REMOTE_ROOT}/runs")
 
 
