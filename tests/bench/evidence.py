@@ -32,7 +32,7 @@ def rows() -> list[Row]:
 
         cheap_s, none_s, ratio = in_turn(image_s, lambda: image_s(evidence=False), ROUNDS)
         deep = {"tensors_path": str(folder / "tensors")}
-        deep_s, _, factor = in_turn(lambda: image_s(**deep), image_s, ROUNDS // 2)
+        deep_s, _, factor = in_turn(lambda: image_s(**deep), image_s, ROUNDS)
     return [
         Row(
             "cheap evidence over none",
