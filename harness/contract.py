@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -206,6 +207,18 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         tables = isinstance(value, dict) and isinstance(both.get(key), dict)
         both[key] = merged(both[key], value) if tables else value
     return both
+
+
+def differing(
+    ours: Mapping[str, object], theirs: Mapping[str, object], prefix: str = ""
+) -> Iterator[tuple[str, object, object]]:
+    """The fields in which two dumps differ, by dotted name, each with both values."""
+    for key in sorted(ours.keys() | theirs.keys()):
+        mine, other = ours.get(key), theirs.get(key)
+        if isinstance(mine, dict) and isinstance(other, dict):
+            yield from differing(mine, other, f"{prefix}{key}.")
+        elif mine != other:
+            yield f"{prefix}{key}", mine, other
 
 
 def _validated(source: str, table: dict[str, Any]) -> Contract:

@@ -14,7 +14,7 @@ from harness.comparison.hop import HopResult
 from harness.judgement import judging
 from harness.judgement.accuracy import AccuracyLoss
 from harness.judgement.delivery import Undelivered
-from harness.judgement.gate import GateResult
+from harness.judgement.gate import GateResult, located
 from harness.records.record import RunRecord
 
 Word = Literal["PASS", "FAIL", "INCONCLUSIVE", "INFRA"]
@@ -29,7 +29,7 @@ def decide(
         return "FAIL", _failures(hops, failed)
     if owing:
         return "INFRA", [
-            f"{_where(item.arm, item.phone)}: {item.missing} of {item.of} observations missing: "
+            f"{located(item.arm, item.phone)}: {item.missing} of {item.of} observations missing: "
             f"{item.why}"
             for item in owing
         ]
@@ -53,7 +53,7 @@ def notes(
         count = len(record.refused)
         told.append(f"{count} image{'s' if count > 1 else ''} refused and left out")
     told += [
-        f"{_where(stop.arm, stop.phone)} stopped after {stop.images} images: {stop.why}"
+        f"{located(stop.arm, stop.phone)} stopped after {stop.images} images: {stop.why}"
         for stop in record.stops
     ]
     virtual = {phone.serial for phone in record.phones if phone.virtual}
@@ -63,7 +63,7 @@ def notes(
     ]
     told += attesting.better_builds(record)
     told += [
-        f"accuracy of {_where(loss.arm, loss.phone)}: INCONCLUSIVE, "
+        f"accuracy of {located(loss.arm, loss.phone)}: INCONCLUSIVE, "
         f"{loss.pairs.cases} labelled cases carry no claim, {_needs(loss)}"
         for loss in losses
         if loss.claim == "inconclusive"
@@ -100,7 +100,7 @@ def _together(gates: Sequence[GateResult]) -> list[str]:
     return [
         _line(group[0])
         if len(group) == 1
-        else f"{name} ({', '.join(_where(one.hop or one.arm, one.phone) for one in group)}): {why}"
+        else f"{name} ({', '.join(located(one.hop or one.arm, one.phone) for one in group)}): {why}"
         for (name, why), group in alike.items()
     ]
 
@@ -108,8 +108,4 @@ def _together(gates: Sequence[GateResult]) -> list[str]:
 def _line(gate: GateResult) -> str:
     hop = f"{gate.hop}, " if gate.hop else ""
     arms = f"{gate.reference} -> {gate.arm}" if gate.reference else gate.arm
-    return f"{gate.name} ({hop}{_where(arms, gate.phone)}): {gate.why}"
-
-
-def _where(arm: str, phone: str | None) -> str:
-    return arm if phone is None else f"{arm} on {phone}"
+    return f"{gate.name} ({hop}{located(arms, gate.phone)}): {gate.why}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from harness.contract import Contract
+from harness.contract import Contract, differing
 from harness.records.record import CaseRecord, RunRecord
 
 
@@ -16,7 +14,7 @@ def differences(earlier: RunRecord, wanted: RunRecord) -> list[str]:
         ("training contract", earlier.training, wanted.training),
     ):
         # Without the arm `torch:training` there is no training contract, and the arms differ.
-        if there and asked and (fields := _changed_fields(_content(there), _content(asked))):
+        if there and asked and (fields := _changed_fields(there, asked)):
             found.append(f"{name} differs in {', '.join(fields)}")
     if earlier.bundle.sha256 != wanted.bundle.sha256:
         found.append(f"bundle is {earlier.bundle.path} ({earlier.bundle.sha256[:12]})")
@@ -33,23 +31,11 @@ def differences(earlier: RunRecord, wanted: RunRecord) -> list[str]:
     return found
 
 
-def _content(contract: Contract) -> dict[str, object]:
-    return contract.model_dump(mode="json", exclude={"name"})
+def _changed_fields(there: Contract, asked: Contract) -> list[str]:
+    earlier, wanted = (one.model_dump(mode="json", exclude={"name"}) for one in (there, asked))
+    return [name for name, _, _ in differing(earlier, wanted)]
 
 
 def _places(record: RunRecord) -> list[CaseRecord]:
     # Not by path: a folder of images may have moved.
     return [case.model_copy(update={"path": ""}) for case in record.cases]
-
-
-def _changed_fields(
-    ours: Mapping[str, object], theirs: Mapping[str, object], prefix: str = ""
-) -> list[str]:
-    changed = []
-    for key in sorted(ours.keys() | theirs.keys()):
-        mine, other = ours.get(key), theirs.get(key)
-        if isinstance(mine, dict) and isinstance(other, dict):
-            changed += _changed_fields(mine, other, f"{prefix}{key}.")
-        elif mine != other:
-            changed.append(f"{prefix}{key}")
-    return changed

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from harness import ladder
 from harness.errors import BadInput
+from harness.judgement.gate import located
 from harness.judgement.reasons import Word
 from reports.between import matching
 from reports.between.answers import ArmBetween, SharedCases, arm_between, arms_between
@@ -106,7 +107,7 @@ def _arms(now: Summary, before: Summary, refused: list[Refusal]) -> tuple[ArmBet
             matching.contract_of(now.record, arm), matching.contract_of(before.record, arm)
         ) or matching.prompt_reasons(shared.pairs(delivery).values())
         if reasons:
-            refused.append(Refusal(part="answers", where=(_where(arm, phone),), reasons=reasons))
+            refused.append(Refusal(part="answers", where=(located(arm, phone),), reasons=reasons))
         else:
             found.append(arm_between(shared, delivery, now.record.labels))
     return tuple(found)
@@ -127,7 +128,7 @@ def _phones(
             records = (now.record, before.record)
             reasons = matching.latency_reasons(arm, pair, records, power)
             if reasons:
-                where = (_where(arm, pair.now.serial),)
+                where = (located(arm, pair.now.serial),)
                 refused.append(Refusal(part="times", where=where, reasons=reasons))
             else:
                 found.append(phone_between(arm, pair, now.verdict, before.verdict))
@@ -148,7 +149,3 @@ def _together(refused: list[Refusal]) -> tuple[Refusal, ...]:
         Refusal(part=part, where=tuple(arms), reasons=reasons)
         for (part, reasons), arms in where.items()
     )
-
-
-def _where(arm: str, phone: str | None) -> str:
-    return arm if phone is None else f"{arm} on {phone}"

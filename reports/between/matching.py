@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from harness import ladder
-from harness.contract import Contract
+from harness.contract import Contract, differing
 from harness.records.observation import Observation
 from harness.records.record import PhoneRecord, RunRecord
 
@@ -61,7 +61,10 @@ def contract_reasons(now: Contract, before: Contract) -> tuple[str, ...]:
     theirs = before.model_dump(mode="json", include=set(_ANSWER_KEYS))
     ours["pixels"] = now.pixels.spelled_out.model_dump(mode="json")
     theirs["pixels"] = before.pixels.spelled_out.model_dump(mode="json")
-    return tuple(f"contract, {line}" for line in _changes(ours, theirs))
+    return tuple(
+        f"contract, {name}: {_short(other)} before, {_short(mine)} now"
+        for name, mine, other in differing(ours, theirs)
+    )
 
 
 def prompt_reasons(pairs: Iterable[tuple[Observation, Observation]]) -> tuple[str, ...]:
@@ -122,19 +125,6 @@ def _threads(record: RunRecord, arm: str, phone: PhoneRecord) -> str:
         if (one.arm, one.phone) == (arm, phone.serial)
     }
     return " and ".join(sorted(told)) or "not told"
-
-
-def _changes(
-    ours: Mapping[str, object], theirs: Mapping[str, object], prefix: str = ""
-) -> list[str]:
-    found = []
-    for key in sorted(ours.keys() | theirs.keys()):
-        mine, other = ours.get(key), theirs.get(key)
-        if isinstance(mine, dict) and isinstance(other, dict):
-            found += _changes(mine, other, f"{prefix}{key}.")
-        elif mine != other:
-            found.append(f"{prefix}{key}: {_short(other)} before, {_short(mine)} now")
-    return found
 
 
 def _short(value: object) -> str:
