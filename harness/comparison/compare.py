@@ -122,10 +122,8 @@ def _compare_hop(
     ]
     cases = [compare_case(ours, theirs, tolerance) for ours, theirs in pairs]
     stage_cases = Counter(stage for case in cases for stage in case.causes)
-    blames = (
-        *unanswered(hop, reference, candidate),
-        *blaming.blames(hop, cases, tolerance, inquiry, terms),
-    )
+    failed = unanswered(hop, reference, candidate)
+    blames = blaming.blames(hop, cases, tolerance, inquiry, terms, failed)
     agreement = Share.counted(case.label_equal for case in cases)
     sessions = session_agreement(pairs, images_per_session)
     differences = [value for case in cases for value in case.label_logprob_differences.values()]

@@ -18,9 +18,16 @@ from harness.comparison.blaming.causes import (
     rank,
 )
 from harness.comparison.blaming.differences import Differences, differences
-from harness.comparison.blaming.files import Explained, explained, faulty_files
+from harness.comparison.blaming.files import (
+    Explained,
+    explained,
+    faulty_files,
+    inherited,
+    reaches,
+    shared_faults,
+)
 from harness.comparison.blaming.layers import first_layer
-from harness.comparison.blaming.sentences import Told, sentence
+from harness.comparison.blaming.sentences import Told, sentence, with_fault
 from harness.comparison.blaming.swaps import confirmed
 from harness.comparison.stages import CaseComparison, Stage, Tolerance
 from harness.comparison.terms import Terms, Who
@@ -36,10 +43,13 @@ def blames(
     tolerance: Tolerance,
     inquiry: Inquiry,
     terms: Mapping[Who, Terms],
+    unanswered: Sequence[Blame] = (),
 ) -> tuple[Blame, ...]:
     """One blame per cause of a hop, what matters most first; none for a clean hop.
 
-    `terms`: under what each arm ran; those that are missing explain nothing.
+    `terms`: under what each arm ran; those that are missing explain nothing. `unanswered`: blames
+    of cases that the reference alone could answer; they come first, with the file that explains
+    them.
     """
     reference = terms.get((hop.reference, hop.reference_phone))
     candidate = terms.get((hop.candidate, hop.phone))
@@ -48,10 +58,20 @@ def blames(
     own = _with_asked(causes(cases, tolerance), asked, cases)
     own, inputs_cleared = _swapped(own, swaps, tolerance, cases)
     owners = {who: one.owner for who, one in terms.items()}
+    shared = shared_faults(inquiry.files, hop, owners)
+    own = tuple(
+        cause for cause in own if cause.stage in asked.by_stage or not inherited(cause, shared)
+    )
     open_ones = [cause for cause in own if cause.stage not in asked.by_stage]
     files = explained(
         faulty_files(inquiry.files, hop, owners), open_ones, inputs_cleared=inputs_cleared
     )
+    failed = [_with_file(blame, files) for blame in unanswered]
+    files = [
+        file
+        for file in files
+        if file.causes or not any(reaches(file, blame) for blame in unanswered)
+    ]
     layers = list(_of_hop(inquiry.layers, hop))
     blamer = _Blamer(hop, tolerance, layers, swaps, asked)
     by_file = {id(cause) for file in files for cause in file.causes}
@@ -60,7 +80,17 @@ def blames(
     ]
     found += [(_shown(file, cases), file) for file in files]
     ranked = sorted(found, key=lambda one: rank(one[0]))
-    return tuple(blamer.blame(cause, file) for cause, file in ranked)
+    return (*failed, *(blamer.blame(cause, file) for cause, file in ranked))
+
+
+def _with_file(blame: Blame, files: Sequence[Explained]) -> Blame:
+    """A blame of unanswered cases with the first faulty file that explains it."""
+    file = next((file for file in files if reaches(file, blame)), None)
+    if file is None:
+        return blame
+    return blame.model_copy(
+        update={"layer": file.fault.layer, "sentence": with_fault(blame.sentence, file)}
+    )
 
 
 def _shown(file: Explained, cases: Sequence[CaseComparison]) -> Cause:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from harness.comparison.blame import Blame
 from harness.comparison.blaming.causes import Cause, is_upstream
 from harness.comparison.stages import STAGES, Stage
 from harness.ladder import Hop, parse
@@ -19,6 +20,8 @@ _REACH: Final[Mapping[str, tuple[Stage, ...]]] = {
 """What a half of a bundle can change at all."""
 _OWN: Final[Mapping[str, Stage]] = {"mmproj": "embed", "text": "prefill"}
 """Where a change shows of which nothing more is known."""
+_COMPUTED: Final[tuple[Stage, ...]] = ("embed", "prefill", "decode")
+"""Stages told within a noise."""
 _EXACT: Final[tuple[Stage, ...]] = ("tile", "tokens")
 """Stages told exactly: a fault that did not show there did nothing there."""
 _LAYER: Final = re.compile(r"(?:vision|text) layer (\d+) (attention|ffn)")
@@ -59,7 +62,7 @@ def faulty_files(
 ) -> list[FaultyFile]:
     """Those that the hop's candidate reads and its reference does not, with the same fault."""
     every = list(faults)
-    known = {_key(fault) for fault in _read(every, hop.reference, hop.reference_phone, owners)}
+    known = {_key(fault) for fault in shared_faults(every, hop, owners)}
     by_file: dict[tuple[str, str], list[FileFault]] = {}
     for fault in _read(every, hop.candidate, hop.phone, owners):
         if _key(fault) not in known:
@@ -68,6 +71,33 @@ def faulty_files(
         FaultyFile(file, half, tuple(sorted(found, key=_order)))
         for (half, file), found in by_file.items()
     ]
+
+
+def shared_faults(
+    faults: Iterable[FileFault], hop: Hop, owners: Mapping[tuple[str, str | None], Owner]
+) -> list[FileFault]:
+    """Those that both ends of the hop read."""
+    every = list(faults)
+    known = {_key(fault) for fault in _read(every, hop.reference, hop.reference_phone, owners)}
+    read = _read(every, hop.candidate, hop.phone, owners)
+    return [fault for fault in read if _key(fault) in known]
+
+
+def inherited(cause: Cause, shared: Iterable[FileFault]) -> bool:
+    """Whether single cases are beyond noise because both ends of the hop compute with the same
+    broken weights: noise was measured with sound ones, and may be larger by any factor.
+    """
+    if cause.systematic or cause.stage not in _COMPUTED:
+        return False
+    return any(
+        fault.kind in ("tensor", "key") and _fit(fault, cause) is not None for fault in shared
+    )
+
+
+def reaches(file: Explained, blame: Blame) -> bool:
+    """Whether a faulty file can be why cases end without an answer."""
+    there = blame.stage in _REACH[file.file.half]
+    return there and (file.stage == blame.stage or is_upstream(file.stage, blame.stage))
 
 
 def explained(

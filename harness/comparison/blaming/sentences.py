@@ -70,6 +70,11 @@ def sentence(told: Told) -> str:
     return f"{whole} {swap}" if (swap := _swap(told)) else whole
 
 
+def with_fault(said: str, found: Explained) -> str:
+    """A sentence with the fault that explains it."""
+    return f"{said.rstrip('.')}; {_fault(found, None)}."
+
+
 def _what(told: Told) -> str:
     if not told.cause.cases and told.explained is not None:
         return f"{told.explained.file.file} is faulty"

@@ -314,6 +314,55 @@ def test_a_picture_that_a_swap_has_cleared_is_not_explained_by_its_file() -> Non
     assert [(blame.stage, blame.cases) for blame in found] == [("prefill", 24), ("embed", 0)]
 
 
+@pytest.mark.parametrize("stage", ["prefill", "decode"])
+def test_single_cases_beyond_noise_follow_from_weights_broken_on_both_sides(stage: Stage) -> None:
+    few: dict[str, dict[str, Any]] = {
+        "prefill": {"evidence": evidence(prefill=0.3)},
+        "decode": {"tokens": [token(11)], "text": "feu", "evidence": evidence(prefill=0.002)},
+    }
+    seen = mixed({5: few[stage], 7: few[stage]})
+    broken = files(text_fault())
+    assert blamed(seen, "runtime", broken) == ()
+    assert [blame.stage for blame in blamed(seen, "runtime")] == [stage]
+    (many,) = blamed(mixed(dict.fromkeys(range(12), few[stage])), "runtime", broken)
+    assert (many.stage, many.systematic) == (stage, True)
+
+
+def test_broken_weights_on_both_sides_explain_no_other_picture() -> None:
+    seen = mixed({5: {"evidence": evidence(embed=0.5)}})
+    (blame,) = blamed(seen, "runtime", files(text_fault()))
+    assert (blame.stage, blame.cases) == ("embed", 1)
+
+
+def unanswered_blame() -> Blame:
+    return Blame(
+        hop="quantization",
+        phone=None,
+        stage="prefill",
+        layer=None,
+        cases=24,
+        of=24,
+        systematic=True,
+        sentence="It cannot answer: the logits are not finite.",
+        confirmed_by_swap=None,
+    )
+
+
+def test_cases_without_an_answer_are_blamed_on_the_file_that_explains_them() -> None:
+    faults = files(text_fault(detail="holds values that are not finite"))
+    (blame,) = blames(HOPS["quantization"], [], TOLERANCE, faults, {}, [unanswered_blame()])
+    assert (blame.layer, blame.cases) == ("text layer 0 attention", 24)
+    assert blame.sentence.startswith("It cannot answer: the logits are not finite; ")
+    assert "holds values that are not finite" in blame.sentence
+
+
+def test_a_file_that_shows_later_than_answers_ended_is_a_blame_of_its_own() -> None:
+    moved = files(text_fault(kind="token", name="eos", stage="decode", layer=None))
+    found = blames(HOPS["quantization"], [], TOLERANCE, moved, {}, [unanswered_blame()])
+    assert found[0] == unanswered_blame()
+    assert [(blame.stage, blame.cases) for blame in found[1:]] == [("decode", 0)]
+
+
 # Layers
 
 
