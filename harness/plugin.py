@@ -121,6 +121,7 @@ def evaluation(
     References on this host are taken from the cache from the second phone on.
     """
     import reports
+    from harness.progress import Unseen
     from harness.running.planning import RunRequest
     from harness.running.run import evaluate
     from reports import summary
@@ -140,17 +141,10 @@ def evaluation(
         quant=pytestconfig.getoption("driftloop_quant"),
         gates=pytestconfig.getoption("driftloop_gates"),
     )
-    outcome = _one_line(lambda: evaluate(request, _Quiet()))
+    outcome = _one_line(lambda: evaluate(request, Unseen()))
     written = _one_line(lambda: reports.build(outcome.folder))
     pytestconfig.stash[_REPORTS].append(written[0])
     return summary.load(outcome.folder)
-
-
-class _Quiet:
-    """Progress that nobody watches: pytest owns the terminal."""
-
-    def track(self, name: str) -> Callable[[int, int], None]:
-        return lambda done, total: None
 
 
 def _one_line(act: Callable[[], _T]) -> _T:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from transformers import Idefics3Processor, PreTrainedTokenizerFast
 
-    from harness.running.planning import Progress
+    from harness.progress import Progress
 
 _TIMED: Final = 3
 """Repetitions whose median counts; one more goes before them."""

@@ -13,7 +13,8 @@ from harness.running.sides import Side
 
 if TYPE_CHECKING:
     from harness.arms.phone import PhoneArm
-    from harness.running.planning import Plan, Progress
+    from harness.progress import Progress
+    from harness.running.planning import Plan
 
 
 def host_arm(spec: ArmSpec, side: Side) -> Arm:

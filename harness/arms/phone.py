@@ -26,7 +26,7 @@ from harness.running import deploying
 
 if TYPE_CHECKING:
     from harness.arms.base import Tensor
-    from harness.running.planning import Progress
+    from harness.progress import Progress
 
 Number = TypeVar("Number", int, float)
 

@@ -14,7 +14,7 @@ from harness.audit.rows import Row, Verdict
 from harness.contract import Contract
 
 if TYPE_CHECKING:
-    from harness.running.planning import Progress
+    from harness.progress import Progress
 
 
 @dataclass(frozen=True)

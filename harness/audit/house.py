@@ -22,7 +22,7 @@ from harness.images import IMAGE_SUFFIXES, open_image
 
 if TYPE_CHECKING:
     from harness.audit.measure import Impact
-    from harness.running.planning import Progress
+    from harness.progress import Progress
 
 _PICTURES: Final = 6
 _AUTHORITY: Final = ("collator", "dataset", "train-config", "checkpoint", "bundle", "app")

@@ -30,7 +30,7 @@ from harness.running.result_cache import ResultCache
 
 if TYPE_CHECKING:
     from harness.arms.torch import TorchArm
-    from harness.running.planning import Progress
+    from harness.progress import Progress
 
 _ARM: Final = ladder.parse("torch")
 _CHECKPOINT_SUFFIXES: Final = frozenset({".json", ".jinja", ".txt", ".model", ".safetensors"})

@@ -5,7 +5,7 @@ Meant for bundles that may be damaged: nothing is hashed, and only what cannot b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -22,9 +22,7 @@ from harness.bundle.names import checkpoint_name
 from harness.bundle.safetensors_file import CheckpointTensors
 from harness.bundle.tensor_error import squared_difference
 from harness.errors import BundleError
-
-Progress = Callable[[int, int], None]
-"""Called with (tensors done, tensors in all)."""
+from harness.progress import Advance
 
 Half = Literal["text", "mmproj"]
 _HALVES: Final[tuple[Half, ...]] = ("text", "mmproj")
@@ -90,7 +88,7 @@ class BundleComparison:
 
 
 def compare(
-    a: Path, b: Path, quants: Sequence[str] | None = None, progress: Progress | None = None
+    a: Path, b: Path, quants: Sequence[str] | None = None, progress: Advance | None = None
 ) -> BundleComparison:
     """Compare the quant types both bundles have, or those of `quants`.
 

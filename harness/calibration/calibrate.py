@@ -27,7 +27,7 @@ from harness.running.planning import missing_packages
 from harness.running.sides import Under
 
 if TYPE_CHECKING:
-    from harness.running.planning import Progress
+    from harness.progress import Progress
 
 
 @dataclass(frozen=True)

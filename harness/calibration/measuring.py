@@ -22,7 +22,7 @@ from harness.running.sides import Side
 
 if TYPE_CHECKING:
     from devices.phone import Phone
-    from harness.running.planning import Progress
+    from harness.progress import Progress
 
 _WITHOUT_LIMITS: Final = Tolerance(**{field.name: math.inf for field in fields(Tolerance)})
 _NEVER: Final[tuple[Stage, ...]] = ("resize", "tile", "tokens")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.progress import Advance
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -33,11 +35,8 @@ def print_json(document: object) -> None:
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
-Advance = Callable[[int, int], None]
-
-
 class ProgressBoard:
-    """Named bars that appear when they first move; implements `harness.running.run.Progress`."""
+    """Named bars that appear when they first move; implements `harness.progress.Progress`."""
 
     def __init__(self, show: Callable[[str, int, int], None]) -> None:
         self._show = show

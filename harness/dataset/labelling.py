@@ -6,7 +6,7 @@ import string
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,7 @@ from harness.dataset.endpoint import Endpoint
 from harness.dataset.jsonl import Appender
 from harness.dataset.labels import Said
 from harness.dataset.manifest import Dataset, Entry
-
-Progress = Callable[[int, int], None]
-"""Called with (images asked about, images to ask about)."""
+from harness.progress import Advance
 
 _AROUND = string.whitespace + string.punctuation
 
@@ -72,7 +70,7 @@ def label(
     pace: Pace,
     *,
     relabel: bool = False,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> Outcome:
     """Ask `endpoint` about every square of the dataset in `folder` that has no label.
 
@@ -131,7 +129,7 @@ class _Asking:
         book: Appender,
         pending: list[Entry],
         pace: Pace,
-        progress: Progress | None,
+        progress: Advance | None,
     ) -> None:
         self._endpoint, self._question, self._known = endpoint, question, known
         self._book, self._pace, self._progress = book, pace, progress

@@ -7,7 +7,7 @@ import re
 import secrets
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -28,11 +28,10 @@ from harness.dataset.manifest import IMAGES_FOLDER, Dataset, LabelSource, Prepar
 from harness.dataset.workers import spread
 from harness.errors import CaseError, DatasetError
 from harness.preprocess import PREPARATION_VERSION, pixels_sha256, prepare_case
+from harness.progress import Advance
 
 MADE_WITH: Final = f"preparation {PREPARATION_VERSION}, Pillow {PIL.__version__}"
 
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all)."""
 
 _JOURNAL_NAME = ".prepared.jsonl"
 _SQUARE = re.compile(r"[0-9a-f]{64}\.png|\.[0-9a-f]{64}\.png\..*\.part")
@@ -57,7 +56,7 @@ def prepare(
     *,
     workers: int | None = None,
     skip_bad: bool = False,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> Outcome:
     """Make every image that `spec` names into a square of the dataset in `folder`.
 
@@ -181,7 +180,7 @@ def _prepare_all(
     cases: Sequence[Case],
     folder: Path,
     workers: int | None,
-    progress: Progress | None,
+    progress: Advance | None,
 ) -> list[Prepared | CaseError]:
     """What became of every case, in order; what is done survives a kill."""
     known = _known(folder, job.pixels)

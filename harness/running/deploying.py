@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from harness.bundle import Bundle
 from harness.contract import Contract, Runtime
 
 if TYPE_CHECKING:
-    from harness.running.planning import Progress
+    from harness.progress import Advance, Progress
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def _built(phone: Phone, progress: Progress) -> tuple[str, Path]:
     return variant.name, program
 
 
-def pushing(phone: Phone, progress: Progress) -> Callable[[int, int], None]:
+def pushing(phone: Phone, progress: Progress) -> Advance:
     """The bar that shows how far a push to `phone` is, in bytes."""
     return progress.track(f"pushing to {phone.serial}")
 

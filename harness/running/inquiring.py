@@ -19,12 +19,13 @@ from harness.comparison.compare import compare, tolerance_of
 from harness.comparison.hop import HopResult
 from harness.comparison.stages import Stage, compare_case
 from harness.ladder import ArmSpec
+from harness.progress import Progress
 from harness.records.inquiry import HopCase, Inquiry, LayerComparison, SwapResult
 from harness.records.journal import Journal
 from harness.records.observation import Observation, Slot
 from harness.running import swapping
 from harness.running.closeups import Closeups
-from harness.running.planning import Plan, Progress
+from harness.running.planning import Plan
 
 _CASES: Final = 3
 """So many cases of a hop are looked at; tensors of a real model are some 100 MB a case."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from devices.phone import Phone
 from harness import bundle as bundles
@@ -23,6 +23,7 @@ from harness.judgement import gating
 from harness.judgement.gating import Gates
 from harness.judgement.sampling_plan import sampling_plan
 from harness.ladder import ArmSpec, Role
+from harness.progress import Progress
 from harness.records.record import PhoneSide, RefusedRecord, RunRecord, Sampling
 from harness.running import phones, recording, result_cache, sides
 from harness.running.sides import Side, Sides, Under
@@ -39,13 +40,6 @@ _RECORDED = (
     "numpy",
     "adbutils",
 )
-
-
-class Progress(Protocol):
-    """Where long work says how far it is."""
-
-    def track(self, name: str) -> Callable[[int, int], None]:
-        """A callback `(done, total)` for the piece of work called `name`."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +19,7 @@ from harness.contract import Pixels
 from harness.errors import CaseError
 from harness.images import DECODE_FAULTS
 from harness.preprocess import PREPARATION_VERSION, pixels_sha256, prepare_case
-
-Progress = Callable[[int, int], None]
-"""Called with (cases done, cases in all)."""
+from harness.progress import Advance
 
 _BLOCK_BYTES = 1 << 20
 
@@ -48,7 +46,7 @@ def prepare_cases(
     cases: Sequence[Case],
     pixels: Pixels,
     out_dir: Path,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
     *,
     skip_bad: bool = False,
 ) -> PreparedSet:

@@ -18,13 +18,14 @@ from harness.arms import build
 from harness.arms.base import Arm, Prepared
 from harness.judgement.verdict import Verdict, judge
 from harness.ladder import ArmSpec
+from harness.progress import Advance, Progress
 from harness.records.inquiry import INQUIRY_FILE
 from harness.records.journal import PIXELS_FOLDER, VERDICT_FILE, Journal
 from harness.records.observation import ArmAttestation, Observation
 from harness.records.record import ArmFailure, Stop
 from harness.records.session_results import SESSIONS_FILE, session_results, to_jsonl
 from harness.running import inquiring, phones, planning, stopping
-from harness.running.planning import Plan, Progress, RunRequest
+from harness.running.planning import Plan, RunRequest
 from harness.running.result_cache import ResultCache
 
 
@@ -154,7 +155,7 @@ def _deliver(
     arm: Arm,
     images: Sequence[Prepared],
     journal: Journal,
-    advance: Callable[[int, int], None],
+    advance: Advance,
     then: Callable[[Observation], None],
 ) -> None:
     """Into the journal, one by one, each then told to `then`."""

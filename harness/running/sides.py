@@ -13,10 +13,11 @@ from harness.cases import Session
 from harness.contract import Contract
 from harness.errors import CaseError
 from harness.ladder import Role
+from harness.progress import Advance
 from harness.running import canary_sessions
 from harness.running.prepared import PreparedSet, place, prepare_cases
 
-Track = Callable[[str], Callable[[int, int], None]]
+Track = Callable[[str], Advance]
 """Names a piece of work and gives the callback `(done, total)` for it."""
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from harness.checkpoint import end_of_generation
 from harness.contract import Contract
+from harness.progress import Advance
 from harness.training.dataset import Example
 from harness.training.examples import Examples
 from harness.training.record import HeldOut
@@ -24,7 +25,7 @@ def evaluate(
     examples: Examples,
     *,
     batch_size: int,
-    progress: Callable[[int, int], None],
+    progress: Advance,
 ) -> HeldOut:
     """Greedy, in f32, up to the contract's limit, read as the contract reads answers."""
     import torch

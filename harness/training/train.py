@@ -27,7 +27,7 @@ from harness.training.record import RECORD_NAME, HeldOut, Plan, TrainingRecord
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.running.planning import Progress
+    from harness.progress import Progress
 
 Say = Callable[[str], None]
 """Takes one line of progress."""

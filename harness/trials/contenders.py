@@ -16,9 +16,9 @@ from harness import contract as contracts
 from harness.bundle import Bundle
 from harness.contract import Contract
 from harness.errors import BadInput
+from harness.progress import Progress
 from harness.running import deploying
 from harness.running.deploying import Payload
-from harness.running.planning import Progress
 from harness.running.prepared import PreparedCase, prepare_cases
 from harness.trials.plan import Contender
 from harness.trials.record import CONTENDERS, ContenderRecord

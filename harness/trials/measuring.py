@@ -13,6 +13,7 @@ from devices.phone import Phone
 from devices.runner import client
 from devices.runner.protocol import Attestation, ImageResult, Timings
 from devices.runner.work import Work
+from harness.progress import Advance
 from harness.trials.plan import Step
 from harness.trials.record import WARM_UP_IMAGES, Exclusion, Reading, TrialRun
 
@@ -53,7 +54,7 @@ class Measured:
     """How the runner ended early, where it did."""
 
 
-def measure(phone: WatchedPhone, work: Work, on_deploy: Callable[[int, int], None]) -> Measured:
+def measure(phone: WatchedPhone, work: Work, on_deploy: Advance) -> Measured:
     """Run `work` in a process of its own; nothing of it stays on the phone but blobs.
 
     Raises:

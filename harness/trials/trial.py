@@ -14,8 +14,8 @@ from pathlib import Path
 from devices.phone import Phone
 from harness import atomic
 from harness.errors import BadInput, RunFolderError
+from harness.progress import Progress
 from harness.running import phones
-from harness.running.planning import Progress
 from harness.trials import contenders, measuring, plan, record, wording
 from harness.trials.contenders import Entry, Subject
 from harness.trials.measuring import WatchedPhone

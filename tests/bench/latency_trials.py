@@ -24,6 +24,7 @@ from devices.runner import variants
 from devices.runner.build import runner_binary
 from fixtures import demo, textures
 from harness.judgement.verdict import Word
+from harness.progress import Unseen
 from harness.trials.contenders import Entry
 from harness.trials.record import TrialOutcome
 from harness.trials.rule import TrialRule
@@ -82,7 +83,7 @@ def rows(
                     images_per_run=images_per_run,
                     rule=TrialRule(max_runs=MAX_RUNS),
                 )
-                outcome = run_trial(request, _Unseen(), say).outcome
+                outcome = run_trial(request, Unseen(), say).outcome
                 words[outcome.verdict] += 1
                 say(f"{name} {number + 1} of {trials}: {_line(outcome)}")
             return words
@@ -122,13 +123,6 @@ def main() -> int:
         met = "met" if row.met else "MISSED"
         sys.stdout.write(f"{row.name}: {row.measured} (target {row.target}): {met}\n")
     return 0 if all(row.met for row in found) else 1
-
-
-class _Unseen:
-    """Progress that nobody looks at."""
-
-    def track(self, _name: str) -> Callable[[int, int], None]:
-        return lambda _done, _total: None
 
 
 def _told(words: Counter[Word], trials: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from harness.errors import CaseError
 from harness.preprocess import prepare_case
 from harness.preprocess.cost import difference
 from harness.preprocess.search import Way, ranked
+from harness.progress import Advance
 
 ASPECTS: Final = {
     "resize": "recipe",
@@ -36,8 +37,6 @@ _EXACT: Final = 1e-9
 _NEARLY: Final = (1.1, 0.02)
 """Of pictures that no way makes exactly (JPEG, another library), ways this near are not told
 apart: so many times the nearest distance, and so many levels more."""
-
-Told = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class _Read:
 
 
 def findings(
-    pairs: Sequence[Pair], side: Side, where: str, contract: Contract, told: Told
+    pairs: Sequence[Pair], side: Side, where: str, contract: Contract, told: Advance
 ) -> Iterator[Finding]:
     """How `pairs` were made, aspect by aspect.
 

@@ -17,11 +17,11 @@ from harness.audit.findings import Finding, Value
 from harness.audit.tally import Tally
 from harness.contract import Contract
 from harness.images import IMAGE_SUFFIXES
+from harness.progress import Advance
 
 SAMPLE: Final = 16
 """So many images have their pixels searched, drawn with seed 0."""
 
-Told = Callable[[int, int], None]
 Template = Callable[[Sequence[Any]], str | None]
 """A conversation as the checkpoint's chat template writes it; None where that cannot be done."""
 
@@ -31,7 +31,7 @@ _SIDE: Final = "dataset"
 def findings(
     path: Path,
     contract: Contract,
-    told: Told,
+    told: Advance,
     *,
     sources: Path | None = None,
     image_texts: Collection[str] = (),
@@ -65,7 +65,7 @@ def is_prepared(path: Path) -> bool:
 
 
 def _prepared(
-    path: Path, contract: Contract, told: Told, sources: Path | None
+    path: Path, contract: Contract, told: Advance, sources: Path | None
 ) -> Iterator[Finding]:
     loaded = datasets.load(path)
     manifest = path / datasets.MANIFEST_NAME
@@ -204,7 +204,7 @@ def _sizes(found: Records, contract: Contract) -> Iterator[Finding]:
 
 
 def _pictures(
-    found: Records, contract: Contract, told: Told, sources: Path | None
+    found: Records, contract: Contract, told: Advance, sources: Path | None
 ) -> Iterator[Finding]:
     sample = _sample(found.records)
     pairs = []

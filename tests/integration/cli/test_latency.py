@@ -22,6 +22,7 @@ from devices.runner import variants
 from devices.runner.build import runner_binary
 from devices.runner.client import run_folder
 from devices.virtual import VirtualPhone
+from harness.progress import Unseen
 from harness.trials import contenders
 from harness.trials.contenders import Entry
 from harness.trials.measuring import Measured, WatchedPhone, exclusion, measure
@@ -161,7 +162,7 @@ def test_a_lost_connection_and_a_new_start_of_the_phone_are_seen(
     watched = WatchedPhone(phone)
     entry = Entry(bundle, str(single))
     subject = contenders.prepare(
-        {"baseline": entry, "candidate": entry}, str(pictures), 60, "q8_0", 0, phone, _Quiet()
+        {"baseline": entry, "candidate": entry}, str(pictures), 60, "q8_0", 0, phone, Unseen()
     )["baseline"]
 
     def while_it_runs(run_id: str, disturb: Any) -> Measured:  # noqa: ANN401
@@ -210,13 +211,6 @@ def test_other_threads_are_no_fair_comparison(asked: list[object], driftloop: Dr
     done = driftloop(*asked, "--contract", "default")
     assert done.returncode == 2
     assert "runtime.threads = 1, the candidate's 0" in done.stderr.splitlines()[-1]
-
-
-class _Quiet:
-    """Progress that nobody looks at."""
-
-    def track(self, _name: str) -> Any:  # noqa: ANN401
-        return lambda _done, _total: None
 
 
 def _word(measured: Measured) -> str | None:

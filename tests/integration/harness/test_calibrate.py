@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -18,13 +17,7 @@ from harness.calibration import CalibrationRequest, calibrate
 from harness.cli.app import app
 from harness.errors import BadInput
 from harness.judgement import gating
-
-
-class Quiet:
-    """No progress."""
-
-    def track(self, name: str) -> Callable[[int, int], None]:
-        return lambda done, total: None
+from harness.progress import Unseen
 
 
 @pytest.fixture(scope="module")
@@ -69,4 +62,4 @@ def test_a_bundle_with_a_fault_is_not_measured(
     tensor.data[:] = tensor.data * np.float32(1.05)
     reader.data.flush()
     with pytest.raises(BadInput, match=r"v\.post_ln\.weight: .* scaled by 1\.05; a tolerance"):
-        calibrate(CalibrationRequest(tmp_path / "broken", str(images)), Quiet())
+        calibrate(CalibrationRequest(tmp_path / "broken", str(images)), Unseen())

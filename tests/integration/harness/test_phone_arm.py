@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,15 +18,11 @@ from harness.arms.desktop import DesktopArm
 from harness.arms.phone import PhoneArm
 from harness.bundle import Bundle
 from harness.ladder import ArmSpec
+from harness.progress import Unseen
 
 CONTRACT = contracts.load("default")
 SPEC = ArmSpec("phone", "q8_0", app_runtime=True)
 RUN_ID = "phone-arm"
-
-
-class Quiet:
-    def track(self, _name: str) -> Callable[[int, int], None]:
-        return lambda _done, _total: None
 
 
 @pytest.fixture
@@ -37,7 +33,9 @@ def arm(tiny_bundle: Bundle, phone: Phone) -> Iterator[PhoneArm]:
 
 
 def made(bundle: Bundle, phone: Phone, runner: Path | None = None) -> PhoneArm:
-    return PhoneArm(SPEC, bundle, CONTRACT, CONTRACT.runtime, phone, RUN_ID, Quiet(), runner=runner)
+    return PhoneArm(
+        SPEC, bundle, CONTRACT, CONTRACT.runtime, phone, RUN_ID, Unseen(), runner=runner
+    )
 
 
 def test_every_observation_carries_evidence_and_says_what_it_is_for(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from fixtures import textures
 from harness.bundle import Bundle
 from harness.contract import load
+from harness.progress import Unseen
 from harness.tokens import measure
 
 DEFAULT = load("default")
@@ -19,11 +19,6 @@ CONTRACT = DEFAULT.model_copy(
     # Tokens do not depend on threads, and threads that wait for each other spin.
     update={"runtime": DEFAULT.runtime.model_copy(update={"threads": 1, "vision_threads": 1})}
 )
-
-
-class Quiet:
-    def track(self, name: str) -> Callable[[int, int], None]:
-        return lambda done, total: None
 
 
 @pytest.fixture
@@ -36,7 +31,7 @@ def picture(tmp_path: Path) -> Path:
 def test_every_token_of_both_tilings_is_counted_and_timed(
     tiny_bundle: Bundle, picture: Path
 ) -> None:
-    report = measure(tiny_bundle, CONTRACT, "q8_0", picture, Quiet())
+    report = measure(tiny_bundle, CONTRACT, "q8_0", picture, Unseen())
     single, split = report.budgets
     assert (single.tiling, single.grid, single.tokens_per_tile) == ("single", (0, 0), 4)
     assert (split.tiling, split.grid, split.tokens_per_tile) == ("split", (2, 2), 4)
@@ -61,7 +56,7 @@ def test_a_processor_that_cuts_otherwise_is_told_by_the_first_id_that_differs(
     for name in ("preprocessor_config.json", "processor_config.json"):
         path = copy / "checkpoint" / name
         path.write_text(path.read_text().replace('"longest_edge": 256', '"longest_edge": 128'))
-    report = measure(replace(tiny_bundle, path=copy), CONTRACT, "q8_0", picture, Quiet())
+    report = measure(replace(tiny_bundle, path=copy), CONTRACT, "q8_0", picture, Unseen())
     difference = report.budgets[1].difference
     assert difference is not None
     assert difference.position == 6, "after the first tile: one a row here, two there"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from harness.bundle import Bundle
 from harness.comparison.hop import HopResult
 from harness.contract import Contract
 from harness.errors import ContractError, RunFolderError
+from harness.progress import Unseen
 from harness.records.journal import RunFolder
 from harness.records.observation import Observation
 from harness.running.planning import RunRequest
@@ -24,11 +24,6 @@ from harness.running.run import evaluate
 
 DEFAULT = contracts.load("default")
 PICTURES = 6
-
-
-class Unwatched:
-    def track(self, name: str) -> Callable[[int, int], None]:
-        return lambda done, total: None
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +47,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> str:
 def ran(bundle: Bundle, photos: str, out: Path, training: str) -> tuple[HopResult, RunFolder]:
     arms = ("torch:training", "torch")
     request = RunRequest(bundle.path, photos, out, arms=arms, training=training)
-    (hop,) = evaluate(request, Unwatched()).verdict.hops
+    (hop,) = evaluate(request, Unseen()).verdict.hops
     return hop, RunFolder(out)
 
 
@@ -94,7 +89,7 @@ def test_training_under_the_apps_own_contract_gives_an_all_equal_hop(
 
 
 def impacts(bundle: Bundle, photos: str, *changes: Change, **over: Contract) -> list[Impact]:
-    return measure.impacts(bundle.checkpoint, DEFAULT, changes, photos, Unwatched(), **over)
+    return measure.impacts(bundle.checkpoint, DEFAULT, changes, photos, Unseen(), **over)
 
 
 CHANNELS = Change.of("channels", DEFAULT, {"pixels": {"channels": "bgr"}})
@@ -139,7 +134,7 @@ def test_nothing_is_answered_twice_and_a_reading_asks_the_model_nothing(
 
 
 def test_without_a_change_nothing_runs(tmp_path: Path) -> None:
-    assert measure.impacts(tmp_path / "none", DEFAULT, [], "no images", Unwatched()) == []
+    assert measure.impacts(tmp_path / "none", DEFAULT, [], "no images", Unseen()) == []
 
 
 def test_a_change_that_makes_no_contract_is_refused_by_its_aspect() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from harness import ladder
 from harness.bundle import Bundle
 from harness.contract import Contract
 from harness.errors import BadInput, CaseError
+from harness.progress import Unseen
 from harness.running import planning
 from harness.running.planning import Plan, RunRequest
 from harness.training.record import RECORD_NAME, HeldOut, Settings, TrainingRecord
@@ -23,11 +23,6 @@ from ..bundle_factory import Miniature
 
 DEFAULT = contracts.load("default")
 BOTH = ("torch:training", "torch")
-
-
-class Unwatched:
-    def track(self, name: str) -> Callable[[int, int], None]:
-        return lambda done, total: None
 
 
 @pytest.fixture
@@ -46,7 +41,7 @@ def request_(bundle: Bundle, tmp_path: Path) -> RunRequest:
 
 
 def planned(request: RunRequest, **over: object) -> Plan:
-    return planning.plan(replace(request, **over), [], Unwatched())  # type: ignore[arg-type]
+    return planning.plan(replace(request, **over), [], Unseen())  # type: ignore[arg-type]
 
 
 def trained_under(contract: Contract, checkpoint: Path) -> None:

@@ -1,0 +1,24 @@
+"""Where long work says how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+Advance = Callable[[int, int], None]
+"""Takes how much is done, of how much."""
+
+
+class Progress(Protocol):
+    """Of several pieces of work, each with a name."""
+
+    def track(self, name: str) -> Advance:
+        """Where the piece of work called `name` says how far it is."""
+
+
+class Unseen:
+    """Progress that nobody looks at."""
+
+    def track(self, _name: str) -> Advance:
+        """A callback that does nothing."""
+        return lambda _done, _total: None
