@@ -13,9 +13,9 @@ from pydantic import Field
 
 from harness import atomic
 from harness.dataset import duplicates, labels, manifest, split
-from harness.dataset.jsonl import Record, parsed
-from harness.dataset.manifest import Dataset, Entry, LabelSource, Prepared
+from harness.dataset.manifest import Dataset, Entry, LabelSource, Prepared, Record
 from harness.errors import DatasetError
+from harness.jsonl import parsed
 
 SETTINGS_NAME: Final = "settings.json"
 _LOCK_NAME = ".lock"
@@ -105,7 +105,7 @@ def read(folder: Path) -> Settings:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} cannot be read; prepare the dataset again") from error
-    return parsed(Settings, text, str(path))
+    return parsed(Settings, text, str(path), DatasetError)
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from pathlib import Path
 from harness.contract import Prompt
 from harness.dataset import assemble, labels
 from harness.dataset.endpoint import Endpoint
-from harness.dataset.jsonl import Appender
 from harness.dataset.labels import Said
 from harness.dataset.manifest import Dataset, Entry
+from harness.jsonl import Appender
 from harness.progress import Advance
 
 _AROUND = string.whitespace + string.punctuation

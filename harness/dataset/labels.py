@@ -10,8 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
-from harness.dataset.jsonl import Appender, Record, lines_of, parsed
-from harness.dataset.manifest import Sha256
+from harness.dataset.manifest import Record, Sha256
+from harness.errors import DatasetError
+from harness.jsonl import Appender, lines_of, parsed
 
 LABELS_NAME: Final = "labels.jsonl"
 
@@ -34,7 +35,7 @@ class Said(Record):
 
 def book(folder: Path) -> Appender:
     """The one writer of `folder`'s label book."""
-    return Appender(folder / LABELS_NAME)
+    return Appender(folder / LABELS_NAME, DatasetError)
 
 
 def read(folder: Path) -> list[Said]:
@@ -43,7 +44,7 @@ def read(folder: Path) -> list[Said]:
     Raises:
         DatasetError: it cannot be read, or a whole line is damaged.
     """
-    path = folder / LABELS_NAME
-    if not path.exists():
-        return []
-    return [parsed(Said, line, where) for where, line in lines_of(path, str(path))]
+    return [
+        parsed(Said, line, where, DatasetError)
+        for where, line in lines_of(folder / LABELS_NAME, DatasetError)
+    ]

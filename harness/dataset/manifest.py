@@ -17,13 +17,13 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, Literal
 
 from PIL import Image
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from harness import atomic
 from harness.contract import Pixels
-from harness.dataset.jsonl import Record, lines_of, parsed
 from harness.errors import DatasetError
 from harness.images import DECODE_FAULTS
+from harness.jsonl import lines_of, parsed
 from harness.preprocess import pixels_sha256
 
 MANIFEST_NAME: Final = "manifest.jsonl"
@@ -41,6 +41,12 @@ def _inside(name: str) -> str:
     if path.is_absolute() or ".." in path.parts or "\\" in name or path.as_posix() != name:
         raise ValueError(f"{name!r} is not a plain path inside the dataset")
     return name
+
+
+class Record(BaseModel):
+    """A line of one of a dataset's files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Prepared(Record):
@@ -168,11 +174,11 @@ def write(folder: Path, entries: Iterable[Entry]) -> None:
 
 def _entries(root: Path, path: Path) -> Iterator[Entry]:
     missing = f"{root}: no prepared dataset, it holds no {MANIFEST_NAME}"
-    for where, line in lines_of(path, missing):
+    for where, line in lines_of(path, DatasetError, missing=missing):
         try:
             table = json.loads(line)
         except ValueError as error:
             raise DatasetError(f"{where}: not JSON ({error}); prepare the dataset again") from error
         if not isinstance(table, dict):
             raise DatasetError(f"{where}: not an object; prepare the dataset again")
-        yield parsed(Entry, {**table, "path": root / str(table.get("image"))}, where)
+        yield parsed(Entry, {**table, "path": root / str(table.get("image"))}, where, DatasetError)

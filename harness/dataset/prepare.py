@@ -23,10 +23,10 @@ from harness.contract import Pixels
 from harness.dataset import contact_sheet, manifest
 from harness.dataset.assemble import Item, Label, Settings, assemble, writing
 from harness.dataset.duplicates import fingerprint
-from harness.dataset.jsonl import Appender, lines_of, parsed
 from harness.dataset.manifest import IMAGES_FOLDER, Dataset, LabelSource, Prepared
 from harness.dataset.workers import spread
 from harness.errors import CaseError, DatasetError
+from harness.jsonl import Appender, lines_of, parsed
 from harness.preprocess import PREPARATION_VERSION, pixels_sha256, prepare_case
 from harness.progress import Advance
 
@@ -188,7 +188,7 @@ def _prepare_all(
     chunks = iter(lambda: list(islice(tasks, _CHUNK)), [])
     processes = min(workers or len(os.sched_getaffinity(0)), -(-len(cases) // _CHUNK))
     done: list[Prepared | CaseError] = []
-    with Appender(folder / _JOURNAL_NAME) as journal:
+    with Appender(folder / _JOURNAL_NAME, DatasetError) as journal:
         for results in spread(job.run, chunks, processes):
             journal.append(one for one in results if isinstance(one, Prepared))
             done += [_received(one, job.pixels) for one in results]
@@ -211,7 +211,10 @@ def _known(folder: Path, pixels: Pixels) -> dict[str, Prepared]:
         found += [entry.prepared for entry in manifest.load(folder).entries]
     with suppress(DatasetError):
         journal = folder / _JOURNAL_NAME
-        found += [parsed(Prepared, line, where) for where, line in lines_of(journal, str(journal))]
+        found += [
+            parsed(Prepared, line, where, DatasetError)
+            for where, line in lines_of(journal, DatasetError)
+        ]
     return {one.source: one for one in found if one.pixels == pixels and one.made_with == MADE_WITH}
 
 

@@ -7,21 +7,19 @@ keeps every observation's slot unique.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ValidationError
 
 from devices.errors import DeviceError
 from harness import atomic
 from harness.errors import ArmUnavailable, RunFolderError
+from harness.jsonl import Appender, lines_of, parsed
 from harness.records import resuming
 from harness.records.inquiry import INQUIRY_FILE, Inquiry
 from harness.records.observation import ArmAttestation, Observation, Slot
@@ -33,8 +31,6 @@ VERDICT_FILE = "verdict.json"
 PIXELS_FOLDER = "pixels"
 """`<pixels_sha256>.png`, one for every picture, exactly what the models saw."""
 _LOCK_FILE = ".lock"
-
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class RunFolder:
@@ -63,7 +59,7 @@ class RunFolder:
             raise RunFolderError(f"{self.path}: no run folder, it holds no {RUN_FILE}") from None
         except (OSError, UnicodeDecodeError) as error:
             raise RunFolderError(f"{self.run_path} cannot be read: {error}") from error
-        return _parsed(RunRecord, text, str(self.run_path))
+        return parsed(RunRecord, text, str(self.run_path), RunFolderError)
 
     def inquiry(self) -> Inquiry:
         """What `inquiry.json` says; nothing where the run came not so far.
@@ -78,7 +74,7 @@ class RunFolder:
             return Inquiry()
         except (OSError, UnicodeDecodeError) as error:
             raise RunFolderError(f"{path} cannot be read: {error}") from error
-        return _parsed(Inquiry, text, str(path))
+        return parsed(Inquiry, text, str(path), RunFolderError)
 
     def read(self) -> Iterator[Observation]:
         """The observations in the order of their writing; a torn last line is left out.
@@ -86,14 +82,8 @@ class RunFolder:
         Raises:
             RunFolderError: the file cannot be read, or a whole line is no observation.
         """
-        try:
-            content = self.observations_path.read_bytes()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise RunFolderError(f"{self.observations_path} cannot be read: {error}") from error
-        for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-            yield _parsed(Observation, line, f"{self.observations_path}, line {number}")
+        for where, line in lines_of(self.observations_path, RunFolderError):
+            yield parsed(Observation, line, where, RunFolderError)
 
 
 class Journal(RunFolder):
@@ -125,9 +115,8 @@ class Journal(RunFolder):
         try:
             self._record = self._resumed(wanted)
             self._save()
-            self._cut_torn_line()
             self._slots: set[Slot] = {seen.slot for seen in self.read()}
-            self._file = self.observations_path.open("ab", buffering=0)
+            self._file = Appender(self.observations_path, RunFolderError)
         except OSError as error:
             self._lock.release()
             raise RunFolderError(f"{self.path} cannot be written: {error}") from error
@@ -179,7 +168,6 @@ class Journal(RunFolder):
         Raises:
             RunFolderError: its slot is already filled, or the disk refuses it.
         """
-        line = observation.model_dump_json().encode() + b"\n"
         with self._guard:
             if observation.slot in self._slots:
                 raise RunFolderError(
@@ -187,17 +175,7 @@ class Journal(RunFolder):
                     f"on {observation.phone or 'this host'}, session {observation.session}, "
                     f"position {observation.position}"
                 )
-            whole = self._file.seek(0, os.SEEK_END)
-            try:
-                # Unbuffered: what write() took survives SIGKILL. It may take less than all.
-                rest = memoryview(line)
-                while rest:
-                    rest = rest[self._file.write(rest) :]
-            except OSError as error:
-                self._file.truncate(whole)
-                raise RunFolderError(
-                    f"{self.observations_path} cannot be written: {error}"
-                ) from error
+            self._file.append([observation])
             self._slots.add(observation.slot)
 
     def attest(self, attestation: ArmAttestation) -> None:
@@ -271,24 +249,6 @@ class Journal(RunFolder):
                 "stops": earlier.stops,
             }
         )
-
-    def _cut_torn_line(self) -> None:
-        with self.observations_path.open("ab+") as file:
-            file.seek(0)
-            content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
-
-
-def _parsed(model: type[_Model], text: str | bytes, source: str) -> _Model:
-    try:
-        return model.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RunFolderError(
-            f"{source}: damaged, or of another version of driftloop: "
-            f"{f'{where}: ' if where else ''}{first['msg']}"
-        ) from error
 
 
 def _identity(item: ArmAttestation) -> ArmAttestation:

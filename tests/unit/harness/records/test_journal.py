@@ -112,9 +112,9 @@ def test_a_damaged_line_in_the_middle_is_named_not_dropped(tmp_path: Path) -> No
         journal.append(observation())
     whole = journal.observations_path.read_bytes()
     journal.observations_path.write_bytes(whole + b"not json\n" + whole)
-    with pytest.raises(RunFolderError, match="line 2: damaged"):
+    with pytest.raises(RunFolderError, match=":2: damaged"):
         list(RunFolder(tmp_path).read())
-    with pytest.raises(RunFolderError, match="line 2: damaged"):
+    with pytest.raises(RunFolderError, match=":2: damaged"):
         Journal(tmp_path, run_record())
 
 

@@ -1,0 +1,107 @@
+"""JSON lines as run folders and datasets keep them: typed, and safe against a kill at any moment.
+
+Whoever calls says which error of the tree it is where a file cannot be used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from harness.errors import DriftloopError
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Fault = type[DriftloopError]
+
+
+class Appender:
+    """The one writer of a file to which lines are only ever added; a context manager."""
+
+    def __init__(self, path: Path, fault: _Fault) -> None:
+        """Open `path`; the torn last line of a killed writer is cut off.
+
+        Raises `fault` where it cannot be written.
+        """
+        self._path, self._fault = path, fault
+        try:
+            # Unbuffered: what write() took survives SIGKILL.
+            self._file = path.open("ab+", buffering=0)
+            self._file.seek(0)
+            self._file.truncate(self._file.read().rfind(b"\n") + 1)
+        except OSError as error:
+            raise fault(f"{path} cannot be written: {error.strerror}") from error
+
+    def __enter__(self) -> Appender:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The file stays as it is."""
+        self._file.close()
+
+    def append(self, records: Iterable[BaseModel]) -> None:
+        """Write lines, all or none; on return they survive the end of this process.
+
+        Raises the writer's fault where the disk refuses them.
+        """
+        rest = memoryview("".join(f"{one.model_dump_json()}\n" for one in records).encode())
+        whole = self._file.seek(0, os.SEEK_END)
+        try:
+            while rest:  # a write may take less than all
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self._file.truncate(whole)
+            raise self._fault(f"{self._path} cannot be written: {error.strerror}") from error
+
+
+def lines_of(
+    path: Path, fault: _Fault, *, missing: str | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """The whole lines of a file, each with its place for an error; a torn last one is left out.
+
+    A file that does not exist has none, unless `missing` says what that means.
+
+    Raises `fault` where the file cannot be read, or is missing.
+    """
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        if missing is None:
+            return
+        raise fault(missing) from None
+    except OSError as error:
+        raise fault(f"{path} cannot be read: {error.strerror}") from error
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        yield f"{path}:{number}", line
+
+
+def parsed(
+    model: type[_Model], content: str | bytes | dict[str, Any], where: str, fault: _Fault
+) -> _Model:
+    """`content`, a JSON text or a table, as a `model`.
+
+    Raises `fault` where it is none: one line that starts with `where` and names the field.
+    """
+    try:
+        if isinstance(content, dict):
+            return model.model_validate(content)
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise fault(
+            f"{where}: damaged, or of another version of driftloop: "
+            f"{f'{field}: ' if field else ''}{first['msg']}"
+        ) from error
