@@ -14,6 +14,7 @@ from harness.bundle.manifest import (
     Weights,
     load,
 )
+from harness.bundle.retyped import retyped
 from harness.bundle.verified import verify
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "faults",
     "load",
     "mmproj_against_checkpoint",
+    "retyped",
     "verify",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 
@@ -11,12 +13,13 @@ from harness.bundle.finding import Finding
 from harness.bundle.gguf_file import GgufFile
 from harness.bundle.names import checkpoint_name, gguf_name, is_vision
 from harness.bundle.places import place_of
-from harness.bundle.quant_mix import coarsest, is_coarser
+from harness.bundle.quant_mix import coarsest, fits, is_coarser, is_finer
 from harness.bundle.safetensors_file import CheckpointTensors
 from harness.bundle.tensor_error import measure
 
 _OUTPUT, _EMBEDDINGS = "output.weight", "token_embd.weight"
 _HEAD = "lm_head.weight"
+_OF_A_LAYER: Final = re.compile(r"blk\.\d+\.(attn|ffn)_\w+\.weight")
 
 
 def tensor_findings(gguf: GgufFile, quant: str, tensors: CheckpointTensors) -> Iterator[Finding]:
@@ -27,7 +30,26 @@ def tensor_findings(gguf: GgufFile, quant: str, tensors: CheckpointTensors) -> I
     for name in gguf.tensors:
         if detail := _detail(gguf, name, quant, tensors):
             yield Finding("tensor", name, *place_of(name), detail)
+    yield from _another_quant(gguf, quant)
     yield from _missing(gguf, tensors)
+
+
+def _another_quant(gguf: GgufFile, quant: str) -> Iterator[Finding]:
+    """A text model none of whose layers is of its quant type: another file under its name.
+
+    An mmproj may be finer than the text model beside it.
+    """
+    matrices = [
+        name
+        for name in gguf.tensors
+        if _OF_A_LAYER.fullmatch(name)
+        and len(gguf.shape(name)) > 1
+        and fits(gguf.shape(name)[-1], quant)
+    ]
+    if matrices and all(is_finer(gguf.type_name(name), quant) for name in matrices):
+        first = matrices[0]
+        detail = f"{gguf.type_name(first)}; no layer of the file is {quant}, as its name says"
+        yield Finding("tensor", first, *place_of(first), detail)
 
 
 def _detail(gguf: GgufFile, name: str, quant: str, tensors: CheckpointTensors) -> str | None:

@@ -16,7 +16,7 @@ from harness.bundle.file_hash import touch_mark
 from harness.bundle.manifest import MANIFEST_NAME, Bundle
 from harness.records.inquiry import FileFault
 
-_LOOK: Final = 1
+_LOOK: Final = 2
 """Raised whenever something else is looked for: what an older driftloop found is then forgotten."""
 _FAULTS: Final = TypeAdapter(tuple[FileFault, ...])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness import bundle as bundles
@@ -32,12 +32,16 @@ def soundness(under: Mapping[Role, Under], specs: Sequence[ArmSpec]) -> Soundnes
     if phones.path == own.path:
         return _of(own, specs, "bundle")
     ours = _of(own, [spec for spec in specs if spec.on_host], "bundle")
-    theirs = _of(phones, [spec for spec in specs if not spec.on_host], "phone bundle")
-    return Soundness((*ours.faults, *theirs.faults), {**ours.unfit, **theirs.unfit})
+    on_phones = [spec for spec in specs if not spec.on_host]
+    theirs = _of(phones, on_phones, "phone bundle")
+    known = {fault.file for fault in theirs.faults}
+    types = bundles.retyped(phones, own, _quants(on_phones), "phone bundle")
+    others = (fault for fault in types if fault.file not in known)
+    return Soundness((*ours.faults, *theirs.faults, *others), {**ours.unfit, **theirs.unfit})
 
 
 def _of(bundle: Bundle, specs: Sequence[ArmSpec], owner: Owner) -> Soundness:
-    quants = {spec.quant for spec in specs if spec.quant is not None}
+    quants = _quants(specs)
     unfit: dict[str, str] = {}
     try:
         found = bundles.verify(bundle, quants)
@@ -49,13 +53,17 @@ def _of(bundle: Bundle, specs: Sequence[ArmSpec], owner: Owner) -> Soundness:
     )
 
 
+def _quants(specs: Iterable[ArmSpec]) -> list[str]:
+    return sorted({spec.quant for spec in specs if spec.quant is not None})
+
+
 def _one_by_one(
-    bundle: Bundle, quants: Collection[str]
+    bundle: Bundle, quants: Sequence[str]
 ) -> tuple[tuple[FileFault, ...], dict[str, str]]:
     """The faults, and the quant types that cannot be run."""
     found: list[FileFault] = []
     unfit = {}
-    for quant in sorted(quants):
+    for quant in quants:
         try:
             found += bundles.verify(bundle, [quant])
         except bundles.Misfit as misfit:

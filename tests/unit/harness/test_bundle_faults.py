@@ -10,7 +10,7 @@ import pytest
 
 from harness import bundle
 from harness.bundle.places import place_of
-from harness.bundle.quant_mix import coarsest, is_coarser
+from harness.bundle.quant_mix import coarsest, fits, is_coarser, is_finer
 from harness.errors import BundleError
 from harness.records.inquiry import FileFault
 
@@ -222,6 +222,22 @@ def test_each_quant_type_has_a_mix_of_its_own(
 def test_a_quant_type_nobody_knows_is_not_judged() -> None:
     assert coarsest("homemade") is None
     assert not is_coarser("q2_k", "homemade")
+    assert not is_finer("f32", "homemade")
+    assert not fits(256, "homemade")
+
+
+def test_a_text_model_of_another_quant_type_under_the_name_is_a_fault(tmp_path: Path) -> None:
+    matrices = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    other = {f"blk.0.{part}.weight": "f32" for part in matrices} | {"blk.1.ffn_up.weight": "f32"}
+    (fault,) = found(Miniature(types=other), tmp_path)
+    assert (fault.half, fault.stage, fault.layer) == ("text", "prefill", "text layer 0 attention")
+    assert fault.detail == "f32; no layer of the file is f16, as its name says"
+
+
+def test_rows_that_do_not_fit_a_quant_types_blocks_stay_finer() -> None:
+    assert fits(96, "q8_0")
+    assert not fits(96, "q4_k_m")
+    assert is_finer("q8_0", "q4_k_m")
 
 
 def test_an_output_matrix_untied_from_the_embeddings_is_a_fault(tmp_path: Path) -> None:
