@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -39,12 +38,7 @@ class Appender:
     def __enter__(self) -> Appender:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -64,6 +58,14 @@ class Appender:
         except OSError as error:
             self._file.truncate(whole)
             raise self._fault(f"{self._path} cannot be written: {error.strerror}") from error
+
+
+def read(path: Path, model: type[_Model], fault: _Fault) -> Iterator[_Model]:
+    """Every whole line of a file, typed; none where it does not exist.
+
+    Raises `fault` where the file cannot be read, or a whole line is no `model`.
+    """
+    return (parsed(model, line, where, fault) for where, line in lines_of(path, fault))
 
 
 def lines_of(

@@ -175,3 +175,8 @@ def _changes(above: ArmSpec, below: ArmSpec) -> tuple[Change, ...]:
         "platform": (above.kind == "phone") != (below.kind == "phone"),
     }
     return tuple(change for change in CHANGES if changed[change])
+
+
+def located(name: str, phone: str | None) -> str:
+    """An arm or a hop with its phone, `platform on SERIAL`; alone on this host."""
+    return name if phone is None else f"{name} on {phone}"

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from harness.comparison.hop import HopResult
 from harness.comparison.stages import CaseComparison, Stage
-from harness.records.observation import Observation
+from harness.records.observation import Observation, Place
 from harness.records.record import CaseRecord, RunRecord
 
-Place = tuple[int, int]
 Delivery = tuple[str, str | None]
 
 

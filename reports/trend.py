@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from harness.comparison.hop import HopResult
 from harness.judgement.latency import ArmLatency
 from harness.judgement.verdict import Verdict
+from harness.ladder import located
 from harness.records.record import RunRecord
 from harness.releases.since import Since, since
 from harness.releases.store import Store
@@ -81,7 +82,7 @@ def _agreement(hop: HopResult, before: Sequence[HopRow]) -> Plot | None:
     points = [*points, _Point(_NOW, 100 * hop.agreement, same)][-_MAX_RELEASES:]
     lowest = min(point.value for point in points)
     y = Scale(next(floor for floor in _FLOORS if floor <= lowest), 100.0)
-    where = hop.name if hop.phone is None else f"{hop.name} on {hop.phone}"
+    where = located(hop.name, hop.phone)
     ticks = (Tick(0.0, f"{y.low:g} %"), Tick(100.0, "100 %"))
     return _plot(f"Same answers: {where}", "agreement, percent", {"same answers": points}, y, ticks)
 

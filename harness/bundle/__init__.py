@@ -1,7 +1,7 @@
 """A model ready to ship: text GGUF, mmproj GGUF, the checkpoint they came from, and a manifest."""
 
-from harness.bundle.checks import check
-from harness.bundle.faults import Misfit, faults
+from harness.bundle.checks import check, refusal
+from harness.bundle.faults import Misfit, faults, retyped
 from harness.bundle.fidelity import mmproj_against_checkpoint
 from harness.bundle.manifest import (
     MANIFEST_NAME,
@@ -14,7 +14,6 @@ from harness.bundle.manifest import (
     Weights,
     load,
 )
-from harness.bundle.retyped import retyped
 from harness.bundle.verified import verify
 
 __all__ = [
@@ -31,6 +30,7 @@ __all__ = [
     "faults",
     "load",
     "mmproj_against_checkpoint",
+    "refusal",
     "retyped",
     "verify",
 ]

@@ -34,7 +34,7 @@ def check(path: Path, quants: Iterable[str] | None = None) -> Bundle:
     bundle = read_manifest(path)
     chosen = tuple(quants) if quants is not None else bundle.quants
     for fault in each_fault(bundle, chosen):
-        raise BundleError(_said(bundle, fault))
+        raise refusal(bundle, fault)
     check_reference(bundle)
     return bundle
 
@@ -53,6 +53,8 @@ def check_reference(bundle: Bundle) -> None:
             )
 
 
-def _said(bundle: Bundle, fault: FileFault) -> str:
+def refusal(bundle: Bundle, fault: FileFault) -> BundleError:
+    """What is wrong, in which file, and what to do."""
     subject = f"{fault.name} is " if fault.kind == "tensor" else ""
-    return f"{bundle.path / fault.file}: {subject}{fault.detail}; {_AGAIN[fault.kind]}"
+    again = _AGAIN[fault.kind]
+    return BundleError(f"{bundle.path / fault.file}: {subject}{fault.detail}; {again}")

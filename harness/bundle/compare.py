@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,8 @@ from harness.bundle.safetensors_file import CheckpointTensors
 from harness.bundle.tensor_error import squared_difference
 from harness.errors import BundleError
 from harness.progress import Advance
+from harness.records.inquiry import Half
 
-Half = Literal["text", "mmproj"]
 _HALVES: Final[tuple[Half, ...]] = ("text", "mmproj")
 
 _CHUNK_BYTES: Final = 1 << 22

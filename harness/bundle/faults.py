@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from harness.bundle.file_hash import sha256_of
 from harness.bundle.finding import Finding
@@ -15,12 +14,10 @@ from harness.bundle.manifest import Bundle
 from harness.bundle.safetensors_file import CheckpointTensors
 from harness.bundle.settings import CheckpointSettings, read_settings
 from harness.bundle.structure import check_parts, mmproj_clashes, text_clashes
-from harness.bundle.tensor_faults import tensor_findings
+from harness.bundle.tensor_faults import other_types, tensor_findings
 from harness.bundle.tokenizer_faults import tokenizer_findings
 from harness.errors import BundleError
-from harness.records.inquiry import FileFault, Owner
-
-Half = Literal["text", "mmproj"]
+from harness.records.inquiry import FileFault, Half, Owner
 
 
 class Misfit(BundleError):
@@ -43,6 +40,11 @@ class _Pair:
     text: GgufFile
     mmproj: GgufFile
     owner: Owner
+
+    @classmethod
+    def opened(cls, bundle: Bundle, quant: str, owner: Owner) -> _Pair:
+        text, mmproj = bundle.text_model(quant), bundle.mmproj(quant)
+        return cls(bundle, quant, GgufFile(text), GgufFile(mmproj), owner)
 
     @property
     def halves(self) -> tuple[tuple[Half, GgufFile], ...]:
@@ -81,12 +83,7 @@ def each_fault(
     """As `faults`, one by one; raises before the first where something cannot be run."""
     settings = read_settings(bundle.checkpoint)
     tensors = CheckpointTensors(bundle.checkpoint)
-    pairs = [
-        _Pair(
-            bundle, quant, GgufFile(bundle.text_model(quant)), GgufFile(bundle.mmproj(quant)), owner
-        )
-        for quant in quants
-    ]
+    pairs = [_Pair.opened(bundle, quant, owner) for quant in quants]
     for pair in pairs:
         check_parts(pair.text, pair.mmproj, tensors)
     described = {pair.quant: tuple(_described(pair, settings)) for pair in pairs}
@@ -101,6 +98,19 @@ def each_fault(
                 explained.add(half)
                 yield fault
         yield from _changed(pair, explained)
+
+
+def retyped(
+    bundle: Bundle, wanted: Bundle, quants: Iterable[str], owner: Owner
+) -> Iterator[FileFault]:
+    """Files of `bundle` that store tensors in other types than `wanted` does, one fault a file.
+
+    Raises BundleError where a file is no GGUF.
+    """
+    for quant in quants:
+        pair, other = (_Pair.opened(one, quant, owner) for one in (bundle, wanted))
+        for (half, gguf), (_, asked) in zip(pair.halves, other.halves, strict=True):
+            yield from pair.faults(half, other_types(gguf, asked))
 
 
 def _described(pair: _Pair, settings: CheckpointSettings) -> Iterator[FileFault]:

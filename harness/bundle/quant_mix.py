@@ -33,17 +33,15 @@ def coarsest(quant: str) -> str | None:
 
 def is_coarser(type_name: str, quant: str) -> bool:
     """Whether a tensor of that ggml type has no place in a file of that quant type."""
-    found, allowed = _bits(type_name), _bits(coarsest(quant))
-    return found is not None and allowed is not None and found < allowed
+    return _beyond(type_name, quant) < 0
 
 
 def is_finer(type_name: str, quant: str) -> bool:
     """Whether a tensor of that ggml type has more bits a value than that quant type asks for."""
-    found, allowed = _bits(type_name), _bits(coarsest(quant))
-    return found is not None and allowed is not None and found > allowed
+    return _beyond(type_name, quant) > 0
 
 
-def fits(width: int, quant: str) -> bool:
+def has_blocks(width: int, quant: str) -> bool:
     """Whether rows of so many values can be stored in that quant type's blocks."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
@@ -54,13 +52,20 @@ def fits(width: int, quant: str) -> bool:
     return bool(width % values == 0)
 
 
-def _bits(type_name: str | None) -> float | None:
+def _beyond(type_name: str, quant: str) -> float:
+    """Bits a value above the coarsest type of that quant type; 0 where one is not known."""
+    limit = coarsest(quant)
+    found, allowed = _bits(type_name), None if limit is None else _bits(limit)
+    return 0.0 if found is None or allowed is None else found - allowed
+
+
+def _bits(type_name: str) -> float | None:
     """Bits a value of a ggml type takes, its block's scales shared out; None for no such type."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     if type_name == "bf16":
         return _BF16_BITS
-    if type_name is None or type_name.upper() not in GGMLQuantizationType.__members__:
+    if type_name.upper() not in GGMLQuantizationType.__members__:
         return None
     values, size_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[type_name.upper()]]
     return float(8 * size_bytes / values)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from typing import Final
 
 import numpy as np
 
 from harness.bundle.causes import likely_cause
 from harness.bundle.finding import Finding
-from harness.bundle.gguf_file import GgufFile
+from harness.bundle.gguf_file import GgufFile, group_of
 from harness.bundle.names import checkpoint_name, gguf_name, is_vision
 from harness.bundle.places import place_of
-from harness.bundle.quant_mix import coarsest, fits, is_coarser, is_finer
+from harness.bundle.quant_mix import coarsest, has_blocks, is_coarser, is_finer
 from harness.bundle.safetensors_file import CheckpointTensors
 from harness.bundle.tensor_error import measure
 
 _OUTPUT, _EMBEDDINGS = "output.weight", "token_embd.weight"
 _HEAD = "lm_head.weight"
-_OF_A_LAYER: Final = re.compile(r"blk\.\d+\.(attn|ffn)_\w+\.weight")
+_OF_A_LAYER = ("attn", "ffn")
+"""Groups of the text model's matrices."""
 
 
 def tensor_findings(gguf: GgufFile, quant: str, tensors: CheckpointTensors) -> Iterator[Finding]:
@@ -42,13 +41,27 @@ def _another_quant(gguf: GgufFile, quant: str) -> Iterator[Finding]:
     matrices = [
         name
         for name in gguf.tensors
-        if _OF_A_LAYER.fullmatch(name)
-        and len(gguf.shape(name)) > 1
-        and fits(gguf.shape(name)[-1], quant)
+        if group_of(name) in _OF_A_LAYER and has_blocks(gguf.shape(name)[-1], quant)
     ]
     if matrices and all(is_finer(gguf.type_name(name), quant) for name in matrices):
         first = matrices[0]
         detail = f"{gguf.type_name(first)}; no layer of the file is {quant}, as its name says"
+        yield Finding("tensor", first, *place_of(first), detail)
+
+
+def other_types(gguf: GgufFile, wanted: GgufFile) -> Iterator[Finding]:
+    """The first tensor that another file stores in another type: it computes otherwise."""
+    other = [
+        name
+        for name in gguf.tensors
+        if name in wanted.tensors and gguf.type_name(name) != wanted.type_name(name)
+    ]
+    if other:
+        first = other[0]
+        detail = (
+            f"{gguf.type_name(first)}, {wanted.type_name(first)} in the bundle of the other arms; "
+            f"{len(other)} of {len(gguf.tensors)} tensors are of another type"
+        )
         yield Finding("tensor", first, *place_of(first), detail)
 
 

@@ -33,14 +33,13 @@ def deploy(
     from concurrent.futures import ThreadPoolExecutor
 
     from harness import bundle as bundles
-    from harness.errors import BundleError
     from harness.running import phones
     from harness.running.deploying import deploy_bundle
 
     loaded = bundles.load(bundle)
     say(f"verifying {loaded.path}")
     for fault in bundles.verify(loaded, [quant]):
-        raise BundleError(f"{loaded.path / fault.file}: {fault.name}: {fault.detail}")
+        raise bundles.refusal(loaded, fault)
     with progress_board() as board, phones.held(phone) as attached:
         with ThreadPoolExecutor(max_workers=len(attached)) as pool:
             started = [

@@ -23,13 +23,7 @@ from harness.comparison.terms import Terms
 from harness.judgement import stats
 from harness.ladder import Change, Hop
 from harness.records.inquiry import Inquiry
-from harness.records.observation import Observation
-
-Place = tuple[int, int]
-"""(session, position): where a case stands in a run, whatever the arm."""
-
-Who = tuple[str, str | None]
-"""(arm, phone)."""
+from harness.records.observation import Observation, Place, Who
 
 _LAYERS = ("vision_layer", "text_layer")
 

@@ -8,10 +8,8 @@ from devices.runner.protocol import Decoding, RunSettings
 from harness.contract import Contract, Runtime
 from harness.ladder import ArmSpec
 from harness.records.inquiry import Owner
+from harness.records.observation import Who
 from harness.records.record import BundleRecord, PhoneRecord, RunRecord
-
-Who = tuple[str, str | None]
-"""(arm, phone)."""
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
+from harness import jsonl
 from harness.dataset.manifest import Record, Sha256
 from harness.errors import DatasetError
-from harness.jsonl import Appender, lines_of, parsed
+from harness.jsonl import Appender
 
 LABELS_NAME: Final = "labels.jsonl"
 
@@ -44,7 +45,4 @@ def read(folder: Path) -> list[Said]:
     Raises:
         DatasetError: it cannot be read, or a whole line is damaged.
     """
-    return [
-        parsed(Said, line, where, DatasetError)
-        for where, line in lines_of(folder / LABELS_NAME, DatasetError)
-    ]
+    return list(jsonl.read(folder / LABELS_NAME, Said, DatasetError))

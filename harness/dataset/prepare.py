@@ -18,6 +18,7 @@ import PIL
 from PIL import Image
 
 from devices.hashing import file_sha256
+from harness import jsonl
 from harness.cases import MANIFEST_SUFFIXES, Case, first_of, load_cases
 from harness.contract import Pixels
 from harness.dataset import contact_sheet, manifest
@@ -26,12 +27,11 @@ from harness.dataset.duplicates import fingerprint
 from harness.dataset.manifest import IMAGES_FOLDER, Dataset, LabelSource, Prepared
 from harness.dataset.workers import spread
 from harness.errors import CaseError, DatasetError
-from harness.jsonl import Appender, lines_of, parsed
+from harness.jsonl import Appender
 from harness.preprocess import PREPARATION_VERSION, pixels_sha256, prepare_case
 from harness.progress import Advance
 
 MADE_WITH: Final = f"preparation {PREPARATION_VERSION}, Pillow {PIL.__version__}"
-
 
 _JOURNAL_NAME = ".prepared.jsonl"
 _SQUARE = re.compile(r"[0-9a-f]{64}\.png|\.[0-9a-f]{64}\.png\..*\.part")
@@ -210,11 +210,7 @@ def _known(folder: Path, pixels: Pixels) -> dict[str, Prepared]:
     with suppress(DatasetError):
         found += [entry.prepared for entry in manifest.load(folder).entries]
     with suppress(DatasetError):
-        journal = folder / _JOURNAL_NAME
-        found += [
-            parsed(Prepared, line, where, DatasetError)
-            for where, line in lines_of(journal, DatasetError)
-        ]
+        found += list(jsonl.read(folder / _JOURNAL_NAME, Prepared, DatasetError))
     return {one.source: one for one in found if one.pixels == pixels and one.made_with == MADE_WITH}
 
 

@@ -17,15 +17,12 @@ from harness.judgement import paired, stats
 from harness.judgement.gate import Decided, GateResult, Outcome, counted, on_arm
 from harness.judgement.gating import AccuracyRule
 from harness.ladder import TRAINING
-from harness.records.observation import Observation
+from harness.records.observation import Observation, Who
 
 NO_LABEL = "no label"
 """The column of a confusion for answers that were read as no label."""
 
 _SIGNIFICANT = 0.05
-
-Who = tuple[str, str | None]
-"""(arm, phone)"""
 
 
 class _Result(BaseModel):

@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.records.observation import Observation
+from harness.records.observation import Observation, Who
 from harness.records.record import RunRecord
-
-Who = tuple[str, str | None]
-"""(arm, phone)"""
 
 
 class Undelivered(BaseModel):

@@ -81,8 +81,3 @@ def on_arm(
 def counted(number: int, noun: str) -> str:
     """`1 case`, `2 cases`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def located(arm: str, phone: str | None) -> str:
-    """`phone:q8_0+app on SERIAL`; the arm alone on this host."""
-    return arm if phone is None else f"{arm} on {phone}"

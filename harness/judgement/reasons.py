@@ -14,7 +14,8 @@ from harness.comparison.hop import HopResult
 from harness.judgement import judging
 from harness.judgement.accuracy import AccuracyLoss
 from harness.judgement.delivery import Undelivered
-from harness.judgement.gate import GateResult, located
+from harness.judgement.gate import GateResult
+from harness.ladder import located
 from harness.records.record import RunRecord
 
 Word = Literal["PASS", "FAIL", "INCONCLUSIVE", "INFRA"]

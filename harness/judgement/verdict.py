@@ -15,14 +15,14 @@ from harness.comparison.hop import ArmAccuracy, HopResult
 from harness.comparison.terms import terms
 from harness.judgement import accuracy, delivery, judging, latency, reasons, sampling_plan
 from harness.judgement.accuracy import AccuracyLoss, Confusion
-from harness.judgement.delivery import Undelivered, Who
+from harness.judgement.delivery import Undelivered
 from harness.judgement.gate import GateResult
 from harness.judgement.gating import Gates
 from harness.judgement.latency import ArmLatency
 from harness.judgement.reasons import Word
 from harness.judgement.sampling_plan import SamplingPlan
 from harness.records.inquiry import Inquiry
-from harness.records.observation import Observation
+from harness.records.observation import Observation, Who
 from harness.records.record import RunRecord
 
 __all__ = ["EXIT_CODES", "Verdict", "Word", "judge"]

@@ -10,6 +10,9 @@ from harness.comparison.stages import Stage
 
 INQUIRY_FILE: Final = "inquiry.json"
 
+Half = Literal["text", "mmproj"]
+"""Which of the two GGUFs of a quant type."""
+
 Owner = Literal["bundle", "phone bundle"]
 """Whose file: the bundle that every arm reads, or the one that phones were given in its place."""
 
@@ -22,7 +25,7 @@ class FileFault(_Record):
     """Something in a bundle's GGUF that the checkpoint or the manifest does not explain."""
 
     owner: Owner = "bundle"
-    half: Literal["text", "mmproj"]
+    half: Half
     quant: str
     file: str
     """Relative to the bundle."""

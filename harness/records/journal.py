@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 
 from filelock import FileLock, Timeout
 
 from devices.errors import DeviceError
-from harness import atomic
+from harness import atomic, jsonl
 from harness.errors import ArmUnavailable, RunFolderError
-from harness.jsonl import Appender, lines_of, parsed
+from harness.jsonl import Appender, parsed
 from harness.records import resuming
 from harness.records.inquiry import INQUIRY_FILE, Inquiry
 from harness.records.observation import ArmAttestation, Observation, Slot
@@ -82,8 +81,7 @@ class RunFolder:
         Raises:
             RunFolderError: the file cannot be read, or a whole line is no observation.
         """
-        for where, line in lines_of(self.observations_path, RunFolderError):
-            yield parsed(Observation, line, where, RunFolderError)
+        return jsonl.read(self.observations_path, Observation, RunFolderError)
 
 
 class Journal(RunFolder):
@@ -127,12 +125,7 @@ class Journal(RunFolder):
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -10,6 +10,12 @@ from devices.runner.protocol import Attestation, Evidence, RunnerFault, Timings,
 
 SCHEMA_VERSION: Final = 1
 
+Who = tuple[str, str | None]
+"""(arm, phone)."""
+
+Place = tuple[int, int]
+"""(session, position): where a case stands in a run, whatever the arm."""
+
 Slot = tuple[str, str | None, int, int]
 """(arm, phone, session, position): one observation's place in a run. A case may occur twice."""
 

@@ -19,6 +19,7 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from harness.errors import BadInput, RunFolderError
+from harness.ladder import located
 from harness.records.inquiry import INQUIRY_FILE
 from harness.records.journal import OBSERVATIONS_FILE, RUN_FILE, VERDICT_FILE, RunFolder
 from harness.records.record import RunRecord
@@ -170,7 +171,7 @@ def _complete(run: Path) -> None:
     verdict = _verdict(run)
     if verdict.undelivered:
         owing = verdict.undelivered[0]
-        where = owing.arm if owing.phone is None else f"{owing.arm} on {owing.phone}"
+        where = located(owing.arm, owing.phone)
         raise RunFolderError(
             f"{run}: the run is not complete: {where} lacks {owing.missing} of {owing.of} "
             "observations; repeat its command first"

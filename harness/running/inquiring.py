@@ -22,16 +22,13 @@ from harness.ladder import ArmSpec
 from harness.progress import Progress
 from harness.records.inquiry import HopCase, Inquiry, LayerComparison, SwapResult
 from harness.records.journal import Journal
-from harness.records.observation import Observation, Slot
+from harness.records.observation import Observation, Slot, Who
 from harness.running import swapping
 from harness.running.closeups import Closeups
 from harness.running.planning import Plan
 
 _CASES: Final = 3
 """So many cases of a hop are looked at; tensors of a real model are some 100 MB a case."""
-
-_Who = tuple[str, str | None]
-"""(arm, phone)."""
 
 
 def inquire(plan: Plan, attached: Sequence[Phone], journal: Journal, progress: Progress) -> Inquiry:
@@ -124,7 +121,7 @@ class _Inquiry:
 
     def _look(self, cases: Sequence[_Case]) -> None:
         """Both arms of every case in deep mode, each arm loaded once; tensors go to the folder."""
-        wanted: dict[_Who, dict[tuple[int, int], None]] = defaultdict(dict)
+        wanted: dict[Who, dict[tuple[int, int], None]] = defaultdict(dict)
         for case in cases:
             for arm, phone, session, position in (case.reference, case.candidate):
                 if not self._closeups.path((arm, phone, session, position)).exists():
@@ -161,7 +158,7 @@ class _Inquiry:
 
     def _swaps(self, cases: Sequence[_Case]) -> Iterable[SwapResult]:
         """Of the first cases of every hop, in the candidate's deep mode."""
-        by_hop: dict[_Who, list[_Case]] = defaultdict(list)
+        by_hop: dict[Who, list[_Case]] = defaultdict(list)
         for case in cases:
             own = by_hop[case.hop.candidate, case.hop.phone]
             if swapping.can_tell(case.causes) and self._looked_at(case) and len(own) < _CASES:

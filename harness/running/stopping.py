@@ -14,11 +14,8 @@ from harness.comparison.stages import Tolerance, compare_case
 from harness.judgement import sequential
 from harness.judgement.sequential import SequentialPlan
 from harness.ladder import Hop
-from harness.records.observation import Observation
+from harness.records.observation import Observation, Place
 from harness.records.record import RunRecord
-
-Place = tuple[int, int]
-"""(session, position)."""
 
 
 @dataclass

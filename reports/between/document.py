@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict
 
 from harness import ladder
 from harness.errors import BadInput
-from harness.judgement.gate import located
 from harness.judgement.reasons import Word
+from harness.ladder import located
 from reports.between import matching
 from reports.between.answers import ArmBetween, SharedCases, arm_between, arms_between
 from reports.between.differences import differences

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.comparison.hop import HopResult
+from harness.ladder import located
 from harness.records.observation import Observation, Slot
 
 
@@ -40,4 +41,4 @@ def pairs(hop: HopResult, seen: Mapping[Slot, Observation]) -> list[Pair]:
 
 def hop_name(hop: HopResult) -> str:
     """`platform on SERIAL`, or the hop's name alone where it is on this host."""
-    return hop.name if hop.phone is None else f"{hop.name} on {hop.phone}"
+    return located(hop.name, hop.phone)

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.comparison.blame import Blame
+from harness.ladder import located
 from reports.between.answers import ArmBetween
 from reports.between.document import Between, Refusal
 from reports.between.drifts import DriftBetween
@@ -67,7 +68,7 @@ def drift_line(drift: DriftBetween) -> str:
 
 def place(blame: Blame) -> str:
     """Hop, phone, stage and layer."""
-    hop = blame.hop if blame.phone is None else f"{blame.hop} on {blame.phone}"
+    hop = located(blame.hop, blame.phone)
     return f"{hop}, {blame.stage}{f', {blame.layer}' if blame.layer else ''}"
 
 

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from harness.comparison.canaries import CanaryResult
 from harness.comparison.hop import Share
+from harness.ladder import located
 from reports import breaking, numbers
 from reports.breaking import Cause
 from reports.charts import duration
@@ -43,13 +44,13 @@ def summary_view(summary: Summary) -> RenderableType:
 def cause_line(cause: Cause) -> str:
     """Where, what a person would say, and since when."""
     blame = cause.blame
-    where = blame.hop if blame.phone is None else f"{blame.hop} on {blame.phone}"
+    where = located(blame.hop, blame.phone)
     return " ".join(part for part in (f"{where}:", blame.sentence, cause.since) if part)
 
 
 def canary_line(canary: CanaryResult) -> str:
     """A canary that failed, and why."""
-    where = canary.arm if canary.phone is None else f"{canary.arm} on {canary.phone}"
+    where = located(canary.arm, canary.phone)
     return f"canary {canary.name}, {where}: {canary.why}"
 
 

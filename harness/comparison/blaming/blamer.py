@@ -21,18 +21,18 @@ from harness.comparison.blaming.differences import Differences, differences
 from harness.comparison.blaming.files import (
     Explained,
     explained,
-    faulty_files,
     inherited,
     reaches,
-    shared_faults,
+    read_on,
 )
 from harness.comparison.blaming.layers import first_layer
 from harness.comparison.blaming.sentences import Told, sentence, with_fault
 from harness.comparison.blaming.swaps import confirmed
 from harness.comparison.stages import CaseComparison, Stage, Tolerance
-from harness.comparison.terms import Terms, Who
+from harness.comparison.terms import Terms
 from harness.ladder import Hop
 from harness.records.inquiry import HopCase, Inquiry, LayerComparison, SwapResult
+from harness.records.observation import Who
 
 _OfHop = TypeVar("_OfHop", bound=HopCase)
 
@@ -58,14 +58,12 @@ def blames(
     own = _with_asked(causes(cases, tolerance), asked, cases)
     own, inputs_cleared = _swapped(own, swaps, tolerance, cases)
     owners = {who: one.owner for who, one in terms.items()}
-    shared = shared_faults(inquiry.files, hop, owners)
+    shared, faulty = read_on(hop, inquiry.files, owners)
     own = tuple(
         cause for cause in own if cause.stage in asked.by_stage or not inherited(cause, shared)
     )
     open_ones = [cause for cause in own if cause.stage not in asked.by_stage]
-    files = explained(
-        faulty_files(inquiry.files, hop, owners), open_ones, inputs_cleared=inputs_cleared
-    )
+    files = explained(faulty, open_ones, inputs_cleared=inputs_cleared)
     failed = [_with_file(blame, files) for blame in unanswered]
     files = [
         file

@@ -34,12 +34,17 @@ class Cause:
     @property
     def systematic(self) -> bool:
         """In the hop, and not in single cases."""
-        return bool(self.cases) and (2 * len(self.cases) >= self.of or self.positions is not None)
+        return bool(self.cases) and (most(len(self.cases), self.of) or self.positions is not None)
 
     @property
     def leaks(self) -> bool:
         """Every image of some places in a session shows it, and none that comes first."""
         return self.positions is not None and 0 not in self.positions
+
+
+def most(count: int, of: int) -> bool:
+    """Whether so many cases are those of the hop, and not single ones."""
+    return 2 * count >= of
 
 
 def causes(cases: Sequence[CaseComparison], tolerance: Tolerance) -> tuple[Cause, ...]:

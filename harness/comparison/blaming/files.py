@@ -12,6 +12,7 @@ from harness.comparison.blaming.causes import Cause, is_upstream
 from harness.comparison.stages import STAGES, Stage
 from harness.ladder import Hop, parse
 from harness.records.inquiry import FileFault, Owner
+from harness.records.observation import Who
 
 _REACH: Final[Mapping[str, tuple[Stage, ...]]] = {
     "mmproj": ("tile", "pixels", "embed", "prefill", "decode", "label"),
@@ -57,30 +58,21 @@ class Explained:
     stage: Stage
 
 
-def faulty_files(
-    faults: Iterable[FileFault], hop: Hop, owners: Mapping[tuple[str, str | None], Owner]
-) -> list[FaultyFile]:
-    """Those that the hop's candidate reads and its reference does not, with the same fault."""
-    every = list(faults)
-    known = {_key(fault) for fault in shared_faults(every, hop, owners)}
+def read_on(
+    hop: Hop, faults: Sequence[FileFault], owners: Mapping[Who, Owner]
+) -> tuple[list[FileFault], list[FaultyFile]]:
+    """The faults that both ends of the hop read, and the files with those that come in on it."""
+    known = {_key(fault) for fault in _read(faults, hop.reference, hop.reference_phone, owners)}
+    shared: list[FileFault] = []
     by_file: dict[tuple[str, str], list[FileFault]] = {}
-    for fault in _read(every, hop.candidate, hop.phone, owners):
-        if _key(fault) not in known:
-            by_file.setdefault((fault.half, fault.file), []).append(fault)
-    return [
-        FaultyFile(file, half, tuple(sorted(found, key=_order)))
-        for (half, file), found in by_file.items()
+    for fault in _read(faults, hop.candidate, hop.phone, owners):
+        own = by_file.setdefault((fault.half, fault.file), [])
+        (shared if _key(fault) in known else own).append(fault)
+    return shared, [
+        FaultyFile(file, half, tuple(sorted(own, key=_order)))
+        for (half, file), own in by_file.items()
+        if own
     ]
-
-
-def shared_faults(
-    faults: Iterable[FileFault], hop: Hop, owners: Mapping[tuple[str, str | None], Owner]
-) -> list[FileFault]:
-    """Those that both ends of the hop read."""
-    every = list(faults)
-    known = {_key(fault) for fault in _read(every, hop.reference, hop.reference_phone, owners)}
-    read = _read(every, hop.candidate, hop.phone, owners)
-    return [fault for fault in read if _key(fault) in known]
 
 
 def inherited(cause: Cause, shared: Iterable[FileFault]) -> bool:
@@ -137,7 +129,7 @@ def _read(
     faults: Iterable[FileFault],
     arm: str,
     phone: str | None,
-    owners: Mapping[tuple[str, str | None], Owner],
+    owners: Mapping[Who, Owner],
 ) -> list[FileFault]:
     quant = parse(arm).quant
     owner = owners.get((arm, phone), "bundle")

@@ -7,9 +7,10 @@ from typing import Final
 
 from devices.runner.protocol import RunnerFault
 from harness.comparison.blame import Blame
+from harness.comparison.blaming.causes import most
 from harness.comparison.stages import STAGES, Stage
-from harness.ladder import Hop
-from harness.records.observation import Observation
+from harness.ladder import Hop, located
+from harness.records.observation import Observation, Place
 
 _STAGE: Final[dict[str, Stage]] = {
     "image_decode": "resize",
@@ -17,8 +18,6 @@ _STAGE: Final[dict[str, Stage]] = {
     "encode": "embed",
 }
 """Any other fault of an image comes up in `prefill`, or, with tokens there already, in `decode`."""
-
-Place = tuple[int, int]
 
 
 def unanswered(
@@ -43,7 +42,7 @@ def _faults(seen: Iterable[Observation]) -> Iterator[tuple[Stage, RunnerFault]]:
 
 
 def _blame(hop: Hop, stage: Stage, faults: list[RunnerFault], of: int) -> Blame:
-    where = hop.candidate if hop.phone is None else f"{hop.candidate} on {hop.phone}"
+    where = located(hop.candidate, hop.phone)
     return Blame(
         hop=hop.name,
         phone=hop.phone,
@@ -51,7 +50,7 @@ def _blame(hop: Hop, stage: Stage, faults: list[RunnerFault], of: int) -> Blame:
         layer=None,
         cases=len(faults),
         of=of,
-        systematic=2 * len(faults) >= of,
+        systematic=most(len(faults), of),
         sentence=(
             f"{where} cannot answer what {hop.reference} answers on the {hop.name} hop, in "
             f"{len(faults)} of {of} cases: {faults[0].kind}: {faults[0].detail}."

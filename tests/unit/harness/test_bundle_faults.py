@@ -10,7 +10,7 @@ import pytest
 
 from harness import bundle
 from harness.bundle.places import place_of
-from harness.bundle.quant_mix import coarsest, fits, is_coarser, is_finer
+from harness.bundle.quant_mix import coarsest, has_blocks, is_coarser, is_finer
 from harness.errors import BundleError
 from harness.records.inquiry import FileFault
 
@@ -223,7 +223,7 @@ def test_a_quant_type_nobody_knows_is_not_judged() -> None:
     assert coarsest("homemade") is None
     assert not is_coarser("q2_k", "homemade")
     assert not is_finer("f32", "homemade")
-    assert not fits(256, "homemade")
+    assert not has_blocks(256, "homemade")
 
 
 def test_a_text_model_of_another_quant_type_under_the_name_is_a_fault(tmp_path: Path) -> None:
@@ -235,8 +235,8 @@ def test_a_text_model_of_another_quant_type_under_the_name_is_a_fault(tmp_path: 
 
 
 def test_rows_that_do_not_fit_a_quant_types_blocks_stay_finer() -> None:
-    assert fits(96, "q8_0")
-    assert not fits(96, "q4_k_m")
+    assert has_blocks(96, "q8_0")
+    assert not has_blocks(96, "q4_k_m")
     assert is_finer("q8_0", "q4_k_m")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from harness import jsonl
 from harness.errors import DatasetError, RunFolderError
 from harness.jsonl import Appender, lines_of, parsed
 
@@ -21,9 +22,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def read(path: Path) -> list[str]:
-    return [
-        parsed(Word, line, where, DatasetError).word for where, line in lines_of(path, DatasetError)
-    ]
+    return [one.word for one in jsonl.read(path, Word, DatasetError)]
 
 
 def test_what_was_appended_is_read_again_without_the_torn_last_line(path: Path) -> None:

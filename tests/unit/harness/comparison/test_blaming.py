@@ -10,11 +10,11 @@ from harness import ladder
 from harness.comparison.blame import Blame
 from harness.comparison.blaming import blames
 from harness.comparison.stages import Stage, Tolerance, compare_case
-from harness.comparison.terms import Terms, Who, terms
+from harness.comparison.terms import Terms, terms
 from harness.contract import Contract, load
 from harness.ladder import Hop
 from harness.records.inquiry import FileFault, Inquiry, LayerComparison, LayerDistance, SwapResult
-from harness.records.observation import Observation
+from harness.records.observation import Observation, Who
 from harness.records.record import BundleRecord, PhoneSide
 
 from ..run_factory import (
