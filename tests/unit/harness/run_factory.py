@@ -21,12 +21,22 @@ from devices.runner.protocol import (
 )
 from harness import contract
 from harness.arms.fingerprint import fingerprint
+from harness.comparison.stages import Tolerance
 from harness.judgement import gating
 from harness.judgement.gating import Gates
 from harness.records.observation import ArmAttestation, Conditions, Observation
 from harness.records.record import BundleRecord, CaseRecord, PhoneRecord, RunRecord
 
 LABELS = {"water": -0.1, "land": -3.0, "fire": -4.0, "wood": -5.0, "metal": -6.0}
+TOLERANCE = Tolerance(
+    label_logprob=0.01,
+    flip_margin=0.02,
+    pixels=0.001,
+    embed=0.01,
+    prefill=0.05,
+    vision_layer=0.02,
+    text_layer=0.02,
+)
 
 
 def token(id_: int, logprob: float = -0.1, top: dict[int, float] | None = None) -> Token:

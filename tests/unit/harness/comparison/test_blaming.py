@@ -9,7 +9,7 @@ from devices.runner.protocol import RunSettings
 from harness import ladder
 from harness.comparison.blame import Blame
 from harness.comparison.blaming import blames
-from harness.comparison.stages import Stage, Tolerance, compare_case
+from harness.comparison.stages import Stage, compare_case
 from harness.comparison.terms import Terms, terms
 from harness.contract import Contract, load
 from harness.ladder import Hop
@@ -18,6 +18,7 @@ from harness.records.observation import Observation, Who
 from harness.records.record import BundleRecord, PhoneSide
 
 from ..run_factory import (
+    TOLERANCE,
     attestation,
     evidence,
     flipped,
@@ -34,15 +35,6 @@ PHONE = "phone:q8_0+app"
 HOPS: dict[str, Hop] = {
     hop.name: hop for hop in ladder.hops(ladder.parse_ladder([*ARMS, PHONE]), ("PHONE1",))
 }
-TOLERANCE = Tolerance(
-    label_logprob=0.01,
-    flip_margin=0.02,
-    pixels=0.001,
-    embed=0.01,
-    prefill=0.05,
-    vision_layer=0.02,
-    text_layer=0.02,
-)
 
 
 def blamed(

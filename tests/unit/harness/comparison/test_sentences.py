@@ -6,23 +6,14 @@ from harness import ladder
 from harness.comparison.blaming.causes import cause_of
 from harness.comparison.blaming.files import Explained, FaultyFile
 from harness.comparison.blaming.sentences import Told, sentence
-from harness.comparison.stages import CaseComparison, Stage, Tolerance, compare_case
+from harness.comparison.stages import CaseComparison, Stage, compare_case
 from harness.records.inquiry import FileFault
 from harness.records.observation import Observation
 
-from ..run_factory import LABELS, evidence, observation, observations
+from ..run_factory import LABELS, TOLERANCE, evidence, observation, observations
 
 ARMS = ("torch:training", "torch", "desktop:f16", "desktop:q8_0", "phone:q8_0")
 HOPS = {hop.changes[0]: hop for hop in ladder.hops(ladder.parse_ladder(ARMS), ("emulator-5554",))}
-TOLERANCE = Tolerance(
-    label_logprob=0.01,
-    flip_margin=0.02,
-    pixels=0.001,
-    embed=0.01,
-    prefill=0.05,
-    vision_layer=0.02,
-    text_layer=0.02,
-)
 ZEROS = FileFault(
     half="mmproj",
     quant="q8_0",

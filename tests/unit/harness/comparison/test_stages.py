@@ -17,17 +17,8 @@ from harness.comparison.stages import (
     label_margin,
 )
 
-from ..run_factory import LABELS, evidence, flipped, moved, observation, token
+from ..run_factory import LABELS, TOLERANCE, evidence, flipped, moved, observation, token
 
-TOLERANCE = Tolerance(
-    label_logprob=0.01,
-    flip_margin=0.02,
-    pixels=0.001,
-    embed=0.01,
-    prefill=0.05,
-    vision_layer=0.02,
-    text_layer=0.02,
-)
 SMALL = {"pixels": 0.0005, "embed": 0.005, "prefill": 0.02}
 """Distances within tolerance."""
 
