@@ -54,13 +54,12 @@ class DrivenLimit:
 
 
 class DrivenOutput(BaseModel):
-    """One output over the driven cases of a hop, as the case in which it is worst told it."""
+    """One output over the driven cases of a hop; each number is the one furthest from 0."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     name: str
     error: float
-    """The largest."""
     typical_error: float
     """The median over the cases."""
     gain: float
@@ -183,8 +182,8 @@ def _output(name: str, seen: Sequence[DrivenLayer], limit: DrivenLimit) -> Drive
         name=name,
         error=max(layer.error for layer in seen),
         typical_error=median_low(layer.error for layer in seen),
-        gain=worst.gain,
-        shift=worst.shift,
+        gain=max((layer.gain for layer in seen), key=abs),
+        shift=max((layer.shift for layer in seen), key=abs),
         limit_error=limit.error,
         limit_gain=limit.gain,
         limit_shift=limit.shift,

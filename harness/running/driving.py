@@ -73,7 +73,7 @@ class _Driver:
                 advance(count, len(images))
 
     def _worth(self, hop: Hop) -> Iterator[Place]:
-        """Cases that both arms answered, those first that differ most, by one measure after another:
+        """Cases that both arms answered, the most different first, by each measure in turn:
         a fault of the vision tower may show nowhere but in `embed`."""
         ours = self._by_arm[hop.reference, hop.reference_phone]
         theirs = self._by_arm[hop.candidate, hop.phone]

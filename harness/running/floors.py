@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from devices.paths import cache_dir
 from harness import atomic
-from harness.arms.base import Arm, Prepared, Twins
+from harness.arms.base import Arm, Prepared
 from harness.comparison.stages import CaseComparison, Tolerance, compare_case
 from harness.judgement import stats
 from harness.progress import Advance
