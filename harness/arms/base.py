@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -58,10 +58,10 @@ class Twins:
     carries on this model. Twins are asked for the first token alone."""
 
     own: Observation
-    pixels: Observation
-    """With the vision graph's pixel values moved by a little."""
     embed: Observation
-    """With the image embeddings moved by as little."""
+    """With the image embeddings moved by a little."""
+    pixels: Observation | None
+    """With the vision graph's pixel values moved by as little; None where not asked for."""
 
 
 class Arm(Protocol):
@@ -86,3 +86,11 @@ class Arm(Protocol):
     def drive(self, images: Iterable[tuple[Prepared, Trajectory]]) -> Iterator[Observation]:
         """Run each image along a reference's trajectory: every layer gets the reference's input,
         and `Observation.driven` says how far what it gave is from the reference's output."""
+
+
+class TwinArm(Arm, Protocol):
+    """An arm that can measure how far its own rounding carries."""
+
+    def twin(self, images: Sequence[Prepared], seed: int, vision: int) -> Iterator[Twins]:
+        """Answer each image, and its twins moved by what `seed` draws; the first `vision` images
+        get a twin with other pixel values too, which takes the vision tower once more."""

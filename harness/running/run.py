@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING, cast
 
 from devices.phone import Phone
 from harness.arms import build
@@ -28,6 +29,10 @@ from harness.running.driving import ArmOf
 from harness.running.floors import measured
 from harness.running.planning import Plan, RunRequest
 from harness.running.result_cache import ResultCache
+
+
+if TYPE_CHECKING:
+    from harness.arms.base import TwinArm
 
 
 @dataclass(frozen=True)
@@ -113,9 +118,9 @@ def _measure_floors(plan: Plan, journal: Journal, hosts: _Hosts, progress: Progr
             continue
         images = [one for one in plan.side(spec).images.values() if one.canary is None]
         with journal.failures_kept(spec.name, None):
-            key = plan.arm_key(spec)
+            key, arm = plan.arm_key(spec), cast("TwinArm", hosts.of(spec))
             track = progress.track(f"floor of {spec.name}")
-            floors.append(measured(hosts.of(spec), key, images, ResultCache(key), track))
+            floors.append(measured(arm, key, images, ResultCache(key), track))
     kept = journal.inquiry()
     found = kept.model_copy(update={"files": plan.soundness.faults, "floors": tuple(floors)})
     driving.write(journal, found)
