@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -58,10 +58,10 @@ class Twins:
     carries on this model. Twins are asked for the first token alone."""
 
     own: Observation
-    pixels: Observation
-    """With the vision graph's pixel values moved by a little."""
     embed: Observation
-    """With the image embeddings moved by as little."""
+    """With the image embeddings moved by a little."""
+    pixels: Observation | None = None
+    """With the vision graph's pixel values moved by as little."""
 
 
 class Arm(Protocol):
@@ -80,9 +80,17 @@ class Arm(Protocol):
     def observe(self, images: Iterable[Prepared]) -> Iterator[Observation]:
         """Run `images` in order; `session` and `position` say where each stands."""
 
-    def record(self, images: Iterable[Prepared]) -> Iterator[Look]:
+    def record(self, images: Sequence[Prepared]) -> Iterator[Look]:
         """Run `images` in deep mode, in a process (or model) of their own."""
 
-    def drive(self, images: Iterable[tuple[Prepared, Trajectory]]) -> Iterator[Observation]:
+    def drive(self, images: Sequence[tuple[Prepared, Trajectory]]) -> Iterator[Observation]:
         """Run each image along a reference's trajectory: every layer gets the reference's input,
         and `Observation.driven` says how far what it gave is from the reference's output."""
+
+
+class TwinnedArm(Arm, Protocol):
+    """An arm that can tell how far rounding alone carries in it."""
+
+    def twin(self, images: Sequence[Prepared], seed: int, with_pixels: int) -> Iterator[Twins]:
+        """Answer each image, and its twins moved by what `seed` draws; only of the first
+        `with_pixels` the one that runs the vision tower once more."""

@@ -127,15 +127,14 @@ class DesktopArm:
                 self._answer(session, image, answer, trajectory=trajectory)
                 yield self._observation(image, answer, session)
 
-    def twin(self, images: Iterable[Prepared], seed: int) -> Iterator[Twins]:
-        """Answer each image, and its twins moved by what `seed` draws. Raises as `observe`."""
+    def twin(self, images: Iterable[Prepared], seed: int, with_pixels: int) -> Iterator[Twins]:
+        """Answer each image, and its twins moved by what `seed` draws; only of the first
+        `with_pixels` the one that runs the vision tower once more. Raises as `observe`."""
         session = self._session()
-        for image in images:
+        for count, image in enumerate(images):
             draw = (seed, int(image.pixels_sha256[:16], 16))
             own, pixels = Answer(), Answer(Nudging("pixels", draw))
             embeddings = self._answer(session, image, own)
-            self._answer(session, image, pixels, most_tokens=1)
-            # The vision tower would give the same once more.
             embed = replace(
                 own,
                 passage=Nudging("embed", draw),
@@ -150,7 +149,13 @@ class DesktopArm:
                     moved = embed.saw("embed", embeddings)
                     self._prefill(session, embed.prompt_ids, moved, embed)
                     self._generate(session, embed, most_tokens=1)
-            yield Twins(*(self._observation(image, one, session) for one in (own, pixels, embed)))
+            if count < with_pixels:
+                self._answer(session, image, pixels, most_tokens=1)
+            yield Twins(
+                self._observation(image, own, session),
+                self._observation(image, embed, session),
+                self._observation(image, pixels, session) if count < with_pixels else None,
+            )
 
     def _session(self) -> LlamaSession:
         if self._loaded is None:
