@@ -60,8 +60,8 @@ class Twins:
     own: Observation
     embed: Observation
     """With the image embeddings moved by a little."""
-    pixels: Observation | None = None
-    """With the vision graph's pixel values moved by as little."""
+    pixels: Observation | None
+    """With the vision graph's pixel values moved by as little; None where not asked for."""
 
 
 class Arm(Protocol):
@@ -86,11 +86,3 @@ class Arm(Protocol):
     def drive(self, images: Sequence[tuple[Prepared, Trajectory]]) -> Iterator[Observation]:
         """Run each image along a reference's trajectory: every layer gets the reference's input,
         and `Observation.driven` says how far what it gave is from the reference's output."""
-
-
-class TwinnedArm(Arm, Protocol):
-    """An arm that can tell how far rounding alone carries in it."""
-
-    def twin(self, images: Sequence[Prepared], seed: int, with_pixels: int) -> Iterator[Twins]:
-        """Answer each image, and its twins moved by what `seed` draws; only of the first
-        `with_pixels` the one that runs the vision tower once more."""

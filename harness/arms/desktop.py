@@ -127,34 +127,36 @@ class DesktopArm:
                 self._answer(session, image, answer, trajectory=trajectory)
                 yield self._observation(image, answer, session)
 
-    def twin(self, images: Iterable[Prepared], seed: int, with_pixels: int) -> Iterator[Twins]:
-        """Answer each image, and its twins moved by what `seed` draws; only of the first
-        `with_pixels` the one that runs the vision tower once more. Raises as `observe`."""
+    def twin(self, images: Sequence[Prepared], seed: int, vision: int) -> Iterator[Twins]:
+        """Answer each image, and its twins moved by what `seed` draws. Raises as `observe`.
+
+        `vision`: so many of the images get a twin with other pixel values, which takes the vision
+        tower once more.
+        """
         session = self._session()
-        for count, image in enumerate(images):
+        for place, image in enumerate(images):
             draw = (seed, int(image.pixels_sha256[:16], 16))
-            own, pixels = Answer(), Answer(Nudging("pixels", draw))
+            own = Answer()
             embeddings = self._answer(session, image, own)
+            # The vision tower would give the same once more.
             embed = replace(
-                own,
-                passage=Nudging("embed", draw),
-                evidence=dict(own.evidence),
-                tokens=[],
-                text="",
+                own, passage=Nudging("embed", draw), evidence=dict(own.evidence), tokens=[], text="",
                 clock=Clock(),
-            )
+            )  # fmt: skip
             if embeddings is not None:
                 with embed.attempt():
                     session.clear()
                     moved = embed.saw("embed", embeddings)
                     self._prefill(session, embed.prompt_ids, moved, embed)
                     self._generate(session, embed, most_tokens=1)
-            if count < with_pixels:
+            pixels = None
+            if place < vision:
+                pixels = Answer(Nudging("pixels", draw))
                 self._answer(session, image, pixels, most_tokens=1)
             yield Twins(
-                self._observation(image, own, session),
-                self._observation(image, embed, session),
-                self._observation(image, pixels, session) if count < with_pixels else None,
+                own=self._observation(image, own, session),
+                embed=self._observation(image, embed, session),
+                pixels=pixels and self._observation(image, pixels, session),
             )
 
     def _session(self) -> LlamaSession:
