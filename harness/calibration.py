@@ -94,7 +94,7 @@ def calibrate(request: CalibrationRequest, progress: Progress) -> Calibration:
     """Run the ladder, drive every hop, and make limits of what its layers are off by.
 
     Raises:
-        BadInput: the bundle's files or a hop are not clean, or the images or the contract are wrong.
+        BadInput: the bundle's files or a hop are not clean, or the images are wrong.
         DeviceError: a phone is not there or cannot go on.
     """
     if request.factor < 1.0 or request.drive < 1:

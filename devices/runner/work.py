@@ -165,7 +165,9 @@ class Work:
                     position=image.position,
                     pixels_path=remote[self._png_sha256[image.pixels_path]],
                     always=image.always,
-                    trajectory_path=image.trajectory and remote[image.trajectory.sha256],
+                    trajectory_path=None
+                    if image.trajectory is None
+                    else remote[image.trajectory.sha256],
                 )
                 for image in images
             ],

@@ -86,3 +86,11 @@ class Arm(Protocol):
     def drive(self, images: Sequence[tuple[Prepared, Trajectory]]) -> Iterator[Observation]:
         """Run each image along a reference's trajectory: every layer gets the reference's input,
         and `Observation.driven` says how far what it gave is from the reference's output."""
+
+
+class TwinArm(Arm, Protocol):
+    """An arm that can measure how far its own rounding carries."""
+
+    def twin(self, images: Sequence[Prepared], seed: int, vision: int) -> Iterator[Twins]:
+        """Answer each image, and its twins moved by what `seed` draws; the first `vision` images
+        get a twin with other pixel values too, which takes the vision tower once more."""

@@ -156,7 +156,7 @@ class DesktopArm:
             yield Twins(
                 own=self._observation(image, own, session),
                 embed=self._observation(image, embed, session),
-                pixels=pixels and self._observation(image, pixels, session),
+                pixels=None if pixels is None else self._observation(image, pixels, session),
             )
 
     def _session(self) -> LlamaSession:

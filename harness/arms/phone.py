@@ -111,7 +111,7 @@ class PhoneArm:
         if answered:
             yield from self._cut_short(answered, before, self._health())
 
-    def record(self, images: Sequence[Prepared]) -> Iterator[Look]:
+    def record(self, images: Iterable[Prepared]) -> Iterator[Look]:
         """Run `images` in deep mode, in a process of their own.
 
         Raises:
@@ -123,14 +123,14 @@ class PhoneArm:
             (observation,) = self._observations([result], before, before)
             yield Look(observation, tensors)
 
-    def drive(self, images: Sequence[tuple[Prepared, Trajectory]]) -> Iterator[Observation]:
+    def drive(self, images: Iterable[tuple[Prepared, Trajectory]]) -> Iterator[Observation]:
         """Run `images`, each along its trajectory, in a process of their own. The same images again
         go on where the phone stands.
 
         Raises:
             DeviceError: as `observe`.
         """
-        work = self._work(images)
+        work = self._work(list(images))
         before = self._health()
         for line in client.run(self._phone, work, on_deploy=self._pushing()):
             if isinstance(line, ImageResult):
@@ -204,7 +204,9 @@ def _work_image(image: Prepared, trajectory: Trajectory | None) -> WorkImage:
         pixels_path=image.pixels_path,
         pixels_sha256=image.pixels_sha256,
         always=image.canary is not None,
-        trajectory=trajectory and deploy.LocalBlob(trajectory.path, trajectory.sha256),
+        trajectory=None
+        if trajectory is None
+        else deploy.LocalBlob(trajectory.path, trajectory.sha256),
     )
 
 

@@ -73,16 +73,18 @@ class HopLimits(_Part):
     def tolerance(self, floor: Floor | None) -> Tolerance:
         """What the comparison calls a drift. Without an absolute limit or a floor measured on this
         model nothing is: an infinite limit, and a flip margin of 0, as no flip is excused."""
+        nats, embed, prefill, margin = (
+            (None,) * 4
+            if floor is None
+            else (floor.label_logprob, floor.embed, floor.prefill, floor.margin)
+        )
+        flip_margin = self.flip_margin
         return Tolerance(
-            label_logprob=self._limit(
-                self.max_label_logprob_difference, floor and floor.label_logprob
-            ),
-            flip_margin=self.flip_margin
-            if self.flip_margin is not None
-            else self.flip_floors * ((floor and floor.margin) or 0.0),
+            label_logprob=self._limit(self.max_label_logprob_difference, nats),
+            flip_margin=self.flip_floors * (margin or 0.0) if flip_margin is None else flip_margin,
             pixels=self.max_pixels_distance,
-            embed=self._limit(self.max_embed_distance, floor and floor.embed),
-            prefill=self._limit(self.max_prefill_distance, floor and floor.prefill),
+            embed=self._limit(self.max_embed_distance, embed),
+            prefill=self._limit(self.max_prefill_distance, prefill),
         )
 
     def _limit(self, absolute: float | None, measured: float | None) -> float:

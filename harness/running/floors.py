@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from devices.paths import cache_dir
 from harness import atomic
-from harness.arms.base import Arm, Prepared
+from harness.arms.base import Prepared, TwinArm
 from harness.comparison.stages import CaseComparison, Tolerance, compare_case
 from harness.judgement import stats
 from harness.progress import Advance
@@ -33,7 +33,7 @@ _NO_LIMITS: Final = Tolerance(*(float("inf"),) * 5)
 
 
 def measured(
-    arm: Arm, key: str, images: Sequence[Prepared], answers: ResultCache, advance: Advance
+    arm: TwinArm, key: str, images: Sequence[Prepared], answers: ResultCache, advance: Advance
 ) -> Floor:
     """The floor of a desktop arm, under its `arm_key`, over the first of a run's `images`.
 

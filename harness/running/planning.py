@@ -166,7 +166,9 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
         seed=request.seed,
         gates=gates,
     )
-    return Plan(bundle, specs, prepared, sound, request.phone_runner, request.drive, request.deep, record)
+    return Plan(
+        bundle, specs, prepared, sound, request.phone_runner, request.drive, request.deep, record
+    )
 
 
 def announced(request: RunRequest) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING, cast
 
 from devices.phone import Phone
 from harness.arms import build
@@ -19,14 +20,19 @@ from harness.arms.base import Arm, Prepared
 from harness.judgement.verdict import Verdict, judge
 from harness.ladder import ArmSpec
 from harness.progress import Advance, Progress
-from harness.records.inquiry import INQUIRY_FILE
 from harness.records.journal import PIXELS_FOLDER, VERDICT_FILE, Journal
 from harness.records.observation import ArmAttestation, Observation
 from harness.records.record import ArmFailure, Stop
 from harness.records.session_results import SESSIONS_FILE, session_results, to_jsonl
-from harness.running import inquiring, phones, planning, stopping
+from harness.running import driving, phones, planning, stopping, whole_tensors
+from harness.running.driving import ArmOf
+from harness.running.floors import measured
 from harness.running.planning import Plan, RunRequest
 from harness.running.result_cache import ResultCache
+
+
+if TYPE_CHECKING:
+    from harness.arms.base import TwinArm
 
 
 @dataclass(frozen=True)
@@ -49,17 +55,21 @@ def evaluate(request: RunRequest, progress: Progress) -> RunOutcome:
         with Journal(request.out, plan.record) as journal:
             planning.keep_pixels(plan, request.out / PIXELS_FOLDER)
             _keep_unfit(plan, journal)
+            hosts = _Hosts(plan)
+            _measure_floors(plan, journal, hosts, progress)
             for spec in plan.runnable:
                 if spec.on_host:
-                    _host_arm(spec, plan, journal, progress)
+                    _host_arm(spec, plan, hosts, journal, progress)
             _phone_arms(attached, plan, journal, progress)
-            inquiry = inquiring.inquire(plan, attached, journal, progress)
-            journal.write(INQUIRY_FILE, inquiry.model_dump_json(indent=2) + "\n")
+            arm_of = _arms(plan, attached, hosts, journal, progress)
+            driving.drive(plan, journal, arm_of, progress)
+            if plan.deep:
+                whole_tensors.keep(plan, journal, arm_of, progress)
             journal.finish(datetime.now(UTC))
             seen = list(journal.read())
             sessions = session_results(journal.current, seen)
             journal.write(SESSIONS_FILE, to_jsonl(sessions))
-            verdict = judge(journal.current, seen, inquiry)
+            verdict = judge(journal.current, seen, journal.inquiry())
             journal.write(VERDICT_FILE, verdict.model_dump_json(indent=2) + "\n")
     return RunOutcome(request.out, verdict)
 
@@ -71,7 +81,54 @@ def _keep_unfit(plan: Plan, journal: Journal) -> None:
             journal.fail(ArmFailure(arm=arm, phone=phone, kind="BundleError", detail=why))
 
 
-def _host_arm(spec: ArmSpec, plan: Plan, journal: Journal, progress: Progress) -> None:
+class _Hosts:
+    """The arms on this host, each made when it is first needed and kept for the run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._made: dict[str, Arm] = {}
+
+    def of(self, spec: ArmSpec) -> Arm:
+        """Raises ArmUnavailable where a package is missing."""
+        if spec.name not in self._made:
+            self._made[spec.name] = build.host_arm(spec, self._plan.side(spec))
+        return self._made[spec.name]
+
+
+def _arms(
+    plan: Plan, attached: Sequence[Phone], hosts: _Hosts, journal: Journal, progress: Progress
+) -> ArmOf:
+    phone_of = {phone.serial: phone for phone in attached}
+    specs = {spec.name: spec for spec in plan.specs}
+
+    def arm_of(name: str, phone: str | None) -> Arm:
+        spec = specs[name]
+        if phone is None:
+            return hosts.of(spec)
+        return build.phone_arm(spec, plan, phone_of[phone], journal.current.run_id, progress)
+
+    return arm_of
+
+
+def _measure_floors(plan: Plan, journal: Journal, hosts: _Hosts, progress: Progress) -> None:
+    """Of every desktop arm, before anything is judged by them: a flip within one is numeric."""
+    floors = []
+    for spec in plan.runnable:
+        if spec.kind != "desktop":
+            continue
+        images = [one for one in plan.side(spec).images.values() if one.canary is None]
+        with journal.failures_kept(spec.name, None):
+            key, arm = plan.arm_key(spec), cast("TwinArm", hosts.of(spec))
+            track = progress.track(f"floor of {spec.name}")
+            floors.append(measured(arm, key, images, ResultCache(key), track))
+    kept = journal.inquiry()
+    found = kept.model_copy(update={"files": plan.soundness.faults, "floors": tuple(floors)})
+    driving.write(journal, found)
+
+
+def _host_arm(
+    spec: ArmSpec, plan: Plan, hosts: _Hosts, journal: Journal, progress: Progress
+) -> None:
     """Answers kept from an earlier run are taken as they are; only the rest is run."""
     side = plan.side(spec)
     wanted = _missing(plan, journal, spec, None)
@@ -88,7 +145,7 @@ def _host_arm(spec: ArmSpec, plan: Plan, journal: Journal, progress: Progress) -
     if not fresh:
         return
     with journal.failures_kept(spec.name, None):
-        arm = build.host_arm(spec, side)
+        arm = hosts.of(spec)
         by_place = {(image.session, image.position): image for image in fresh}
 
         def kept_too(seen: Observation) -> None:
@@ -140,7 +197,9 @@ def _phone_arm(
     progress: Progress,
 ) -> None:
     arm = build.phone_arm(spec, plan, phone, journal.current.run_id, progress)
-    watch = stopping.watch(journal.current, spec.name, phone.serial, journal.read())
+    watch = stopping.watch(
+        journal.current, spec.name, phone.serial, journal.read(), journal.inquiry().floors
+    )
 
     def decided(seen: Observation) -> None:
         if watch is not None and (why := watch.decided(seen)) is not None:

@@ -6,14 +6,14 @@ decide sequentially, and a run of a fixed number of images, never stop a phone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.comparison.compare import tolerance_of
 from harness.comparison.stages import Tolerance, compare_case
-from harness.judgement import sequential
+from harness.judgement import limits, sequential
 from harness.judgement.sequential import SequentialPlan
 from harness.ladder import Hop
+from harness.records.inquiry import Floor
 from harness.records.observation import Observation, Place
 from harness.records.record import RunRecord
 
@@ -43,7 +43,13 @@ class Watch:
         return f"{decision.outcome}ed after {decision.images} images" if self._decided else None
 
 
-def watch(record: RunRecord, arm: str, phone: str, seen: Iterable[Observation]) -> Watch | None:
+def watch(
+    record: RunRecord,
+    arm: str,
+    phone: str,
+    seen: Iterable[Observation],
+    floors: Sequence[Floor],
+) -> Watch | None:
     """The watch over `arm` on `phone`, told what the journal holds already; None where nothing
     but the last image can end it."""
     hop = next((hop for hop in record.hops if (hop.candidate, hop.phone) == (arm, phone)), None)
@@ -53,7 +59,7 @@ def watch(record: RunRecord, arm: str, phone: str, seen: Iterable[Observation]) 
     observations = list(seen)
     made = Watch(
         plan=gates.plan(hop.changes, record.contract.limits.images_per_session),
-        tolerance=tolerance_of(hop.changes, gates.hops.tolerances()),
+        tolerance=limits.tolerance(gates, hop, floors).shown_only,
         reference=_reference(hop, observations),
     )
     for one in observations:
