@@ -34,8 +34,6 @@ TOLERANCE = Tolerance(
     pixels=0.001,
     embed=0.01,
     prefill=0.05,
-    vision_layer=0.02,
-    text_layer=0.02,
 )
 
 
