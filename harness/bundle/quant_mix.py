@@ -43,13 +43,30 @@ def is_finer(type_name: str, quant: str) -> bool:
 
 def has_blocks(width: int, quant: str) -> bool:
     """Whether rows of so many values can be stored in that quant type's blocks."""
+    limit = coarsest(quant)
+    return limit is not None and width % block_values(limit) == 0
+
+
+def block_values(type_name: str) -> int:
+    """How many values a block of that ggml type holds."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-    limit = coarsest(quant)
-    if limit is None:
-        return False
-    values, _ = GGML_QUANT_SIZES[GGMLQuantizationType[limit.upper()]]
-    return bool(width % values == 0)
+    values, _ = GGML_QUANT_SIZES[GGMLQuantizationType[type_name.upper()]]
+    return int(values)
+
+
+def type_bits(type_name: str) -> float:
+    """Bits a value of a ggml type takes, its block's scales shared out."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    values, size_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[type_name.upper()]]
+    return float(8 * size_bytes / values)
+
+
+def rounds_more_coarsely(one: str, other: str) -> bool:
+    """Whether ggml type `one` loses more of a tensor than `other` does; False where not known."""
+    coarse, fine = _bits(one), _bits(other)
+    return coarse is not None and fine is not None and coarse < fine
 
 
 def _beyond(type_name: str, quant: str) -> float:
@@ -60,12 +77,10 @@ def _beyond(type_name: str, quant: str) -> float:
 
 
 def _bits(type_name: str) -> float | None:
-    """Bits a value of a ggml type takes, its block's scales shared out; None for no such type."""
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+    """As `type_bits`, by how it rounds; None for no such type."""
+    from gguf import GGMLQuantizationType
 
     if type_name == "bf16":
         return _BF16_BITS
-    if type_name.upper() not in GGMLQuantizationType.__members__:
-        return None
-    values, size_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[type_name.upper()]]
-    return float(8 * size_bytes / values)
+    known = type_name.upper() in GGMLQuantizationType.__members__
+    return type_bits(type_name) if known else None

@@ -38,6 +38,8 @@ class FileFault(_Record):
     """As `harness.arms.layers` names it."""
     detail: str
     """One line: what it is and what it should be."""
+    remark: bool = False
+    """True where no answer under any contract can depend on it: worth knowing, and no fault."""
 
 
 class HopCase(_Record):
