@@ -14,16 +14,12 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 from harness.bundle.gguf_file import GgufFile, group_of
-from harness.bundle.quant_mix import block_values, coarsest, type_bits
+from harness.bundle.quant_mix import asked_for, block_values, type_bits
 
 _MATRICES: Final = frozenset(
     ("token_embd", "output", "attn", "ffn", "projector", "vision_attn", "vision_ffn")
 )
 """Groups that the quantizer quantizes; patch and position embeddings and norms it leaves alone."""
-_MEANT: Final = {"q5_0": "q4_k", "q5_1": "q5_k", "q8_0": "q6_k"}
-"""Type in the file -> the only type it stands in for. The others stand in for several, of which a
-file has one: its own."""
-_STAND_INS: Final = frozenset((*_MEANT, "q4_0", "iq4_nl", "f16"))
 
 
 class Fallback(BaseModel):
@@ -69,9 +65,9 @@ def effective_bits(gguf: GgufFile, quant: str) -> EffectiveBits:
             continue
         matrices += 1
         type_name, width = gguf.type_name(name), gguf.shape(name)[-1]
-        meant = _meant(type_name, quant)
-        if meant is not None and width % (block := block_values(meant)):
-            fallen[meant, type_name, width, block] += 1
+        meant = asked_for(type_name, width, quant)
+        if meant != type_name:
+            fallen[meant, type_name, width, block_values(meant)] += 1
             saved += size * (type_bits(type_name) - type_bits(meant))
     return EffectiveBits(
         per_weight=round(bits / values, 3),
@@ -84,8 +80,8 @@ def effective_bits(gguf: GgufFile, quant: str) -> EffectiveBits:
     )
 
 
-def fallback_line(quant: str, bits: EffectiveBits) -> str | None:
-    """One line on the fall-backs of a file of that quant type; None where there are none."""
+def fallback_line(what: str, bits: EffectiveBits) -> str | None:
+    """One line on the fall-backs of a file, called `what`; None where there are none."""
     if not bits.fallbacks:
         return None
     became: Counter[str] = Counter()
@@ -97,7 +93,7 @@ def fallback_line(quant: str, bits: EffectiveBits) -> str | None:
     widths = _listed(sorted({one.width for one in bits.fallbacks}))
     blocks = _listed(sorted({one.block for one in bits.fallbacks}))
     return (
-        f"{quant}: {words}, as rows of {widths} are no multiple of {blocks}: "
+        f"{what}: {words}, as rows of {widths} are no multiple of {blocks}: "
         f"{bits.per_weight:.1f} bits a weight instead of {bits.meant:.1f}"
     )
 
@@ -105,14 +101,6 @@ def fallback_line(quant: str, bits: EffectiveBits) -> str | None:
 def _is_matrix(gguf: GgufFile, name: str) -> bool:
     is_weight = name.endswith(".weight") and len(gguf.shape(name)) > 1
     return is_weight and group_of(name) in _MATRICES
-
-
-def _meant(type_name: str, quant: str) -> str | None:
-    """The type that a matrix of that type was meant to have, if it can be a stand-in at all."""
-    own = coarsest(quant)
-    if own is None or type_name not in _STAND_INS or type_name == own:
-        return None
-    return _MEANT.get(type_name, own)
 
 
 def _listed(numbers: list[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from math import isclose
 from typing import Final
@@ -11,6 +12,7 @@ from harness.bundle.finding import Finding
 from harness.bundle.gguf_file import GgufFile
 from harness.bundle.gguf_header import Value
 from harness.bundle.names import is_vision
+from harness.bundle.quant_mix import is_coarser, is_its_own
 from harness.bundle.settings import CheckpointSettings
 from harness.comparison.stages import Stage
 
@@ -70,14 +72,35 @@ def text_keys(text: GgufFile, settings: CheckpointSettings) -> Iterator[Finding]
 
 def stated_type(gguf: GgufFile, quant: str) -> Iterator[Finding]:
     """A file whose tensors are in order and that names another quant type as its own."""
+    found = _stated(gguf)
+    if found not in (None, quant):
+        stage: Stage = "embed" if any(map(is_vision, gguf.tensors)) else "prefill"
+        detail = f"the file says that it is {found}; its tensors are those of a {quant} file"
+        yield Finding("key", _FILE_TYPE, stage, None, detail, remark=True)
+
+
+def own_quant(gguf: GgufFile) -> str:
+    """The quant type that a file says it is, or where its tensors deny that, their most common."""
+    matrices = [
+        (gguf.type_name(name), gguf.shape(name)[-1])
+        for name in gguf.tensors
+        if len(gguf.shape(name)) > 1
+    ]
+    stated = _stated(gguf)
+    if (
+        stated is not None
+        and any(is_its_own(*matrix, stated) for matrix in matrices)
+        and not any(is_coarser(type_name, stated) for type_name, _ in matrices)
+    ):
+        return stated
+    return Counter(type_name for type_name, _ in matrices).most_common(1)[0][0]
+
+
+def _stated(gguf: GgufFile) -> str | None:
     from gguf import LlamaFileType
 
-    known = {int(one): one.name.lower().split("_", 1)[-1] for one in LlamaFileType}
-    found = known.get(gguf.get(_FILE_TYPE))
-    if found is not None and found != quant and quant in known.values():
-        stage: Stage = "embed" if any(map(is_vision, gguf.tensors)) else "prefill"
-        detail = f"the file says that it is {found}; its tensors are {quant}"
-        yield Finding("key", _FILE_TYPE, stage, None, detail, remark=True)
+    names = {int(one): one.name.lower().split("_", 1)[-1] for one in LlamaFileType}
+    return names.get(gguf.get(_FILE_TYPE))
 
 
 def _difference(gguf: GgufFile, expected: ExpectedKey) -> Finding | None:

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from harness.bundle.effective_bits import EffectiveBits, effective_bits
+from harness.bundle.effective_bits import EffectiveBits, effective_bits, fallback_line
 from harness.bundle.file_hash import sha256_of
 from harness.bundle.gguf_file import GgufFile
 from harness.contract import Contract
@@ -67,7 +67,6 @@ class Weights(_Record):
             tensor_types=gguf.tensor_types(),
             bits=effective_bits(gguf, quant),
             inference_sha256=gguf.inference_sha256(),
-            adopted_from=adopted_from,
         )
 
 
@@ -149,6 +148,17 @@ class Bundle:
         """Every GGUF, relative to the bundle."""
         halves = (self.manifest.text, self.manifest.mmproj)
         return tuple(dict.fromkeys(one.file for half in halves for one in half.values()))
+
+    def fallback_lines(self) -> tuple[str, ...]:
+        """One line for each GGUF that holds other types than its quant type asks for."""
+        halves = (("text", self.manifest.text), ("mmproj", self.manifest.mmproj))
+        lines = (
+            fallback_line(f"{half} {weights.quant or quant}", weights.bits)
+            for quant in self.quants
+            for half, table in halves
+            if (weights := table[quant]).bits is not None
+        )
+        return tuple(line for line in lines if line is not None)
 
     def file_sha256(self, path: Path) -> str:
         """The hash of one of the bundle's files as it is now, whatever the manifest says."""

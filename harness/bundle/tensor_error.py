@@ -17,6 +17,8 @@ from harness.errors import BundleError
 
 Rows = NDArray[np.float32]
 """Shape (rows, values per row)."""
+_ROW_GAIN: Final = 0.5
+"""No type makes a row this share longer or shorter; iq1_m and tq1_0 come to a quarter."""
 _F16_MOST: Final = float(np.finfo(np.float16).max)
 
 
@@ -66,6 +68,9 @@ def measure(gguf: GgufFile, name: str, tensors: CheckpointTensors, source: str) 
     # A row that the type cannot hold as well as the rest may lose what the rest loses.
     row_limit = allowed.row * np.sqrt(np.maximum(due, due.mean())) + allowed.floor * scale
     right = np.sqrt(apart) <= row_limit
+    # Rows of zeros or of others lie within what the coarsest types lose, but do not point anywhere
+    # near the checkpoint's.
+    right &= np.abs(along) <= _ROW_GAIN * signal + np.square(allowed.floor * scale)
 
     def explained(chosen: NDArray[np.bool_]) -> bool:
         error = float(np.sqrt(due[chosen].mean()))

@@ -13,7 +13,7 @@ from harness.bundle.finding import Finding
 from harness.bundle.gguf_file import GgufFile, group_of
 from harness.bundle.names import checkpoint_name, gguf_name, is_vision
 from harness.bundle.places import place_of
-from harness.bundle.quant_mix import coarsest, has_blocks, is_coarser, is_finer
+from harness.bundle.quant_mix import coarsest, is_coarser, is_its_own
 from harness.bundle.safetensors_file import CheckpointTensors
 from harness.bundle.tensor_error import as_quantized, measure
 
@@ -57,12 +57,10 @@ def _another_quant(gguf: GgufFile, quant: str) -> Iterator[Finding]:
 
     An mmproj may be finer than the text model beside it.
     """
-    matrices = [
-        name
-        for name in gguf.tensors
-        if group_of(name) in _OF_A_LAYER and has_blocks(gguf.shape(name)[-1], quant)
-    ]
-    if matrices and all(is_finer(gguf.type_name(name), quant) for name in matrices):
+    matrices = [name for name in gguf.tensors if group_of(name) in _OF_A_LAYER]
+    if matrices and not any(
+        is_its_own(gguf.type_name(name), gguf.shape(name)[-1], quant) for name in matrices
+    ):
         first = matrices[0]
         detail = f"{gguf.type_name(first)}; no layer of the file is {quant}, as its name says"
         yield Finding("tensor", first, *place_of(first), detail)
