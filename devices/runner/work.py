@@ -92,7 +92,7 @@ class Work:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of everything that an answer depends on but the images, of which trajectories count."""
+        """Hash of everything but the images that an answer depends on; trajectories count."""
         parts = (
             self._runner_sha256,
             self.text_model_sha256,
@@ -165,9 +165,7 @@ class Work:
                     position=image.position,
                     pixels_path=remote[self._png_sha256[image.pixels_path]],
                     always=image.always,
-                    trajectory_path=None
-                    if image.trajectory is None
-                    else remote[image.trajectory.sha256],
+                    trajectory_path=remote[image.trajectory.sha256] if image.trajectory else None,
                 )
                 for image in images
             ],

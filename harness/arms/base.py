@@ -80,10 +80,10 @@ class Arm(Protocol):
     def observe(self, images: Iterable[Prepared]) -> Iterator[Observation]:
         """Run `images` in order; `session` and `position` say where each stands."""
 
-    def record(self, images: Iterable[Prepared]) -> Iterator[Look]:
+    def record(self, images: Sequence[Prepared]) -> Iterator[Look]:
         """Run `images` in deep mode, in a process (or model) of their own."""
 
-    def drive(self, images: Iterable[tuple[Prepared, Trajectory]]) -> Iterator[Observation]:
+    def drive(self, images: Sequence[tuple[Prepared, Trajectory]]) -> Iterator[Observation]:
         """Run each image along a reference's trajectory: every layer gets the reference's input,
         and `Observation.driven` says how far what it gave is from the reference's output."""
 

@@ -149,7 +149,7 @@ class PhoneArm:
             mmproj=ready.mmproj.path,
             mmproj_sha256=ready.mmproj.sha256,
             settings=deploying.settings(self._contract, self._runtime),
-            images=tuple(_work_image(image, trajectory) for image, trajectory in images),
+            images=tuple(_work_image(image, along) for image, along in images),
         )
 
     def _pushing(self) -> deploy.Progress:
@@ -196,7 +196,7 @@ class PhoneArm:
         )
 
 
-def _work_image(image: Prepared, trajectory: Trajectory | None) -> WorkImage:
+def _work_image(image: Prepared, along: Trajectory | None) -> WorkImage:
     return WorkImage(
         case_id=image.case_id,
         session=image.session,
@@ -204,9 +204,7 @@ def _work_image(image: Prepared, trajectory: Trajectory | None) -> WorkImage:
         pixels_path=image.pixels_path,
         pixels_sha256=image.pixels_sha256,
         always=image.canary is not None,
-        trajectory=None
-        if trajectory is None
-        else deploy.LocalBlob(trajectory.path, trajectory.sha256),
+        trajectory=deploy.LocalBlob(along.path, along.sha256) if along else None,
     )
 
 

@@ -44,12 +44,12 @@ class Trajectory:
     @cached_property
     def prompt_ids(self) -> tuple[int, ...]:
         """As the reference evaluated them, each image token -1. Raises as `tensors`."""
-        return tuple(json.loads(self._header["__metadata__"]["prompt_ids"]))
+        return tuple(json.loads(self._header[1]["__metadata__"]["prompt_ids"]))
 
     @cached_property
     def grid(self) -> tuple[int, int]:
         """Tiles as (rows, columns) without the overview. Raises as `tensors`."""
-        rows, columns = json.loads(self._header["__metadata__"]["grid"])
+        rows, columns = json.loads(self._header[1]["__metadata__"]["grid"])
         return rows, columns
 
     def tensors(self) -> dict[str, Tensor]:
@@ -60,19 +60,18 @@ class Trajectory:
         """
         import numpy as np
 
+        begin, header = self._header
+        found: dict[str, Tensor] = {}
         try:
-            begin = _LENGTH_BYTES + struct.unpack("<Q", self._raw[:_LENGTH_BYTES].tobytes())[0]
-            found: dict[str, Tensor] = {}
-            for name, entry in self._header.items():
+            for name, entry in header.items():
                 if name == "__metadata__":
                     continue
                 first, end = entry["data_offsets"]
-                whole = 0 <= first < end <= len(self._raw) - begin
-                if entry["dtype"] != "F32" or not whole:
+                if entry["dtype"] != "F32" or not 0 <= first < end <= len(self._raw) - begin:
                     raise ValueError(f"{name} is {entry['dtype']}, or lacks some of its data")
                 values = self._raw[begin + first : begin + end].view(np.dtype("<f4"))
                 found[name] = values.reshape(entry["shape"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(error) from error
         return found
 
@@ -83,16 +82,16 @@ class Trajectory:
         return np.memmap(self.path, np.uint8, "r")
 
     @cached_property
-    def _header(self) -> dict[str, Any]:
+    def _header(self) -> tuple[int, dict[str, Any]]:
+        """Where the tensors begin, and what is said of them."""
         try:
-            with self.path.open("rb") as file:
-                (length,) = struct.unpack("<Q", file.read(_LENGTH_BYTES))
-                header = json.loads(file.read(length))
+            (length,) = struct.unpack("<Q", self._raw[:_LENGTH_BYTES].tobytes())
+            header = json.loads(self._raw[_LENGTH_BYTES : _LENGTH_BYTES + length].tobytes())
             for key in ("prompt_ids", "grid"):
                 json.loads(header["__metadata__"][key])
         except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
             raise self._damaged(error) from error
-        return dict(header)
+        return _LENGTH_BYTES + length, dict(header)
 
     def _damaged(self, error: Exception) -> StageFailed:
         return StageFailed("trajectory", f"{self.path}: no trajectory: {error}; delete it")

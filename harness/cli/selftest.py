@@ -38,6 +38,7 @@ def selftest(
     """
     import shutil
     import tempfile
+    from typing import cast
 
     from fixtures.drifts import selftest as planting
     from fixtures.drifts.catalogue import QUICK, Size, named
@@ -47,7 +48,7 @@ def selftest(
         raise BadInput(f"--size {size}: choose tiny, deep or real")
     if quick and size != "tiny":
         raise BadInput("--quick is for the tiny model; name rows with --only")
-    chosen: Size = size
+    chosen = cast("Size", size)
     drifts = QUICK if quick else named(only.split(",") if only else (), chosen)
     folder = out or Path(tempfile.mkdtemp(prefix="driftloop-selftest-"))
     try:

@@ -41,7 +41,7 @@ class FileFault(_Record):
     detail: str
     """One line: what it is and what it should be."""
     remark: bool = False
-    """True for what cannot change this contract's answers: it is said, and fails nothing."""
+    """True where no answer under any contract can depend on it: worth knowing, and no fault."""
 
 
 class Floor(_Record):

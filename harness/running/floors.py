@@ -78,12 +78,12 @@ def _floor(arm: str, text: Sequence[CaseComparison], vision: Sequence[CaseCompar
         arm=arm,
         cases=len(text),
         vision_cases=len(vision),
-        embed=_bound(case.distances.get("embed") for case in vision),
-        prefill=_bound(case.distances.get("prefill") for case in both),
-        label_logprob=_bound(
+        embed=upper_bound(case.distances.get("embed") for case in vision),
+        prefill=upper_bound(case.distances.get("prefill") for case in both),
+        label_logprob=upper_bound(
             max(case.label_logprob_differences.values(), default=None) for case in both
         ),
-        margin=_bound(
+        margin=upper_bound(
             None
             if case.reference_margin is None or case.candidate_margin is None
             else abs(case.reference_margin - case.candidate_margin)
@@ -92,7 +92,7 @@ def _floor(arm: str, text: Sequence[CaseComparison], vision: Sequence[CaseCompar
     )
 
 
-def _bound(values: Iterable[float | None]) -> float | None:
+def upper_bound(values: Iterable[float | None]) -> float | None:
     """An upper bound of the 90th percentile; with too few values for one, the largest."""
     told = [value for value in values if value is not None]
     if not told:

@@ -30,7 +30,6 @@ from harness.running.floors import measured
 from harness.running.planning import Plan, RunRequest
 from harness.running.result_cache import ResultCache
 
-
 if TYPE_CHECKING:
     from harness.arms.base import TwinArm
 

@@ -1,4 +1,4 @@
-"""The driven error of each layer in the order of computation, with its limit and the layer blamed."""
+"""The driven error of each layer in the order of computation, its limit, and the layer blamed."""
 
 from __future__ import annotations
 

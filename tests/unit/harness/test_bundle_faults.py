@@ -10,7 +10,7 @@ import pytest
 
 from harness import bundle
 from harness.bundle.places import place_of
-from harness.bundle.quant_mix import coarsest, has_blocks, is_coarser, is_finer
+from harness.bundle.quant_mix import asked_for, coarsest, is_coarser, is_its_own
 from harness.errors import BundleError
 from harness.records.inquiry import FileFault
 
@@ -222,8 +222,8 @@ def test_each_quant_type_has_a_mix_of_its_own(
 def test_a_quant_type_nobody_knows_is_not_judged() -> None:
     assert coarsest("homemade") is None
     assert not is_coarser("q2_k", "homemade")
-    assert not is_finer("f32", "homemade")
-    assert not has_blocks(256, "homemade")
+    assert is_its_own("f32", 256, "homemade")
+    assert asked_for("q8_0", 100, "homemade") == "q8_0"
 
 
 def test_a_text_model_of_another_quant_type_under_the_name_is_a_fault(tmp_path: Path) -> None:
@@ -234,10 +234,33 @@ def test_a_text_model_of_another_quant_type_under_the_name_is_a_fault(tmp_path: 
     assert fault.detail == "f32; no layer of the file is f16, as its name says"
 
 
-def test_rows_that_do_not_fit_a_quant_types_blocks_stay_finer() -> None:
-    assert has_blocks(96, "q8_0")
-    assert not has_blocks(96, "q4_k_m")
-    assert is_finer("q8_0", "q4_k_m")
+@pytest.mark.parametrize(
+    ("type_name", "width", "quant", "asked"),
+    [
+        ("q5_0", 576, "q4_k_m", "q4_k"),
+        ("q8_0", 576, "q4_k_m", "q6_k"),
+        ("q8_0", 576, "q4_0", "q6_k"),
+        ("q4_0", 576, "q3_k_m", "q3_k"),
+        ("iq4_nl", 576, "iq3_xxs", "iq2_s"),
+        ("f16", 100, "q8_0", "q8_0"),
+        ("q6_k", 768, "q4_k_m", "q6_k"),
+        ("q8_0", 768, "q4_k_m", "q8_0"),
+        ("q8_0", 576, "q8_0", "q8_0"),
+        ("f16", 576, "q8_0", "f16"),
+    ],
+)
+def test_rows_without_room_for_a_types_blocks_have_what_the_quantizer_falls_back_to(
+    type_name: str, width: int, quant: str, asked: str
+) -> None:
+    assert asked_for(type_name, width, quant) == asked
+
+
+def test_a_file_all_of_stand_ins_and_finer_types_of_its_mix_is_its_own() -> None:
+    """q3_k_m at 576 values a row: q4_0 for q3_k, and finer where the mix wants it finer."""
+    assert is_its_own("q4_0", 576, "q3_k_m")
+    assert not is_its_own("q5_k", 1536, "q3_k_m")
+    assert is_its_own("iq3_s", 768, "iq3_xs")
+    assert not is_its_own("q8_0", 576, "q4_k_m")
 
 
 def test_an_output_matrix_untied_from_the_embeddings_is_a_fault(tmp_path: Path) -> None:
