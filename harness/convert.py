@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -293,7 +294,8 @@ def _reason(log: Path, begin: int) -> str:
     lines = [line.strip() for line in said if line.strip(" =")]
     words = ("error", "failed", "not supported", "requires", "assert")
     telling = [line for line in lines if any(word in line.lower() for word in words)]
-    return (telling or lines or ["it printed nothing"])[-1]
+    # Where llama.cpp was built is nothing to the reader.
+    return re.sub(r"/\S*/", "", (telling or lines or ["it printed nothing"])[-1])
 
 
 def _tokenizer_sha256(files: dict[str, bundles.FileRecord]) -> str:
