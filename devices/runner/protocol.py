@@ -163,7 +163,8 @@ class Evidence(_Record):
 
 
 class TensorRecord(_Record):
-    """One tensor in its image's file (`Request.tensors_folder`): float32, little-endian, C order."""
+    """One tensor in its image's file in `Request.tensors_folder`: float32, little-endian, C
+    order."""
 
     name: str
     """A stage (`pixels`, `embed`, `prefill`) or a layer: see `harness.arms.layers`."""
@@ -175,9 +176,9 @@ class DrivenLayer(_Record):
     """One output of a candidate that was given the reference's input: its error is its own.
 
     Over the rows of the output (all axes but the last), R the reference's and C the candidate's, in
-    float64. What a row is divided by, its |R|^2, is taken as at least 0.01 of the mean of |R|^2 over
-    all rows, so that rows of almost no length do not count for more than others, nor the few huge
-    ones of a text model for all of them.
+    float64. What a row is divided by, its |R|^2, is taken as at least 0.01 of the mean of |R|^2
+    over all rows, so that rows of almost no length do not count for more than others, nor the few
+    huge ones of a text model for all of them.
     """
 
     name: str
