@@ -88,10 +88,14 @@ def fallback_line(what: str, bits: EffectiveBits) -> str | None:
     for one in bits.fallbacks:
         became[one.became] += one.tensors
     (most, count), *others = became.most_common()
-    words = f"{count} of {bits.matrices} matrices became {most}"
-    words += "".join(f" and {number} {name}" for name, number in others)
-    widths = _listed(sorted({one.width for one in bits.fallbacks}))
-    blocks = _listed(sorted({one.block for one in bits.fallbacks}))
+    words = _listed(
+        [
+            f"{count} of {bits.matrices} matrices became {most}",
+            *(f"{number} {name}" for name, number in others),
+        ]
+    )
+    widths = _listed([str(width) for width in sorted({one.width for one in bits.fallbacks})])
+    blocks = _listed([str(block) for block in sorted({one.block for one in bits.fallbacks})])
     return (
         f"{what}: {words}, as rows of {widths} are no multiple of {blocks}: "
         f"{bits.per_weight:.1f} bits a weight instead of {bits.meant:.1f}"
@@ -103,5 +107,5 @@ def _is_matrix(gguf: GgufFile, name: str) -> bool:
     return is_weight and group_of(name) in _MATRICES
 
 
-def _listed(numbers: list[int]) -> str:
-    return " and ".join(map(str, numbers))
+def _listed(parts: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))

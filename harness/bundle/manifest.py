@@ -149,12 +149,15 @@ class Bundle:
         halves = (self.manifest.text, self.manifest.mmproj)
         return tuple(dict.fromkeys(one.file for half in halves for one in half.values()))
 
-    def fallback_lines(self) -> tuple[str, ...]:
-        """One line for each GGUF that holds other types than its quant type asks for."""
+    def fallback_lines(self, *quants: str) -> tuple[str, ...]:
+        """One line for each GGUF that holds other types than its quant type asks for.
+
+        Of those quant types; of all where none is named.
+        """
         halves = (("text", self.manifest.text), ("mmproj", self.manifest.mmproj))
         lines = (
             fallback_line(f"{half} {weights.quant or quant}", weights.bits)
-            for quant in self.quants
+            for quant in quants or self.quants
             for half, table in halves
             if (weights := table[quant]).bits is not None
         )

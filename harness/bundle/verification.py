@@ -31,7 +31,7 @@ from harness.errors import BundleError
 from harness.progress import Advance
 from harness.records.inquiry import FileFault, Half, Owner
 
-_LOOK: Final = 3
+_LOOK: Final = 4
 """Raised whenever something else is looked for: what an older driftloop found is then forgotten."""
 _FAULTS: Final = TypeAdapter(tuple[FileFault, ...])
 _AGAIN: Final = {

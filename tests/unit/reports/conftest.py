@@ -141,6 +141,8 @@ class RunWriter:
     apart: dict[str, float] = field(default_factory=dict)
     """Arm -> how far its image embeddings are from the first arm's, over their length."""
     inquiry: Inquiry | None = None
+    fallbacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Quant type -> where its files hold other types."""
     canaries: bool = True
     leaking: set[tuple[str, str | None]] = field(default_factory=set)
     """(arm, phone) whose answer to the first image is another one when it comes last."""
@@ -159,7 +161,10 @@ class RunWriter:
             contract=loaded,
             contract_sha256=loaded.sha256,
             bundle=BundleRecord(
-                path="bundles/tiny", sha256="9b" * 32, summary={"quants": ["q8_0"]}
+                path="bundles/tiny",
+                sha256="9b" * 32,
+                summary={"quants": ["q8_0"]},
+                fallbacks=self.fallbacks,
             ),
             arms=self.arms,
             phones=tuple(_phone(serial, serial == VIRTUAL_PHONE) for serial in self.phones),
