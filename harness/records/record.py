@@ -100,6 +100,29 @@ class Stop(_Record):
     why: str
 
 
+class Space(_Record):
+    """What a run can need of a disk at most, and what is free there."""
+
+    needed_bytes: int
+    free_bytes: int
+
+
+class Outlook(_Record):
+    """What was known of a run before it, or after its first block."""
+
+    expected_images: int
+    """For each arm, where its answers agree as they should; on average."""
+    most_images: int
+    expected_s: float | None
+    """None where this host has never timed one of the arms."""
+    most_s: float | None
+    host: Space
+    phones: dict[str, Space] = {}
+    """By serial."""
+    prompt_tokens: int | None = None
+    """None where nothing here counts them."""
+
+
 class PhoneSide(_Record):
     """What phones were given in place of the ladder's own; None each: nothing."""
 
@@ -130,6 +153,7 @@ class RunRecord(_Record):
     the app does (`carries_canaries`)."""
     refused: tuple[RefusedRecord, ...] = ()
     sampling: Sampling = Sampling()
+    outlook: Outlook | None = None
     stops: tuple[Stop, ...] = ()
     packages: dict[str, str] = {}
     git_commit: str | None = None

@@ -10,7 +10,7 @@ from typing import Final
 
 from harness.comparison.blaming.causes import Cause
 from harness.comparison.blaming.files import Explained
-from harness.comparison.driven import LayerFault
+from harness.comparison.driven import LayerFault, over
 from harness.comparison.stages import CaseComparison, Stage, Tolerance
 from harness.ladder import Hop
 
@@ -171,7 +171,7 @@ def _off(fault: LayerFault) -> str:
         (output.gain, output.limit_gain, f"scaled by {100 * output.gain:+.2g} %"),
         (output.shift, output.limit_shift, f"shifted by {100 * output.shift:+.2g} %"),
     )
-    _, limit, words = max(measures, key=lambda one: abs(one[0]) / one[1])
+    _, limit, words = max(measures, key=lambda one: over(one[0], one[1]))
     return f" ({words}, limit {_percent(limit)})"
 
 

@@ -19,6 +19,7 @@ from harness import contract
 from harness.arms.fingerprint import fingerprint
 from harness.judgement import gating
 from harness.judgement.gating import Gates
+from harness.ladder import CHANGES
 from harness.records.inquiry import INQUIRY_FILE, Inquiry
 from harness.records.journal import Journal
 from harness.records.observation import ArmAttestation, Canary, Conditions, Observation
@@ -39,12 +40,22 @@ _BLACK, _MIRROR = 1000, 1001
 
 
 def few_cases() -> Gates:
-    """Gates that so few cases can pass: shares instead of a test, and hardly any certainty."""
+    """Gates that so few cases can pass: shares instead of a test, and hardly any certainty.
+
+    With absolute limits, as the runs drive no layers.
+    """
     gates = gating.load()
+    limits = {"max_label_logprob_difference": 0.1, "max_embed_distance": 0.1}
+    hops = {
+        change: gates.hops.of(change).model_copy(update=limits)
+        for change in CHANGES
+        if change != "contract"
+    }
     return gates.model_copy(
         update={
             "agreement": gates.agreement.model_copy(update={"decide_on": "point", "min_cases": 24}),
             "accuracy": gates.accuracy.model_copy(update={"decide_on": "report"}),
+            "hops": gates.hops.model_copy(update=hops),
             "latency": gates.latency.model_copy(update={"confidence": 0.55}),
         }
     )
