@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from devices.errors import DeviceError
 from devices.runner.protocol import Attestation
 from harness.arms import build
-from harness.arms.base import Given, Look, Prepared
+from harness.arms.base import Look, Prepared, Twins
+from harness.arms.trajectory import Trajectory
 from harness.errors import ArmUnavailable, DriftloopError
 from harness.ladder import ArmSpec
 from harness.records.observation import Observation
@@ -59,9 +60,20 @@ class ArmProcess:
         asked = list(images)
         return self.stream("answering", "observe", asked, of=len(asked))
 
-    def look(self, images: Sequence[tuple[Prepared, Given]]) -> Iterator[Look]:
+    def record(self, images: Iterable[Prepared]) -> Iterator[Look]:
         """As the arm's own. Raises as it does, and as `stream` does."""
-        return self.stream("looking at", "look", list(images), of=len(images))
+        asked = list(images)
+        return self.stream("recording", "record", asked, of=len(asked))
+
+    def drive(self, images: Iterable[tuple[Prepared, Trajectory]]) -> Iterator[Observation]:
+        """As the arm's own. Raises as it does, and as `stream` does."""
+        asked = list(images)
+        return self.stream("driving", "drive", asked, of=len(asked))
+
+    def twin(self, images: Sequence[Prepared], seed: int, vision: int) -> Iterator[Twins]:
+        """As a desktop arm's own. Raises as it does, and as `stream` does."""
+        asked = list(images)
+        return self.stream("making a twin of", "twin", asked, seed, vision, of=len(asked))
 
     def call(self, doing: str, method: str, *args: object) -> object:
         """What the arm's `method` returns. Raises as `stream` does."""

@@ -11,6 +11,7 @@ import numpy as np
 from harness.bundle.gguf_file import GgufFile
 from harness.bundle.misplaced import in_columns, in_rows, places
 from harness.bundle.names import checkpoint_name, is_rotary
+from harness.bundle.quant_mix import block_values, rounds_more_coarsely
 from harness.bundle.rescaled import apart, factor
 from harness.bundle.rounding import rounded
 from harness.bundle.safetensors_file import CheckpointTensors
@@ -21,10 +22,16 @@ _ROWS: Final = 64
 _ALIKE: Final = 0.5
 """Relative error below which two tensors are versions of one; unrelated ones are 1.4 apart."""
 _BLOCK: Final = 32
-_COARSER: Final = ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
-"""Types that a tensor may have gone through on its way; those gguf-py itself can make."""
+_COARSER: Final = (
+    "f16", "bf16", "q8_0", "q6_k", "q5_1", "q5_0", "q5_k", "q4_1", "q4_0", "q4_k", "iq4_nl",
+    "iq4_xs", "q3_k", "q2_k",
+)  # fmt: skip
+"""Types that a tensor may have gone through on its way."""
+_THE_SAME: Final = 0.5
+"""Values that lie this part of a type's own error from what it holds have been through it."""
 _LEVELS: Final = (("q2_k", 16, 4), ("q3_k", 16, 8), ("q4_k", 32, 16))
-"""Of the others: type, values in a block, and how many different ones it can hold."""
+"""Type, values in a block, and how many different ones it can hold: known also where its scales
+were chosen otherwise, or its blocks do not lie along the rows."""
 _MANY_ROWS: Final = 1 << 13
 """Among so many rows a row is still looked for."""
 _WHOLE: Final = 1 << 26
@@ -51,7 +58,7 @@ def likely_cause(
         _other_tensor(gguf, name, tensors, found, every, error.relative)
         or _rearranged(gguf, name, tensors, source)
         or in_columns(found, wanted, type_name)
-        or _coarser(found, wanted)
+        or _coarser(found, wanted, type_name)
         or (
             "equals no tensor of the checkpoint: corrupt, or of another model"
             if error.relative > _ALIKE
@@ -60,17 +67,22 @@ def likely_cause(
     )
 
 
-def _coarser(found: Rows, wanted: Rows) -> str | None:
-    if wanted.shape[1] % _BLOCK:
-        return None
-    for type_name in _COARSER:
-        held = rounded(wanted, type_name)
-        if apart(found, held) < 0.5 * apart(wanted, held):
-            return f"has lost as much as {type_name} loses: quantized twice"
-    for type_name, block, levels in _LEVELS:
+def _coarser(found: Rows, wanted: Rows, type_name: str) -> str | None:
+    """Whether the values went through a coarser type before they came to their own."""
+    width = wanted.shape[1]
+    nearest, went_through = _THE_SAME, None
+    for coarser in _COARSER:
+        if width % block_values(coarser) or not rounds_more_coarsely(coarser, type_name):
+            continue
+        held = rounded(wanted, coarser)
+        if (away := apart(found, held) / (apart(wanted, held) or 1.0)) < nearest:
+            nearest, went_through = away, coarser
+    for coarser, block, levels in _LEVELS:
+        if went_through or width % _BLOCK or not rounds_more_coarsely(coarser, type_name):
+            continue
         if _different(found, block) <= levels < _different(wanted, block):
-            return f"has lost as much as {type_name} loses: quantized twice"
-    return None
+            went_through = coarser
+    return went_through and f"has lost as much as {went_through} loses: quantized twice"
 
 
 def _different(rows: Rows, block: int) -> int:

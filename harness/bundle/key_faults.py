@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from math import isclose
 from typing import Final
@@ -10,9 +11,13 @@ from harness.bundle.expected_keys import ExpectedKey, expected_mmproj, expected_
 from harness.bundle.finding import Finding
 from harness.bundle.gguf_file import GgufFile
 from harness.bundle.gguf_header import Value
+from harness.bundle.names import is_vision
+from harness.bundle.quant_mix import is_coarser, is_its_own
 from harness.bundle.settings import CheckpointSettings
+from harness.comparison.stages import Stage
 
 _CONTEXT: Final = "llama.context_length"
+_FILE_TYPE: Final = "general.file_type"
 _YARN: Final = ("yarn", "longrope")
 _SINGLE: Final = 1e-5
 """Keys are float32; the checkpoint's JSON has more digits."""
@@ -43,6 +48,7 @@ def text_keys(text: GgufFile, settings: CheckpointSettings) -> Iterator[Finding]
     for expected in expected_text(settings):
         if finding := _difference(text, expected):
             yield finding
+    kind = text.get("llama.rope.scaling.type")
     longest, found = settings.text.get("max_position_embeddings"), text.get(_CONTEXT)
     if longest is not None and found is not None and found < longest:
         yield Finding(
@@ -51,8 +57,8 @@ def text_keys(text: GgufFile, settings: CheckpointSettings) -> Iterator[Finding]
             "prefill",
             None,
             f"context length {found}, {longest} in the checkpoint's config.json",
+            remark=kind not in _YARN,  # otherwise llama.cpp warns, and computes with it nowhere
         )
-    kind = text.get("llama.rope.scaling.type")
     rope = settings.text.get("rope_parameters") or settings.text.get("rope_scaling") or {}
     if kind in _YARN and (rope.get("rope_type") or rope.get("type")) not in _YARN:
         yield Finding(
@@ -62,6 +68,39 @@ def text_keys(text: GgufFile, settings: CheckpointSettings) -> Iterator[Finding]
             None,
             f"rope scaling {kind}, none in the checkpoint's config.json",
         )
+
+
+def stated_type(gguf: GgufFile, quant: str) -> Iterator[Finding]:
+    """A file whose tensors are in order and that names another quant type as its own."""
+    found = _stated(gguf)
+    if found not in (None, quant):
+        stage: Stage = "embed" if any(map(is_vision, gguf.tensors)) else "prefill"
+        detail = f"the file says that it is {found}; its tensors are those of a {quant} file"
+        yield Finding("key", _FILE_TYPE, stage, None, detail, remark=True)
+
+
+def own_quant(gguf: GgufFile) -> str:
+    """The quant type that a file says it is, or where its tensors deny that, their most common."""
+    matrices = [
+        (gguf.type_name(name), gguf.shape(name)[-1])
+        for name in gguf.tensors
+        if len(gguf.shape(name)) > 1
+    ]
+    stated = _stated(gguf)
+    if (
+        stated is not None
+        and any(is_its_own(*matrix, stated) for matrix in matrices)
+        and not any(is_coarser(type_name, stated) for type_name, _ in matrices)
+    ):
+        return stated
+    return Counter(type_name for type_name, _ in matrices).most_common(1)[0][0]
+
+
+def _stated(gguf: GgufFile) -> str | None:
+    from gguf import LlamaFileType
+
+    names = {int(one): one.name.lower().split("_", 1)[-1] for one in LlamaFileType}
+    return names.get(gguf.get(_FILE_TYPE))
 
 
 def _difference(gguf: GgufFile, expected: ExpectedKey) -> Finding | None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from harness.bundle.gguf_file import GgufFile
+from harness.bundle.gguf_file import DESCRIPTIONS, GgufFile
 from harness.bundle.gguf_header import Value
 
-_HARMLESS: Final = ("general.", "quantize.", "split.")
-"""Names, dates, licences, how a file was made; everything else is read by llama.cpp or libmtmd."""
 _MATTERS: Final = "general.architecture"
 _SHOWN: Final = 8
 """Lists up to this length, and strings up to ten times it, are told whole."""
@@ -36,7 +34,7 @@ def differing_keys(a: GgufFile, b: GgufFile) -> list[KeyDifference]:
 
 
 def _matters(name: str) -> bool:
-    return name == _MATTERS or not name.startswith(_HARMLESS)
+    return name == _MATTERS or not name.startswith(DESCRIPTIONS)
 
 
 def _told(a: Value, b: Value) -> tuple[Value, Value]:

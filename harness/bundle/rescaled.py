@@ -18,15 +18,17 @@ _ZERO: Final = np.float32(0)
 
 def factor(found: Rows, wanted: Rows, type_name: str) -> str | None:
     """The constant that makes `wanted` `found` but for rounding; None where there is none."""
-    power = _size(wanted) ** 2
-    scale = float(np.mean(wanted * found, dtype=np.float64)) / power if power else 0.0
+    # What rounding does to the values it does to their multiples too, so it cancels.
+    plain = rounded(wanted, type_name)
+    power = _size(plain) ** 2
+    scale = float(np.mean(plain * found, dtype=np.float64)) / power if power else 0.0
     if not np.isfinite(scale) or not scale:
         return None
     scaled = (wanted * np.float32(scale)).astype(np.float32)
     held = rounded(scaled, type_name)
     off = _size(found, held)
     limit = _TWICE_ROUNDED * _size(held, scaled) + slack(type_name).floor * _size(scaled)
-    if off > min(limit, _MOST * _size(found), _MOST * _size(found, wanted)):
+    if off > min(limit, _MOST * _size(found), _MOST * _size(found, plain)):
         return None
     said = f"{scale:.3f}".rstrip("0").rstrip(".") if 0.1 < abs(scale) < 100 else f"{scale:.3g}"
     return None if said == "1" else said

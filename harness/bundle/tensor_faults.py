@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -11,9 +13,9 @@ from harness.bundle.finding import Finding
 from harness.bundle.gguf_file import GgufFile, group_of
 from harness.bundle.names import checkpoint_name, gguf_name, is_vision
 from harness.bundle.places import place_of
-from harness.bundle.quant_mix import coarsest, has_blocks, is_coarser, is_finer
+from harness.bundle.quant_mix import coarsest, is_coarser, is_its_own
 from harness.bundle.safetensors_file import CheckpointTensors
-from harness.bundle.tensor_error import measure
+from harness.bundle.tensor_error import as_quantized, measure
 
 _OUTPUT, _EMBEDDINGS = "output.weight", "token_embd.weight"
 _HEAD = "lm_head.weight"
@@ -21,16 +23,33 @@ _OF_A_LAYER = ("attn", "ffn")
 """Groups of the text model's matrices."""
 
 
-def tensor_findings(gguf: GgufFile, quant: str, tensors: CheckpointTensors) -> Iterator[Finding]:
+def tensor_findings(
+    gguf: GgufFile, quant: str, tensors: CheckpointTensors, advance: Callable[[], None]
+) -> Iterator[Finding]:
     """Faults in the tensors of a file of that quant type, in the file's order; all rows are read.
 
-    Raises BundleError where a tensor's type cannot be read.
+    `advance` is called once a tensor. Raises BundleError where a tensor's type cannot be read.
     """
-    for name in gguf.tensors:
-        if detail := _detail(gguf, name, quant, tensors):
-            yield Finding("tensor", name, *place_of(name), detail)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        details = pool.map(lambda name: _detail(gguf, name, quant, tensors), gguf.tensors)
+        for name, detail in zip(gguf.tensors, details, strict=True):
+            if detail:
+                yield Finding("tensor", name, *place_of(name), detail)
+            advance()
     yield from _another_quant(gguf, quant)
     yield from _missing(gguf, tensors)
+    if gguf.turned_back:
+        first = next(iter(gguf.turned_back.values()))
+        detail = (
+            f"ffn_up and ffn_down have each other's name in {_layers(gguf)}, as llama.cpp's "
+            "first converters wrote them; libmtmd turns them back when it loads the file"
+        )
+        yield Finding("tensor", first, *place_of(first), detail, remark=True)
+
+
+def _layers(gguf: GgufFile) -> str:
+    count = len({name.split(".")[2] for name in gguf.turned_back})
+    return "1 layer" if count == 1 else f"{count} layers"
 
 
 def _another_quant(gguf: GgufFile, quant: str) -> Iterator[Finding]:
@@ -38,12 +57,10 @@ def _another_quant(gguf: GgufFile, quant: str) -> Iterator[Finding]:
 
     An mmproj may be finer than the text model beside it.
     """
-    matrices = [
-        name
-        for name in gguf.tensors
-        if group_of(name) in _OF_A_LAYER and has_blocks(gguf.shape(name)[-1], quant)
-    ]
-    if matrices and all(is_finer(gguf.type_name(name), quant) for name in matrices):
+    matrices = [name for name in gguf.tensors if group_of(name) in _OF_A_LAYER]
+    if matrices and not any(
+        is_its_own(gguf.type_name(name), gguf.shape(name)[-1], quant) for name in matrices
+    ):
         first = matrices[0]
         detail = f"{gguf.type_name(first)}; no layer of the file is {quant}, as its name says"
         yield Finding("tensor", first, *place_of(first), detail)
@@ -79,6 +96,8 @@ def _detail(gguf: GgufFile, name: str, quant: str, tensors: CheckpointTensors) -
 
 
 def _off(gguf: GgufFile, name: str, tensors: CheckpointTensors, source: str) -> str | None:
+    if as_quantized(gguf, name, tensors, source):
+        return None
     error = measure(gguf, name, tensors, source)
     if error.in_line:
         return None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from harness.judgement.needed import Needed
+from harness.records.inquiry import Floor
 from harness.records.observation import Observation, Who
 from harness.records.record import RunRecord
 
@@ -24,13 +25,13 @@ class Undelivered(BaseModel):
 
 
 def undelivered(
-    record: RunRecord, by_arm: Mapping[Who, Sequence[Observation]]
+    record: RunRecord, by_arm: Mapping[Who, Sequence[Observation]], floors: Sequence[Floor]
 ) -> tuple[Undelivered, ...]:
     """Every arm and phone that owes some, in the ladder's order.
 
     An arm whose hops are decided owes no more cases; see `Needed`.
     """
-    needed = Needed(record, (one for seen in by_arm.values() for one in seen))
+    needed = Needed(record, floors, (one for seen in by_arm.values() for one in seen))
     owing = []
     for who in record.deliveries:
         arm, phone = who

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from harness.comparison.compare import tolerance_of
 from harness.comparison.stages import Tolerance, compare_case
-from harness.judgement import sequential
+from harness.judgement import limits, sequential
 from harness.judgement.sequential import Decision, SequentialPlan
 from harness.ladder import Hop
+from harness.records.inquiry import Floor
 from harness.records.observation import Observation, Place, Who
 from harness.records.record import RunRecord
 
@@ -29,14 +29,17 @@ class Needed:
     images is fixed, or an arm stands on no hop, every case is needed.
     """
 
-    def __init__(self, record: RunRecord, seen: Iterable[Observation] = ()) -> None:
+    def __init__(
+        self, record: RunRecord, floors: Sequence[Floor], seen: Iterable[Observation] = ()
+    ) -> None:
+        """`floors`: what tells a numeric flip from a real one, as measured in this run."""
         self._places = sorted((case.session, case.position) for case in record.cases)
         self._tests: dict[Who, list[_Test]] = defaultdict(list)
         for hop in _tested(record):
             test = _Test(
                 hop,
                 record.gates.plan(hop.changes, record.contract.limits.images_per_session),
-                tolerance_of(hop.changes, record.gates.hops.tolerances()),
+                limits.tolerance(record.gates, hop, floors),
                 self._places,
             )
             for who in test.ends:

@@ -30,6 +30,8 @@ class BundleRecord(_Record):
     """Quant type -> SHA-256 of its text GGUF, as the manifest says."""
     mmproj_sha256: dict[str, str] = {}
     """Quant type -> SHA-256 of its mmproj GGUF, as the manifest says."""
+    fallbacks: dict[str, tuple[str, ...]] = {}
+    """Quant type -> one line for each of its files that holds other types than were asked for."""
 
 
 class PhoneRecord(_Record):
@@ -166,6 +168,12 @@ class RunRecord(_Record):
     def specs(self) -> tuple[ladder.ArmSpec, ...]:
         """The arms, parsed."""
         return ladder.parse_ladder(self.arms)
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """Where the files that arms ran hold other types than were asked for, a line a file."""
+        quants = dict.fromkeys(spec.quant for spec in self.specs if spec.quant is not None)
+        return tuple(line for quant in quants for line in self.bundle.fallbacks.get(quant, ()))
 
     @property
     def hops(self) -> list[ladder.Hop]:

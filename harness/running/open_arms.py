@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from devices.phone import Phone
 from harness.arms import build
+from harness.arms.base import Arm
 from harness.arms.phone import PhoneArm
 from harness.arms.process import ArmProcess
 from harness.ladder import ArmSpec
@@ -38,6 +39,10 @@ class OpenArms:
     def serials(self) -> tuple[str, ...]:
         """Of the attached phones."""
         return tuple(self._phones)
+
+    def of(self, spec: ArmSpec, serial: str | None) -> Arm:
+        """The arm on that phone; on this host where there is no serial."""
+        return self.on_host(spec) if serial is None else self.on_phone(spec, serial)
 
     def on_host(self, spec: ArmSpec) -> ArmProcess:
         """The arm on this host, in its process."""

@@ -49,7 +49,7 @@ class Pace:
         self._live: set[Who] = {(spec.name, None) for spec in self._host}
         self._live |= {(spec.name, serial) for spec in self._mobile for serial in serials}
         self._places = sorted((case.session, case.position) for case in journal.current.cases)
-        self._needed = Needed(journal.current)
+        self._needed = Needed(journal.current, journal.inquiry().floors)
         self._answered: Counter[Who] = Counter()
         for seen in journal.read():
             self._count(seen)

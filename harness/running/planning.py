@@ -64,8 +64,12 @@ class RunRequest:
     """A gates file; None is the one that comes with driftloop."""
     fixed: int | None = None
     """So many images, instead of as many as the sequential test needs."""
+    drive: int = 3
+    """Cases of every hop along which the candidate is driven; 0: none."""
+    check_files: bool = True
+    """Compare the bundle's files with the checkpoint; False leaves the blame to what ran."""
     deep: bool = False
-    """Keep every tensor of every case, not only of some that differ."""
+    """Keep every tensor of every case, for people who want to look."""
     phone_contract: str | None = None
     """What phones are told instead of the contract, by name or file."""
     phone_bundle: Path | None = None
@@ -84,6 +88,8 @@ class Plan:
     soundness: Soundness
     """Of the bundles' files."""
     phone_runner: Path | None
+    drive: int
+    """Cases of every hop along which the candidate is driven."""
     deep: bool
     prompt_tokens: int | None
     """Of the contract's prompt around an image; None where nothing here counts them."""
@@ -111,6 +117,11 @@ class Plan:
         contract = self.side(spec).contract
         return result_cache.arm_key(spec, contract, hashes, answered_by(spec.kind))
 
+    def trajectory_key(self, spec: ArmSpec, phone: str | None) -> str:
+        """Under which key this arm's trajectories are kept on this host: a phone's are kept for one
+        run, as its runner and processor decide them too."""
+        return self.arm_key(spec) if phone is None else f"{self.record.run_id}-{phone}"
+
 
 def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> Plan:
     """Read and check every part of `request`; prepare the pixels every arm will get.
@@ -127,7 +138,7 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
     counted = _prompt_tokens(under["app"], specs, progress)
     checking = progress.track("checking the bundle")
     checking(0, 1)
-    sound = soundness(under, specs)
+    sound = soundness(under, specs) if request.check_files else Soundness()
     checking(1, 1)
     prepared = sides.prepare(
         request.images,
@@ -138,6 +149,8 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
         skip_bad=request.skip_bad,
     )
     _refuse_too_few(request, prepared)
+    if request.drive < 0:
+        raise BadInput(f"--drive {request.drive}: name a number of cases, or 0 for none")
     record = RunRecord(
         run_id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",
         started_at=datetime.now(UTC),
@@ -160,7 +173,17 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
         seed=request.seed,
         gates=gates,
     )
-    return Plan(bundle, specs, prepared, sound, request.phone_runner, request.deep, counted, record)
+    return Plan(
+        bundle=bundle,
+        specs=specs,
+        sides=prepared,
+        soundness=sound,
+        phone_runner=request.phone_runner,
+        drive=request.drive,
+        deep=request.deep,
+        prompt_tokens=counted,
+        record=record,
+    )
 
 
 def announced(request: RunRequest) -> str:

@@ -1,4 +1,4 @@
-"""From a request to a verdict: plan, answers, a closer look, judgement.
+"""From a request to a verdict: plan, floors, answers, driven layers, judgement.
 
 A phone that goes away or an arm that cannot run is kept in `run.json` and judged; bad input still
 ends the run, with everything seen so far kept.
@@ -12,11 +12,10 @@ from pathlib import Path
 
 from harness.judgement.verdict import Verdict, judge
 from harness.progress import Progress
-from harness.records.inquiry import INQUIRY_FILE
 from harness.records.journal import VERDICT_FILE, Journal
 from harness.records.record import ArmFailure
 from harness.records.session_results import SESSIONS_FILE, session_results, to_jsonl
-from harness.running import answering, inquiring, phones, planning
+from harness.running import answering, driving, floors, phones, planning, whole_tensors
 from harness.running.forecasting import Forecaster
 from harness.running.open_arms import OpenArms
 from harness.running.planning import Plan, RunRequest
@@ -46,14 +45,16 @@ def evaluate(request: RunRequest, progress: Progress) -> RunOutcome:
             _keep_unfit(plan, journal)
             forecast = Forecaster(plan, attached, journal, progress)
             forecast.say()
+            floors.measure(plan, arms, journal, progress)
             answering.answer(plan, arms, journal, progress, forecast)
-            inquiry = inquiring.inquire(plan, attached, journal, progress)
-            journal.write(INQUIRY_FILE, inquiry.model_dump_json(indent=2) + "\n")
+            driving.drive(plan, arms, journal, progress)
+            if plan.deep:
+                whole_tensors.keep(plan, arms, journal, progress)
             journal.finish(datetime.now(UTC))
             seen = list(journal.read())
             sessions = session_results(journal.current, seen)
             journal.write(SESSIONS_FILE, to_jsonl(sessions))
-            verdict = judge(journal.current, seen, inquiry)
+            verdict = judge(journal.current, seen, journal.inquiry())
             journal.write(VERDICT_FILE, verdict.model_dump_json(indent=2) + "\n")
     return RunOutcome(request.out, verdict)
 

@@ -336,4 +336,4 @@ def test_a_whole_mmproj_of_another_model_is_named_throughout(tmp_path: Path) -> 
     own = Miniature().write(tmp_path / "own")
     other = Miniature(vision_seed=5).write(tmp_path / "other")
     found = mmproj_against_checkpoint(other.mmproj(QUANT), own.checkpoint)
-    assert len(found) == 8
+    assert len(found) == 11
