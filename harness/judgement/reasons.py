@@ -21,6 +21,8 @@ from harness.records.record import RunRecord
 
 Word = Literal["PASS", "FAIL", "INCONCLUSIVE", "INFRA"]
 
+_LEAST_PRICE_NATS: Final = 1e-3
+"""A price below this moves no answer that is worth a line."""
 _MANY_TOSSES: Final = 0.02
 """Share of coin tosses from which they could decide the agreement gate, which accepts 0.98."""
 

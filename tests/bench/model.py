@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from devices.paths import cache_dir
-from fixtures import tiny
+from fixtures import smolvlm, tiny
 from harness import bundle as bundles
 from harness import contract as contracts
 from harness import convert
@@ -68,4 +68,4 @@ def _save_checkpoint(folder: Path) -> None:
         **special,
     )
     torch.manual_seed(SEED)
-    tiny.save(Idefics3ForConditionalGeneration(config), processor, folder)
+    smolvlm.save(Idefics3ForConditionalGeneration(config), processor, folder)

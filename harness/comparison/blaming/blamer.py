@@ -117,7 +117,7 @@ def _with_driven_answers(
     if not parted or not most(len(parted), len(driven)):
         return tuple(found)
     shown = [case for case in cases if (case.session, case.position) in parted]
-    return ordered([*found, Cause("decode", tuple(shown), len(driven), None)])
+    return ordered([*found, Cause("decode", tuple(shown), len(driven), None, driven=True)])
 
 
 def _margin(parted: Divergence) -> float:

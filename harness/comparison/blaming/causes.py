@@ -21,11 +21,13 @@ class Cause:
     stage: Stage
     cases: tuple[CaseComparison, ...]
     of: int
-    """Cases compared; of a cause that driven layers show, cases driven."""
+    """Cases compared; of a cause that driving shows, cases driven."""
     positions: tuple[int, ...] | None
     """Positions in a session, where every case at these and none elsewhere shows it."""
     fault: LayerFault | None = None
     """What driven layers say; None where none were driven or they say nothing of this stage."""
+    driven: bool = False
+    """True where only driven cases were asked."""
 
     @property
     def systematic(self) -> bool:
@@ -94,7 +96,7 @@ def is_upstream(stage: Stage, other: Stage) -> bool:
 
 def _driven(fault: LayerFault, by_place: dict[tuple[int, int], CaseComparison]) -> Cause:
     shown = tuple(by_place[place] for place in sorted(fault.places) if place in by_place)
-    return Cause(fault.stage, shown, fault.of, None, fault)
+    return Cause(fault.stage, shown, fault.of, None, fault, driven=True)
 
 
 def _shows(fault: LayerFault, cause: Cause) -> bool:

