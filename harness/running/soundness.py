@@ -37,7 +37,7 @@ def soundness(
     ours = _of(own, [spec for spec in specs if spec.on_host], "bundle", progress)
     on_phones = [spec for spec in specs if not spec.on_host]
     theirs = _of(phones, on_phones, "phone bundle", progress)
-    known = {fault.file for fault in theirs.faults}
+    known = {fault.file for fault in theirs.faults if not fault.remark}
     types = bundles.retyped(phones, own, _quants(on_phones), "phone bundle")
     others = (fault for fault in types if fault.file not in known)
     return Soundness((*ours.faults, *theirs.faults, *others), {**ours.unfit, **theirs.unfit})
