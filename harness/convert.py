@@ -22,7 +22,7 @@ from devices.runner.source import LLAMA_COMMIT, llama_cpp_source
 from harness import bundle as bundles
 from harness import checkpoint as checkpoints
 from harness.bundle.gguf_file import GgufFile
-from harness.bundle.key_faults import own_quant
+from harness.bundle.key_check import own_quant
 from harness.bundle.manifest import CHECKPOINT_FOLDER, MANIFEST_NAME
 from harness.checkpoint import Checkpoint
 from harness.contract import Contract

@@ -138,7 +138,7 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
     counted = _prompt_tokens(under["app"], specs, progress)
     checking = progress.track("checking the bundle")
     checking(0, 1)
-    sound = soundness(under, specs) if request.check_files else Soundness()
+    sound = soundness(under, specs, checking) if request.check_files else Soundness()
     checking(1, 1)
     prepared = sides.prepare(
         request.images,

@@ -18,7 +18,7 @@ from harness import contract as contracts
 from harness import convert
 from harness.bundle import Bundle
 from harness.bundle.compare import compare
-from harness.bundle.fidelity import mmproj_against_checkpoint
+from harness.bundle.tensor_check import mmproj_against_checkpoint
 from harness.cli.app import app
 from harness.errors import BundleError, CheckpointError
 

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from harness.bundle.compare import BundleComparison, compare
-from harness.bundle.fidelity import mmproj_against_checkpoint
+from harness.bundle.tensor_check import mmproj_against_checkpoint
 from harness.cli.comparison_table import comparison_view
 from harness.errors import BundleError
 

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from harness import bundle
-from harness.bundle.places import place_of
+from harness.bundle.checkpoint_files import CheckpointTensors
+from harness.bundle.diagnosis import place_of
+from harness.bundle.gguf_file import GgufFile
 from harness.bundle.quant_mix import asked_for, coarsest, is_coarser, is_its_own
+from harness.bundle.tensor_check import fidelity, tensor_findings
 from harness.errors import BundleError
 from harness.records.inquiry import FileFault
 
@@ -199,6 +202,26 @@ def test_a_type_coarser_than_the_files_own_is_a_fault_though_its_error_is_that_t
     assert fault.detail == "q8_0, nothing in a f16 file is coarser than f16"
     finer = Miniature(types={"blk.0.ffn_down.weight": "f32"})
     assert bundle.faults(finer.write(tmp_path / "finer"), [QUANT]) == ()
+
+
+def test_noise_that_a_coarse_type_would_hide_is_found_beside_tensors_that_are_exact(
+    tmp_path: Path,
+) -> None:
+    """One matrix of many that a few more steps of training moved by three percent."""
+
+    def plant(tensors: Tensors) -> None:
+        noise = np.random.default_rng(4).standard_normal((64, 32), dtype=np.float32)
+        tensors["blk.1.ffn_up.weight"] += np.float32(0.03) * noise
+
+    parts = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    matrices = (*(f"blk.0.{part}.weight" for part in parts), "blk.1.ffn_up.weight")
+    change = planted("blk.1.ffn_up.weight", plant)
+    written = Miniature(types=dict.fromkeys(matrices, "q5_0"), plant=change).write(tmp_path / "it")
+    text, tensors = GgufFile(written.text_model(QUANT)), CheckpointTensors(written.checkpoint)
+    (finding,) = tensor_findings(text, "q5_0", tensors, lambda: None)
+    assert finding.name == "blk.1.ffn_up.weight"
+    assert finding.detail.endswith("made from other weights than this checkpoint's")
+    assert fidelity(text, "blk.1.ffn_up.weight", tensors).fault is None
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.bundle.effective_bits import EffectiveBits, Fallback, effective_bits, fallback_line
 from harness.bundle.gguf_file import GgufFile
+from harness.bundle.quant_mix import EffectiveBits, Fallback, effective_bits, fallback_line
 
 from .bundle_factory import QUANT, Miniature
 
