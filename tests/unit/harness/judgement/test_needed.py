@@ -40,11 +40,11 @@ def record(gates: Gates | None = None, **over: object) -> RunRecord:
 
 def decided(answers: Iterable[Observation]) -> Decision | None:
     """The decision of a run whose reference has answered every case."""
-    return Needed(record(), chain(observations(REFERENCE, CASES), answers)).decision(ON_PHONE)
+    return Needed(record(), (), chain(observations(REFERENCE, CASES), answers)).decision(ON_PHONE)
 
 
 def test_as_many_images_are_wanted_as_decide_where_none_flips() -> None:
-    needed = Needed(record())
+    needed = Needed(record(), ())
     assert needed.wanted(ON_PHONE) == needed.wanted((REFERENCE, None)) == FEWEST
     assert decided(observations(PHONE, FEWEST - 1, SERIAL)) is None
     assert decided(observations(PHONE, FEWEST, SERIAL)) == Decision("accept", FEWEST, 0)
@@ -54,7 +54,8 @@ def test_as_many_images_are_wanted_as_decide_where_none_flips() -> None:
 def test_whose_hops_are_all_decided_is_wanted_no_more() -> None:
     ladder = ("desktop:q8_0", *ARMS)
     seen = observations(REFERENCE, FEWEST) + observations(PHONE, FEWEST, SERIAL)
-    needed = Needed(run_record(ladder, [phone_record(SERIAL)], cases=case_records(CASES)), seen)
+    ran = run_record(ladder, [phone_record(SERIAL)], cases=case_records(CASES))
+    needed = Needed(ran, (), seen)
     assert needed.wanted(ON_PHONE) == 0
     assert needed.decision(ON_PHONE) is not None
     assert needed.wanted((REFERENCE, None)) == FEWEST, "its other hop is open"
@@ -65,7 +66,7 @@ def test_whose_hops_are_all_decided_is_wanted_no_more() -> None:
 def test_flips_ask_for_more_images_and_enough_of_them_end_it() -> None:
     seen = [flipped(PHONE, index, SERIAL) if index == 5 else observation(PHONE, index, SERIAL)
             for index in range(FEWEST)]  # fmt: skip
-    needed = Needed(record(), [*observations(REFERENCE, CASES), *seen])
+    needed = Needed(record(), (), [*observations(REFERENCE, CASES), *seen])
     assert needed.decision(ON_PHONE) is None
     assert FEWEST < needed.wanted(ON_PHONE) <= FEWEST + 30
     assert needed.wanted(ON_PHONE) % 3 == 0
@@ -85,14 +86,14 @@ def test_pairs_count_in_the_order_of_the_run_however_they_come_in() -> None:
 def test_neither_errors_nor_canaries_decide() -> None:
     mute = [observation(PHONE, index, SERIAL, error=fault()) for index in range(3)]
     rest = observations(PHONE, FEWEST + 2, SERIAL)[3:]
-    needed = Needed(record(), [*observations(REFERENCE, CASES), *mute, *rest])
+    needed = Needed(record(), (), [*observations(REFERENCE, CASES), *mute, *rest])
     assert needed.decision(ON_PHONE) is None
     assert needed.wanted(ON_PHONE) == FEWEST + 3
     assert decided(observations(PHONE, CASES, SERIAL, canary="twice")) is None
 
 
 def test_no_more_is_wanted_than_there_is() -> None:
-    assert Needed(record(cases=case_records(24))).wanted(ON_PHONE) == 24
+    assert Needed(record(cases=case_records(24)), ()).wanted(ON_PHONE) == 24
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,6 @@ def test_no_more_is_wanted_than_there_is() -> None:
     ids=["fixed number", "decides on its share", "nothing to compare with"],
 )
 def test_other_runs_go_on_to_their_last_image(every: RunRecord) -> None:
-    needed = Needed(every, [*observations(REFERENCE, 100), *observations(PHONE, 100, SERIAL)])
+    needed = Needed(every, (), [*observations(REFERENCE, 100), *observations(PHONE, 100, SERIAL)])
     assert needed.wanted(ON_PHONE) == CASES
     assert needed.decision(ON_PHONE) is None
