@@ -39,6 +39,7 @@ lint: $(READY)  ## ruff, mypy --strict, direction of dependencies
 
 test: $(READY) lint  ## lint and all tests, both ABIs of the virtual phone
 	$(BIN)/python -m fixtures.demo
+	$(BIN)/python -m fixtures.deep
 	$(BIN)/python -m devices.runner.build arm64-dotprod
 	$(BIN)/python -m devices.runner.build x86_64-v3
 	$(BIN)/python -m pytest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from devices.runner.source import LLAMA_COMMIT, llama_cpp_source
 from harness import bundle as bundles
 from harness import checkpoint as checkpoints
 from harness.bundle.gguf_file import GgufFile
-from harness.bundle.key_faults import own_quant
+from harness.bundle.key_check import own_quant
 from harness.bundle.manifest import CHECKPOINT_FOLDER, MANIFEST_NAME
 from harness.checkpoint import Checkpoint
 from harness.contract import Contract
@@ -42,6 +43,8 @@ _CONVERTER_TYPES: Final = {
 }
 _CHECKPOINT_FILES: Final = ("*.json", "*.jinja", "*.txt", "*.model")
 """Beside the weights."""
+_LOG: Final = "; log: "
+"""What stands behind it is of this machine, and in no manifest."""
 _TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.json", "merges.txt")
 _PACKAGES: Final = ("driftloop", "llama-cpp-python", "torch", "transformers")
 
@@ -126,7 +129,9 @@ class _Making:
                 _make(half, quant, self.folder, _name(self.source), self.log)
                 table[quant] = bundles.Weights.of(self.folder, _weights_name(half, quant), quant)
         except BundleError as error:
-            self._leave_out(quant, error)
+            if quant == REFERENCE_QUANT:
+                raise
+            self._leave_out(quant, str(error))
 
     def adopt(self, path: Path, half: Half, quant: str, own: str) -> None:
         """A GGUF as the half of the pair `quant`, itself of the type `own`."""
@@ -144,8 +149,11 @@ class _Making:
         self.say("check: every tensor against the checkpoint's")
         bundle = bundles.load(self.folder)
         for fault in bundles.verify(bundle, bundle.quants):
-            if not fault.remark and fault.quant in self.text:
-                self._leave_out(fault.quant, bundles.refusal(bundle, fault))
+            if fault.remark or fault.quant in self.left_out:
+                continue
+            if fault.quant == REFERENCE_QUANT:
+                raise bundles.refusal(bundle, fault)
+            self._leave_out(fault.quant, f"{fault.file}: {fault.name}: {fault.detail}")
         if self.left_out:
             if set(self.text) == {REFERENCE_QUANT} != set(wanted):
                 raise BundleError("; ".join(self.left_out.values()))
@@ -180,15 +188,12 @@ class _Making:
         content = manifest.model_dump_json(indent=2) + "\n"
         (self.folder / MANIFEST_NAME).write_text(content, "utf-8")
 
-    def _leave_out(self, quant: str, error: BundleError) -> None:
-        """Raises the error where it is of the type that no bundle can do without."""
-        if quant == REFERENCE_QUANT:
-            raise error
-        self.left_out[quant] = str(error).replace(f"{self.folder}{os.sep}", "")
+    def _leave_out(self, quant: str, why: str) -> None:
+        self.say(f"left out {quant}: {why}")
+        self.left_out[quant] = why.partition(_LOG)[0]
         for half, table in (("text", self.text), ("mmproj", self.mmproj)):
             table.pop(quant, None)
             (self.folder / _weights_name(half, quant)).unlink(missing_ok=True)
-        self.say(f"left out {quant}: {self.left_out[quant]}")
 
 
 @contextmanager
@@ -279,7 +284,7 @@ def _make(half: str, quant: str, folder: Path, name: str, log: Path) -> None:
         )  # fmt: skip
     if done.returncode != 0 or not target.is_file():
         raise BundleError(
-            f"llama.cpp cannot make the {half} GGUF in {quant}: {_reason(log, begin)}; log: {log}"
+            f"llama.cpp cannot make the {half} GGUF in {quant}: {_reason(log, begin)}{_LOG}{log}"
         )
 
 
@@ -289,7 +294,8 @@ def _reason(log: Path, begin: int) -> str:
     lines = [line.strip() for line in said if line.strip(" =")]
     words = ("error", "failed", "not supported", "requires", "assert")
     telling = [line for line in lines if any(word in line.lower() for word in words)]
-    return (telling or lines or ["it printed nothing"])[-1]
+    # Where llama.cpp was built is nothing to the reader.
+    return re.sub(r"/\S*/", "", (telling or lines or ["it printed nothing"])[-1])
 
 
 def _tokenizer_sha256(files: dict[str, bundles.FileRecord]) -> str:

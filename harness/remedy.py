@@ -1,4 +1,4 @@
-"""What would make a release less a matter of luck, measured: a dearer KV cache, weights kept in f16.
+"""What would make a release less a matter of luck: a dearer KV cache, weights kept in f16.
 
 A run shows what its runtime and its quantization cost. Here the images that it costs most are run
 again on this host under each remedy, and what is left of the cost is counted.

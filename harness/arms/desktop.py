@@ -140,9 +140,13 @@ class DesktopArm:
             embeddings = self._answer(session, image, own)
             # The vision tower would give the same once more.
             embed = replace(
-                own, passage=Nudging("embed", draw), evidence=dict(own.evidence), tokens=[], text="",
+                own,
+                passage=Nudging("embed", draw),
+                evidence=dict(own.evidence),
+                tokens=[],
+                text="",
                 clock=Clock(),
-            )  # fmt: skip
+            )
             if embeddings is not None:
                 with embed.attempt():
                     session.clear()

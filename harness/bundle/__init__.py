@@ -1,6 +1,5 @@
 """A model ready to ship: text GGUF, mmproj GGUF, the checkpoint they came from, and a manifest."""
 
-from harness.bundle.fidelity import mmproj_against_checkpoint
 from harness.bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -12,6 +11,7 @@ from harness.bundle.manifest import (
     Weights,
     load,
 )
+from harness.bundle.tensor_check import mmproj_against_checkpoint
 from harness.bundle.verification import Misfit, check, faults, refusal, retyped, verify
 
 __all__ = [

@@ -10,9 +10,11 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from harness.bundle.effective_bits import EffectiveBits, effective_bits, fallback_line
-from harness.bundle.file_hash import sha256_of
+from devices.hashing import file_sha256
+from devices.paths import cache_dir
+from harness.atomic import write_text
 from harness.bundle.gguf_file import GgufFile
+from harness.bundle.quant_mix import EffectiveBits, effective_bits, fallback_line
 from harness.contract import Contract
 from harness.errors import BundleError
 
@@ -149,12 +151,15 @@ class Bundle:
         halves = (self.manifest.text, self.manifest.mmproj)
         return tuple(dict.fromkeys(one.file for half in halves for one in half.values()))
 
-    def fallback_lines(self) -> tuple[str, ...]:
-        """One line for each GGUF that holds other types than its quant type asks for."""
+    def fallback_lines(self, *quants: str) -> tuple[str, ...]:
+        """One line for each GGUF that holds other types than its quant type asks for.
+
+        Of those quant types; of all where none is named.
+        """
         halves = (("text", self.manifest.text), ("mmproj", self.manifest.mmproj))
         lines = (
             fallback_line(f"{half} {weights.quant or quant}", weights.bits)
-            for quant in self.quants
+            for quant in quants or self.quants
             for half, table in halves
             if (weights := table[quant]).bits is not None
         )
@@ -229,3 +234,24 @@ def check_size(path: Path, record: FileRecord) -> None:
             f"{path}: {state}: {size_bytes} bytes, {record.size_bytes} in the manifest; "
             "copy or build the bundle again"
         )
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, from the cache where the very same file was hashed before.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+    """
+    kept = cache_dir("hashes") / hashlib.sha256(touch_mark(path).encode()).hexdigest()
+    if kept.exists():
+        return kept.read_text("ascii")
+    found = file_sha256(path)
+    write_text(kept, found)
+    return found
+
+
+def touch_mark(path: Path) -> str:
+    """Changes whenever a file is written to, replaced or moved."""
+    status = path.stat()
+    times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+    return f"{path} {status.st_ino} {status.st_size} {times}"

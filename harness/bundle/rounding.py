@@ -77,9 +77,16 @@ to 2.5 on normal, Laplace, Student and column-scaled values, down to three bits:
 and a gain of -0.063 to +0.0002."""
 
 
-def slack(type_name: str) -> Slack:
-    """What a tensor of that type is allowed."""
-    return _SLACK.get(type_name, _COARSE)
+_SAME_QUANTIZER: Final = Slack(0.3, 1.2, 0.005, _THROUGH_F16)
+"""Where this very quantizer is known to have chosen: other last bits of it move few blocks."""
+
+
+def slack(type_name: str, *, same_quantizer: bool = False) -> Slack:
+    """What a tensor of that type is allowed.
+
+    `same_quantizer`: most tensors beside it hold the yardstick's very bytes.
+    """
+    return _SLACK.get(type_name, _SAME_QUANTIZER if same_quantizer else _COARSE)
 
 
 def rounded(

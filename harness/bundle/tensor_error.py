@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.bundle.checkpoint_files import CheckpointTensors
 from harness.bundle.gguf_file import ALL, Chosen, GgufFile
 from harness.bundle.names import checkpoint_name, is_rotary, rotary_rows
 from harness.bundle.rounding import Way, rounded, slack, stored, ways
-from harness.bundle.safetensors_file import CheckpointTensors
 from harness.errors import BundleError
 
 Rows = NDArray[np.float32]
@@ -43,8 +43,17 @@ class TensorError:
     """Less than half of the rows are wrong, and without them the type would explain it."""
 
 
-def measure(gguf: GgufFile, name: str, tensors: CheckpointTensors, source: str) -> TensorError:
+def measure(
+    gguf: GgufFile,
+    name: str,
+    tensors: CheckpointTensors,
+    source: str,
+    *,
+    same_quantizer: bool = False,
+) -> TensorError:
     """The error of a tensor against the checkpoint's `source`, of the same shape; every row.
+
+    `same_quantizer`: as `rounding.slack` has it.
 
     Raises:
         BundleError: the tensor's type, or the heads of the attention, cannot be read.
@@ -63,7 +72,7 @@ def measure(gguf: GgufFile, name: str, tensors: CheckpointTensors, source: str) 
             strict=True,
         )
     )
-    allowed = slack(type_name)
+    allowed = slack(type_name, same_quantizer=same_quantizer)
     scale = float(np.sqrt(signal.mean())) or 1.0  # a tensor of zeros is measured as it is
     # A row that the type cannot hold as well as the rest may lose what the rest loses.
     row_limit = allowed.row * np.sqrt(np.maximum(due, due.mean())) + allowed.floor * scale

@@ -16,22 +16,27 @@ from pydantic import TypeAdapter
 
 from devices.paths import cache_dir
 from harness.atomic import write_text
-from harness.bundle.file_hash import sha256_of
+from harness.bundle.checkpoint_files import CheckpointSettings, CheckpointTensors, read_settings
 from harness.bundle.finding import Finding
 from harness.bundle.gguf_file import GgufFile
-from harness.bundle.key_faults import mmproj_keys, stated_type, text_keys
-from harness.bundle.manifest import CHECKPOINT_FOLDER, Bundle, Weights, check_size, read_manifest
-from harness.bundle.safetensors_file import CheckpointTensors
-from harness.bundle.settings import CheckpointSettings, read_settings
+from harness.bundle.key_check import mmproj_keys, stated_type, text_keys
+from harness.bundle.manifest import (
+    CHECKPOINT_FOLDER,
+    Bundle,
+    Weights,
+    check_size,
+    read_manifest,
+    sha256_of,
+)
 from harness.bundle.structure import check_parts, mmproj_clashes, text_clashes
-from harness.bundle.tensor_faults import other_types, tensor_findings
-from harness.bundle.tokenizer_faults import tokenizer_findings
+from harness.bundle.tensor_check import other_types, tensor_findings
+from harness.bundle.tokenizer_check import tokenizer_findings
 from harness.comparison.stages import Stage
 from harness.errors import BundleError
 from harness.progress import Advance
 from harness.records.inquiry import FileFault, Half, Owner
 
-_LOOK: Final = 3
+_LOOK: Final = 4
 """Raised whenever something else is looked for: what an older driftloop found is then forgotten."""
 _FAULTS: Final = TypeAdapter(tuple[FileFault, ...])
 _AGAIN: Final = {

@@ -130,7 +130,10 @@ def run_and_show(request: RunRequest, as_json: bool) -> Verdict:
     say(planning.announced(request))
     with progress_board() as board:
         outcome = evaluate(request, board)
-    written = reports.build(outcome.folder)
+        writing = board.track("writing reports")
+        writing(0, 1)
+        written = reports.build(outcome.folder)
+        writing(1, 1)
     if as_json:
         print_json(outcome.verdict.model_dump(mode="json"))
     else:

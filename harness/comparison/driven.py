@@ -47,9 +47,9 @@ class DrivenLimit:
         """The measure of `layer` that uses up most of its limit, over that limit; above 1 the
         layer is at fault."""
         return max(
-            _over(layer.error, self.error),
-            _over(layer.gain, self.gain),
-            _over(layer.shift, self.shift),
+            over(layer.error, self.error),
+            over(layer.gain, self.gain),
+            over(layer.shift, self.shift),
         )
 
 
@@ -192,7 +192,8 @@ def _output(name: str, seen: Sequence[DrivenLayer], limit: DrivenLimit) -> Drive
     )
 
 
-def _over(value: float, limit: float) -> float:
+def over(value: float, limit: float) -> float:
+    """How much of its limit a measure uses up; infinite where the limit is 0 and it is not."""
     if value == 0.0:
         return 0.0
     if not math.isfinite(value):

@@ -286,7 +286,8 @@ def _chosen_otherwise(
 
 
 def _is_likeliest(token: Token) -> bool:
-    return not token.top or token.logprob >= token.top[0].logprob
+    # Of no numbers none is the likeliest: that is the logits' fault, and not the choice's.
+    return not token.top or not token.logprob < token.top[0].logprob
 
 
 def _is_tie(divergence: Divergence | None, margin: float | None, flip_margin: float) -> bool:

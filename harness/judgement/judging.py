@@ -174,12 +174,12 @@ def _driven_stage(hop: HopResult, stage: Stage) -> GateResult:
         return on_hop(stage, hop, ("not judged", "no layer of it was driven"))
     worst = max(own, key=lambda one: one.excess)
     cases = counted(hop.driven_cases, "case")
-    if math.isinf(worst.limit_error):
+    beyond = sum(one.beyond > 0 for one in own)
+    if math.isinf(worst.limit_error) and not beyond:
         why = f"{len(own)} outputs driven over {cases}, but no limit was measured for this hop: "
-        decided: Decided = ("not judged", f"{why}`driftloop calibrate` measures them")
+        decided: Decided = ("not judged", f"{why}`driftloop calibrate` measures it")
     else:
-        beyond = sum(one.beyond > 0 for one in own)
-        said = f"{worst.name} is nearest to its limit" if not beyond else f"{worst.name} first"
+        said = f"{worst.name} is {'furthest beyond' if beyond else 'nearest to'} its limit"
         decided = (
             "fail" if beyond else "pass",
             f"{len(own) - beyond} of {len(own)} outputs clean, driven over {cases}; {said}: error "

@@ -6,6 +6,7 @@ cannot be called undecided, so INFRA comes before INCONCLUSIVE.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
@@ -20,6 +21,8 @@ from harness.records.record import RunRecord
 
 Word = Literal["PASS", "FAIL", "INCONCLUSIVE", "INFRA"]
 
+_LEAST_PRICE_NATS: Final = 1e-3
+"""A price below this moves no answer that is worth a line."""
 _MANY_TOSSES: Final = 0.02
 """Share of coin tosses from which they could decide the agreement gate, which accepts 0.98."""
 
@@ -82,7 +85,8 @@ def _of_hop(hop: HopResult) -> Iterator[str]:
     """What the hop costs where it does not drift, and how much of its answers is luck."""
     where = located(hop.name, hop.phone)
     nats, flips = hop.label_logprob_difference, hop.numeric_flips + hop.real_flips
-    if hop.driven and not hop.drift and nats is not None and nats.maximum > 0:
+    judged = hop.driven and all(math.isfinite(output.limit_error) for output in hop.driven)
+    if judged and not hop.drift and nats is not None and nats.maximum > 0:
         most = max(hop.driven, key=lambda output: output.typical_error)
         yield (
             f"{where}: every layer is clean; its rounding costs {nats.mean:.2g} nats on average "

@@ -79,7 +79,8 @@ def judge(
     seen = list(observations)
     cases = [item for item in seen if item.canary is None]
     by_arm = _by_arm(record, cases)
-    hops = compared(record, cases, inquiry or Inquiry(), held)
+    told = inquiry or Inquiry()
+    hops = compared(record, cases, told, held)
     latencies = latency.summarize(cases, record.session_sizes)
     losses = accuracy.losses(cases, record.deliveries, record.labels, held.accuracy)
     canaries = canary_results(seen)
@@ -90,7 +91,7 @@ def judge(
         *_arm_gates(record, by_arm, canaries, mismatches, held),
         *_phone_gates(record, latencies, held),
     ]
-    owing = delivery.undelivered(record, _by_arm(record, seen))
+    owing = delivery.undelivered(record, _by_arm(record, seen), told.floors)
     word, why = reasons.decide(hops, results, owing)
     return Verdict(
         run_id=record.run_id,

@@ -10,38 +10,36 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
-from harness.arms.base import Arm, Prepared
+from harness.arms.base import Prepared
 from harness.arms.trajectory import Trajectories, Trajectory
 from harness.comparison.divergence import first_divergence
 from harness.comparison.stages import CaseComparison, compare_case
 from harness.judgement import limits
 from harness.ladder import Hop
 from harness.progress import Progress
-from harness.records.inquiry import INQUIRY_FILE, DrivenCase, Inquiry
+from harness.records.inquiry import INQUIRY_FILE, DrivenCase
 from harness.records.journal import Journal
 from harness.records.observation import Observation, Place, Who
+from harness.running.open_arms import OpenArms
 from harness.running.planning import Plan
 
-ArmOf = Callable[[str, str | None], Arm]
-"""The arm of that name, on the phone of that serial or on this host."""
 
-
-def drive(plan: Plan, journal: Journal, arm_of: ArmOf, progress: Progress) -> None:
+def drive(plan: Plan, arms: OpenArms, journal: Journal, progress: Progress) -> None:
     """Drive up to `plan.drive` cases of every hop, those that differ most first.
 
     What each case shows goes into the run's inquiry at once, so that a killed run goes on after it.
     An arm that cannot is kept as an `ArmFailure` of the run, as when it cannot answer.
     """
-    driver = _Driver(plan, journal, arm_of, progress)
+    driver = _Driver(plan, arms, journal, progress)
     for hop in journal.current.hops:
         driver.drive(hop)
 
 
 class _Driver:
-    def __init__(self, plan: Plan, journal: Journal, arm_of: ArmOf, progress: Progress) -> None:
+    def __init__(self, plan: Plan, arms: OpenArms, journal: Journal, progress: Progress) -> None:
         self._plan = plan
+        self._arms = arms
         self._journal = journal
-        self._arm_of = arm_of
         self._progress = progress
         self._by_arm: dict[Who, dict[Place, Observation]] = defaultdict(dict)
         for seen in journal.read():
@@ -67,7 +65,7 @@ class _Driver:
             (self._image(hop.reference, place), trajectories[place]) for place in trajectories
         ]
         with self._journal.failures_kept(hop.candidate, hop.phone):
-            arm = self._arm_of(hop.candidate, hop.phone)
+            arm = self._arms.of(self._specs[hop.candidate], hop.phone)
             for count, seen in enumerate(arm.drive(images), start=1):
                 self._keep(self._driven(hop, seen))
                 advance(count, len(images))
@@ -100,7 +98,8 @@ class _Driver:
             advance = self._progress.track(f"recording {_name(arm, phone)}")
             advance(0, len(missing))
             with self._journal.failures_kept(arm, phone):
-                for count, look in enumerate(self._arm_of(arm, phone).record(missing), start=1):
+                looks = self._arms.of(self._specs[arm], phone).record(missing)
+                for count, look in enumerate(looks, start=1):
                     seen = look.observation
                     if seen.error is None:
                         place = (seen.session, seen.position)
@@ -129,12 +128,8 @@ class _Driver:
 
     def _keep(self, case: DrivenCase) -> None:
         inquiry = self._journal.inquiry()
-        write(self._journal, inquiry.model_copy(update={"driven": (*inquiry.driven, case)}))
-
-
-def write(journal: Journal, inquiry: Inquiry) -> None:
-    """Put the inquiry into the run's folder in one step."""
-    journal.write(INQUIRY_FILE, inquiry.model_dump_json() + "\n")
+        more = inquiry.model_copy(update={"driven": (*inquiry.driven, case)})
+        self._journal.write(INQUIRY_FILE, more.model_dump_json() + "\n")
 
 
 def _label_nats(case: CaseComparison) -> float:

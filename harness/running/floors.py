@@ -16,9 +16,12 @@ from harness import atomic
 from harness.arms.base import Prepared, TwinArm
 from harness.comparison.stages import CaseComparison, Tolerance, compare_case
 from harness.judgement import stats
-from harness.progress import Advance
-from harness.records.inquiry import Floor
+from harness.progress import Advance, Progress
+from harness.records.inquiry import INQUIRY_FILE, Floor
+from harness.records.journal import Journal
 from harness.records.observation import Observation
+from harness.running.open_arms import OpenArms
+from harness.running.planning import Plan
 from harness.running.result_cache import ResultCache
 
 CASES: Final = 24
@@ -32,9 +35,26 @@ _CONFIDENCE: Final = 0.9
 _NO_LIMITS: Final = Tolerance(*(float("inf"),) * 5)
 
 
-def measured(
-    arm: TwinArm, key: str, images: Sequence[Prepared], answers: ResultCache, advance: Advance
-) -> Floor:
+def measure(plan: Plan, arms: OpenArms, journal: Journal, progress: Progress) -> None:
+    """Of every desktop arm, before anything is judged by it: a flip within a floor is numeric.
+
+    An arm that cannot is kept as an `ArmFailure` of the run, as when it cannot answer.
+    """
+    found = []
+    for spec in plan.runnable:
+        if spec.kind != "desktop":
+            continue
+        images = [one for one in plan.side(spec).images.values() if one.canary is None]
+        with journal.failures_kept(spec.name, None):
+            track = progress.track(f"floor of {spec.name}")
+            found.append(measured(arms.on_host(spec), plan.arm_key(spec), images, track))
+    kept = journal.inquiry()
+    files = plan.soundness.faults
+    inquiry = kept.model_copy(update={"files": files, "floors": tuple(found)})
+    journal.write(INQUIRY_FILE, inquiry.model_dump_json() + "\n")
+
+
+def measured(arm: TwinArm, key: str, images: Sequence[Prepared], advance: Advance) -> Floor:
     """The floor of a desktop arm, under its `arm_key`, over the first of a run's `images`.
 
     Raises:
@@ -45,6 +65,8 @@ def measured(
     kept = _kept(key)
     if kept is not None and kept.cases >= len(wanted):
         return kept.model_copy(update={"arm": arm.name})
+    answers = ResultCache(key)
+    answers.keep_attestation(arm.attest())
     by_place = {(image.session, image.position): image for image in wanted}
     text: list[CaseComparison] = []
     vision: list[CaseComparison] = []

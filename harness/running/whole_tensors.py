@@ -14,7 +14,7 @@ from harness.errors import BadInput
 from harness.progress import Progress
 from harness.records.journal import Journal
 from harness.records.observation import Slot
-from harness.running.driving import ArmOf
+from harness.running.open_arms import OpenArms
 from harness.running.planning import Plan
 
 FOLDER: Final = "deep"
@@ -22,7 +22,7 @@ _SPARE_BYTES: Final = 1 << 30
 """Left free for everything else on the disk."""
 
 
-def keep(plan: Plan, journal: Journal, arm_of: ArmOf, progress: Progress) -> None:
+def keep(plan: Plan, arms: OpenArms, journal: Journal, progress: Progress) -> None:
     """Record what is not there yet, image by image; no phone holds more than one image's tensors.
 
     Raises:
@@ -41,7 +41,7 @@ def keep(plan: Plan, journal: Journal, arm_of: ArmOf, progress: Progress) -> Non
         advance = progress.track(f"tensors of {arm}{f' {phone}' if phone else ''}")
         advance(0, len(images))
         with journal.failures_kept(arm, phone):
-            for done, look in enumerate(arm_of(arm, phone).record(images), start=1):
+            for done, look in enumerate(arms.of(specs[arm], phone).record(images), start=1):
                 target = path_of(journal.path, look.observation.slot)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 trajectory.write(look, target)

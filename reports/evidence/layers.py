@@ -1,4 +1,4 @@
-"""The driven error of each layer in the order of computation, its limit, and the layer blamed."""
+"""Driven errors of the layers in the order of computation, with their limits and what is blamed."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ files and settings; pure.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from harness.comparison.blame import Blame
@@ -11,6 +12,7 @@ from harness.comparison.blaming.causes import Cause, cause_of, causes, most, ord
 from harness.comparison.blaming.differences import Differences, differences
 from harness.comparison.blaming.files import Explained, explained, reaches, read_on
 from harness.comparison.blaming.sentences import Told, sentence, with_fault
+from harness.comparison.divergence import Divergence
 from harness.comparison.driven import DrivenLimit, Part, faults, of_hop
 from harness.comparison.stages import PICTURE, CaseComparison, Stage, Tolerance
 from harness.comparison.terms import Terms
@@ -110,13 +112,17 @@ def _with_driven_answers(
     parted = {
         (one.session, one.position)
         for one in driven
-        if one.divergence is not None
-        and (one.divergence.reference_margin or 0.0) > tolerance.flip_margin
+        if one.divergence is not None and _margin(one.divergence) > tolerance.flip_margin
     }
     if not parted or not most(len(parted), len(driven)):
         return tuple(found)
     shown = [case for case in cases if (case.session, case.position) in parted]
-    return ordered([*found, Cause("decode", tuple(shown), len(driven), None)])
+    return ordered([*found, Cause("decode", tuple(shown), len(driven), None, driven=True)])
+
+
+def _margin(parted: Divergence) -> float:
+    """Infinite where the candidate's token is not even among the reference's likeliest."""
+    return math.inf if parted.reference_margin is None else parted.reference_margin
 
 
 def _blame(

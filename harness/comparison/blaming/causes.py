@@ -21,11 +21,13 @@ class Cause:
     stage: Stage
     cases: tuple[CaseComparison, ...]
     of: int
-    """Cases compared; of a cause that driven layers show, cases driven."""
+    """Cases compared; of a cause that driving shows, cases driven."""
     positions: tuple[int, ...] | None
     """Positions in a session, where every case at these and none elsewhere shows it."""
     fault: LayerFault | None = None
     """What driven layers say; None where none were driven or they say nothing of this stage."""
+    driven: bool = False
+    """True where only driven cases were asked."""
 
     @property
     def systematic(self) -> bool:
@@ -49,15 +51,20 @@ def causes(cases: Sequence[CaseComparison], faults: Sequence[LayerFault] = ()) -
     """The causes of a hop, systematic ones first.
 
     What only follows from another cause is left out: the few cases of a later stage beside a
-    systematic cause before it. Faults of driven layers follow from nothing, as every layer was
-    given the reference's input.
+    systematic cause before it, and logits or embeddings that are no numbers at or after a layer at
+    fault. Faults of driven layers follow from nothing, as every layer was given the reference's
+    input.
     """
     shown: dict[Stage, list[CaseComparison]] = defaultdict(list)
     for case in cases:
         for stage in case.causes:
             shown[stage].append(case)
     found = [cause_of(stage, own, cases) for stage, own in shown.items()]
-    kept = [cause for cause in found if not _follows(cause, found)]
+    kept = [
+        cause
+        for cause in found
+        if not _follows(cause, found) and not any(_shows(fault, cause) for fault in faults)
+    ]
     by_place = {(case.session, case.position): case for case in cases}
     return ordered([*kept, *(_driven(fault, by_place) for fault in faults)])
 
@@ -89,7 +96,13 @@ def is_upstream(stage: Stage, other: Stage) -> bool:
 
 def _driven(fault: LayerFault, by_place: dict[tuple[int, int], CaseComparison]) -> Cause:
     shown = tuple(by_place[place] for place in sorted(fault.places) if place in by_place)
-    return Cause(fault.stage, shown, fault.of, None, fault)
+    return Cause(fault.stage, shown, fault.of, None, fault, driven=True)
+
+
+def _shows(fault: LayerFault, cause: Cause) -> bool:
+    """Whether the arithmetic that is wrong at `fault` is what the cases show."""
+    computed = cause.stage in ("embed", "prefill")
+    return computed and STAGES.index(fault.stage) <= STAGES.index(cause.stage)
 
 
 def _follows(cause: Cause, found: Sequence[Cause]) -> bool:

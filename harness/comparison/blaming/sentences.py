@@ -10,7 +10,7 @@ from typing import Final
 
 from harness.comparison.blaming.causes import Cause
 from harness.comparison.blaming.files import Explained
-from harness.comparison.driven import LayerFault
+from harness.comparison.driven import LayerFault, over
 from harness.comparison.stages import CaseComparison, Stage, Tolerance
 from harness.ladder import Hop
 
@@ -79,6 +79,8 @@ def _what(told: Told) -> str:
         return f"{told.explained.file.file} is faulty"
     if told.stage == "decode" and not told.asked and _same_ids(told.cause.cases):
         return "The same tokens are spelled differently"
+    if told.stage == "decode" and not told.asked and not _logits_agree(told):
+        return "Tokens are chosen, or answers ended, by another rule"
     if told.asked and told.stage in _ASKED:
         reference, candidate = told.names
         said = _ASKED[told.stage].format(reference=reference, candidate=candidate)
@@ -106,7 +108,7 @@ def _in(told: Told) -> str:
     count = len(cause.cases)
     if count == 0:
         return ", although no case shows it"
-    if cause.fault is not None:
+    if cause.driven:
         return f", in {count} of {cause.of} driven cases"
     if cause.positions is not None:
         return f", in {_pattern(cause.positions)}, {count} of {cause.of} cases"
@@ -171,7 +173,7 @@ def _off(fault: LayerFault) -> str:
         (output.gain, output.limit_gain, f"scaled by {100 * output.gain:+.2g} %"),
         (output.shift, output.limit_shift, f"shifted by {100 * output.shift:+.2g} %"),
     )
-    _, limit, words = max(measures, key=lambda one: abs(one[0]) / one[1])
+    _, limit, words = max(measures, key=lambda one: over(one[0], one[1]))
     return f" ({words}, limit {_percent(limit)})"
 
 
@@ -234,6 +236,15 @@ def _driven(told: Told) -> str:
         return f"Confirmed: driven along the reference, every other output of the {tower} is clean."
     more = f"{fault.others} more output{'s' if fault.others > 1 else ''} of the {tower}"
     return f"Confirmed: driven along the reference, it is the first at fault, with {more}."
+
+
+def _logits_agree(told: Told) -> bool:
+    """Whether that much is known of the first step of every case."""
+    judged = math.isfinite(told.tolerance.prefill)
+    return all(
+        "prefill" not in case.beyond and (judged or case.distances.get("prefill") == 0.0)
+        for case in told.cause.cases
+    )
 
 
 def _same_ids(cases: Sequence[CaseComparison]) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fixtures import demo, textures, tiny
+from fixtures import demo, smolvlm, textures, tiny
 from harness import bundle as bundles
 from harness.arms.base import Prepared
 from harness.bundle import Bundle
@@ -41,7 +41,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Prepared]:
 def untrained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model before its training. Read only: copy to damage."""
     folder = tmp_path_factory.mktemp("untrained")
-    tiny.save(*tiny.untrained(tiny.Recipe()), folder)
+    smolvlm.save(*tiny.untrained(tiny.Recipe()), folder)
     return folder
 
 

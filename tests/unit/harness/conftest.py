@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fixtures import tiny
+from fixtures import smolvlm, tiny
 from harness.dataset import Dataset
 from tests import little_dataset as little
 
@@ -32,7 +32,7 @@ def saved_checkpoint(
 ) -> Path:
     """The untrained model and its processor as a checkpoint's folder. Read only: copy to damage."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    tiny.save(*untrained, folder)
+    smolvlm.save(*untrained, folder)
     return folder
 
 

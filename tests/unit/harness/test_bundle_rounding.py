@@ -12,11 +12,11 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from harness.bundle.fidelity import TensorFidelity, fidelity
+from harness.bundle.checkpoint_files import CheckpointTensors
 from harness.bundle.gguf_file import GgufFile
 from harness.bundle.names import checkpoint_name
 from harness.bundle.rounding import rounded, slack, stored
-from harness.bundle.safetensors_file import CheckpointTensors
+from harness.bundle.tensor_check import TensorFidelity, fidelity
 from harness.bundle.tensor_error import as_quantized
 
 NAME = "blk.0.ffn_down.weight"

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from harness.bundle.checkpoint_files import read_json
 from harness.bundle.finding import Finding
 from harness.bundle.gguf_file import GgufFile
-from harness.bundle.settings import read_json
 from harness.comparison.stages import Stage
 from harness.errors import BundleError
 

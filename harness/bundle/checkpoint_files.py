@@ -1,4 +1,8 @@
-"""A checkpoint's safetensors read in numpy alone, bfloat16 included, without loading the model."""
+"""A checkpoint's folder as the checks need it: its weights and its settings.
+
+Weights are read in numpy alone, bfloat16 included, without loading the model. Settings are the
+side that GGUF keys are held against.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import CheckpointError
+from harness.errors import BundleError, CheckpointError
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "F32": np.dtype("<f4"),
@@ -19,6 +23,8 @@ _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "BF16": np.dtype("<u2"),
 }
 _LENGTH_BYTES: Final = 8
+_NEEDED: Final = ("max_image_size", "size", "image_mean", "image_std")
+"""Of the image processor: without them nothing tells what an image becomes."""
 
 
 @dataclass(frozen=True)
@@ -89,3 +95,52 @@ def _index(path: Path) -> dict[str, _Stored]:
     except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}; fetch or save it again") from error
     return found
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """A checkpoint's configuration. What it leaves to a default is not in it."""
+
+    processor: dict[str, Any]
+    """The image processor's settings, wherever this version of transformers kept them."""
+    model: dict[str, Any]
+    """`config.json`; empty where there is none."""
+
+    @property
+    def text(self) -> dict[str, Any]:
+        """The text model's part."""
+        part: dict[str, Any] = self.model.get("text_config") or {}
+        return part
+
+    @property
+    def vision(self) -> dict[str, Any]:
+        """The vision tower's part."""
+        part: dict[str, Any] = self.model.get("vision_config") or {}
+        return part
+
+
+def read_settings(checkpoint: Path) -> CheckpointSettings:
+    """Raises BundleError where a file cannot be read or the image processor's are incomplete."""
+    processor: dict[str, Any] = {}
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        content = read_json(checkpoint / name)
+        processor |= content.pop("image_processor", None) or {}
+        processor |= content
+    for key in _NEEDED:
+        if key not in processor:
+            raise BundleError(
+                f"{checkpoint}: its image processor's config says no {key}; "
+                "save the processor beside the model and build the bundle again"
+            )
+    return CheckpointSettings(processor, read_json(checkpoint / "config.json"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no such file. Raises BundleError if it is damaged."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: cannot be read: {error}; build the bundle again") from error
+    return content
