@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -19,11 +22,13 @@ from devices.runner.source import LLAMA_COMMIT, llama_cpp_source
 from harness import bundle as bundles
 from harness import checkpoint as checkpoints
 from harness.bundle.gguf_file import GgufFile
+from harness.bundle.key_check import own_quant
 from harness.bundle.manifest import CHECKPOINT_FOLDER, MANIFEST_NAME
 from harness.checkpoint import Checkpoint
 from harness.contract import Contract
 from harness.errors import BundleError
 from harness.quantize import quant_types
+from harness.records.inquiry import Half
 
 Progress = Callable[[str], None]
 """Called with one line before each step."""
@@ -38,6 +43,8 @@ _CONVERTER_TYPES: Final = {
 }
 _CHECKPOINT_FILES: Final = ("*.json", "*.jinja", "*.txt", "*.model")
 """Beside the weights."""
+_LOG: Final = "; log: "
+"""What stands behind it is of this machine, and in no manifest."""
 _TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.json", "merges.txt")
 _PACKAGES: Final = ("driftloop", "llama-cpp-python", "torch", "transformers")
 
@@ -52,38 +59,163 @@ def build(
     """Make a bundle at `out`, f16 in it whether named or not; one already there is replaced.
 
     `checkpoint`: a local folder or a published id. `quants`: types as llama.cpp names them in
-    lower case, for example q8_0, q4_0, q4_k_m. The finished bundle is checked before it is put
-    in its place; until then `out` stays as it was.
+    lower case, for example q8_0, q4_0, q4_k_m. Each type is checked before the bundle is put in
+    its place; until then `out` stays as it was. A type that llama.cpp cannot make, or whose check
+    finds a fault, is left out, and the manifest's `left_out` says why.
 
     Raises:
         CheckpointError: no such checkpoint, or none of SmolVLM's architecture.
-        BundleError: `out` holds something else, an unknown type, or llama.cpp cannot make it.
+        BundleError: `out` holds something else, an unknown type, f16 itself is at fault, or none
+            of the types that were asked for is left.
         ArmUnavailable: a package is missing.
         ToolchainMissing: llama.cpp's source cannot be had.
     """
-    say = progress or _silent
     wanted = _wanted(quants)
+    with _making(checkpoint, out, contract, progress) as making:
+        for quant in wanted:
+            making.convert(quant)
+        making.check(wanted)
+    return bundles.load(out)
+
+
+def adopt(
+    text: Path,
+    mmproj: Path,
+    checkpoint: str | Path,
+    out: Path,
+    contract: Contract,
+    progress: Progress | None = None,
+) -> bundles.Bundle:
+    """Make a bundle at `out` of two GGUFs that somebody else converted; f16 is made beside them.
+
+    Their quant type is the text model's own, and f16 is not made where it is f16. What is wrong
+    with them is no reason to refuse them, as long as llama.cpp could run them: `verify` tells.
+
+    Raises: as `build`; BundleError also where a file is no half of this checkpoint's SmolVLM.
+    """
+    quant, mmproj_quant = (own_quant(GgufFile(path)) for path in (text, mmproj))
+    with _making(checkpoint, out, contract, progress) as making:
+        if quant != REFERENCE_QUANT:
+            making.convert(REFERENCE_QUANT)
+        making.adopt(text, "text", quant, quant)
+        making.adopt(mmproj, "mmproj", quant, mmproj_quant)
+        making.write_manifest()
+        making.say("check: every tensor against the checkpoint's")
+        bundle = bundles.load(making.folder)
+        for fault in bundles.verify(bundle, bundle.quants):
+            if fault.quant == REFERENCE_QUANT != quant and not fault.remark:
+                raise bundles.refusal(bundle, fault)
+    return bundles.load(out)
+
+
+@dataclass
+class _Making:
+    """A bundle that is being made, in a folder of its own."""
+
+    folder: Path
+    source: Checkpoint
+    contract: Contract
+    log: Path
+    say: Progress
+    text: dict[str, bundles.Weights] = field(default_factory=dict)
+    mmproj: dict[str, bundles.Weights] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def convert(self, quant: str) -> None:
+        """Both GGUFs of a type, or a word on why llama.cpp cannot make them."""
+        try:
+            for half, table in (("text", self.text), ("mmproj", self.mmproj)):
+                self.say(f"{half}: {quant}")
+                _make(half, quant, self.folder, _name(self.source), self.log)
+                table[quant] = bundles.Weights.of(self.folder, _weights_name(half, quant), quant)
+        except BundleError as error:
+            if quant == REFERENCE_QUANT:
+                raise
+            self._leave_out(quant, str(error))
+
+    def adopt(self, path: Path, half: Half, quant: str, own: str) -> None:
+        """A GGUF as the half of the pair `quant`, itself of the type `own`."""
+        name = _weights_name(half, quant)
+        self.say(f"{half}: copying {path}")
+        shutil.copyfile(path, self.folder / name)
+        weights = bundles.Weights.of(self.folder, name, own)
+        of_its_own = own if own != quant else None
+        table = self.text if half == "text" else self.mmproj
+        table[quant] = weights.model_copy(update={"quant": of_its_own, "adopted_from": path.name})
+
+    def check(self, wanted: Sequence[str]) -> None:
+        """The manifest, without the types that are at fault."""
+        self.write_manifest()
+        self.say("check: every tensor against the checkpoint's")
+        bundle = bundles.load(self.folder)
+        for fault in bundles.verify(bundle, bundle.quants):
+            if fault.remark or fault.quant in self.left_out:
+                continue
+            if fault.quant == REFERENCE_QUANT:
+                raise bundles.refusal(bundle, fault)
+            self._leave_out(fault.quant, f"{fault.file}: {fault.name}: {fault.detail}")
+        if self.left_out:
+            if set(self.text) == {REFERENCE_QUANT} != set(wanted):
+                raise BundleError("; ".join(self.left_out.values()))
+            self.write_manifest()
+
+    def write_manifest(self) -> None:
+        """Of the files as they are."""
+        self.say("manifest: hashing")
+        files = {
+            path.relative_to(self.folder).as_posix(): bundles.FileRecord(
+                sha256=file_sha256(path), size_bytes=path.stat().st_size
+            )
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and path.name != MANIFEST_NAME
+        }
+        manifest = bundles.Manifest(
+            files=files,
+            text=self.text,
+            mmproj=self.mmproj,
+            left_out=self.left_out,
+            tokenizer_sha256=_tokenizer_sha256(files),
+            source=bundles.Source(
+                checkpoint=_name(self.source),
+                weights_sha256={
+                    path.name: files[f"{CHECKPOINT_FOLDER}/{path.name}"].sha256
+                    for path in self.source.weights
+                },
+            ),
+            created=bundles.Created(llama_cpp_commit=LLAMA_COMMIT, versions=_versions()),
+            contract=self.contract,
+        )
+        content = manifest.model_dump_json(indent=2) + "\n"
+        (self.folder / MANIFEST_NAME).write_text(content, "utf-8")
+
+    def _leave_out(self, quant: str, why: str) -> None:
+        self.say(f"left out {quant}: {why}")
+        self.left_out[quant] = why.partition(_LOG)[0]
+        for half, table in (("text", self.text), ("mmproj", self.mmproj)):
+            table.pop(quant, None)
+            (self.folder / _weights_name(half, quant)).unlink(missing_ok=True)
+
+
+@contextmanager
+def _making(
+    checkpoint: str | Path, out: Path, contract: Contract, progress: Progress | None
+) -> Iterator[_Making]:
+    """A bundle to fill, its checkpoint copied; put in its place where nothing is raised."""
+    say = progress or _silent
     _refuse_foreign(out)
     source = checkpoints.load(checkpoint)
     out = out.expanduser().resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         folder = Path(scratch) / out.name
-        copy = folder / CHECKPOINT_FOLDER
         say(f"checkpoint: copying {source.path}")
-        _copy_checkpoint(source, copy)
+        _copy_checkpoint(source, folder / CHECKPOINT_FOLDER)
         log = _log_file(out.name)
-        for half in ("text", "mmproj"):
-            for quant in wanted:
-                say(f"{half}: {quant}")
-                _make(half, quant, folder, _name(source), log)
-        say("manifest: hashing")
-        _write_manifest(folder, source, wanted, contract)
-        say("check: do the parts belong together?")
-        bundles.check(folder)
+        making = _Making(folder, source, contract, log, say)
+        yield making
         _put_in_place(folder, out, Path(scratch) / "old")
-    log.unlink(missing_ok=True)
-    return bundles.load(out)
+    if not making.left_out:  # a reason that was given may name the log
+        log.unlink(missing_ok=True)
 
 
 def _silent(_line: str) -> None:
@@ -152,7 +284,7 @@ def _make(half: str, quant: str, folder: Path, name: str, log: Path) -> None:
         )  # fmt: skip
     if done.returncode != 0 or not target.is_file():
         raise BundleError(
-            f"llama.cpp cannot make the {half} GGUF in {quant}: {_reason(log, begin)}; log: {log}"
+            f"llama.cpp cannot make the {half} GGUF in {quant}: {_reason(log, begin)}{_LOG}{log}"
         )
 
 
@@ -162,46 +294,14 @@ def _reason(log: Path, begin: int) -> str:
     lines = [line.strip() for line in said if line.strip(" =")]
     words = ("error", "failed", "not supported", "requires", "assert")
     telling = [line for line in lines if any(word in line.lower() for word in words)]
-    return (telling or lines or ["it printed nothing"])[-1]
-
-
-def _write_manifest(
-    folder: Path, source: Checkpoint, quants: tuple[str, ...], contract: Contract
-) -> None:
-    files = {
-        path.relative_to(folder).as_posix(): bundles.FileRecord(
-            sha256=file_sha256(path), size_bytes=path.stat().st_size
-        )
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    manifest = bundles.Manifest(
-        files=files,
-        text={quant: _weights(folder, "text", quant) for quant in quants},
-        mmproj={quant: _weights(folder, "mmproj", quant) for quant in quants},
-        tokenizer_sha256=_tokenizer_sha256(files),
-        source=bundles.Source(
-            checkpoint=_name(source),
-            weights_sha256={
-                path.name: files[f"{CHECKPOINT_FOLDER}/{path.name}"].sha256
-                for path in source.weights
-            },
-        ),
-        created=bundles.Created(llama_cpp_commit=LLAMA_COMMIT, versions=_versions()),
-        contract=contract,
-    )
-    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
+    # Where llama.cpp was built is nothing to the reader.
+    return re.sub(r"/\S*/", "", (telling or lines or ["it printed nothing"])[-1])
 
 
 def _tokenizer_sha256(files: dict[str, bundles.FileRecord]) -> str:
     names = (f"{CHECKPOINT_FOLDER}/{name}" for name in _TOKENIZER_FILES)
     hashes = [files[name].sha256 for name in names if name in files]
     return hashlib.sha256("".join(hashes).encode()).hexdigest() if len(hashes) > 1 else hashes[0]
-
-
-def _weights(folder: Path, half: str, quant: str) -> bundles.Weights:
-    name = _weights_name(half, quant)
-    return bundles.Weights(file=name, tensor_types=GgufFile(folder / name).tensor_types())
 
 
 def _versions() -> dict[str, str]:

@@ -12,12 +12,18 @@ Advance = Callable[[int, int], None]
 class Progress(Protocol):
     """Of several pieces of work, each with a name."""
 
+    def say(self, line: str) -> None:
+        """A line that stays, above whatever moves."""
+
     def track(self, name: str) -> Advance:
         """Where the piece of work called `name` says how far it is."""
 
 
 class Unseen:
     """Progress that nobody looks at."""
+
+    def say(self, _line: str) -> None:
+        """Nobody hears it."""
 
     def track(self, _name: str) -> Advance:
         """A callback that does nothing."""

@@ -1,7 +1,8 @@
 """One GGUF quantized with llama.cpp's own quantizer, in a process of its own.
 
-    python -m harness.quantize IN OUT TYPE
+    python -m harness.quantize IN OUT TYPE [TENSOR ...]
 
+The tensors named, as regular expressions, are kept in f16.
 llama.cpp ends the process where one of its assertions fails; the caller must outlive that.
 """
 
@@ -34,12 +35,18 @@ def quant_types() -> dict[str, int]:
 
 def main(arguments: list[str]) -> int:
     """Quantize one file; llama.cpp's own words go to stderr. 0 when it worked."""
-    source, target, quant = arguments
+    source, target, quant, *kept = arguments
     from llama_cpp import llama_cpp
 
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = quant_types()[quant]
     parameters.nthread = os.cpu_count() or 1
+    # One entry more, whose pattern is null, ends the list.
+    overrides = (llama_cpp.llama_model_tensor_override * (len(kept) + 1))()
+    for override, pattern in zip(overrides, kept, strict=False):
+        override.pattern, override.type = pattern.encode(), llama_cpp.GGML_TYPE_F16
+    if kept:
+        parameters.tt_overrides = overrides
     llama_cpp.llama_backend_init()
     status: int = llama_cpp.llama_model_quantize(
         os.fsencode(source), os.fsencode(target), parameters

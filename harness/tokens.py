@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +11,13 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Final, get_args
 
+from devices.paths import cache_dir
+from harness import atomic
 from harness import checkpoint as checkpoints
 from harness.arms.base import Prepared
 from harness.bundle import Bundle
 from harness.contract import Contract, Tiling
-from harness.errors import ArmUnavailable, BundleError
+from harness.errors import ArmUnavailable, BundleError, CheckpointError
 from harness.preprocess import pixels_sha256, prepare_case
 from harness.records.observation import Observation
 from harness.training.prompt import AROUND_IMAGE, OBSERVED_IMAGE_ID
@@ -90,6 +94,39 @@ class TokenReport:
     def fits(self, budget: Budget) -> bool:
         """Whether the longest answer still fits into the app's context."""
         return self.context_used(budget) <= self.contract.runtime.context
+
+
+def prompt_tokens(bundle: Bundle, contract: Contract) -> int | None:
+    """How many tokens the contract's prompt has around an image; counted once for a checkpoint.
+
+    None where transformers is not installed, or cannot read the checkpoint's processor: which
+    arms can run with that, each of them says itself.
+    """
+    files = bundle.manifest.files
+    counted_by = {
+        "checkpoint": {
+            name: files[name].sha256 for name in sorted(files) if name.startswith("checkpoint/")
+        },
+        "prompt": contract.prompt.model_dump(mode="json"),
+        "tiling": contract.tiling,
+        "size": contract.pixels.size,
+    }
+    key = hashlib.sha256(json.dumps(counted_by, sort_keys=True).encode()).hexdigest()
+    kept = cache_dir("prompts") / key
+    try:
+        return int(kept.read_text("utf-8"))
+    except (OSError, ValueError):
+        pass
+    from PIL import Image
+
+    square = Image.new("RGB", (contract.pixels.size, contract.pixels.size))
+    try:
+        processor = checkpoints.load_processor(checkpoints.load(bundle.checkpoint))
+        count = len(_torch_ids(processor, square, contract))
+    except (ArmUnavailable, CheckpointError):
+        return None
+    atomic.write_text(kept, str(count))
+    return count
 
 
 def measure(

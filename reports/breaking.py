@@ -8,6 +8,7 @@ from typing import Final
 from harness.comparison.blame import Blame
 from harness.judgement import judging
 from harness.judgement.verdict import Verdict
+from harness.ladder import located
 from harness.records.record import PhoneRecord, RunRecord
 from reports.questions import Answer, few
 from reports.trend import Trend
@@ -61,7 +62,7 @@ def _what(verdict: Verdict) -> Answer:
         gate.outcome for gate in verdict.gates if gate.hop is not None or gate.name in _BESIDES
     )
     broken = failing(verdict)
-    told = [blame.sentence for blame in broken]
+    told = [*(blame.sentence for blame in broken), *_unblamed(verdict)]
     told += [
         f"{gate_words(gate.name).capitalize()} ({gate.phone or gate.arm}): {gate.why}."
         for gate in verdict.gates
@@ -79,6 +80,20 @@ def _what(verdict: Verdict) -> Answer:
     names = ", ".join(dict.fromkeys(hop.name for hop in verdict.hops))
     within = f"None: {names} stay within their tolerances on every case."
     return Answer(_WHAT, outcome, (within,), more="ladder")
+
+
+def _unblamed(verdict: Verdict) -> list[str]:
+    """Hops that a gate fails although nothing before the answers drifts: what rounding costs."""
+    blamed = {(blame.hop, blame.phone) for blame in verdict.blames}
+    failed: dict[tuple[str, str | None], str] = {}
+    for gate in verdict.gates:
+        if gate.outcome == "fail" and gate.hop and (gate.hop, gate.phone) not in blamed:
+            failed.setdefault((gate.hop, gate.phone), gate.why)
+    return [
+        f"Answers part on the {located(f'{hop} hop', phone)}, though no step of it is to blame: "
+        f"{why}."
+        for (hop, phone), why in failed.items()
+    ]
 
 
 def _since(verdict: Verdict, trend: Trend) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from devices.phone import Phone
 from devices.runner import variants
@@ -57,7 +58,7 @@ def work(
 def many(pictures: Sequence[WorkImage], sessions: int) -> list[WorkImage]:
     """Enough sessions that something can happen in the middle of them."""
     return [
-        WorkImage(one.case_id, session, position, one.pixels_path, one.pixels_sha256)
+        replace(one, session=session, position=position)
         for session in range(sessions)
         for position, one in enumerate(pictures[:3])
     ]

@@ -49,8 +49,8 @@ class Attempt:
         return f"{self.folder}/request.json"
 
     @property
-    def tensors_path(self) -> str:
-        """Where deep mode puts its tensors."""
+    def tensors_folder(self) -> str:
+        """Where deep mode puts each image's tensors."""
         return f"{self.folder}/tensors"
 
     def prepare(self, request: Request) -> None:

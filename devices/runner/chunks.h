@@ -19,7 +19,7 @@
 #include "llama.h"
 #include "mtmd.h"
 
-// Text ids, or image tokens: of one tile, or of none where the prompt's ids were given.
+// Text ids, or image tokens: of one tile, or of none where the prompt is a trajectory's.
 struct Chunk {
     std::vector<llama_token> ids;
     bool image = false;
@@ -165,12 +165,13 @@ inline Prompt evaluated(const mtmd_input_chunks * emitted, const llama_vocab * v
     return prompt;
 }
 
-// A prompt of ids as `observed_ids` tells them; consecutive ids of a kind make one chunk.
+// A trajectory's prompt, its ids as `observed_ids` tells them; consecutive ids of a kind make one
+// chunk.
 inline std::vector<Chunk> chunks_of(const std::vector<llama_token> & ids, const llama_vocab * vocab) {
     std::vector<Chunk> chunks;
     for (llama_token id : ids) {
         if (id < kImageToken || id >= llama_vocab_n_tokens(vocab)) {
-            throw Fault("tokenize", "the id " + std::to_string(id) + " was given, which is not in the vocabulary");
+            throw Fault("trajectory", "the id " + std::to_string(id) + " of the trajectory is not in the vocabulary");
         }
         const bool image = id == kImageToken;
         if (chunks.empty() || chunks.back().image != image) {
@@ -179,9 +180,6 @@ inline std::vector<Chunk> chunks_of(const std::vector<llama_token> & ids, const 
         }
         if (!image) chunks.back().ids.push_back(id);
         ++chunks.back().n_tokens;
-    }
-    if (chunks.empty()) {
-        throw Fault("tokenize", "a prompt without ids was given");
     }
     return chunks;
 }

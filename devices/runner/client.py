@@ -8,13 +8,11 @@ is then missing is started anew.
 from __future__ import annotations
 
 import shlex
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from devices import deploy
 from devices.errors import RunnerFailed
@@ -133,13 +131,10 @@ class _Run:
         self.stopped = True
 
     def _start(self, attempt: Attempt, on_deploy: deploy.Progress | None) -> RemoteProcess:
-        with tempfile.TemporaryDirectory() as scratch:
-            blobs = self.work.blobs(Path(scratch))
-            remote = self.phone.patiently(
-                lambda: deploy.deploy(self.phone, blobs, progress=on_deploy)
-            )
+        blobs = self.work.blobs()
+        remote = self.phone.patiently(lambda: deploy.deploy(self.phone, blobs, progress=on_deploy))
         request = self.work.request(
-            self._wanted(), remote, stop_path=self.stop_path, tensors_path=attempt.tensors_path
+            self._wanted(), remote, stop_path=self.stop_path, tensors_folder=attempt.tensors_folder
         )
         self.phone.patiently(lambda: attempt.prepare(request))
 

@@ -1,4 +1,4 @@
-// Whole files of the request: a model's hash, and values that are put in.
+// Whole files of the request, mapped: models, which are hashed, and trajectories.
 #pragma once
 
 #include <fcntl.h>
@@ -8,43 +8,43 @@
 
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <string>
-#include <vector>
 
 #include "fault.h"
 #include "hash/hash.h"
 
-// `kind`: the fault to throw when the file cannot be read.
-inline std::string file_sha256(const std::string & path, const char * kind) {
-    const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    struct stat info {};
-    if (file < 0 || fstat(file, &info) != 0 || info.st_size == 0) {
-        const std::string why = file >= 0 && info.st_size == 0 ? "it is empty" : std::strerror(errno);
-        if (file >= 0) close(file);
-        throw Fault(kind, "cannot read " + path + ": " + why);
+class MappedFile {
+public:
+    // `kind`: the fault to throw when the file cannot be read.
+    MappedFile(const std::string & path, const char * kind) {
+        const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+        struct stat info {};
+        if (file < 0 || fstat(file, &info) != 0 || info.st_size == 0) {
+            const std::string why = file >= 0 && info.st_size == 0 ? "it is empty" : std::strerror(errno);
+            if (file >= 0) close(file);
+            throw Fault(kind, "cannot read " + path + ": " + why);
+        }
+        size_ = (size_t) info.st_size;
+        bytes_ = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
+        close(file);
+        if (bytes_ == MAP_FAILED) {
+            throw Fault(kind, "cannot map " + path + ": " + std::strerror(errno));
+        }
     }
-    void * bytes = mmap(nullptr, (size_t) info.st_size, PROT_READ, MAP_PRIVATE, file, 0);
-    close(file);
-    if (bytes == MAP_FAILED) {
-        throw Fault(kind, "cannot map " + path + ": " + std::strerror(errno));
-    }
-    const std::string digest = hash_sha256_hex(bytes, (size_t) info.st_size);
-    munmap(bytes, (size_t) info.st_size);
-    return digest;
-}
 
-// Little-endian float32 without a header.
-inline std::vector<float> read_floats(const std::string & path, const char * kind) {
-    std::ifstream file(path, std::ios::binary | std::ios::ate);
-    const long size = file ? (long) file.tellg() : -1;
-    if (size <= 0 || size % (long) sizeof(float) != 0) {
-        throw Fault(kind, "cannot read " + path + " as float32 values");
-    }
-    std::vector<float> values((size_t) size / sizeof(float));
-    file.seekg(0);
-    if (!file.read(reinterpret_cast<char *>(values.data()), size)) {
-        throw Fault(kind, "cannot read " + path);
-    }
-    return values;
+    ~MappedFile() { munmap(bytes_, size_); }
+    MappedFile(const MappedFile &) = delete;
+    MappedFile & operator=(const MappedFile &) = delete;
+
+    const char * data() const { return static_cast<const char *>(bytes_); }
+    size_t size() const { return size_; }
+
+private:
+    void * bytes_ = nullptr;
+    size_t size_ = 0;
+};
+
+inline std::string file_sha256(const std::string & path, const char * kind) {
+    const MappedFile file(path, kind);
+    return hash_sha256_hex(file.data(), file.size());
 }

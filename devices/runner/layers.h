@@ -32,6 +32,7 @@ inline std::optional<std::string> of_vision_node(const char * node) {
 }
 
 inline std::optional<std::string> of_text_node(const char * node) {
+    if (std::strcmp(node, "embd") == 0) return "text embeddings";
     if (std::strcmp(node, "result_norm") == 0) return "text norm";
     return part_of("text", node);
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ from devices.errors import RunnerFailed
 from devices.phone import Phone
 from devices.runner.attempt import attempts
 from devices.runner.client import discard, run, run_folder
-from devices.runner.protocol import ImageResult
+from devices.runner.protocol import ImageResult, tensors_name
 from devices.runner.work import Work
 
 if TYPE_CHECKING:
@@ -28,38 +29,34 @@ def look(
 ) -> Iterator[tuple[ImageResult, Tensors]]:
     """Run `work` in deep mode; each image's result with its tensors, in the order of `work.images`.
 
-    Always anew, whatever stands on the phone under `work.run_id`, and nothing of it stays there.
-    The caller holds the phone's lease.
+    Each image's tensors are fetched and removed as they come, so that the phone holds those of two
+    images at most. Always anew, whatever stands on the phone under `work.run_id`, and nothing of it
+    stays there. The caller holds the phone's lease.
 
     Raises:
         DeviceError: as `client.run`; what was answered before a RunnerFailed has been yielded.
     """
     deep = replace(work, deep=True)
     phone.patiently(lambda: discard(phone, work.run_id))
+    try:
+        for line in run(phone, deep, on_deploy=on_deploy):
+            if isinstance(line, ImageResult):
+                yield line, _fetched(phone, deep, line)
+    except (RunnerFailed, GeneratorExit):
+        phone.patiently(lambda: discard(phone, work.run_id))
+        raise
+    phone.patiently(lambda: discard(phone, work.run_id))
+
+
+def _fetched(phone: Phone, work: Work, result: ImageResult) -> Tensors:
+    """The tensors of `result`, which then no longer lie on the phone."""
+    (attempt,) = phone.patiently(lambda: attempts(phone, run_folder(work)))
+    remote = f"{attempt.tensors_folder}/{tensors_name(result.session, result.position)}"
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "tensors"
-        results, failed = _answered(phone, deep, on_deploy)
-        if results:
-            (attempt,) = phone.patiently(lambda: attempts(phone, run_folder(deep)))
-            phone.patiently(lambda: phone.pull(attempt.tensors_path, local))
-        phone.patiently(lambda: discard(phone, work.run_id))
-        for result in results:
-            yield result, _tensors(result, local)
-    if failed:
-        raise failed
-
-
-def _answered(
-    phone: Phone, work: Work, on_deploy: deploy.Progress | None
-) -> tuple[list[ImageResult], RunnerFailed | None]:
-    """The results in the order of the images, and why there are no more of them."""
-    results: list[ImageResult] = []
-    try:
-        lines = run(phone, work, on_deploy=on_deploy)
-        results.extend(line for line in lines if isinstance(line, ImageResult))
-    except RunnerFailed as failed:
-        return results, failed
-    return results, None
+        phone.patiently(lambda: phone.pull(remote, local))
+        phone.patiently(lambda: phone.shell(f"rm -f {shlex.quote(remote)}"))
+        return _tensors(result, local)
 
 
 def _tensors(result: ImageResult, local: Path) -> Tensors:

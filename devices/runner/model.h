@@ -49,8 +49,8 @@ public:
                 {"flash_attention", in_graph_.flash_attention}};
     }
 
-    // Where the outputs of the text model's layers go from now on; null for nowhere.
-    void keep_text_layers(Tensors * kept) { text_watch_.layers = kept; }
+    // What sees the text model's graphs from now on; null for nobody.
+    void watch_text(TextLook * look) { text_watch_.look = look; }
 
     // Empties the KV cache, as the app does after each image.
     void clear() {
@@ -73,7 +73,8 @@ public:
         });
     }
 
-    // One tile's embeddings, valid until the next call. `look` sees the graph on the way.
+    // One tile's embeddings, valid until the next call; null where `look`, which sees the graph on the
+    // way, left it at the pixel values.
     float * encode(const mtmd_input_chunk * tile, VisionLook & look) {
         LlamaLog::forget();
         vision_watch_.look = &look;
@@ -82,7 +83,7 @@ public:
         if (status) {
             throw Fault("encode", "mtmd_encode_chunk: " + std::to_string(status) + ": " + LlamaLog::reason());
         }
-        return mtmd_get_output_embd(vision_.get());
+        return look.is_surplus() ? nullptr : mtmd_get_output_embd(vision_.get());
     }
 
     // The last token's logits, one per id of the vocabulary.

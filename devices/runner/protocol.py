@@ -21,6 +21,14 @@ What every arm that fills these records must do alike:
 - Choice of a token: greedy where `temperature` is 0. Logprobs are those of the logits as the model
   gave them, whatever `Decoding` makes of them before a token is chosen.
 - Evidence: a `Fingerprint` of each stage's tensor, of all tiles one after another.
+- Driven: every output that the trajectory holds is measured as a `DrivenLayer` says and then
+  replaced by the trajectory's, so that what follows gets exactly the reference's input; the text
+  model during prefill alone. Prompt ids, grid and evidence are the arm's own, from before.
+
+A trajectory is every output on one reference arm's way through one case: a safetensors file of
+float32 tensors in the order of computation, named as `TensorRecord` says, with `prompt_ids` (a
+JSON list, as evaluated) and `grid` ("[rows, columns]") in its metadata. Float32, because a layer
+whose arithmetic is the reference's must come out as exactly 0; half of it would add 2e-4 to all.
 """
 
 from __future__ import annotations
@@ -29,7 +37,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 
 class _Record(BaseModel):
@@ -75,20 +83,6 @@ class Decoding(_Record):
         return self if self.temperature else self.model_copy(update={"seed": 0})
 
 
-class Given(_Record):
-    """What is put into the runner in place of its own for one image: the swap test.
-
-    Paths on the phone to little-endian float32 without a header.
-    """
-
-    pixel_values_path: str | None = None
-    """All tiles that are evaluated, in their order, each (3, height, width)."""
-    embeddings_path: str | None = None
-    """(image tokens, width); the vision graph is then not run."""
-    prompt_ids: list[int] | None = None
-    """Ids as evaluated, each image token -1."""
-
-
 class ImageRequest(_Record):
     """One image of a session; `pixels_path` is a PNG on the phone, already what the model sees."""
 
@@ -98,7 +92,8 @@ class ImageRequest(_Record):
     pixels_path: str
     always: bool = False
     """Run even after the request was stopped: see `Request.stop_path`."""
-    given: Given = Given()
+    trajectory_path: str | None = None
+    """A reference's trajectory on the phone; the runner is driven along it. None: not driven."""
 
 
 class Request(_Record):
@@ -120,9 +115,10 @@ class Request(_Record):
     """Once this file exists, of the images not yet begun only those marked `always` are run."""
     evidence: bool = True
     """False leaves the fingerprints out; for measuring what they cost."""
-    tensors_path: str | None = None
-    """Deep mode: every tensor of every image is appended to this file as `ImageResult.tensors`
-    says."""
+    tensors_folder: str | None = None
+    """Deep mode: every tensor of an image goes into a file of its own here, `tensors_name` of it,
+    as `ImageResult.tensors` says. Before an image the runner waits until at most one file lies
+    here, so that whoever fetches and removes them sets the space that is needed."""
     images: list[ImageRequest]
 
 
@@ -155,7 +151,8 @@ class Fingerprint(_Record):
 
 
 class Evidence(_Record):
-    """The tensors of one image's stages. None: not reached, or given in place of the arm's own."""
+    """The tensors of one image's stages. None: not reached. Of a driven image: the arm's own,
+    as they were before the trajectory's took their place."""
 
     pixels: Fingerprint | None = None
     """(tiles, 3, height, width), as the vision graph gets them."""
@@ -166,12 +163,39 @@ class Evidence(_Record):
 
 
 class TensorRecord(_Record):
-    """One tensor in the file at `Request.tensors_path`: float32, little-endian, C order."""
+    """One tensor in its image's file in `Request.tensors_folder`: float32, little-endian, C
+    order."""
 
     name: str
     """A stage (`pixels`, `embed`, `prefill`) or a layer: see `harness.arms.layers`."""
     shape: tuple[int, ...]
     offset_bytes: int
+
+
+class DrivenLayer(_Record):
+    """One output of a candidate that was given the reference's input: its error is its own.
+
+    Over the rows of the output (all axes but the last), R the reference's and C the candidate's, in
+    float64. What a row is divided by, its |R|^2, is taken as at least 0.01 of the mean of |R|^2
+    over all rows, so that rows of almost no length do not count for more than others, nor the few
+    huge ones of a text model for all of them.
+    """
+
+    name: str
+    """As `TensorRecord.name`."""
+    error: float
+    """sqrt(mean of |C - R|^2 / |R|^2); exactly 0 when bit-equal. Infinity, with `gain` and `shift`
+    of 0, where the shapes differ, where a value is not finite, and where R is all zeros and C is
+    not."""
+    gain: float
+    """Mean of (C - R).R / |R|^2: the projection on the reference minus 1."""
+    shift: float
+    """Mean of all elements of C - R, over the root mean square of those of R."""
+
+
+def tensors_name(session: int, position: int) -> str:
+    """The name of an image's file in `Request.tensors_folder`."""
+    return f"{session}-{position}"
 
 
 class Token(_Record):
@@ -238,9 +262,9 @@ class Attestation(_Record):
 
 
 class RunnerFault(_Record):
-    """`kind` is one of image_decode, tokenize, context_full, encode, decode (per image), or
-    request, model_load, mmproj_load, context, internal (for the process, by its own word), or
-    died, hung, stuck (for the process, as the host sees it)."""
+    """`kind` is one of image_decode, trajectory, tokenize, context_full, encode, decode (per
+    image), or request, model_load, mmproj_load, context, internal (for the process, by its own
+    word), or died, hung, stuck (for the process, as the host sees it)."""
 
     kind: str
     detail: str
@@ -266,6 +290,8 @@ class ImageResult(_Record):
     evidence: Evidence = Evidence()
     tensors: list[TensorRecord] = []
     """Deep mode only; in the order in which they were computed."""
+    driven: list[DrivenLayer] = []
+    """Of an image with a trajectory, in the order of computation."""
     text: str
     stop_reason: Literal["eog", "max_tokens", "error"]
     timings_ms: Timings | None

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <fstream>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,7 +10,7 @@
 #include "ggml.h"
 #include "nlohmann/json.hpp"
 
-constexpr int kProtocol = 2;
+constexpr int kProtocol = 3;
 
 struct Decoding {
     double temperature;
@@ -21,20 +20,13 @@ struct Decoding {
     std::vector<std::string> stop;
 };
 
-// Paths are empty where nothing is given.
-struct Given {
-    std::string pixel_values_path;
-    std::string embeddings_path;
-    std::optional<std::vector<int>> prompt_ids;
-};
-
 struct ImageRequest {
     std::string case_id;
     int session;
     int position;
     std::string pixels_path;
     bool always;
-    Given given;
+    std::string trajectory_path;  // empty: not driven
 };
 
 struct Request {
@@ -56,9 +48,9 @@ struct Request {
     int threads;
     int vision_threads;
     bool single;
-    std::string stop_path;     // empty: it cannot be stopped
+    std::string stop_path;       // empty: it cannot be stopped
     bool evidence;
-    std::string tensors_path;  // empty: no deep mode
+    std::string tensors_folder;  // empty: no deep mode
     std::vector<ImageRequest> images;
 };
 
@@ -85,13 +77,8 @@ inline Decoding read_decoding(const nlohmann::json & json) {
 }
 
 inline ImageRequest read_image_request(const nlohmann::json & json) {
-    const nlohmann::json & given = json.at("given");
-    ImageRequest image{json.at("case_id"), json.at("session"), json.at("position"), json.at("pixels_path"), json.at("always"),
-                       {path_or_empty(given.at("pixel_values_path")), path_or_empty(given.at("embeddings_path")), {}}};
-    if (!given.at("prompt_ids").is_null()) {
-        image.given.prompt_ids = given.at("prompt_ids").get<std::vector<int>>();
-    }
-    return image;
+    return {json.at("case_id"), json.at("session"), json.at("position"), json.at("pixels_path"), json.at("always"),
+            path_or_empty(json.at("trajectory_path"))};
 }
 
 inline Request read_request(const std::string & path) {
@@ -121,7 +108,7 @@ inline Request read_request(const std::string & path) {
             cache_type(runtime.at("cache_type_k")), cache_type(runtime.at("cache_type_v")),
             runtime.at("flash_attention"), runtime.at("threads"), runtime.at("vision_threads"),
             tiling == "single", path_or_empty(json.at("stop_path")), json.at("evidence"),
-            path_or_empty(json.at("tensors_path")), {}};
+            path_or_empty(json.at("tensors_folder")), {}};
         if (request.context < 1 || request.batch < 1 || request.max_tokens < 1 || request.top_k < 0 ||
             request.threads < 0 || request.vision_threads < 1) {
             throw Fault("request", "context, batch, max_tokens and vision_threads must be at least 1, top_k and threads 0");

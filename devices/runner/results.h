@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "driving.h"
 #include "evidence.h"
 #include "fault.h"
 #include "nlohmann/json.hpp"
@@ -43,6 +44,7 @@ struct ImageRecord {
     explicit ImageRecord(const Evidence & evidence) : evidence(evidence) {}
 
     Evidence evidence;
+    DrivenLayers driven;
     std::string pixels_sha256;
     bool tiled = false;
     int rows = 0;
@@ -79,6 +81,7 @@ inline Json image_json(const ImageRecord & image) {
     json["tokens"] = tokens;
     json["label_logprobs"] = image.label_logprobs;
     json["evidence"] = image.evidence.json();
+    json["driven"] = image.driven.json();
     json["text"] = image.text;
     json["stop_reason"] = image.stop_reason;
     json["timings_ms"] = {{"image_decode", ms.image_decode}, {"tokenize", ms.tokenize}, {"encode", ms.encode},

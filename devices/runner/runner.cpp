@@ -86,7 +86,7 @@ void run(const std::string & request_path, Results & results, Heartbeat & heartb
     Model model(request);
     const double load_ms = loading.ms();
     Session session(request, model, heartbeat);
-    TensorFile tensors(request.tensors_path);
+    const TensorFolder tensors(request.tensors_folder);
     results.write(attestation(request, model, text_sha256, mmproj_sha256, placement.stop(), load_ms));
 
     for (size_t index = 0; index < request.images.size(); ++index) {
@@ -94,7 +94,8 @@ void run(const std::string & request_path, Results & results, Heartbeat & heartb
         if (!image.always && is_stopped(request)) {
             continue;
         }
-        ImageRecord record(Evidence(request.evidence, !request.tensors_path.empty()));
+        tensors.wait();
+        ImageRecord record(Evidence(request.evidence, !request.tensors_folder.empty()));
         Stopwatch total;
         Json error;
         try {
@@ -107,7 +108,8 @@ void run(const std::string & request_path, Results & results, Heartbeat & heartb
         json["case_id"] = image.case_id;
         json["session"] = image.session;
         json["position"] = image.position;
-        json["tensors"] = tensors.append(record.evidence.tensors());
+        json["tensors"] = tensors.write(std::to_string(image.session) + "-" + std::to_string(image.position),
+                                        record.evidence.tensors());
         json["memory_peak_kib"] = machine::memory_kib("VmHWM");
         json["memory_kib"] = machine::memory_kib("VmRSS");
         json["error"] = error;

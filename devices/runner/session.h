@@ -1,25 +1,25 @@
 // One request's images, answered one after another as the app does.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <iterator>
-#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "chunks.h"
 #include "decoding.h"
+#include "driving.h"
 #include "evidence.h"
 #include "fault.h"
-#include "files.h"
 #include "hash/hash.h"
 #include "heartbeat.h"
 #include "model.h"
 #include "request.h"
 #include "results.h"
 #include "step.h"
+#include "trajectory.h"
 
 class Stopwatch {
 public:
@@ -47,16 +47,17 @@ inline mtmd::bitmap_ptr read_image(const Model & model, const std::string & path
     return bitmap;
 }
 
-// Keeps the outputs of the text model's layers while it lives.
-class TextLayersKept {
+// A look at a prompt on its way through the text model, for as long as this lives.
+class TextWatched {
 public:
-    TextLayersKept(Model & model, Tensors * kept) : model_(model) { model_.keep_text_layers(kept); }
-    ~TextLayersKept() { model_.keep_text_layers(nullptr); }
-    TextLayersKept(const TextLayersKept &) = delete;
-    TextLayersKept & operator=(const TextLayersKept &) = delete;
+    TextWatched(Model & model, TextLook look) : model_(model), look_(look) { model_.watch_text(&look_); }
+    ~TextWatched() { model_.watch_text(nullptr); }
+    TextWatched(const TextWatched &) = delete;
+    TextWatched & operator=(const TextWatched &) = delete;
 
 private:
     Model & model_;
+    TextLook look_;
 };
 
 class Session {
@@ -84,24 +85,17 @@ public:
         heartbeat_.at("tokenize");
         Stopwatch tokenizing;
         const mtmd::input_chunks_ptr emitted(mtmd_input_chunks_init());
-        Prompt prompt = tokenized(bitmap.get(), emitted.get());
+        const Prompt prompt = tokenized(bitmap.get(), emitted.get());
         record.timings.tokenize = tokenizing.ms();
-        const std::vector<const mtmd_input_chunk *> tiles = prompt.tiles();
-        if (image.given.prompt_ids) prompt.chunks = chunks_of(*image.given.prompt_ids, model_.vocab());
         record.tiled = true;
         record.rows = prompt.rows;
         record.columns = prompt.columns;
         record.image_tokens = prompt.n_image_tokens();
         record.prompt_ids = prompt.observed_ids();
-        if (prompt.n_tokens() + 1 > (size_t) request_.context) {
-            throw Fault("context_full", "the prompt has " + std::to_string(prompt.n_tokens()) +
-                                            " tokens, the context holds " + std::to_string(request_.context));
-        }
-        if (image.given.prompt_ids || !image.given.embeddings_path.empty() || !image.given.pixel_values_path.empty()) {
-            std::vector<float> rows = rows_for(image.given, tiles, record);
-            prefill_with(rows, prompt, record);
-        } else {
+        if (image.trajectory_path.empty()) {
             prefill(prompt, record);
+        } else {
+            drive(Trajectory(image.trajectory_path), prompt.tiles(), record);
         }
         heartbeat_.at("decode");
         generate(record);
@@ -117,72 +111,97 @@ private:
         return evaluated(emitted, model_.vocab(), request_.single);
     }
 
+    void refuse_overlong(const Prompt & prompt) const {
+        if (prompt.n_tokens() + 1 > (size_t) request_.context) {
+            throw Fault("context_full", "the prompt has " + std::to_string(prompt.n_tokens()) +
+                                            " tokens, the context holds " + std::to_string(request_.context));
+        }
+    }
+
     // Each tile is decoded as soon as it is encoded.
     void prefill(const Prompt & prompt, ImageRecord & record) {
-        const TextLayersKept kept(model_, record.evidence.text_layers());
+        refuse_overlong(prompt);
+        TextLook text;
+        text.layers = record.evidence.text_layers();
+        const TextWatched watched(model_, text);
         for (const Chunk & chunk : prompt.chunks) {
             float * rows = nullptr;
             if (chunk.image) {
                 VisionLook look;
+                look.pixels = record.evidence.wants_any() ? &pixels_ : nullptr;
                 rows = encode(chunk.tile, look, record);
             }
             decode(chunk, rows, &chunk == &prompt.chunks.back(), record.timings);
         }
     }
 
-    // The rows that take the place of the prompt's image tokens where something was put in.
-    std::vector<float> rows_for(const Given & given, const std::vector<const mtmd_input_chunk *> & tiles, ImageRecord & record) {
-        if (!given.embeddings_path.empty()) {
-            return read_floats(given.embeddings_path, "encode");
+    // In place of `prefill`, along the trajectory: its tiles, and its prompt.
+    void drive(const Trajectory & along, const std::vector<const mtmd_input_chunk *> & tiles, ImageRecord & record) {
+        Prompt prompt;
+        prompt.chunks = chunks_of(along.prompt_ids(), model_.vocab());
+        refuse_overlong(prompt);
+        Drive drive{along, record.driven, tiles.size()};
+        std::vector<float> rows = embeddings_along(drive, prompt, tiles, record);
+
+        TextLook text;
+        text.layers = record.evidence.text_layers();
+        text.drive = &drive;
+        text.tokens = prompt.n_tokens();
+        text.text_tokens = prompt.n_tokens() - prompt.n_image_tokens();
+        const TextWatched watched(model_, text);
+        float * next = rows.data();
+        for (const Chunk & chunk : prompt.chunks) {
+            decode(chunk, next, &chunk == &prompt.chunks.back(), record.timings);
+            if (chunk.image) next += chunk.n_tokens * model_.embedding_width();
         }
-        std::vector<float> pixels;
-        if (!given.pixel_values_path.empty()) pixels = read_floats(given.pixel_values_path, "encode");
+        const size_t n_vocab = (size_t) llama_vocab_n_tokens(model_.vocab());
+        drive.measured.measure(along, "prefill", model_.logits(), 1, n_vocab, 1);
+    }
+
+    // What takes the place of the prompt's image tokens: the trajectory's rows where it has some that
+    // fit, else the candidate's own.
+    std::vector<float> embeddings_along(Drive & drive, const Prompt & prompt, const std::vector<const mtmd_input_chunk *> & tiles,
+                                        ImageRecord & record) {
+        const size_t width = model_.embedding_width();
         std::vector<float> rows;
-        size_t put_in = 0;
-        for (size_t i = 0; pixels.empty() ? i < tiles.size() : put_in < pixels.size(); ++i) {
+        for (size_t i = 0; i < std::max(tiles.size(), drive.tiles); ++i) {
+            const bool is_own = i < tiles.size();
             VisionLook look;
-            look.given = pixels.empty() ? nullptr : pixels.data() + put_in;
-            look.given_count = pixels.size() - put_in;
+            look.pixels = is_own ? &pixels_ : nullptr;
+            look.drive = &drive;
+            look.tile = i;
             // Any tile lends its place in the graph: all are of one size.
-            const mtmd_input_chunk * tile = tiles[pixels.empty() ? i : 0];
-            const float * encoded = encode(tile, look, record);
-            rows.insert(rows.end(), encoded, encoded + mtmd_input_chunk_get_n_tokens(tile) * model_.embedding_width());
-            put_in += look.count();
+            const mtmd_input_chunk * tile = tiles[is_own ? i : 0];
+            if (const float * encoded = encode(tile, look, record)) {
+                const size_t count = mtmd_input_chunk_get_n_tokens(tile);
+                drive.measured.measure(drive.along, "embed", encoded, count, width, count * drive.tiles);
+                rows.insert(rows.end(), encoded, encoded + count * width);
+            }
+        }
+        const Reference * reference = drive.along.find("embed");
+        if (reference && reference->rows == prompt.n_image_tokens() && reference->width == width) {
+            rows.assign(reference->values, reference->values + reference->rows * width);
+        }
+        if (rows.size() != prompt.n_image_tokens() * width) {
+            drive.along.refuse("its prompt has " + std::to_string(prompt.n_image_tokens()) +
+                               " image tokens, and embeddings of width " + std::to_string(width) + " for " +
+                               std::to_string(rows.size() / width));
         }
         return rows;
     }
 
-    void prefill_with(std::vector<float> & rows, const Prompt & prompt, ImageRecord & record) {
-        const size_t width = model_.embedding_width();
-        if (rows.size() != prompt.n_image_tokens() * width) {
-            throw Fault("tokenize", "the prompt has " + std::to_string(prompt.n_image_tokens()) + " image tokens of width " +
-                                        std::to_string(width) + ", there are " + std::to_string(rows.size()) + " values for them");
-        }
-        const TextLayersKept kept(model_, record.evidence.text_layers());
-        float * next = rows.data();
-        for (const Chunk & chunk : prompt.chunks) {
-            decode(chunk, next, &chunk == &prompt.chunks.back(), record.timings);
-            if (chunk.image) next += chunk.n_tokens * width;
-        }
-    }
-
-    // One tile's embeddings, valid until the next call.
+    // One tile's embeddings, valid until the next call; null as `Model::encode`.
     float * encode(const mtmd_input_chunk * tile, VisionLook & look, ImageRecord & record) {
         heartbeat_.at("encode");
-        look.pixels = !look.given && record.evidence.wants_any() ? &pixels_ : nullptr;
         look.layers = record.evidence.vision_layers();
         Stopwatch encoding;
         float * rows = model_.encode(tile, look);
-        record.timings.encode.push_back(encoding.ms());
-        if ((look.given || look.pixels) && !look.found) {
+        if (rows) record.timings.encode.push_back(encoding.ms());
+        if ((look.pixels || look.drive) && !look.found) {
             throw Fault("encode", "the vision graph has no input named inp_raw");
         }
-        if (look.given && look.given_count < look.count()) {
-            throw Fault("encode", std::to_string(look.given_count) + " pixel values were given, a tile has " +
-                                      std::to_string(look.count()));
-        }
         if (look.pixels) record.evidence.add_pixels(pixels_, look.height, look.width);
-        record.evidence.add_embeddings(rows, mtmd_input_chunk_get_n_tokens(tile), model_.embedding_width());
+        if (rows) record.evidence.add_embeddings(rows, mtmd_input_chunk_get_n_tokens(tile), model_.embedding_width());
         return rows;
     }
 

@@ -1,14 +1,14 @@
-// Deep mode: one image's tensors by name, and the file that protocol.py's TensorRecords point into.
+// Deep mode: one image's tensors by name, and the files that protocol.py's TensorRecords point into.
 #pragma once
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -55,52 +55,48 @@ private:
     std::vector<Tensor> all_;
 };
 
-class TensorFile {
+class TensorFolder {
 public:
-    // An empty path: there is no such file, and nothing may be appended.
-    explicit TensorFile(const std::string & path) : path_(path) {
-        if (path.empty()) {
-            return;
-        }
-        file_ = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-        if (file_ < 0) {
-            throw std::runtime_error("cannot open " + path + ": " + std::strerror(errno));
-        }
-        end_ = (size_t) lseek(file_, 0, SEEK_END);
+    // An empty path: there is no such folder, and nothing may be written.
+    explicit TensorFolder(const std::string & path) : path_(path) {
+        if (!path.empty()) std::filesystem::create_directories(path);
     }
 
-    ~TensorFile() {
-        if (file_ >= 0) close(file_);
+    // Until at most one file lies here: the host fetches and removes them.
+    void wait() const {
+        using namespace std::chrono;
+        const auto limit = steady_clock::now() + kLimit;
+        while (!path_.empty() && std::distance(std::filesystem::directory_iterator(path_), {}) > 1) {
+            if (steady_clock::now() > limit) {
+                throw std::runtime_error("nobody has fetched the tensors in " + path_ + " for " +
+                                         std::to_string(kLimit.count()) + " s");
+            }
+            std::this_thread::sleep_for(milliseconds(10));
+        }
     }
 
-    TensorFile(const TensorFile &) = delete;
-    TensorFile & operator=(const TensorFile &) = delete;
-
-    // Appends the tensors; their TensorRecords.
-    nlohmann::ordered_json append(const std::vector<const Tensor *> & tensors) {
+    // Writes one image's tensors into a file of their own; their TensorRecords.
+    nlohmann::ordered_json write(const std::string & name, const std::vector<const Tensor *> & tensors) const {
         nlohmann::ordered_json records = nlohmann::ordered_json::array();
-        for (const Tensor * tensor : tensors) {
-            records.push_back({{"name", tensor->name}, {"shape", tensor->shape}, {"offset_bytes", end_}});
-            write(tensor->values);
+        if (path_.empty()) {
+            return records;
         }
+        std::ofstream file;
+        file.exceptions(std::ios::failbit | std::ios::badbit);
+        file.open(path_ + "/" + name, std::ios::binary);
+        size_t end = 0;
+        for (const Tensor * tensor : tensors) {
+            const size_t size = tensor->values.size() * sizeof(float);
+            records.push_back({{"name", tensor->name}, {"shape", tensor->shape}, {"offset_bytes", end}});
+            file.write(reinterpret_cast<const char *>(tensor->values.data()), (std::streamsize) size);
+            end += size;
+        }
+        file.close();
         return records;
     }
 
 private:
-    void write(const std::vector<float> & values) {
-        const char * bytes = reinterpret_cast<const char *>(values.data());
-        const size_t size = values.size() * sizeof(float);
-        for (size_t done = 0; done < size;) {
-            const ssize_t wrote = ::write(file_, bytes + done, size - done);
-            if (wrote < 0 && errno != EINTR) {
-                throw std::runtime_error("cannot write " + path_ + ": " + std::strerror(errno));
-            }
-            done += wrote > 0 ? (size_t) wrote : 0;
-        }
-        end_ += size;
-    }
+    static constexpr std::chrono::seconds kLimit{600};
 
     const std::string path_;
-    int file_ = -1;
-    size_t end_ = 0;
 };

@@ -14,7 +14,6 @@ from devices.errors import BadRequest
 from devices.hashing import file_sha256
 from devices.runner.protocol import (
     Decoding,
-    Given,
     ImageRequest,
     ImageResult,
     Request,
@@ -22,23 +21,6 @@ from devices.runner.protocol import (
 )
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-@dataclass(frozen=True)
-class WorkGiven:
-    """What is put into the runner in place of its own; values are little-endian float32."""
-
-    pixel_values: bytes | None = field(default=None, repr=False)
-    """(tiles, 3, height, width)."""
-    embeddings: bytes | None = field(default=None, repr=False)
-    """(image tokens, width)."""
-    prompt_ids: tuple[int, ...] | None = None
-    """As evaluated, each image token -1."""
-
-    @property
-    def values(self) -> list[bytes]:
-        """What the phone needs as files."""
-        return [part for part in (self.pixel_values, self.embeddings) if part is not None]
 
 
 @dataclass(frozen=True)
@@ -54,7 +36,8 @@ class WorkImage:
     """SHA-256 over its RGB bytes, row by row."""
     always: bool = False
     """Run even after the run was stopped."""
-    given: WorkGiven = WorkGiven()
+    trajectory: LocalBlob | None = None
+    """A reference's trajectory (safetensors) that the runner is driven along; None: not driven."""
 
     def is_answered_by(self, result: ImageResult) -> bool:
         """Whether `result` stands in this image's place, whatever pixels the runner made of it."""
@@ -109,16 +92,16 @@ class Work:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of everything but the images that an answer depends on."""
+        """Hash of everything but the images that an answer depends on; trajectories count."""
         parts = (
             self._runner_sha256,
             self.text_model_sha256,
             self.mmproj_sha256,
             repr((self.settings, self.evidence, self.deep)),
             *(
-                repr((image.session, image.position, image.given.prompt_ids, *map(_sha256, values)))
+                repr((image.session, image.position, image.trajectory.sha256))
                 for image in self.images
-                if (values := image.given.values) or image.given.prompt_ids is not None
+                if image.trajectory
             ),
         )
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -131,17 +114,14 @@ class Work:
     def _png_sha256(self) -> dict[Path, str]:
         return {path: file_sha256(path) for path in {image.pixels_path for image in self.images}}
 
-    def blobs(self, scratch: Path) -> list[LocalBlob]:
-        """Every file the phone needs; the program first.
-
-        `scratch`: a folder for what is given, which lies in memory; to be kept until it is sent.
-        """
+    def blobs(self) -> list[LocalBlob]:
+        """Every file the phone needs; the program first."""
         return [
             LocalBlob(self.runner, self._runner_sha256, executable=True),
             LocalBlob(self.text_model, self.text_model_sha256),
             LocalBlob(self.mmproj, self.mmproj_sha256),
             *(LocalBlob(path, sha256) for path, sha256 in self._png_sha256.items()),
-            *(_written(part, scratch) for image in self.images for part in image.given.values),
+            *(image.trajectory for image in self.images if image.trajectory),
         ]
 
     def program_path(self, remote: Mapping[str, str]) -> str:
@@ -154,12 +134,12 @@ class Work:
         remote: Mapping[str, str],
         *,
         stop_path: str | None = None,
-        tensors_path: str | None = None,
+        tensors_folder: str | None = None,
     ) -> Request:
         """The request for `images`; `remote` holds the deployed paths by SHA-256.
 
-        `stop_path`, `tensors_path`: files on the phone, as `Request` says; the latter counts only
-        in deep mode.
+        `stop_path`, `tensors_folder`: on the phone, as `Request` says; the latter counts only in
+        deep mode.
         """
         settings = self.settings
         return Request(
@@ -177,7 +157,7 @@ class Work:
             runtime=settings.runtime,
             stop_path=stop_path,
             evidence=self.evidence,
-            tensors_path=tensors_path if self.deep else None,
+            tensors_folder=tensors_folder if self.deep else None,
             images=[
                 ImageRequest(
                     case_id=image.case_id,
@@ -185,30 +165,8 @@ class Work:
                     position=image.position,
                     pixels_path=remote[self._png_sha256[image.pixels_path]],
                     always=image.always,
-                    given=_given(image.given, remote),
+                    trajectory_path=remote[image.trajectory.sha256] if image.trajectory else None,
                 )
                 for image in images
             ],
         )
-
-
-def _given(given: WorkGiven, remote: Mapping[str, str]) -> Given:
-    def path(values: bytes | None) -> str | None:
-        return None if values is None else remote[_sha256(values)]
-
-    return Given(
-        pixel_values_path=path(given.pixel_values),
-        embeddings_path=path(given.embeddings),
-        prompt_ids=None if given.prompt_ids is None else list(given.prompt_ids),
-    )
-
-
-def _written(values: bytes, scratch: Path) -> LocalBlob:
-    sha256 = _sha256(values)
-    path = scratch / sha256
-    path.write_bytes(values)
-    return LocalBlob(path, sha256)
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,29 +14,21 @@ from PIL import Image
 
 from devices.runner.protocol import Evidence, Fingerprint, RunnerFault, Timings, Token
 from harness.arms import host
-from harness.arms.base import Prepared
+from harness.arms.base import Prepared, StageFailed
 from harness.arms.fingerprint import fingerprint
 from harness.arms.logits import Step
+from harness.arms.passage import Passage
 from harness.contract import Contract
 from harness.records.observation import Conditions, Observation
-from harness.training.prompt import OBSERVED_IMAGE_ID
 
 if TYPE_CHECKING:
-    from harness.arms.base import Given, Tensor
+    from harness.arms.base import Tensor
 
 StageTensor = Literal["pixels", "embed", "prefill"]
 """The stages whose tensors every arm tells of: fields of `Evidence`."""
 
 TOP_K = 16
 """As many rivals of each token are kept as the runner keeps."""
-
-
-class StageFailed(Exception):
-    """One image cannot be answered; `kind` is a `RunnerFault`'s."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        self.kind = kind
-        super().__init__(detail)
 
 
 @dataclass
@@ -54,32 +46,26 @@ class Clock:
 class Answer:
     """What is known of one image so far; grows stage by stage, and stays when a stage fails."""
 
-    deep: bool = False
-    """Keep the tensors too, not their fingerprints alone."""
+    passage: Passage = field(default_factory=Passage)
+    """What becomes of every output on the way."""
     pixels_sha256: str | None = None
     grid: tuple[int, int] | None = None
     image_tokens: int | None = None
     prompt_ids: list[int] = field(default_factory=list)
+    """The arm's own."""
     tokens: list[Token] = field(default_factory=list)
     label_logprobs: dict[str, float] = field(default_factory=dict)
     evidence: dict[StageTensor, Fingerprint] = field(default_factory=dict)
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    """Deep mode only: stages and layers in the order of computation."""
     text: str = ""
     stop_reason: Literal["eog", "max_tokens", "error"] = "error"
     fault: RunnerFault | None = None
     clock: Clock = field(default_factory=Clock)
     total_ms: float = 0.0
 
-    def saw(self, stage: StageTensor, tensor: Tensor) -> None:
-        """A stage of this arm's own gave `tensor`, of at least one element."""
+    def saw(self, stage: StageTensor, tensor: Tensor) -> Tensor:
+        """A stage of this arm's own gave `tensor`, of at least one element; what goes on."""
         self.evidence[stage] = fingerprint(tensor)
-        if self.deep:
-            self.tensors[stage] = tensor
-
-    def saw_layers(self, layers: Mapping[str, Tensor]) -> None:
-        """Layers' outputs by their names, in the order of computation; deep mode alone has any."""
-        self.tensors.update(layers)
+        return self.passage.stage(stage, tensor)
 
     def saw_prefill(self, logits: Tensor) -> Step:
         """The first step, from its logits (vocabulary). Raises StageFailed as `step` does."""
@@ -116,6 +102,7 @@ class Answer:
             tokens=self.tokens,
             label_logprobs=self.label_logprobs,
             evidence=Evidence(**self.evidence),
+            driven=self.passage.driven,
             text=self.text,
             label=None if self.fault else contract.answer.read(self.text),
             stop_reason=self.stop_reason,
@@ -144,35 +131,13 @@ def step(logits: Tensor) -> Step:
     return Step(logits)
 
 
-def prompt_ids(own: list[int], given: Given, vocabulary: int) -> list[int]:
-    """The ids to evaluate. Raises StageFailed (`tokenize`) where those given cannot be."""
-    if given.prompt_ids is None:
-        return own
-    known = range(OBSERVED_IMAGE_ID, vocabulary)
-    strangers = [token for token in given.prompt_ids if token not in known]
-    if strangers or not given.prompt_ids:
-        named = f"{strangers[0]} is no token of this model" if strangers else "none"
-        raise StageFailed("tokenize", f"prompt ids were given: {named}")
-    return list(given.prompt_ids)
-
-
 def refuse_unfit(embeddings: Tensor, image_tokens: int, width: int) -> None:
-    """Raises StageFailed (`tokenize`) where embeddings do not fill the prompt's image tokens."""
+    """Raises StageFailed (`encode`) where embeddings do not fill the prompt's image tokens."""
     if embeddings.shape != (image_tokens, width):
         raise StageFailed(
-            "tokenize",
+            "encode",
             f"the prompt has {image_tokens} image tokens of {width} numbers, "
             f"the embeddings are {embeddings.shape}",
-        )
-
-
-def refuse_unfit_tiles(pixel_values: Tensor, image_tokens: int, tokens_per_tile: int) -> None:
-    """Raises StageFailed (`tokenize`) where so many tiles do not fill the image tokens."""
-    if len(pixel_values) * tokens_per_tile != image_tokens or image_tokens == 0:
-        raise StageFailed(
-            "tokenize",
-            f"the prompt has {image_tokens} image tokens, "
-            f"{len(pixel_values)} tiles of {tokens_per_tile} were given",
         )
 
 

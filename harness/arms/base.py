@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from harness.arms.trajectory import Trajectory
+
     Tensor = NDArray[np.float32]
 
 
@@ -32,19 +34,12 @@ class Prepared:
     """What this image watches for; None for a case of the run."""
 
 
-@dataclass(frozen=True)
-class Given:
-    """Another arm's output put in place of an arm's own for one image: the swap test.
+class StageFailed(Exception):
+    """One image cannot be answered; `kind` is a `RunnerFault`'s."""
 
-    Canonical pixels are swapped by another `Prepared`.
-    """
-
-    pixel_values: Tensor | None = field(default=None, repr=False)
-    """(tiles, 3, height, width), as the vision graph gets them."""
-    embeddings: Tensor | None = field(default=None, repr=False)
-    """(image tokens, width), after the projector; the vision tower is then not run."""
-    prompt_ids: tuple[int, ...] | None = None
-    """As evaluated, each image token -1."""
+    def __init__(self, kind: str, detail: str) -> None:
+        self.kind = kind
+        super().__init__(detail)
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,19 @@ class Look:
     observation: Observation
     tensors: dict[str, Tensor] = field(repr=False)
     """In the order of computation: `pixels`, the vision layers, `embed`, the text layers,
-    `prefill`; layers as `harness.arms.layers` names them. What was given in place is left out."""
+    `prefill`; layers as `harness.arms.layers` names them."""
+
+
+@dataclass(frozen=True)
+class Twins:
+    """One image answered, and once more with nothing changed that matters: how far rounding alone
+    carries on this model. Twins are asked for the first token alone."""
+
+    own: Observation
+    embed: Observation
+    """With the image embeddings moved by a little."""
+    pixels: Observation | None
+    """With the vision graph's pixel values moved by as little; None where not asked for."""
 
 
 class Arm(Protocol):
@@ -73,5 +80,17 @@ class Arm(Protocol):
     def observe(self, images: Iterable[Prepared]) -> Iterator[Observation]:
         """Run `images` in order; `session` and `position` say where each stands."""
 
-    def look(self, images: Sequence[tuple[Prepared, Given]]) -> Iterator[Look]:
+    def record(self, images: Sequence[Prepared]) -> Iterator[Look]:
         """Run `images` in deep mode, in a process (or model) of their own."""
+
+    def drive(self, images: Sequence[tuple[Prepared, Trajectory]]) -> Iterator[Observation]:
+        """Run each image along a reference's trajectory: every layer gets the reference's input,
+        and `Observation.driven` says how far what it gave is from the reference's output."""
+
+
+class TwinArm(Arm, Protocol):
+    """An arm that can measure how far its own rounding carries."""
+
+    def twin(self, images: Sequence[Prepared], seed: int, vision: int) -> Iterator[Twins]:
+        """Answer each image, and its twins moved by what `seed` draws; the first `vision` images
+        get a twin with other pixel values too, which takes the vision tower once more."""

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,18 +21,18 @@ from harness.arms import decoding, host
 from harness.arms.answer import (
     TOP_K,
     Answer,
-    StageFailed,
+    Clock,
     decoded,
-    prompt_ids,
     refuse_unfit,
-    refuse_unfit_tiles,
     since_ms,
     step,
 )
-from harness.arms.base import Given, Look, Prepared
+from harness.arms.base import Look, Prepared, StageFailed, Twins
 from harness.arms.chunks import Chunk, Evaluated, ImageChunk, UnexpectedChunks, evaluated
 from harness.arms.decoding import Chooser
+from harness.arms.driving import Driving
 from harness.arms.llama import LlamaSession
+from harness.arms.passage import Nudging, Passage, Recording
 from harness.bundle import Bundle
 from harness.contract import Contract, Runtime
 from harness.errors import BundleError
@@ -40,6 +41,7 @@ from harness.training.prompt import OBSERVED_IMAGE_ID
 
 if TYPE_CHECKING:
     from harness.arms.base import Tensor
+    from harness.arms.trajectory import Trajectory
 
 FRAME: Final = "<fake_token_around_image>"
 
@@ -102,19 +104,64 @@ class DesktopArm:
         session = self._session()
         for image in images:
             answer = Answer()
-            self._answer(session, image, Given(), answer)
+            self._answer(session, image, answer)
             yield self._observation(image, answer, session)
 
-    def look(self, images: Sequence[tuple[Prepared, Given]]) -> Iterator[Look]:
+    def record(self, images: Iterable[Prepared]) -> Iterator[Look]:
         """Run `images` in deep mode, in a second model that is freed after the last of them.
 
         Raises as `observe` does.
         """
         with closing(self._load(deep=True)) as session:
-            for image, given in images:
-                answer = Answer(deep=True)
-                self._answer(session, image, given, answer)
-                yield Look(self._observation(image, answer, session), answer.tensors)
+            for image in images:
+                recording = Recording()
+                answer = Answer(recording)
+                self._answer(session, image, answer)
+                yield Look(self._observation(image, answer, session), recording.tensors)
+
+    def drive(self, images: Iterable[tuple[Prepared, Trajectory]]) -> Iterator[Observation]:
+        """Run each image along a reference's trajectory, in a second model as `record` does."""
+        with closing(self._load(deep=True)) as session:
+            for image, trajectory in images:
+                answer = Answer()
+                self._answer(session, image, answer, trajectory=trajectory)
+                yield self._observation(image, answer, session)
+
+    def twin(self, images: Sequence[Prepared], seed: int, vision: int) -> Iterator[Twins]:
+        """Answer each image, and its twins moved by what `seed` draws. Raises as `observe`.
+
+        `vision`: so many of the images get a twin with other pixel values, which takes the vision
+        tower once more.
+        """
+        session = self._session()
+        for place, image in enumerate(images):
+            draw = (seed, int(image.pixels_sha256[:16], 16))
+            own = Answer()
+            embeddings = self._answer(session, image, own)
+            # The vision tower would give the same once more.
+            embed = replace(
+                own,
+                passage=Nudging("embed", draw),
+                evidence=dict(own.evidence),
+                tokens=[],
+                text="",
+                clock=Clock(),
+            )
+            if embeddings is not None:
+                with embed.attempt():
+                    session.clear()
+                    moved = embed.saw("embed", embeddings)
+                    self._prefill(session, embed.prompt_ids, moved, embed)
+                    self._generate(session, embed, most_tokens=1)
+            pixels = None
+            if place < vision:
+                pixels = Answer(Nudging("pixels", draw))
+                self._answer(session, image, pixels, most_tokens=1)
+            yield Twins(
+                own=self._observation(image, own, session),
+                embed=self._observation(image, embed, session),
+                pixels=None if pixels is None else self._observation(image, pixels, session),
+            )
 
     def _session(self) -> LlamaSession:
         if self._loaded is None:
@@ -130,12 +177,24 @@ class DesktopArm:
             image, arm=self.name, contract=self._contract, load_ms=session.load_ms
         )
 
-    def _answer(self, session: LlamaSession, image: Prepared, given: Given, answer: Answer) -> None:
-        ends = self._ends(session)
+    def _answer(
+        self,
+        session: LlamaSession,
+        image: Prepared,
+        answer: Answer,
+        *,
+        trajectory: Trajectory | None = None,
+        most_tokens: int | None = None,
+    ) -> Tensor | None:
+        """Fills `answer`; the embeddings that went into the text model, None after a fault."""
+        embeddings = None
         with answer.attempt():
-            embeddings = self._encoded(session, image.pixels_path, given, answer)
-            self._prefill(session, embeddings, answer)
-            self._generate(session, ends, answer)
+            if trajectory is not None:
+                answer.passage = Driving(trajectory)
+            ids, embeddings = self._encoded(session, image.pixels_path, answer)
+            self._prefill(session, ids, embeddings, answer)
+            self._generate(session, answer, most_tokens or self._contract.limits.max_tokens)
+        return embeddings
 
     def _ends(self, session: LlamaSession) -> Callable[[int], bool]:
         """Which ids end an answer."""
@@ -145,9 +204,9 @@ class DesktopArm:
         return session.is_end if ids is None else ids.__contains__
 
     def _encoded(
-        self, session: LlamaSession, pixels_path: Path, given: Given, answer: Answer
-    ) -> Tensor:
-        """The image's embeddings, (image tokens, width), and the ids around them in `answer`."""
+        self, session: LlamaSession, pixels_path: Path, answer: Answer
+    ) -> tuple[list[int], Tensor]:
+        """The ids to evaluate and the image's embeddings, (image tokens, width)."""
         clock = answer.clock
         begin = time.perf_counter_ns()
         image = decoded(pixels_path)
@@ -160,14 +219,13 @@ class DesktopArm:
             prompt = self._evaluated(session, chunks)
             clock.tokenize = since_ms(begin)
             answer.grid = prompt.grid
-            answer.prompt_ids = prompt_ids(prompt.prompt_ids, given, session.vocabulary)
+            answer.prompt_ids = prompt.prompt_ids
             answer.image_tokens = answer.prompt_ids.count(OBSERVED_IMAGE_ID)
-            _refuse_overlong(answer.prompt_ids, self._runtime.context)
-            embeddings = given.embeddings
-            if embeddings is None:
-                embeddings = _through_vision(session, prompt.images, given, answer)
-        refuse_unfit(embeddings, answer.image_tokens, session.width)
-        return embeddings
+            ids = answer.passage.prompt_ids(answer.prompt_ids, session.vocabulary)
+            _refuse_overlong(ids, self._runtime.context)
+            embeddings = _through_vision(session, prompt.images, answer)
+        refuse_unfit(embeddings, ids.count(OBSERVED_IMAGE_ID), session.width)
+        return ids, embeddings
 
     def _evaluated(self, session: LlamaSession, chunks: Sequence[Chunk]) -> Evaluated:
         def spelled(ids: Sequence[int]) -> str:
@@ -187,25 +245,27 @@ class DesktopArm:
             )
         return ids[0]
 
-    def _prefill(self, session: LlamaSession, embeddings: Tensor, answer: Answer) -> None:
+    def _prefill(
+        self, session: LlamaSession, ids: Sequence[int], embeddings: Tensor, answer: Answer
+    ) -> None:
         """Consecutive ids together, each tile's embeddings on their own."""
         begin = time.perf_counter_ns()
         reached, taken = 0, 0
-        with session.keeping_text_layers():
-            for is_image, run in groupby(answer.prompt_ids, _is_image):
-                ids = list(run)
-                reached += len(ids)
-                last = reached == len(answer.prompt_ids)
+        with session.prefilling(answer.passage):
+            for is_image, run in groupby(ids, _is_image):
+                part = list(run)
+                reached += len(part)
+                last = reached == len(ids)
                 if is_image:
-                    rows = embeddings[taken : taken + len(ids)]
+                    rows = embeddings[taken : taken + len(part)]
                     session.decode_embeddings(rows, logits_last=last)
-                    taken += len(ids)
+                    taken += len(part)
                 else:
-                    session.decode_text(ids, logits_last=last)
+                    session.decode_text(part, logits_last=last)
         answer.clock.prefill = since_ms(begin)
-        answer.saw_layers(session.text_layers())
 
-    def _generate(self, session: LlamaSession, ends: Callable[[int], bool], answer: Answer) -> None:
+    def _generate(self, session: LlamaSession, answer: Answer, most_tokens: int) -> None:
+        ends = self._ends(session)
         now = answer.saw_prefill(session.logits())
         answer.label_logprobs = {
             label: now.logprob(session.token_ids(label)[0])
@@ -223,7 +283,7 @@ class DesktopArm:
             # A character may span two pieces, so the bytes are joined first.
             said += piece
             answer.text = said.decode(errors="replace")
-            if len(answer.tokens) == self._contract.limits.max_tokens:
+            if len(answer.tokens) == most_tokens:
                 answer.stop_reason = "max_tokens"
                 return
             if session.position >= self._runtime.context:
@@ -240,29 +300,23 @@ def _is_image(token: int) -> bool:
     return token == OBSERVED_IMAGE_ID
 
 
-def _through_vision(
-    session: LlamaSession, images: Sequence[ImageChunk], given: Given, answer: Answer
-) -> Tensor:
-    """All tiles' embeddings, one after another: of the image's own tiles, or of those given."""
-    tiles: list[tuple[ImageChunk, Tensor | None]] = [(chunk, None) for chunk in images]
-    if given.pixel_values is not None:
-        wanted = answer.prompt_ids.count(OBSERVED_IMAGE_ID)
-        refuse_unfit_tiles(given.pixel_values, wanted, images[0].tokens)
-        # Any chunk lends its place in the graph: all are of one size.
-        tiles = [(images[0], values) for values in given.pixel_values]
-    pixel_values, rows = [], []
-    for chunk, values in tiles:
+def _through_vision(session: LlamaSession, images: Sequence[ImageChunk], answer: Answer) -> Tensor:
+    """All tiles' embeddings, one after another."""
+    passage = answer.passage
+    others, pixel_values, rows = [], [], []
+    if (tiles := passage.tiles(len(images))) != len(images):
+        # Along another tiling's way the own tiles are seen and not used. Any chunk then lends its
+        # place in the graph: all are of one size.
+        others = [session.encode(chunk, 0, Passage())[0] for chunk in images]
+        images = [images[0]] * tiles
+    for place, chunk in enumerate(images):
         begin = time.perf_counter_ns()
-        seen, encoded = session.encode(chunk, values)
+        own, encoded = session.encode(chunk, place, passage)
         answer.clock.encode.append(since_ms(begin))
-        pixel_values.append(seen)
+        pixel_values.append(own)
         rows.append(encoded)
-    if given.pixel_values is None:
-        answer.saw("pixels", np.stack(pixel_values))
-    answer.saw_layers(session.vision_layers())
-    embeddings = np.concatenate(rows)
-    answer.saw("embed", embeddings)
-    return embeddings
+    answer.saw("pixels", np.stack(others or pixel_values))
+    return answer.saw("embed", np.concatenate(rows))
 
 
 def _refuse_overlong(ids: Sequence[int], context: int) -> None:

@@ -2,13 +2,13 @@
 
 The scheduler shows each node twice: before it is computed (ask), when an answer of True cuts the
 graph there, and, where it was cut, after. Cheap evidence cuts nothing: it copies the vision graph's
-input, which holds its values before the first node is computed. Only a close look cuts.
+input, which holds its values before the first node is computed. Only deep mode and driving cut; on
+a CPU backend what is written into a node's values is what the next node reads.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -17,7 +17,8 @@ import numpy as np
 from llama_cpp import llama_cpp
 from numpy.typing import NDArray
 
-from harness.arms.answer import StageFailed
+from harness.arms.base import StageFailed
+from harness.arms.passage import Passage
 from harness.errors import ArmUnavailable
 
 Tensor = NDArray[np.float32]
@@ -53,35 +54,33 @@ class GraphWatch:
     Whoever hands `callback` to llama.cpp keeps the watch for as long as the context lives.
     """
 
-    def __init__(self, layer_of: LayerOf | None = None) -> None:
-        """`layer_of`: which nodes to keep in a close look; None keeps none and cuts nothing."""
+    def __init__(
+        self, layer_of: LayerOf | None, last_alone: Callable[[str], bool] = lambda _layer: False
+    ) -> None:
+        """`layer_of`: which nodes a passage is shown; None shows none and cuts nothing.
+
+        `last_alone`: layers of which the prompt's last row alone counts.
+        """
         self.callback: Any = llama_cpp.ggml_backend_sched_eval_callback(self._called)
         self._layer_of = layer_of
+        self._last_alone = last_alone
+        self._passage = Passage()
         self._watching = False
         self._failure: BaseException | None = None
-        self._layers: dict[str, list[Tensor]] = defaultdict(list)
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """The graphs computed in this block are looked at. Raises what went wrong in a look."""
-        self._watching = True
+    def watching(self, passage: Passage) -> Iterator[None]:
+        """The layers of the graphs computed in this block go by way of `passage`. Raises what went
+        wrong there."""
+        self._passage, self._watching = passage, True
         try:
             yield
         finally:
-            self._watching = False
+            self._passage, self._watching = Passage(), False
             # The callback kept it: nothing can be raised through llama.cpp.
             failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
-
-    def take_layers(self) -> dict[str, Tensor]:
-        """What each layer gave since this was last asked: (rows, width), graph after graph."""
-        kept, self._layers = self._layers, defaultdict(list)
-        return {name: np.concatenate(parts) for name, parts in kept.items()}
-
-    def forget(self) -> None:
-        """Let go of everything that was kept."""
-        self._layers.clear()
 
     def _called(self, address: int, ask: bool, _data: int | None) -> bool:
         if not self._watching:
@@ -102,30 +101,37 @@ class GraphWatch:
         """Always True: the graph goes on."""
         layer = self._layer_of(_name(node)) if self._layer_of else None
         if layer is not None:
-            width = node.ne[0]
-            self._layers[layer].append(_values(node).reshape(-1, width).copy())
+            # Without a copy: what is written into the rows is written into the node.
+            rows = _values(node).reshape(-1, node.ne[0], copy=False)
+            alone = self._last_alone(layer)
+            rows = rows[-1:] if alone else rows
+            # A graph without the prompt's last token has no row of the last layer's.
+            if len(rows) > 0:
+                instead = self._passage.layer(layer, rows, anew=alone)
+                if instead is not None:
+                    np.copyto(rows, instead)
         return True
 
 
 class VisionWatch(GraphWatch):
     """Also sees the vision graph's input, the pixel values, and may put others in their place."""
 
-    def __init__(self, layer_of: LayerOf | None = None) -> None:
+    def __init__(self, layer_of: LayerOf | None) -> None:
         super().__init__(layer_of)
         self.pixel_values: Tensor = np.empty((3, 0, 0), np.float32)
-        """The last tile's, (3, height, width), as the graph got them."""
-        self._given: Tensor | None = None
+        """The last tile's own, (3, height, width)."""
+        self._place = 0
         self._seen = False
 
     @contextmanager
-    def tile(self, given: Tensor | None) -> Iterator[None]:
-        """One tile is encoded in this block, from `given` (3, height, width) if there is any.
+    def tile(self, place: int, passage: Passage) -> Iterator[None]:
+        """The tile at `place` is encoded in this block, by way of `passage`.
 
         Raises:
-            StageFailed: (`encode`) `given` is of another shape, or the graph has no such input.
+            StageFailed: (`encode`) the graph has no such input.
         """
-        self._given, self._seen = given, False
-        with self.watching():
+        self._place, self._seen = place, False
+        with self.watching(passage):
             yield
         if not self._seen:
             raise StageFailed("encode", "the vision graph has no input named inp_raw")
@@ -143,15 +149,10 @@ class VisionWatch(GraphWatch):
             if source is None or source.name != _INPUT:
                 continue
             (values,) = _values(source)
-            if self._given is not None:
-                if self._given.shape != values.shape:
-                    raise StageFailed(
-                        "encode",
-                        f"pixel values of {self._given.shape} a tile were given, "
-                        f"the vision graph takes {values.shape}",
-                    )
-                np.copyto(values, self._given)
             self.pixel_values = values.copy()
+            instead = self._passage.tile(self._place, self.pixel_values)
+            if instead is not None:
+                np.copyto(values, instead)
             self._seen = True
 
 

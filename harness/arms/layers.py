@@ -4,6 +4,7 @@
     vision layer N attention  output of attention, its projection included, (patches, width)
     vision layer N ffn        output of the feed-forward part, (patches, width)
     vision norm               after the last layer, (patches, width)
+    text embeddings           of the prompt's text tokens alone, (text tokens, width)
     text layer N attention    (prompt tokens, width); of the last layer, the last token alone
     text layer N ffn          as attention
     text norm                 (1, width), before the output matrix
@@ -18,8 +19,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
+TEXT_EMBEDDINGS: Final = "text embeddings"
+
 _VISION: Final = {"pos_embed": "vision patches", "norm_b": "vision norm"}
-_TEXT: Final = {"result_norm": "text norm"}
+_TEXT: Final = {"embd": TEXT_EMBEDDINGS, "result_norm": "text norm"}
 _PARTS: Final = {"attn_out": "attention", "ffn_out": "ffn"}
 _NODE: Final = re.compile(r"(attn_out|ffn_out)-(\d+)")
 

@@ -9,7 +9,8 @@ import ctypes
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,10 +19,11 @@ from llama_cpp import llama_cpp, mtmd_cpp
 
 from devices.runner.protocol import Decoding, RunSettings
 from harness.arms import host, layers, llama_load, llama_log
-from harness.arms.answer import StageFailed
+from harness.arms.base import StageFailed
 from harness.arms.chunks import Chunk, ImageChunk, TextChunk
 from harness.arms.graph_watch import GraphWatch, Tensor, VisionWatch
 from harness.arms.llama_load import Handle
+from harness.arms.passage import Passage
 from harness.contract import Prompt, Runtime
 
 _SEQUENCE: Final = 0
@@ -34,7 +36,7 @@ class LlamaSession:
     def __init__(
         self, text_model: Path, mmproj: Path, runtime: Runtime, marker: str, *, deep: bool = False
     ) -> None:
-        """`deep`: keep every layer's output for `vision_layers` and `text_layers`.
+        """`deep`: passages are shown every layer's output, too.
 
         Raises BundleError where a file cannot be loaded, ArmUnavailable without a context.
         """
@@ -47,9 +49,11 @@ class LlamaSession:
         stack = ExitStack()
         self._free = weakref.finalize(self, stack.close)
         self._vision = VisionWatch(layers.of_vision_node if deep else None)
-        self._text = GraphWatch(layers.of_text_node) if deep else None
         begin = time.perf_counter_ns()
         self._model = llama_load.text_model(text_model, stack)
+        count = llama_cpp.llama_model_n_layer(self._model)
+        last_alone = partial(layers.last_token_alone, text_layers=count)
+        self._text = GraphWatch(layers.of_text_node, last_alone) if deep else None
         self._context = llama_load.context(self._model, runtime, self.threads, self._text, stack)
         self._mtmd = llama_load.mmproj(
             mmproj, self._model, runtime, self.vision_threads, marker, self._vision, stack
@@ -72,11 +76,9 @@ class LlamaSession:
         self._free()
 
     def clear(self) -> None:
-        """Empty the KV cache, as the app does after each image, and forget layers not asked for."""
+        """Empty the KV cache, as the app does after each image."""
         llama_cpp.llama_memory_clear(self._memory, True)
         self.position = 0
-        self.vision_layers()
-        self.text_layers()
 
     def token_ids(self, text: str, *, parse_special: bool = False) -> list[int]:
         """`text` as ids, nothing added before or after."""
@@ -126,13 +128,12 @@ class LlamaSession:
             count = mtmd_cpp.mtmd_input_chunks_size(chunks)
             yield tuple(self._chunk(index) for index in range(count))
 
-    def encode(self, chunk: ImageChunk, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One tile's pixel values (3, height, width) and embeddings (tokens, width), as copies.
-
-        `given`: pixel values to encode in place of the tile's own. Raises StageFailed (`encode`).
+    def encode(self, chunk: ImageChunk, place: int, passage: Passage) -> tuple[Tensor, Tensor]:
+        """One tile's own pixel values (3, height, width) and, by way of `passage`, where it is the
+        tile at `place`, its embeddings (tokens, width), as copies. Raises StageFailed (`encode`).
         """
         llama_log.forget()
-        with self._vision.tile(given):
+        with self._vision.tile(place, passage):
             status = mtmd_cpp.mtmd_encode_chunk(self._mtmd, self._chunk_pointer(chunk))
             if status != 0:
                 raise StageFailed(
@@ -166,28 +167,9 @@ class LlamaSession:
         pointer = llama_cpp.llama_get_logits_ith(self._context, -1)
         return np.ctypeslib.as_array(pointer, shape=(self.vocabulary,)).copy()
 
-    def vision_layers(self) -> dict[str, Tensor]:
-        """What the vision layers gave since this was last asked; empty unless `deep`."""
-        return self._vision.take_layers()
-
-    @contextmanager
-    def keeping_text_layers(self) -> Iterator[None]:
-        """What is decoded in this block is kept for `text_layers`, where this session is `deep`."""
-        if self._text is None:
-            yield
-            return
-        with self._text.watching():
-            yield
-
-    def text_layers(self) -> dict[str, Tensor]:
-        """The same of the text layers."""
-        if self._text is None:
-            return {}
-        count = llama_cpp.llama_model_n_layer(self._model)
-        return {
-            layer: rows[-1:] if layers.last_token_alone(layer, count) else rows
-            for layer, rows in self._text.take_layers().items()
-        }
+    def prefilling(self, passage: Passage) -> AbstractContextManager[None]:
+        """What is decoded in this block goes by way of `passage`, where this session is `deep`."""
+        return nullcontext() if self._text is None else self._text.watching(passage)
 
     def settings(self, runtime: Runtime, max_tokens: int, decoding: Decoding) -> RunSettings:
         """Those in force: sizes as llama.cpp tells them, the rest as it was asked for."""

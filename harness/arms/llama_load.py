@@ -74,8 +74,7 @@ def context(
     parameters.offload_kqv = False
     if watch is not None:
         parameters.cb_eval = watch.callback
-        # The stack keeps the callback until the context is freed.
-        stack.callback(watch.forget)
+        _keep(watch, stack)
     llama_log.forget()
     made = llama_cpp.llama_init_from_model(model, parameters)
     if not made:
@@ -105,8 +104,7 @@ def mmproj(
     parameters.media_marker = marker.encode()
     parameters.flash_attn_type = _flash_attention(runtime)
     parameters.cb_eval = watch.callback
-    # The stack keeps the callback until the context is freed.
-    stack.callback(watch.forget)
+    _keep(watch, stack)
     llama_log.forget()
     made = mtmd_cpp.mtmd_init_from_file(os.fsencode(path), model, parameters)
     if not made:
@@ -118,6 +116,11 @@ def mmproj(
     if not mtmd_cpp.mtmd_support_vision(made):
         raise BundleError(f"{path}: it has no vision tower; build the bundle again")
     return made
+
+
+def _keep(watch: GraphWatch, stack: ExitStack) -> None:
+    """llama.cpp keeps but the address of its callback, until the context is freed."""
+    stack.push(lambda *_, kept=watch: False)
 
 
 def _flash_attention(runtime: Runtime) -> int:

@@ -15,8 +15,9 @@ from devices.health import Health
 from devices.phone import Phone
 from devices.runner import client, looking
 from devices.runner.protocol import Attestation, ImageResult
-from devices.runner.work import Work, WorkGiven, WorkImage
-from harness.arms.base import Given, Look, Prepared
+from devices.runner.work import Work, WorkImage
+from harness.arms.base import Look, Prepared
+from harness.arms.trajectory import Trajectory
 from harness.bundle import Bundle
 from harness.contract import Contract, Runtime
 from harness.errors import ArmUnavailable
@@ -25,13 +26,12 @@ from harness.records.observation import Canary, Conditions, Observation
 from harness.running import deploying
 
 if TYPE_CHECKING:
-    from harness.arms.base import Tensor
     from harness.progress import Progress
 
 Number = TypeVar("Number", int, float)
 
-_LOOK = "look"
-"""The name of every close look's run on a phone: the next one takes its place."""
+_RECORD = "record"
+"""The name of every recording's run on a phone: the next one takes its place."""
 
 _NOT_OBSERVED = {"record", "memory_peak_kib", "memory_kib", "tensors"}
 """Of an `ImageResult`: what an observation keeps elsewhere or not at all."""
@@ -92,7 +92,7 @@ class PhoneArm:
         sizes = Counter(image.session for image in wanted)
         answered: dict[int, list[ImageResult]] = defaultdict(list)
         before = self._health()
-        work = self._work([(image, Given()) for image in wanted])
+        work = self._work([(image, None) for image in wanted])
         try:
             for line in client.run(self._phone, work, on_deploy=self._pushing(), stop=self._stop):
                 if isinstance(line, Attestation):
@@ -111,19 +111,32 @@ class PhoneArm:
         if answered:
             yield from self._cut_short(answered, before, self._health())
 
-    def look(self, images: Sequence[tuple[Prepared, Given]]) -> Iterator[Look]:
+    def record(self, images: Iterable[Prepared]) -> Iterator[Look]:
         """Run `images` in deep mode, in a process of their own.
 
         Raises:
             DeviceError: as `observe`.
         """
-        work = replace(self._work(images), run_id=_LOOK)
+        work = replace(self._work([(image, None) for image in images]), run_id=_RECORD)
         before = self._health()
         for result, tensors in looking.look(self._phone, work, on_deploy=self._pushing()):
             (observation,) = self._observations([result], before, before)
             yield Look(observation, tensors)
 
-    def _work(self, images: Sequence[tuple[Prepared, Given]]) -> Work:
+    def drive(self, images: Iterable[tuple[Prepared, Trajectory]]) -> Iterator[Observation]:
+        """Run `images`, each along its trajectory, in a process of their own. The same images again
+        go on where the phone stands.
+
+        Raises:
+            DeviceError: as `observe`.
+        """
+        work = self._work(list(images))
+        before = self._health()
+        for line in client.run(self._phone, work, on_deploy=self._pushing()):
+            if isinstance(line, ImageResult):
+                yield from self._observations([line], before, before)
+
+    def _work(self, images: Sequence[tuple[Prepared, Trajectory | None]]) -> Work:
         ready = deploying.payload(
             self._phone, self._bundle, self._quant, self._progress, runner=self._runner
         )
@@ -136,7 +149,7 @@ class PhoneArm:
             mmproj=ready.mmproj.path,
             mmproj_sha256=ready.mmproj.sha256,
             settings=deploying.settings(self._contract, self._runtime),
-            images=tuple(_work_image(image, given) for image, given in images),
+            images=tuple(_work_image(image, along) for image, along in images),
         )
 
     def _pushing(self) -> deploy.Progress:
@@ -183,7 +196,7 @@ class PhoneArm:
         )
 
 
-def _work_image(image: Prepared, given: Given) -> WorkImage:
+def _work_image(image: Prepared, along: Trajectory | None) -> WorkImage:
     return WorkImage(
         case_id=image.case_id,
         session=image.session,
@@ -191,16 +204,8 @@ def _work_image(image: Prepared, given: Given) -> WorkImage:
         pixels_path=image.pixels_path,
         pixels_sha256=image.pixels_sha256,
         always=image.canary is not None,
-        given=WorkGiven(
-            pixel_values=_values(given.pixel_values),
-            embeddings=_values(given.embeddings),
-            prompt_ids=given.prompt_ids,
-        ),
+        trajectory=deploy.LocalBlob(along.path, along.sha256) if along else None,
     )
-
-
-def _values(tensor: Tensor | None) -> bytes | None:
-    return None if tensor is None else tensor.astype("<f4").tobytes()
 
 
 def _most(*values: Number | None) -> Number | None:

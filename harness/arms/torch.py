@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 import transformers
@@ -19,18 +18,17 @@ from harness.arms import decoding, host, torch_layers
 from harness.arms.answer import (
     TOP_K,
     Answer,
-    StageFailed,
     decoded,
-    prompt_ids,
     refuse_unfit,
-    refuse_unfit_tiles,
     since_ms,
     step,
 )
-from harness.arms.base import Given, Look, Prepared
+from harness.arms.base import Look, Prepared, StageFailed
 from harness.arms.decoding import Chooser
+from harness.arms.driving import Driving
+from harness.arms.layers import TEXT_EMBEDDINGS
 from harness.arms.logits import Step
-from harness.arms.torch_layers import Kept
+from harness.arms.passage import Recording
 from harness.checkpoint import Checkpoint
 from harness.contract import Contract
 from harness.preprocess import pixels_sha256
@@ -39,6 +37,9 @@ from harness.training import prompt as prompts
 from harness.training.finetune import reproducible
 from harness.training.prompt import OBSERVED_IMAGE_ID
 from harness.training.tiles import cut
+
+if TYPE_CHECKING:
+    from harness.arms.trajectory import Trajectory
 
 _MOST_THREADS: Final = 8
 _SEED: Final = 0
@@ -135,14 +136,18 @@ class TorchArm:
             ContractError: `decoding.stop` names what is no token of the model.
         """
         for image in images:
-            answer = Answer()
-            yield self._answered(image, Given(), answer)
+            yield self._answered(image, Answer())
 
-    def look(self, images: Sequence[tuple[Prepared, Given]]) -> Iterator[Look]:
+    def record(self, images: Iterable[Prepared]) -> Iterator[Look]:
         """Run `images` in deep mode, on the same model. Raises as `observe` does."""
-        for image, given in images:
-            answer = Answer(deep=True)
-            yield Look(self._answered(image, given, answer), answer.tensors)
+        for image in images:
+            recording = Recording()
+            yield Look(self._answered(image, Answer(recording)), recording.tensors)
+
+    def drive(self, images: Iterable[tuple[Prepared, Trajectory]]) -> Iterator[Observation]:
+        """Run each image along a reference's trajectory. Raises as `observe` does."""
+        for image, trajectory in images:
+            yield self._answered(image, Answer(), trajectory)
 
     def _ready(self) -> _Loaded:
         if self._loaded is None:
@@ -153,21 +158,25 @@ class TorchArm:
             self._loaded = _Loaded(model, processor, end_ids, since_ms(begin))
         return self._loaded
 
-    def _answered(self, image: Prepared, given: Given, answer: Answer) -> Observation:
+    def _answered(
+        self, image: Prepared, answer: Answer, trajectory: Trajectory | None = None
+    ) -> Observation:
         loaded = self._ready()
         ends = loaded.ends(self._contract.decoding)
         with answer.attempt(), reproducible(_SEED, self._threads), torch.inference_mode():
-            embeddings = self._encoded(loaded, image.pixels_path, given, answer)
-            now, cache = _prefilled(loaded, embeddings, answer)
+            if trajectory is not None:
+                answer.passage = Driving(trajectory)
+            ids, embeddings = self._encoded(loaded, image.pixels_path, answer)
+            now, cache = _prefilled(loaded, ids, embeddings, answer)
             self._generate(loaded, now, cache, ends, answer)
         return answer.observation(
             image, arm=self.name, contract=self._contract, load_ms=loaded.load_ms
         )
 
     def _encoded(
-        self, loaded: _Loaded, pixels_path: Path, given: Given, answer: Answer
-    ) -> torch.Tensor:
-        """The image's embeddings, (image tokens, width), and the ids around them in `answer`."""
+        self, loaded: _Loaded, pixels_path: Path, answer: Answer
+    ) -> tuple[list[int], torch.Tensor]:
+        """The ids to evaluate and the image's embeddings, (image tokens, width)."""
         clock = answer.clock
         begin = time.perf_counter_ns()
         image = decoded(pixels_path)
@@ -183,23 +192,16 @@ class TorchArm:
             loaded.processor.image_seq_len,
         )
         clock.tokenize = since_ms(begin)
-        answer.prompt_ids = prompt_ids(
-            prompt.observed, given, loaded.model.config.text_config.vocab_size
-        )
+        answer.prompt_ids = prompt.observed
         answer.image_tokens = answer.prompt_ids.count(OBSERVED_IMAGE_ID)
-        _refuse_overlong(loaded, answer.prompt_ids, self._contract.limits.max_tokens)
-        if given.embeddings is not None:
-            embeddings = torch.from_numpy(given.embeddings)
-        elif given.pixel_values is not None:
-            refuse_unfit_tiles(
-                given.pixel_values, answer.image_tokens, loaded.processor.image_seq_len
-            )
-            embeddings = _through_vision(loaded, torch.from_numpy(given.pixel_values), answer)
-        else:
-            answer.saw("pixels", tiles.pixel_values.numpy())
-            embeddings = _through_vision(loaded, tiles.pixel_values, answer)
-        refuse_unfit(embeddings.numpy(), answer.image_tokens, loaded.width)
-        return embeddings
+        ids = answer.passage.prompt_ids(
+            answer.prompt_ids, loaded.model.config.text_config.vocab_size
+        )
+        _refuse_overlong(loaded, ids, self._contract.limits.max_tokens)
+        pixel_values = answer.saw("pixels", tiles.pixel_values.numpy())
+        embeddings = _through_vision(loaded, torch.tensor(pixel_values), answer)
+        refuse_unfit(embeddings.numpy(), ids.count(OBSERVED_IMAGE_ID), loaded.width)
+        return ids, embeddings
 
     def _generate(
         self,
@@ -247,42 +249,32 @@ def _refuse_overlong(loaded: _Loaded, ids: Sequence[int], max_tokens: int) -> No
 def _through_vision(loaded: _Loaded, pixel_values: torch.Tensor, answer: Answer) -> torch.Tensor:
     """Embeddings of (tiles, 3, height, width), tile by tile, as libmtmd encodes them."""
     parts = []
-    with _layers(torch_layers.vision_layers(loaded.model), answer):
+    with torch_layers.shown_vision_layers(loaded.model, answer.passage):
         for tile in pixel_values:
             begin = time.perf_counter_ns()
             features = loaded.model.model.get_image_features(tile[None, None], return_dict=True)
             parts.extend(features.pooler_output)
             answer.clock.encode.append(since_ms(begin))
-    embeddings = torch.cat(parts)
-    answer.saw("embed", embeddings.numpy())
-    return embeddings
+    return torch.tensor(answer.saw("embed", torch.cat(parts).numpy()))
 
 
 def _prefilled(
-    loaded: _Loaded, embeddings: torch.Tensor, answer: Answer
+    loaded: _Loaded, evaluated: Sequence[int], embeddings: torch.Tensor, answer: Answer
 ) -> tuple[Step, transformers.DynamicCache]:
     """The first step, and the KV cache behind it."""
     begin = time.perf_counter_ns()
-    observed = torch.tensor([answer.prompt_ids])
+    observed = torch.tensor([evaluated])
     is_image = observed == OBSERVED_IMAGE_ID
     ids = observed.masked_fill(is_image, loaded.model.config.image_token_id)
     inputs = loaded.model.get_input_embeddings()(ids)
+    instead = answer.passage.layer(TEXT_EMBEDDINGS, inputs[~is_image].numpy())
+    if instead is not None:
+        inputs[~is_image] = torch.tensor(instead)
     inputs = inputs.masked_scatter(is_image[..., None], embeddings)
-    with _layers(torch_layers.text_layers(loaded.model), answer):
+    with torch_layers.shown_text_layers(loaded.model, answer.passage):
         output = loaded.model(inputs_embeds=inputs, use_cache=True, logits_to_keep=1)
     answer.clock.prefill = since_ms(begin)
     return answer.saw_prefill(output.logits[0, -1].numpy()), output.past_key_values
-
-
-@contextmanager
-def _layers(hooks: AbstractContextManager[Kept], answer: Answer) -> Iterator[None]:
-    """What `hooks` keep in this block goes to `answer`, in deep mode alone."""
-    if not answer.deep:
-        yield
-        return
-    with hooks as kept:
-        yield
-    answer.saw_layers(kept.tensors())
 
 
 def _text(tokenizer: transformers.PreTrainedTokenizerFast, ids: list[int]) -> str:

@@ -1,8 +1,5 @@
 """A model ready to ship: text GGUF, mmproj GGUF, the checkpoint they came from, and a manifest."""
 
-from harness.bundle.checks import check, refusal
-from harness.bundle.faults import Misfit, faults, retyped
-from harness.bundle.fidelity import mmproj_against_checkpoint
 from harness.bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
@@ -14,7 +11,8 @@ from harness.bundle.manifest import (
     Weights,
     load,
 )
-from harness.bundle.verified import verify
+from harness.bundle.tensor_check import mmproj_against_checkpoint
+from harness.bundle.verification import Misfit, check, faults, refusal, retyped, verify
 
 __all__ = [
     "MANIFEST_NAME",

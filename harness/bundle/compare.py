@@ -14,12 +14,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.bundle.fidelity import TensorFidelity, fidelity
+from harness.bundle.checkpoint_files import CheckpointTensors
 from harness.bundle.gguf_file import GgufFile
+from harness.bundle.key_check import KeyDifference, differing_keys
 from harness.bundle.manifest import Bundle, read_manifest
-from harness.bundle.metadata import KeyDifference, differing_keys
 from harness.bundle.names import checkpoint_name
-from harness.bundle.safetensors_file import CheckpointTensors
+from harness.bundle.tensor_check import TensorFidelity, fidelity
 from harness.bundle.tensor_error import squared_difference
 from harness.errors import BundleError
 from harness.progress import Advance

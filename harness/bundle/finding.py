@@ -17,3 +17,4 @@ class Finding:
     stage: Stage
     layer: str | None
     detail: str
+    remark: bool = False

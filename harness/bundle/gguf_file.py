@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from math import prod
@@ -12,12 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.bundle.gguf_header import Value, read_header
+from harness.bundle.names import turned_back
+from harness.bundle.rounding import read
 from harness.errors import ArmUnavailable, BundleError
 
 Chosen = slice | NDArray[np.intp]
 """Which entries of a tensor's slowest dimension."""
 ALL: Final = slice(None)
 
+_VISION_WIDTH: Final = "clip.vision.embedding_length"
+_ARCHITECTURE: Final = "general.architecture"
+DESCRIPTIONS: Final = ("general.", "quantize.", "split.")
+"""Beginnings of keys that hold names, dates, licences, how a file was made."""
+_UNREAD: Final = frozenset(("llama.context_length", "tokenizer.chat_template"))
 _PIECE_VALUES: Final = 1 << 20
 _GROUPS: Final = (
     ("token_embd", "token_embd"),
@@ -30,24 +38,30 @@ _GROUPS: Final = (
 
 
 class GgufFile:
-    """An open GGUF; tensor data stay on disk until asked for, and gguf-py dequantizes them."""
+    """An open GGUF; tensor data stay on disk until asked for, and llama.cpp's own code reads them.
+
+    Tensors have the names under which libmtmd uses them: see `turned_back`.
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises BundleError where `path` is no GGUF, or its end is missing."""
         try:
             from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-            from gguf.quants import dequantize
         except ImportError as error:
             raise ArmUnavailable(
                 f"reading {path.name} needs the package gguf: install driftloop[torch]"
             ) from error
         self.path = path
-        self._dequantize = dequantize
         try:
             header = read_header(path)
             size_bytes = path.stat().st_size
+            shapes = {name: info.shape for name, info in header.tensors.items()}
+            self.turned_back = turned_back(shapes, header.keys.get(_VISION_WIDTH))
+            tensors = {
+                self.turned_back.get(name, name): info for name, info in header.tensors.items()
+            }
             self._types = {
-                name: GGMLQuantizationType(info.type_id) for name, info in header.tensors.items()
+                name: GGMLQuantizationType(info.type_id) for name, info in tensors.items()
             }
         except FileNotFoundError:
             raise BundleError(f"{path}: missing; copy or build the bundle again") from None
@@ -56,14 +70,19 @@ class GgufFile:
                 f"{path}: no GGUF file, or truncated: {error}; copy or build the bundle again"
             ) from error
         self._keys = header.keys
-        self._infos = header.tensors
+        self._infos = tensors
         self._row_bytes: dict[str, int] = {}
-        for name, info in header.tensors.items():
+        for name, info in tensors.items():
             if not info.shape or not info.elements:
                 raise BundleError(
                     f"{path}: the tensor {name} has no values; copy or build the bundle again"
                 )
             block, block_bytes = GGML_QUANT_SIZES[self._types[name]]
+            if info.shape[-1] % block:
+                raise BundleError(
+                    f"{path}: {name} is {self.type_name(name)}, and its rows of {info.shape[-1]} "
+                    f"are no multiple of {block}; copy or build the bundle again"
+                )
             self._row_bytes[name] = info.shape[-1] // block * block_bytes
             end = info.offset + info.elements // block * block_bytes
             if end > size_bytes:
@@ -128,18 +147,25 @@ class GgufFile:
     def rows(self, tensor: str, chosen: Chosen = ALL) -> NDArray[np.float32]:
         """The chosen entries of the slowest dimension, as float32 (entries, values per entry).
 
-        Raises BundleError where gguf-py cannot read the tensor's type.
+        Raises BundleError where llama.cpp cannot read the tensor's type.
         """
-        raw = np.ascontiguousarray(self.stored(tensor)[chosen])
-        try:
-            with np.errstate(all="ignore"):  # damaged scales overflow; the values tell
-                values = self._dequantize(raw, self._types[tensor])
-        except NotImplementedError:
-            raise BundleError(
-                f"{self.path}: {tensor} is {self.type_name(tensor)}, which gguf-py cannot read; "
-                "build the bundle again with another --quant"
-            ) from None
-        return np.asarray(values, dtype=np.float32).reshape(raw.shape[0], -1)
+        raw = self.stored(tensor)[chosen]
+        return read(raw.reshape(len(raw), -1), self.type_name(tensor))
+
+    def inference_sha256(self) -> str:
+        """Over every tensor and every key that inference reads.
+
+        The same for files that differ in names, descriptions or the order of their tensors.
+        """
+        total = hashlib.sha256()
+        for key in sorted(self._keys):
+            if is_read(key):
+                total.update(f"{key}={self._keys[key]!r}\n".encode())
+        for name in sorted(self._infos):
+            stored = self.stored(name)
+            total.update(f"{name} {self.type_name(name)} {self.shape(name)}\n".encode())
+            total.update(np.ascontiguousarray(stored).data)
+        return total.hexdigest()
 
     def tensor_types(self) -> dict[str, dict[str, int]]:
         """Group -> ggml type -> number of tensors."""
@@ -147,6 +173,14 @@ class GgufFile:
         for name in self._infos:
             counts.setdefault(group_of(name), Counter())[self.type_name(name)] += 1
         return {group: dict(sorted(counts[group].items())) for group in sorted(counts)}
+
+
+def is_read(key: str) -> bool:
+    """Whether llama.cpp or libmtmd computes with a key, under a contract with a prompt of its own.
+
+    Of the length that a model was trained for llama.cpp only warns.
+    """
+    return key not in _UNREAD and (key == _ARCHITECTURE or not key.startswith(DESCRIPTIONS))
 
 
 def group_of(tensor: str) -> str:

@@ -10,8 +10,11 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from harness.bundle.file_hash import sha256_of
+from devices.hashing import file_sha256
+from devices.paths import cache_dir
+from harness.atomic import write_text
 from harness.bundle.gguf_file import GgufFile
+from harness.bundle.quant_mix import EffectiveBits, effective_bits, fallback_line
 from harness.contract import Contract
 from harness.errors import BundleError
 
@@ -41,13 +44,32 @@ class FileRecord(_Record):
 
 
 class Weights(_Record):
-    """One GGUF. `tensor_types`: group -> ggml type -> number of tensors, as they are in the file.
-
-    Where a type does not fit a tensor's shape, llama.cpp falls back to another; it shows here.
-    """
+    """One GGUF. `tensor_types`: group -> ggml type -> number of tensors, as they are in it."""
 
     file: InsideBundle
     tensor_types: dict[str, dict[str, int]]
+    quant: str | None = None
+    """The file's own quant type where it is not its pair's, as in an adopted pair; else None."""
+    bits: EffectiveBits | None = None
+    """None in a manifest that does not say."""
+    inference_sha256: str | None = None
+    """Over all that inference reads of the file (`GgufFile.inference_sha256`); as `bits`."""
+    adopted_from: str | None = None
+    """The name of the file that was adopted; None where the bundle's maker converted it."""
+
+    @classmethod
+    def of(cls, folder: Path, file: str, quant: str, adopted_from: str | None = None) -> Weights:
+        """The record of `file` in a bundle's folder, as it is now.
+
+        Raises BundleError where it is no GGUF.
+        """
+        gguf = GgufFile(folder / file)
+        return cls(
+            file=file,
+            tensor_types=gguf.tensor_types(),
+            bits=effective_bits(gguf, quant),
+            inference_sha256=gguf.inference_sha256(),
+        )
 
 
 class Source(_Record):
@@ -72,6 +94,8 @@ class Manifest(_Record):
     """Quant type -> text GGUF."""
     mmproj: dict[str, Weights]
     """Quant type -> mmproj GGUF."""
+    left_out: dict[str, str] = {}
+    """Quant type that was asked for and is not here -> why, in one line."""
     tokenizer_sha256: str
     source: Source
     created: Created
@@ -127,11 +151,27 @@ class Bundle:
         halves = (self.manifest.text, self.manifest.mmproj)
         return tuple(dict.fromkeys(one.file for half in halves for one in half.values()))
 
+    def fallback_lines(self, *quants: str) -> tuple[str, ...]:
+        """One line for each GGUF that holds other types than its quant type asks for.
+
+        Of those quant types; of all where none is named.
+        """
+        halves = (("text", self.manifest.text), ("mmproj", self.manifest.mmproj))
+        lines = (
+            fallback_line(f"{half} {weights.quant or quant}", weights.bits)
+            for quant in quants or self.quants
+            for half, table in halves
+            if (weights := table[quant]).bits is not None
+        )
+        return tuple(line for line in lines if line is not None)
+
     def file_sha256(self, path: Path) -> str:
         """The hash of one of the bundle's files as it is now, whatever the manifest says."""
         return sha256_of(path)
 
     def _weights(self, table: dict[str, Weights], quant: str) -> Weights:
+        if why := self.manifest.left_out.get(quant):
+            raise BundleError(f"bundle {self.path}: {quant} was left out when it was built: {why}")
         if quant not in table:
             raise BundleError(
                 f"bundle {self.path}: no {quant}, it holds {', '.join(self.quants)}; "
@@ -194,3 +234,24 @@ def check_size(path: Path, record: FileRecord) -> None:
             f"{path}: {state}: {size_bytes} bytes, {record.size_bytes} in the manifest; "
             "copy or build the bundle again"
         )
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, from the cache where the very same file was hashed before.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+    """
+    kept = cache_dir("hashes") / hashlib.sha256(touch_mark(path).encode()).hexdigest()
+    if kept.exists():
+        return kept.read_text("ascii")
+    found = file_sha256(path)
+    write_text(kept, found)
+    return found
+
+
+def touch_mark(path: Path) -> str:
+    """Changes whenever a file is written to, replaced or moved."""
+    status = path.stat()
+    times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+    return f"{path} {status.st_ino} {status.st_size} {times}"

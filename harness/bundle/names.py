@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -43,6 +44,8 @@ _VISION_LAYER: Final = {
     "ffn_down": "mlp.fc2",
 }
 _LAYER: Final = re.compile(r"(?P<vision>v\.)?blk\.(?P<index>\d+)\.(?P<part>\w+)\.(?P<kind>\w+)")
+_FFN: Final = re.compile(r"v\.blk\.(?P<index>\d+)\.ffn_(?P<part>up|down)\.(?P<kind>weight|bias)")
+_OTHER_PART: Final = {"up": "down", "down": "up"}
 _TOP_LEVEL: Final = {source: tensor for tensor, source in (_TEXT | _VISION).items()}
 _TEXT_PARTS: Final = {source: part for part, source in _TEXT_LAYER.items()}
 _VISION_PARTS: Final = {source: part for part, source in _VISION_LAYER.items()}
@@ -79,6 +82,25 @@ def gguf_name(source: str) -> str | None:
         return None
     prefix = "v." if vision else ""
     return f"{prefix}blk.{match['index']}.{parts[match['part']]}.{match['kind']}"
+
+
+def turned_back(tensors: Mapping[str, tuple[int, ...]], width: object) -> dict[str, str]:
+    """Name in the file -> name under which libmtmd uses it, of vision layers that it turns back.
+
+    llama.cpp's first converters of mmproj files named ffn_up and ffn_down for each other. libmtmd
+    exchanges them again where ffn_down takes as many values as the tower is wide (`is_ffn_swapped`
+    in tools/mtmd/clip.cpp). `tensors`: shape by name, slowest dimension first.
+    """
+    exchanged = {}
+    for name in tensors:
+        match = _FFN.fullmatch(name)
+        if match is None:
+            continue
+        up, down = (f"v.blk.{match['index']}.ffn_{part}.weight" for part in ("up", "down"))
+        if up in tensors and down in tensors and tensors[down][-1] == width:
+            part = _OTHER_PART[match["part"]]
+            exchanged[name] = f"v.blk.{match['index']}.ffn_{part}.{match['kind']}"
+    return exchanged
 
 
 def is_vision(tensor: str) -> bool:

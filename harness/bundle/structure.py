@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from harness.bundle.checkpoint_files import CheckpointTensors
 from harness.bundle.gguf_file import GgufFile
 from harness.bundle.names import checkpoint_name, gguf_name, is_vision
-from harness.bundle.safetensors_file import CheckpointTensors
-from harness.bundle.tokenizer_faults import TOKENS
+from harness.bundle.tokenizer_check import TOKENS
 from harness.errors import BundleError
 
 TEXT_ARCHITECTURE: Final = "llama"

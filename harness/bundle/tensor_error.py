@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.bundle.checkpoint_files import CheckpointTensors
 from harness.bundle.gguf_file import ALL, Chosen, GgufFile
 from harness.bundle.names import checkpoint_name, is_rotary, rotary_rows
-from harness.bundle.rounding import rounded, slack
-from harness.bundle.safetensors_file import CheckpointTensors
+from harness.bundle.rounding import Way, rounded, slack, stored, ways
 from harness.errors import BundleError
 
 Rows = NDArray[np.float32]
 """Shape (rows, values per row)."""
+_ROW_GAIN: Final = 0.5
+"""No type makes a row this share longer or shorter; iq1_m and tq1_0 come to a quarter."""
+_F16_MOST: Final = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -39,33 +43,50 @@ class TensorError:
     """Less than half of the rows are wrong, and without them the type would explain it."""
 
 
-def measure(gguf: GgufFile, name: str, tensors: CheckpointTensors, source: str) -> TensorError:
+def measure(
+    gguf: GgufFile,
+    name: str,
+    tensors: CheckpointTensors,
+    source: str,
+    *,
+    same_quantizer: bool = False,
+) -> TensorError:
     """The error of a tensor against the checkpoint's `source`, of the same shape; every row.
+
+    `same_quantizer`: as `rounding.slack` has it.
 
     Raises:
         BundleError: the tensor's type, or the heads of the attention, cannot be read.
     """
     type_name = gguf.type_name(name)
-    # Mean squares per row: checkpoint, error, error of the yardstick, stored minus yardstick.
-    signal, off, due, apart = (
+    way = _nearest_way(gguf, name, tensors, source)
+    # Per row: mean squares of checkpoint, error, error of the yardstick, stored minus yardstick;
+    # and the mean product of the last with the checkpoint's values.
+    signal, off, due, apart, along = (
         np.concatenate(sums)
         for sums in zip(
             *(
-                _squares(found, wanted, type_name)
+                _sums(found, wanted, type_name, way)
                 for found, wanted in _pairs(gguf, name, tensors, source)
             ),
             strict=True,
         )
     )
-    allowed = slack(type_name)
+    allowed = slack(type_name, same_quantizer=same_quantizer)
     scale = float(np.sqrt(signal.mean())) or 1.0  # a tensor of zeros is measured as it is
     # A row that the type cannot hold as well as the rest may lose what the rest loses.
     row_limit = allowed.row * np.sqrt(np.maximum(due, due.mean())) + allowed.floor * scale
     right = np.sqrt(apart) <= row_limit
+    # Rows of zeros or of others lie within what the coarsest types lose, but do not point anywhere
+    # near the checkpoint's.
+    right &= np.abs(along) <= _ROW_GAIN * signal + np.square(allowed.floor * scale)
 
     def explained(chosen: NDArray[np.bool_]) -> bool:
-        limit = allowed.tensor * np.sqrt(due[chosen].mean()) + allowed.floor * scale
-        return bool(np.sqrt(apart[chosen].mean()) <= limit)
+        error = float(np.sqrt(due[chosen].mean()))
+        within = np.sqrt(apart[chosen].mean()) <= allowed.tensor * error + allowed.floor * scale
+        least, largest = allowed.gains(error / scale)
+        gain = float(along[chosen].mean()) / (float(signal[chosen].mean()) or 1.0)
+        return bool(within and least <= gain <= largest)
 
     few_wrong = len(right) / 2 < np.count_nonzero(right) < len(right)
     return TensorError(
@@ -76,6 +97,14 @@ def measure(gguf: GgufFile, name: str, tensors: CheckpointTensors, source: str) 
         in_line=bool(right.all()) and explained(right),
         local=bool(few_wrong) and explained(right),
     )
+
+
+def as_quantized(gguf: GgufFile, name: str, tensors: CheckpointTensors, source: str) -> bool:
+    """Whether a tensor's bytes are the very ones that llama.cpp makes of the checkpoint's `source`.
+
+    The cheap question that most tensors answer; False says nothing yet. Raises as `measure` does.
+    """
+    return any(_equal(gguf, name, tensors, source, way) for way in ways(gguf.type_name(name)))
 
 
 def fits(gguf: GgufFile, name: str, tensors: CheckpointTensors) -> bool:
@@ -101,21 +130,51 @@ def wanted_rows(
     return rotary_rows(rows, heads)[chosen]
 
 
+def _pieces(gguf: GgufFile, name: str) -> Iterator[slice]:
+    # Reordering needs all rows of a head, and no attention matrix is large.
+    return iter([ALL]) if is_rotary(name) else gguf.slices(name)
+
+
 def _pairs(
     gguf: GgufFile, name: str, tensors: CheckpointTensors, source: str
 ) -> Iterator[tuple[Rows, Rows]]:
     """(stored, checkpoint) values, a few rows at a time."""
-    # Reordering needs all rows of a head, and no attention matrix is large.
-    pieces = [ALL] if is_rotary(name) else gguf.slices(name)
-    for chosen in pieces:
+    for chosen in _pieces(gguf, name):
         yield gguf.rows(name, chosen), wanted_rows(gguf, name, tensors, source, chosen)
 
 
-def _squares(found: Rows, wanted: Rows, type_name: str) -> tuple[NDArray[np.float64], ...]:
-    """The mean squares per row that `measure` unpacks."""
-    yardstick = rounded(wanted, type_name)
+def _equal(gguf: GgufFile, name: str, tensors: CheckpointTensors, source: str, way: Way) -> bool:
+    type_name = gguf.type_name(name)
+    for chosen in _pieces(gguf, name):
+        wanted = wanted_rows(gguf, name, tensors, source, chosen)
+        if not np.abs(wanted).max() < _F16_MOST:  # infinite in the file, however it came there
+            return False
+        made = stored(wanted, type_name, way)
+        if not np.array_equal(gguf.stored(name)[chosen].reshape(-1), made.reshape(-1)):
+            return False
+    return True
+
+
+def _nearest_way(gguf: GgufFile, name: str, tensors: CheckpointTensors, source: str) -> Way:
+    """The way of making it that comes nearest to what is stored; the first rows tell."""
+    type_name = gguf.type_name(name)
+    found, wanted = next(_pairs(gguf, name, tensors, source))
+
+    def away(way: Way) -> float:
+        return float(squared_difference(found, rounded(wanted, type_name, way)).sum())
+
+    known = ways(type_name)
+    return known[0] if len(known) == 1 else min(known, key=away)
+
+
+def _sums(found: Rows, wanted: Rows, type_name: str, way: Way) -> tuple[NDArray[np.float64], ...]:
+    """The means per row that `measure` unpacks."""
+    yardstick = rounded(wanted, type_name, way)
     pairs = ((wanted, np.float32(0)), (found, wanted), (yardstick, wanted), (found, yardstick))
-    return tuple(squared_difference(one, other).mean(axis=1) for one, other in pairs)
+    with np.errstate(invalid="ignore", over="ignore"):  # damaged scales are infinite
+        along = np.einsum("ij,ij->i", found - yardstick, wanted, dtype=np.float64)
+    squares = (squared_difference(one, other).mean(axis=1) for one, other in pairs)
+    return (*squares, along / wanted.shape[1])
 
 
 def squared_difference(a: Rows, b: Rows | np.float32) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from harness.cli import (
     pixels,
     reading,
     releases,
+    remedy,
     running,
     selftest,
     tokens,
@@ -63,6 +64,7 @@ app.add_typer(releases.app, name="baseline")
 app.command()(reading.history)
 app.command()(latency.latency)
 app.command()(calibrating.calibrate)
+app.command()(remedy.remedy)
 app.command()(fortune.fortune)
 app.command()(pixels.pixels)
 app.command()(tokens.tokens)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.console import JsonFlag, answer, print_json, progress_board, say
+
+if TYPE_CHECKING:
+    from harness.bundle import Bundle
 
 app = typer.Typer(help="Checkpoint to bundle; integrity and contents.", no_args_is_help=True)
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")]
@@ -22,21 +25,64 @@ def build(
     ] = None,
     contract: Annotated[str, typer.Option(help="A contract's name or file.")] = "default",
 ) -> None:
-    """Convert a checkpoint with llama.cpp's own converter and quantize it."""
+    """Convert a checkpoint with llama.cpp's own converter and quantize it.
+
+    Every file is held against the checkpoint. Exit code: 0 where all types that were asked for are
+    in the bundle; 1 where one was left out, as llama.cpp cannot make it or its weights are not the
+    checkpoint's.
+    """
     from harness import contract as contracts
     from harness import convert
 
     chosen = contracts.load(contract)
     built = convert.build(checkpoint, out, quant or ["q8_0"], chosen, progress=say)
+    _tell_fallbacks(built)
+    for name, why in built.manifest.left_out.items():
+        say(f"left out {name}: {why}")
     say(f"built {built.path}: {', '.join(built.quants)}")
+    raise typer.Exit(1 if built.manifest.left_out else 0)
+
+
+@app.command()
+def adopt(
+    text: Annotated[Path, typer.Argument(metavar="TEXT", help="The text model's GGUF.")],
+    mmproj: Annotated[Path, typer.Argument(metavar="MMPROJ", help="The mmproj GGUF.")],
+    checkpoint: Annotated[
+        str, typer.Option(help="What they were made from: a folder or a Hugging Face id.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where the bundle goes.")],
+    contract: Annotated[str, typer.Option(help="A contract's name or file.")] = "default",
+) -> None:
+    """Make a bundle of a pair that somebody else converted, every tensor held against CHECKPOINT.
+
+    Exit code: 0 where nothing is wrong with the pair; 1 where something is: the bundle is made all
+    the same, so that a run can show what it changes.
+    """
+    from harness import bundle, convert
+    from harness import contract as contracts
+
+    adopted = convert.adopt(text, mmproj, checkpoint, out, contracts.load(contract), progress=say)
+    _tell_fallbacks(adopted)
+    found = bundle.verify(adopted, adopted.quants)
+    for fault in found:
+        say(f"{'remark' if fault.remark else 'fault'}: {fault.file}: {fault.name}: {fault.detail}")
+    faults = sum(not fault.remark for fault in found)
+    say(f"adopted {adopted.path}: {', '.join(adopted.quants)}; {faults or 'no'} faults")
+    raise typer.Exit(1 if faults else 0)
 
 
 @app.command()
 def check(path: BundleArgument) -> None:
-    """Verify every hash, and that mmproj, text model and checkpoint belong together."""
+    """Verify every hash, and that mmproj, text model and checkpoint belong together.
+
+    What no answer can depend on is shown as a remark and fails nothing.
+    """
     from harness import bundle
 
-    bundle.check(path)
+    with progress_board() as board:
+        checked = bundle.check(path, progress=board.track("checking tensors"))
+    for fault in bundle.verify(checked, checked.quants):
+        say(f"remark: {fault.file}: {fault.name}: {fault.detail}")
     say(f"{path}: whole; mmproj and text model belong together")
 
 
@@ -52,6 +98,11 @@ def show(path: BundleArgument, as_json: JsonFlag = False) -> None:
     from harness.cli.manifest_table import manifest_table
 
     answer().print(manifest_table(loaded))
+
+
+def _tell_fallbacks(built: Bundle) -> None:
+    for line in built.fallback_lines():
+        say(line)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`driftloop calibrate`: tolerances measured on this machine, as a gates file."""
+"""`driftloop calibrate`: limits of driven layers measured on one's own bundle."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def calibrate(
         str | None, typer.Option(help="A contract's name or file; the bundle's own if left out.")
     ] = None,
     factor: Annotated[float, typer.Option(help="Limits are so many times what was seen.")] = 2.0,
-    most: Annotated[int, typer.Option(help="So many images at most.")] = 40,
-    looks: Annotated[int, typer.Option(help="So many of them layer by layer.")] = 6,
+    drive: Annotated[int, typer.Option(help="Images, each driven on every hop.")] = 6,
     seed: Annotated[int, typer.Option(help="Decides which images.")] = 0,
     out: Annotated[Path, typer.Option(help="The gates file that is written.")] = Path("gates.toml"),
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure what clean arms differ by, and write it as a gates file for `run --gates`.
+    """Measure what the driven layers of a clean bundle are off by, as a gates file.
 
-    The same arm twice, with other threads and batches; every hop of the ladder.
+    Pass the file to `driftloop run --gates`. The limits that come with driftloop hold for the
+    weight types and caches that its gates file lists; measure others with this.
     """
     from harness.atomic import write_text
     from harness.calibration import CalibrationRequest
@@ -46,8 +46,7 @@ def calibrate(
         quant=quant,
         contract=contract,
         factor=factor,
-        most=most,
-        looks=looks,
+        drive=drive,
         seed=seed,
     )
     out.parent.mkdir(parents=True, exist_ok=True)

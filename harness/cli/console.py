@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +16,10 @@ from harness.progress import Advance
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_SILENCE_S = 10.0
+"""Longer than this nobody is left to wonder."""
+_ALL_S = 1e9
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
@@ -38,8 +44,12 @@ def print_json(document: object) -> None:
 class ProgressBoard:
     """Named bars that appear when they first move; implements `harness.progress.Progress`."""
 
-    def __init__(self, show: Callable[[str, int, int], None]) -> None:
+    def __init__(
+        self, show: Callable[[str, int, int], None], say: Callable[[str], None] = say
+    ) -> None:
         self._show = show
+        self.say = say
+        """A line above the bars."""
 
     def track(self, name: str) -> Advance:
         """A callback `(done, total)` for the bar called `name`."""
@@ -48,20 +58,33 @@ class ProgressBoard:
 
 @contextmanager
 def progress_board() -> Iterator[ProgressBoard]:
-    """Bars on a terminal; elsewhere one line at the start and the end of each."""
+    """Bars with the time left on a terminal; elsewhere a line at every quarter of each, and what
+    is under way whenever nothing else was said for a while."""
     if not sys.stderr.isatty():
-        yield ProgressBoard(_lines())
+        with _Lines() as lines:
+            yield ProgressBoard(lines.show, lines.say)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description:<26}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    console = Console(stderr=True, highlight=False)
+    # Arms take turns: the pace of one is what it makes over all of its pauses.
+    with Progress(*columns, console=console, speed_estimate_period=_ALL_S) as bars:
         tasks: dict[str, Any] = {}
 
         def show(name: str, done: int, total: int) -> None:
@@ -69,16 +92,49 @@ def progress_board() -> Iterator[ProgressBoard]:
                 tasks[name] = bars.add_task(name, total=total)
             bars.update(tasks[name], completed=done, total=total)
 
-        yield ProgressBoard(show)
+        yield ProgressBoard(show, console.print)
 
 
-def _lines() -> Callable[[str, int, int], None]:
-    told: dict[str, int] = {}
+class _Lines:
+    """Progress where lines stay; a context manager."""
 
-    def show(name: str, done: int, total: int) -> None:
+    def __init__(self) -> None:
+        self._guard = Lock()
+        self._told: dict[str, int] = {}
+        self._under_way: dict[str, str] = {}
+        self._said_s = time.monotonic()
+        self._ended = Event()
+
+    def __enter__(self) -> _Lines:
+        Thread(target=self._keep_saying, daemon=True).start()
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self._ended.set()
+
+    def say(self, line: str) -> None:
+        with self._guard:
+            self._say(line)
+
+    def show(self, name: str, done: int, total: int) -> None:
         quarter = 4 * done // total if total else 4
-        if told.get(name) != quarter:
-            told[name] = quarter
-            say(f"{name}: {done} of {total}")
+        line = f"{name}: {done} of {total}"
+        with self._guard:
+            # The one that moved last is what a reader wants to hear of.
+            self._under_way.pop(name, None)
+            if done < total:
+                self._under_way[name] = line
+            if self._told.get(name) != quarter:
+                self._told[name] = quarter
+                self._say(line)
 
-    return show
+    def _say(self, line: str) -> None:
+        self._said_s = time.monotonic()
+        say(line)
+
+    def _keep_saying(self) -> None:
+        while not self._ended.wait(_SILENCE_S / 10):
+            with self._guard:
+                silent_s = time.monotonic() - self._said_s
+                if self._under_way and silent_s > _SILENCE_S - 1:
+                    self._say(f"{list(self._under_way.values())[-1]}, going on")

@@ -39,7 +39,8 @@ def deploy(
     loaded = bundles.load(bundle)
     say(f"verifying {loaded.path}")
     for fault in bundles.verify(loaded, [quant]):
-        raise bundles.refusal(loaded, fault)
+        if not fault.remark:
+            raise bundles.refusal(loaded, fault)
     with progress_board() as board, phones.held(phone) as attached:
         with ThreadPoolExecutor(max_workers=len(attached)) as pool:
             started = [

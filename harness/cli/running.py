@@ -53,9 +53,22 @@ def run(
             metavar="N", help="So many images, instead of as many as the sequential test needs."
         ),
     ] = None,
+    drive: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Cases of every hop in which each layer is judged alone; 0: none."
+        ),
+    ] = 3,
+    file_check: Annotated[
+        bool,
+        typer.Option(
+            "--file-check/--no-file-check",
+            help="Compare the bundle's files with its checkpoint.",
+        ),
+    ] = True,
     deep: Annotated[
         bool,
-        typer.Option("--deep", help="Keep every tensor of every case, not of some that differ."),
+        typer.Option("--deep", help="Keep every tensor of every case in the run's folder."),
     ] = False,
     phone_contract: Annotated[
         str | None,
@@ -72,8 +85,8 @@ def run(
 ) -> None:
     """Run the ladder on images, compare, judge, report.
 
-    Arms: the checkpoint, desktop llama.cpp, phones. Where arms differ, some of the cases are looked
-    at closely, so that the verdict names the step, the layer and the file.
+    Arms: the checkpoint, desktop llama.cpp, phones. On a few cases of every hop each layer of an
+    arm is given its reference's input, so that the verdict names the step, the layer and the file.
 
     Exit code: 0 PASS, 1 FAIL, 2 bad input, 3 INCONCLUSIVE, 4 INFRA.
     """
@@ -92,6 +105,8 @@ def run(
         skip_bad=skip_bad,
         gates=gates,
         fixed=fixed,
+        drive=drive,
+        check_files=file_check,
         deep=deep,
         phone_contract=phone_contract,
         phone_bundle=phone_bundle,
@@ -115,7 +130,10 @@ def run_and_show(request: RunRequest, as_json: bool) -> Verdict:
     say(planning.announced(request))
     with progress_board() as board:
         outcome = evaluate(request, board)
-    written = reports.build(outcome.folder)
+        writing = board.track("writing reports")
+        writing(0, 1)
+        written = reports.build(outcome.folder)
+        writing(1, 1)
     if as_json:
         print_json(outcome.verdict.model_dump(mode="json"))
     else:

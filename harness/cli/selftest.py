@@ -17,12 +17,19 @@ def selftest(
     only: Annotated[
         str | None, typer.Option(metavar="NAME,...", help="These rows alone, comma-separated.")
     ] = None,
+    size: Annotated[
+        str,
+        typer.Option(
+            help="The model: tiny (2 + 2 layers), deep (12 + 30, narrow) or real (SmolVLM-256M's "
+            "shape; half an hour)."
+        ),
+    ] = "tiny",
     out: Annotated[
         Path | None, typer.Option(help="Keep planted files and runs here; gone if left out.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Plant drifts into the tiny bundle and see whether they are found and blamed right.
+    """Plant drifts into a clean bundle and see whether they are found and blamed right.
 
     Rows in which nothing drifts, and sessions of the clean bundle against itself, must raise no
     alarm.
@@ -31,15 +38,26 @@ def selftest(
     """
     import shutil
     import tempfile
+    from typing import cast
 
     from fixtures.drifts import selftest as planting
-    from fixtures.drifts.catalogue import QUICK, named
+    from fixtures.drifts.catalogue import QUICK, Size, named
+    from harness.errors import BadInput
 
-    drifts = QUICK if quick else named(only.split(",") if only else ())
+    if size not in ("tiny", "deep", "real"):
+        raise BadInput(f"--size {size}: choose tiny, deep or real")
+    if quick and size != "tiny":
+        raise BadInput("--quick is for the tiny model; name rows with --only")
+    chosen = cast("Size", size)
+    drifts = QUICK if quick else named(only.split(",") if only else (), chosen)
     folder = out or Path(tempfile.mkdtemp(prefix="driftloop-selftest-"))
     try:
         found = planting.selftest(
-            drifts, folder, say, aa_sessions=0 if quick or only else planting.AA_SESSIONS
+            drifts,
+            folder,
+            say,
+            aa_sessions=0 if quick or only or size == "real" else planting.AA_SESSIONS,
+            size=chosen,
         )
     finally:
         if out is None:

@@ -27,6 +27,6 @@ class Blame(BaseModel):
     """True where it is in the hop, false where it is in single cases."""
     sentence: str
     """What a person would say."""
-    confirmed_by_swap: bool | None
-    """Whether the drift went away with the reference's output of this stage put in; None where
-    that was not tried or is not possible."""
+    confirmed: bool | None
+    """True where driving the candidate along the reference shows that it is this and nothing else;
+    None where nothing was driven, or driving cannot tell."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from harness.comparison import blaming
+from harness.comparison import blaming, driven
 from harness.comparison.blaming.unanswered import unanswered
+from harness.comparison.driven import DrivenLimit, Part
 from harness.comparison.hop import (
     ArmAccuracy,
     CaseFault,
@@ -21,17 +23,24 @@ from harness.comparison.hop import (
 from harness.comparison.stages import STAGES, CaseComparison, Tolerance, compare_case
 from harness.comparison.terms import Terms
 from harness.judgement import stats
-from harness.ladder import Change, Hop
+from harness.ladder import Hop
 from harness.records.inquiry import Inquiry
 from harness.records.observation import Observation, Place, Who
 
-_LAYERS = ("vision_layer", "text_layer")
+
+@dataclass(frozen=True)
+class HopLimits:
+    """What one hop may differ by."""
+
+    tolerance: Tolerance
+    """Of whole stages."""
+    driven: Mapping[Part, DrivenLimit]
 
 
 def compare(
     observations: Iterable[Observation],
     hops: Sequence[Hop],
-    tolerances: Mapping[Change, Tolerance],
+    limits: Callable[[Hop], HopLimits],
     labels: Mapping[str, str] | None = None,
     *,
     images_per_session: int,
@@ -40,8 +49,9 @@ def compare(
 ) -> list[HopResult]:
     """One result per hop, in order; canaries are left out.
 
-    `labels`: case id -> true label, where known. `inquiry`: what files, layers and swap tests say,
-    and `terms`: under what each arm ran; both make blames more precise.
+    `labels`: case id -> true label, where known. `inquiry`: what files and driven layers say, and
+    `terms`: under what each arm ran; both make blames more precise. Where a hop was driven, its
+    layers decide whether it drifts, and the distances of whole stages are shown alone.
     """
     by_arm: dict[Who, dict[Place, Observation]] = {}
     for seen in observations:
@@ -52,7 +62,7 @@ def compare(
             hop,
             by_arm.get((hop.reference, hop.reference_phone), {}),
             by_arm.get((hop.candidate, hop.phone), {}),
-            tolerance_of(hop.changes, tolerances),
+            limits(hop),
             labels or {},
             images_per_session,
             inquiry or Inquiry(),
@@ -60,12 +70,6 @@ def compare(
         )
         for hop in hops
     ]
-
-
-def tolerance_of(changes: Sequence[Change], tolerances: Mapping[Change, Tolerance]) -> Tolerance:
-    """What a hop that changes all of these (at least one) may move."""
-    first, *others = (tolerances[change] for change in changes)
-    return sum(others, start=first)
 
 
 def accuracies(observations: Iterable[Observation], labels: Mapping[str, str]) -> list[ArmAccuracy]:
@@ -102,7 +106,7 @@ def _compare_hop(
     hop: Hop,
     reference: Mapping[Place, Observation],
     candidate: Mapping[Place, Observation],
-    tolerance: Tolerance,
+    limits: HopLimits,
     labels: Mapping[str, str],
     images_per_session: int,
     inquiry: Inquiry,
@@ -114,10 +118,16 @@ def _compare_hop(
         for place in shared
         if reference[place].error is None and candidate[place].error is None
     ]
+    own_driven = driven.of_hop(hop, inquiry.driven)
+    measured = all(math.isfinite(limit.error) for limit in limits.driven.values())
+    tolerance = limits.tolerance.shown_only if own_driven and measured else limits.tolerance
     cases = [compare_case(ours, theirs, tolerance) for ours, theirs in pairs]
+    outputs = driven.outputs(own_driven, limits.driven)
     stage_cases = Counter(stage for case in cases for stage in case.causes)
     failed = unanswered(hop, reference, candidate)
-    blames = blaming.blames(hop, cases, tolerance, inquiry, terms, failed)
+    blames = blaming.blames(
+        hop, cases, tolerance, inquiry.driven, limits.driven, inquiry.files, terms, failed
+    )
     agreement = Share.counted(case.label_equal for case in cases)
     sessions = session_agreement(pairs, images_per_session)
     differences = [value for case in cases for value in case.label_logprob_differences.values()]
@@ -153,8 +163,11 @@ def _compare_hop(
         tolerance_label_logprob=tolerance.label_logprob,
         tolerance_flip_margin=tolerance.flip_margin,
         tolerance_distances={
-            name: getattr(tolerance, name) for name in ("pixels", "embed", "prefill", *_LAYERS)
+            name: getattr(tolerance, name) for name in ("pixels", "embed", "prefill")
         },
+        driven_cases=len(own_driven),
+        driven=outputs,
+        coin_tosses=sum(_is_coin_toss(case, tolerance.flip_margin) for case in cases),
         drift=bool(blames),
         blame=blames[0].stage if blames else None,
         blames=blames,
@@ -170,6 +183,11 @@ def _compare_hop(
             case for case in cases if case.causes or not (case.text_equal and case.label_equal)
         ),
     )
+
+
+def _is_coin_toss(case: CaseComparison, flip_margin: float) -> bool:
+    """Whether rounding alone may decide between the reference's two best labels."""
+    return case.reference_margin is not None and case.reference_margin <= flip_margin
 
 
 def _margin_spread(cases: Sequence[CaseComparison]) -> float | None:

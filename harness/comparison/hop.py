@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from harness.comparison.blame import Blame
+from harness.comparison.driven import DrivenOutput
 from harness.comparison.stages import CaseComparison, Stage
 from harness.judgement import stats
 from harness.ladder import Change
@@ -66,7 +67,7 @@ class Spread(_Result):
 
     @classmethod
     def over(cls, values: Sequence[float]) -> Spread | None:
-        """None over nothing."""
+        """Returns None for an empty sequence."""
         if not values:
             return None
         mean = sum(values) / len(values)
@@ -140,8 +141,14 @@ class HopResult(_Result):
     tolerance_label_logprob: float
     tolerance_flip_margin: float
     tolerance_distances: dict[str, float] = {}
-    """Largest distance that is no drift, by stage (`pixels`, `embed`, `prefill`) and for
-    `vision_layer` and `text_layer`."""
+    """Largest distance that is no drift, by stage (`pixels`, `embed`, `prefill`); infinite where
+    driven layers decide, or where nothing was measured on this model."""
+    driven_cases: int = 0
+    """Cases along which the candidate was driven."""
+    driven: tuple[DrivenOutput, ...] = ()
+    """Every output of these, in the order of computation."""
+    coin_tosses: int = 0
+    """Cases whose reference margin lies within the flip margin: rounding alone decides them."""
     drift: bool
     """True where there is something to blame."""
     blame: Stage | None

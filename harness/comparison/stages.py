@@ -8,8 +8,8 @@ what comes after it is a consequence.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -40,10 +40,9 @@ _BEFORE_ARITHMETIC: tuple[Stage, ...] = ("resize", "tile", "pixels", "tokens")
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a hop may move things without being a drift.
+    """How far a hop may move things without being a drift; infinite where nothing is judged.
 
-    Log-probabilities and margins in nats. Distances are over the reference's length: of
-    fingerprints where they are named after a stage, of whole tensors for layers.
+    Log-probabilities and margins in nats; distances over the reference's length.
     """
 
     label_logprob: float
@@ -53,8 +52,6 @@ class Tolerance:
     pixels: float
     embed: float
     prefill: float
-    vision_layer: float
-    text_layer: float
 
     def __add__(self, other: Tolerance) -> Tolerance:
         """What a hop that changes both things may move."""
@@ -64,6 +61,11 @@ class Tolerance:
     def of(self, stage: Stage) -> float:
         """The distance that `pixels`, `embed` or `prefill` may have; 0 for any other stage."""
         return {"pixels": self.pixels, "embed": self.embed, "prefill": self.prefill}.get(stage, 0.0)
+
+    @property
+    def shown_only(self) -> Tolerance:
+        """The same where driven layers decide: total distances are shown and judge nothing."""
+        return replace(self, label_logprob=math.inf, embed=math.inf, prefill=math.inf)
 
 
 class CaseComparison(BaseModel):
@@ -145,10 +147,16 @@ def compare_case(
     prompt_differs = beyond["tokens"] and not (
         beyond["tile"] and same_around_image(reference.prompt_ids, candidate.prompt_ids)
     )
+    own_choice = _chosen_otherwise(reference.tokens, candidate.tokens, divergence) or (
+        divergence is None and not text_equal
+    )
+    # Without a limit nothing says that the logits agree, unless they are the same bit for bit.
+    told_alike = distances.get("prefill") == 0.0 or math.isfinite(tolerance.prefill)
     causes = _causes(
         beyond,
         prompt_differs=prompt_differs,
-        same_ids=divergence is None,
+        own_choice=own_choice,
+        told_alike=told_alike,
         same_text=text_equal,
     )
     return CaseComparison(
@@ -238,24 +246,48 @@ def _distances(reference: Observation, candidate: Observation) -> Iterator[tuple
 
 
 def _causes(
-    beyond: Mapping[Stage, bool], *, prompt_differs: bool, same_ids: bool, same_text: bool
+    beyond: Mapping[Stage, bool],
+    *,
+    prompt_differs: bool,
+    own_choice: bool,
+    told_alike: bool,
+    same_text: bool,
 ) -> tuple[Stage, ...]:
     """Those of `beyond` that explain the others.
 
-    Other text for the same ids, or another label for the same text, has a cause of its own
-    whatever came before.
+    A token that its own logits do not choose, other text for the same ids, or another label for
+    the same text has a cause of its own whatever came before. Other tokens are otherwise only a
+    cause where the first step's logits are known to agree (`told_alike`): in a deep model a flip
+    is what all of its rounding comes to.
     """
     causes: list[Stage] = [stage for stage in PICTURE if beyond[stage]][:1]
     if prompt_differs:
         causes.append("tokens")
-    inputs_differ = bool(causes)
-    if beyond["prefill"] and not inputs_differ:
+    if beyond["prefill"] and not causes:
         causes.append("prefill")
-    if beyond["decode"] and (not causes or same_ids):
+    if beyond["decode"] and (own_choice or (not causes and told_alike)):
         causes.append("decode")
     if beyond["label"] and same_text:
         causes.append("label")
     return tuple(causes)
+
+
+def _chosen_otherwise(
+    reference: Sequence[Token], candidate: Sequence[Token], divergence: Divergence | None
+) -> bool:
+    """Whether the two answers choose or end by different rules, whatever their logits.
+
+    So it is where one answer goes on and the other ends without an end token, and where only one
+    of them ever takes a token that is not the likeliest by its own logits.
+    """
+    if divergence is not None and None in (divergence.reference_id, divergence.candidate_id):
+        return True
+    return all(map(_is_likeliest, reference)) != all(map(_is_likeliest, candidate))
+
+
+def _is_likeliest(token: Token) -> bool:
+    # Of no numbers none is the likeliest: that is the logits' fault, and not the choice's.
+    return not token.top or not token.logprob < token.top[0].logprob
 
 
 def _is_tie(divergence: Divergence | None, margin: float | None, flip_margin: float) -> bool:

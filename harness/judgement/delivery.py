@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from harness.judgement.needed import Needed
+from harness.records.inquiry import Floor
 from harness.records.observation import Observation, Who
 from harness.records.record import RunRecord
 
@@ -23,32 +25,34 @@ class Undelivered(BaseModel):
 
 
 def undelivered(
-    record: RunRecord, by_arm: Mapping[Who, Sequence[Observation]]
+    record: RunRecord, by_arm: Mapping[Who, Sequence[Observation]], floors: Sequence[Floor]
 ) -> tuple[Undelivered, ...]:
     """Every arm and phone that owes some, in the ladder's order.
 
-    A phone whose agreement was decided early owes no more cases than decided it.
+    An arm whose hops are decided owes no more cases; see `Needed`.
     """
+    needed = Needed(record, floors, (one for seen in by_arm.values() for one in seen))
     owing = []
-    for arm, phone in record.deliveries:
-        missing, of = _owed(record, arm, phone, by_arm.get((arm, phone), ()))
+    for who in record.deliveries:
+        arm, phone = who
+        missing, of = _owed(record, who, by_arm.get(who, ()), needed)
         if not missing:
             continue
-        failures = [f for f in record.failures if (f.arm, f.phone) == (arm, phone)]
+        failures = [f for f in record.failures if (f.arm, f.phone) == who]
         why = failures[-1].detail if failures else "the run was not finished; repeat its command"
         owing.append(Undelivered(arm=arm, phone=phone, missing=missing, of=of, why=why))
     return tuple(owing)
 
 
 def _owed(
-    record: RunRecord, arm: str, phone: str | None, seen: Sequence[Observation]
+    record: RunRecord, who: Who, seen: Sequence[Observation], needed: Needed
 ) -> tuple[int, int]:
     """How many are missing, of how many."""
     there = {(item.session, item.position) for item in seen}
-    places = [(case.session, case.position) for case in record.cases]
-    stops = [stop.images for stop in record.stops if (stop.arm, stop.phone) == (arm, phone)]
-    cases = stops[-1] if stops else len(places)
-    canaries = record.canaries if record.carries_canaries(arm) else ()
-    missing = max(0, cases - sum(place in there for place in places))
+    answered = sum((case.session, case.position) in there for case in record.cases)
+    stops = [stop.images for stop in record.stops if (stop.arm, stop.phone) == who]
+    wanted = stops[-1] if stops else needed.wanted(who)
+    canaries = record.canaries if record.carries_canaries(who[0]) else ()
+    missing = max(0, wanted - answered)
     missing += sum((one.session, one.position) not in there for one in canaries)
-    return missing, cases + len(canaries)
+    return missing, max(wanted, answered) + len(canaries)

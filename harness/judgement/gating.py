@@ -10,15 +10,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harness.comparison.driven import DrivenLimit, Part
 from harness.comparison.stages import Tolerance
 from harness.contract import merged
 from harness.errors import GatesError
 from harness.judgement import sequential
 from harness.judgement.sequential import FixedPlan, SequentialPlan
 from harness.ladder import CHANGES, Change
+from harness.records.inquiry import Floor
 from harness.trials.rule import TrialRule
 
-_DistanceLimit = Field(default=math.inf, ge=0.0)
+_OwnLimit = Field(default=None, ge=0.0)
 _ShareBetween = Field(default=None, gt=0.0, lt=1.0)
 
 
@@ -57,38 +59,82 @@ class HopLimits(_Part):
     """None: what the limit of a case comes to where flips fall on sessions at random."""
     max_real_flips: float = Field(ge=0.0, le=1.0)
     max_numeric_flips: float = Field(default=1.0, ge=0.0, le=1.0)
-    flip_margin: float = Field(ge=0.0)
-    max_label_logprob_difference: float = Field(ge=0.0)
-    max_pixels_distance: float = _DistanceLimit
-    max_embed_distance: float = _DistanceLimit
-    max_prefill_distance: float = _DistanceLimit
-    max_vision_layer_distance: float = _DistanceLimit
-    max_text_layer_distance: float = _DistanceLimit
+    flip_margin: float | None = Field(default=None, ge=0.0)
+    """None: `flip_floors` times the measured floor."""
+    flip_floors: float = Field(default=1.0, ge=0.0)
+    floors: float | None = Field(default=None, gt=0.0)
+    """Multiples of the measured floor that label log-probabilities, `embed` and `prefill` may
+    differ by where no layers were driven; None: not judged by it."""
+    max_label_logprob_difference: float | None = _OwnLimit
+    max_embed_distance: float | None = _OwnLimit
+    max_prefill_distance: float | None = _OwnLimit
+    max_pixels_distance: float = Field(default=math.inf, ge=0.0)
+
+    def tolerance(self, floor: Floor | None) -> Tolerance:
+        """What the comparison calls a drift. Without an absolute limit or a floor measured on this
+        model nothing is: an infinite limit, and a flip margin of 0, as no flip is excused."""
+        nats, embed, prefill, margin = (
+            (None,) * 4
+            if floor is None
+            else (floor.label_logprob, floor.embed, floor.prefill, floor.margin)
+        )
+        flip_margin = self.flip_margin
+        return Tolerance(
+            label_logprob=self._limit(self.max_label_logprob_difference, nats),
+            flip_margin=self.flip_floors * (margin or 0.0) if flip_margin is None else flip_margin,
+            pixels=self.max_pixels_distance,
+            embed=self._limit(self.max_embed_distance, embed),
+            prefill=self._limit(self.max_prefill_distance, prefill),
+        )
+
+    def _limit(self, absolute: float | None, measured: float | None) -> float:
+        if absolute is not None:
+            return absolute
+        return math.inf if self.floors is None or measured is None else self.floors * measured
+
+
+class DrivenRow(_Part):
+    """How far outputs may be off for one thing that differs between two arms, by the output's part.
+
+    Each is (error, gain, shift) as `DrivenLayer` has them; a part left out is not touched by it.
+    """
+
+    vision: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    text_attention: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    text_ffn: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    text_ends: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
-    def tolerance(self) -> Tolerance:
-        """What the comparison calls a drift."""
-        return Tolerance(
-            label_logprob=self.max_label_logprob_difference,
-            flip_margin=self.flip_margin,
-            pixels=self.max_pixels_distance,
-            embed=self.max_embed_distance,
-            prefill=self.max_prefill_distance,
-            vision_layer=self.max_vision_layer_distance,
-            text_layer=self.max_text_layer_distance,
-        )
+    def by_part(self) -> dict[Part, DrivenLimit]:
+        """As the comparison takes them."""
+        return {
+            "vision": DrivenLimit(*self.vision),
+            "text attention": DrivenLimit(*self.text_attention),
+            "text ffn": DrivenLimit(*self.text_ffn),
+            "text ends": DrivenLimit(*self.text_ends),
+        }
+
+
+class DrivenTable(_Part):
+    """One row for each thing that may differ between two arms; what differs adds up."""
+
+    conversion: DrivenRow
+    weights: dict[str, DrivenRow]
+    """By the candidate's weight type."""
+    cache: dict[str, DrivenRow]
+    """By the type of a KV cache that one of the two arms has and the other has not."""
+    flash_attention: DrivenRow
+    platform: DrivenRow
+    """The same files and settings on another build or instruction set."""
+    platform_cache: dict[str, DrivenRow]
+    """What such a build may add where both arms have a cache of this type: near the middle between
+    two steps the least difference of kernels is a whole step."""
 
 
 class HopTable(_Part):
     """Limits per hop, named after the one thing it changes. A hop of several has the laxest."""
 
-    contract: HopLimits = HopLimits(
-        min_agreement=0.0,
-        max_real_flips=1.0,
-        flip_margin=0.0,
-        max_label_logprob_difference=math.inf,
-    )
-    """A run from before there was this hop tells no limits of it."""
+    contract: HopLimits
     conversion: HopLimits
     quantization: HopLimits
     runtime: HopLimits
@@ -105,10 +151,6 @@ class HopTable(_Part):
     def max_numeric_flips(self, changes: tuple[Change, ...]) -> float:
         """The highest limit of all that a hop changes."""
         return max(self.of(change).max_numeric_flips for change in changes)
-
-    def tolerances(self) -> dict[Change, Tolerance]:
-        """Per change, for the comparison, which adds them up where a hop changes several."""
-        return {change: self.of(change).tolerance for change in CHANGES}
 
     def of(self, change: Change) -> HopLimits:
         """The limits of one change."""
@@ -144,19 +186,12 @@ class Gates(_Part):
     accuracy: AccuracyRule = AccuracyRule(decide_on="report", margin=0.05, confidence=0.95)
     """A run from before there was this gate is not judged by it."""
     hops: HopTable
+    driven: DrivenTable
     latency: LatencyRule
     memory: MemoryRule
     errors: ErrorsRule
     calibration: dict[str, str | int | float] = {}
     """Where the tolerances were measured: on what, when, with which arms. Shown, not judged."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_equal(cls, content: Any) -> Any:  # noqa: ANN401  (whatever the file holds)
-        """Runs from before stages were gates say what had to be equal; every stage has to now."""
-        if isinstance(content, dict):
-            return {key: value for key, value in content.items() if key != "equal"}
-        return content
 
     @model_validator(mode="after")
     def _shares_apart(self) -> Gates:

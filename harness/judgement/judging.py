@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
+from harness.comparison import driven
 from harness.comparison.attesting import Mismatch
 from harness.comparison.blame import Blame
 from harness.comparison.canaries import CanaryResult
@@ -20,6 +22,8 @@ from harness.records.observation import Observation
 STAGE_GATES: Final[tuple[Stage, ...]] = ("resize", "tile", "pixels", "embed", "tokens", "prefill")
 """Each stage before the answer is a gate; `decode` and `label` are what agreement decides on."""
 
+_DRIVEN_STAGES: Final[tuple[Stage, ...]] = ("embed", "prefill")
+"""What layers add up to: where they were driven, they decide."""
 _P90: Final = 0.9
 
 
@@ -146,17 +150,43 @@ def _blame(hop: HopResult) -> GateResult:
 
 
 def _stage(hop: HopResult, stage: Stage) -> GateResult:
+    if hop.driven and stage in _DRIVEN_STAGES:
+        return _driven_stage(hop, stage)
     told, measured, limit = _told(hop, stage)
     causes = hop.stage_cases.get(stage, 0)
     if causes:
         decided: Decided = ("fail", f"cause in {causes} of {counted(hop.cases, 'case')}: {told}")
     elif told is None:
         decided = ("not judged", "not told by both arms in any case")
+    elif stage in _DRIVEN_STAGES and limit is not None and math.isinf(limit):
+        decided = ("not judged", f"{told}; no limit was measured on this model, and nothing driven")
     elif any(stage in case.beyond for case in hop.differing):
         decided = ("not judged", f"follows from an earlier stage: {told}")
     else:
         decided = ("pass", told)
     return on_hop(stage, hop, decided, measured, limit)
+
+
+def _driven_stage(hop: HopResult, stage: Stage) -> GateResult:
+    """Whether every driven output of the stage's tower is within its own limit."""
+    own = [one for one in hop.driven if driven.stage_of(one.name) == stage]
+    if not own:
+        return on_hop(stage, hop, ("not judged", "no layer of it was driven"))
+    worst = max(own, key=lambda one: one.excess)
+    cases = counted(hop.driven_cases, "case")
+    beyond = sum(one.beyond > 0 for one in own)
+    if math.isinf(worst.limit_error) and not beyond:
+        why = f"{len(own)} outputs driven over {cases}, but no limit was measured for this hop: "
+        decided: Decided = ("not judged", f"{why}`driftloop calibrate` measures it")
+    else:
+        said = f"{worst.name} is {'furthest beyond' if beyond else 'nearest to'} its limit"
+        decided = (
+            "fail" if beyond else "pass",
+            f"{len(own) - beyond} of {len(own)} outputs clean, driven over {cases}; {said}: error "
+            f"{worst.error:.2g} (limit {worst.limit_error:.2g}), gain {worst.gain:+.2g} "
+            f"({worst.limit_gain:.2g})",
+        )
+    return on_hop(stage, hop, decided, worst.error, worst.limit_error)
 
 
 def _told(hop: HopResult, stage: Stage) -> tuple[str | None, float | None, float | None]:

@@ -6,19 +6,25 @@ cannot be called undecided, so INFRA comes before INCONCLUSIVE.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal
 
 from harness.comparison import attesting
 from harness.comparison.hop import HopResult
 from harness.judgement import judging
 from harness.judgement.accuracy import AccuracyLoss
 from harness.judgement.delivery import Undelivered
-from harness.judgement.gate import GateResult
+from harness.judgement.gate import GateResult, counted
 from harness.ladder import located
 from harness.records.record import RunRecord
 
 Word = Literal["PASS", "FAIL", "INCONCLUSIVE", "INFRA"]
+
+_LEAST_PRICE_NATS: Final = 1e-3
+"""A price below this moves no answer that is worth a line."""
+_MANY_TOSSES: Final = 0.02
+"""Share of coin tosses from which they could decide the agreement gate, which accepts 0.98."""
 
 
 def decide(
@@ -44,10 +50,13 @@ def decide(
 
 
 def notes(
-    record: RunRecord, gates: Sequence[GateResult], losses: Sequence[AccuracyLoss]
+    record: RunRecord,
+    hops: Sequence[HopResult],
+    gates: Sequence[GateResult],
+    losses: Sequence[AccuracyLoss],
 ) -> list[str]:
     """What a reader must know besides."""
-    told = []
+    told = [line for hop in hops for line in _of_hop(hop)]
     if not any(phone is not None for _, phone in record.deliveries):
         told.append("no phone took part")
     if record.refused:
@@ -70,6 +79,26 @@ def notes(
         if loss.claim == "inconclusive"
     ]
     return told
+
+
+def _of_hop(hop: HopResult) -> Iterator[str]:
+    """What the hop costs where it does not drift, and how much of its answers is luck."""
+    where = located(hop.name, hop.phone)
+    nats, flips = hop.label_logprob_difference, hop.numeric_flips + hop.real_flips
+    judged = hop.driven and all(math.isfinite(output.limit_error) for output in hop.driven)
+    if judged and not hop.drift and nats is not None and nats.maximum > 0:
+        most = max(hop.driven, key=lambda output: output.typical_error)
+        yield (
+            f"{where}: every layer is clean; its rounding costs {nats.mean:.2g} nats on average "
+            f"({nats.maximum:.2g} at most) and {counted(flips, 'flip')} in "
+            f"{counted(hop.cases, 'case')}, most of it at {most.name}"
+        )
+    if hop.coin_tosses and hop.coin_tosses >= _MANY_TOSSES * hop.cases:
+        yield (
+            f"{where}: {hop.coin_tosses} of {counted(hop.cases, 'case')} are coin tosses, within "
+            f"{hop.tolerance_flip_margin:.2g} nats of another label; rounding decides them "
+            "(`driftloop remedy RUN` measures what would help)"
+        )
 
 
 def _needs(loss: AccuracyLoss) -> str:

@@ -11,9 +11,10 @@ from harness.comparison import attesting, compare
 from harness.comparison.attesting import Mismatch
 from harness.comparison.blame import Blame
 from harness.comparison.canaries import CanaryResult, canary_results
+from harness.comparison.compare import HopLimits
 from harness.comparison.hop import ArmAccuracy, HopResult
 from harness.comparison.terms import terms
-from harness.judgement import accuracy, delivery, judging, latency, reasons, sampling_plan
+from harness.judgement import accuracy, delivery, judging, latency, limits, reasons, sampling_plan
 from harness.judgement.accuracy import AccuracyLoss, Confusion
 from harness.judgement.delivery import Undelivered
 from harness.judgement.gate import GateResult
@@ -21,6 +22,7 @@ from harness.judgement.gating import Gates
 from harness.judgement.latency import ArmLatency
 from harness.judgement.reasons import Word
 from harness.judgement.sampling_plan import SamplingPlan
+from harness.ladder import Hop
 from harness.records.inquiry import Inquiry
 from harness.records.observation import Observation, Who
 from harness.records.record import RunRecord
@@ -35,7 +37,7 @@ class Verdict(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     run_id: str
     verdict: Word
     reasons: tuple[str, ...]
@@ -77,15 +79,8 @@ def judge(
     seen = list(observations)
     cases = [item for item in seen if item.canary is None]
     by_arm = _by_arm(record, cases)
-    hops = compare.compare(
-        cases,
-        record.hops,
-        held.hops.tolerances(),
-        record.labels,
-        images_per_session=record.contract.limits.images_per_session,
-        inquiry=inquiry,
-        terms=terms(record),
-    )
+    told = inquiry or Inquiry()
+    hops = compared(record, cases, told, held)
     latencies = latency.summarize(cases, record.session_sizes)
     losses = accuracy.losses(cases, record.deliveries, record.labels, held.accuracy)
     canaries = canary_results(seen)
@@ -96,13 +91,13 @@ def judge(
         *_arm_gates(record, by_arm, canaries, mismatches, held),
         *_phone_gates(record, latencies, held),
     ]
-    owing = delivery.undelivered(record, _by_arm(record, seen))
+    owing = delivery.undelivered(record, _by_arm(record, seen), told.floors)
     word, why = reasons.decide(hops, results, owing)
     return Verdict(
         run_id=record.run_id,
         verdict=word,
         reasons=tuple(why),
-        notes=tuple(reasons.notes(record, results, losses)),
+        notes=tuple(reasons.notes(record, hops, results, losses)),
         blames=tuple(blame for hop in hops for blame in hop.blames),
         plan=_plan(record, held),
         hops=tuple(hops),
@@ -114,6 +109,32 @@ def judge(
         canaries=canaries,
         mismatches=mismatches,
         undelivered=owing,
+    )
+
+
+def compared(
+    record: RunRecord, cases: Iterable[Observation], inquiry: Inquiry, gates: Gates
+) -> list[HopResult]:
+    """The hops of a run under `gates` and the floors measured in it."""
+    asked = terms(record)
+
+    def of_hop(hop: Hop) -> HopLimits:
+        ends = (
+            asked.get((hop.reference, hop.reference_phone)),
+            asked.get((hop.candidate, hop.phone)),
+        )
+        return HopLimits(
+            limits.tolerance(gates, hop, inquiry.floors), limits.driven(gates.driven, hop, *ends)
+        )
+
+    return compare.compare(
+        cases,
+        record.hops,
+        of_hop,
+        record.labels,
+        images_per_session=record.contract.limits.images_per_session,
+        inquiry=inquiry,
+        terms=asked,
     )
 
 

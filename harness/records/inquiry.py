@@ -1,4 +1,4 @@
-"""`inquiry.json`: what was looked at closely after a run: files, layers, swap tests."""
+"""`inquiry.json`: what a run learned beside the answers: files, floors, driven cases."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from devices.runner.protocol import DrivenLayer
+from harness.comparison.divergence import Divergence
 from harness.comparison.stages import Stage
 
 INQUIRY_FILE: Final = "inquiry.json"
@@ -38,10 +40,32 @@ class FileFault(_Record):
     """As `harness.arms.layers` names it."""
     detail: str
     """One line: what it is and what it should be."""
+    remark: bool = False
+    """True where no answer under any contract can depend on it: worth knowing, and no fault."""
 
 
-class HopCase(_Record):
-    """One case on one hop."""
+class Floor(_Record):
+    """How far rounding alone carries on this model: an arm against its twins.
+
+    A twin is the same arm with the vision graph's input, or the image embeddings, moved by 1e-5 of
+    their length. Distances are over the reference's length, the other two in nats. Each value is
+    an upper bound of the 90th percentile over `cases`; None where no twin told it.
+    """
+
+    arm: str
+    cases: int
+    """Images that stand behind `prefill`, `label_logprob` and `margin`."""
+    vision_cases: int
+    """Images that stand behind `embed`."""
+    embed: float | None
+    prefill: float | None
+    label_logprob: float | None
+    margin: float | None
+    """How far the margin between the two best labels moved."""
+
+
+class DrivenCase(_Record):
+    """One case of one hop: the candidate driven along the reference's trajectory."""
 
     reference: str
     reference_phone: str | None
@@ -50,37 +74,18 @@ class HopCase(_Record):
     case_id: str
     session: int
     position: int
-
-
-class LayerDistance(_Record):
-    """How far one output is apart, over the reference's length (root of summed squares)."""
-
-    name: str
-    """A stage (`pixels`, `embed`, `prefill`) or a layer."""
-    distance: float
-    """Infinite where shapes differ or a value is not finite."""
-
-
-class LayerComparison(HopCase):
-    """A case of which both arms' tensors were kept, in the order of computation."""
-
-    layers: tuple[LayerDistance, ...]
-
-
-class SwapResult(HopCase):
-    """The candidate, run again with the reference's output of every stage up to `given` put in."""
-
-    given: Stage
-    agrees: bool
-    """True where every stage after `given` was within the hop's tolerance."""
-    first_beyond: Stage | None
-    """The first stage after `given` that was not."""
+    outputs: tuple[DrivenLayer, ...]
+    """In the order of computation. Empty where `error` says why there are none."""
+    divergence: Divergence | None = None
+    """Where the driven candidate's answer parts from the reference's, though both chose the first
+    token after the same trajectory."""
+    error: str | None = None
 
 
 class Inquiry(_Record):
-    """Everything; empty where nothing differed."""
+    """Everything; a run that was told to drive nothing has no `driven`."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     files: tuple[FileFault, ...] = ()
-    layers: tuple[LayerComparison, ...] = ()
-    swaps: tuple[SwapResult, ...] = ()
+    floors: tuple[Floor, ...] = ()
+    driven: tuple[DrivenCase, ...] = ()

@@ -22,7 +22,7 @@ from harness.jsonl import Appender, parsed
 from harness.records import resuming
 from harness.records.inquiry import INQUIRY_FILE, Inquiry
 from harness.records.observation import ArmAttestation, Observation, Slot
-from harness.records.record import ArmFailure, CaseRecord, RunRecord, Stop
+from harness.records.record import ArmFailure, CaseRecord, Outlook, RunRecord, Stop
 
 RUN_FILE = "run.json"
 OBSERVATIONS_FILE = "observations.jsonl"
@@ -196,6 +196,11 @@ class Journal(RunFolder):
         """Keep that a phone needs no more cases."""
         with self._guard:
             self._update(stops=(*self._record.stops, stop))
+
+    def foresee(self, outlook: Outlook) -> None:
+        """Keep how much the run will take."""
+        with self._guard:
+            self._update(outlook=outlook)
 
     def finish(self, at: datetime) -> None:
         """Mark the run as finished at this time of day."""

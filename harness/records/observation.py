@@ -6,7 +6,14 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from devices.runner.protocol import Attestation, Evidence, RunnerFault, Timings, Token
+from devices.runner.protocol import (
+    Attestation,
+    DrivenLayer,
+    Evidence,
+    RunnerFault,
+    Timings,
+    Token,
+)
 
 SCHEMA_VERSION: Final = 1
 
@@ -66,6 +73,8 @@ class Observation(BaseModel):
     tokens: list[Token]
     label_logprobs: dict[str, float]
     evidence: Evidence = Evidence()
+    driven: list[DrivenLayer] = []
+    """Of an image that was run along a reference's trajectory, in the order of computation."""
     text: str
     label: str | None
     stop_reason: Literal["eog", "max_tokens", "error"]

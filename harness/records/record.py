@@ -30,6 +30,8 @@ class BundleRecord(_Record):
     """Quant type -> SHA-256 of its text GGUF, as the manifest says."""
     mmproj_sha256: dict[str, str] = {}
     """Quant type -> SHA-256 of its mmproj GGUF, as the manifest says."""
+    fallbacks: dict[str, tuple[str, ...]] = {}
+    """Quant type -> one line for each of its files that holds other types than were asked for."""
 
 
 class PhoneRecord(_Record):
@@ -100,6 +102,29 @@ class Stop(_Record):
     why: str
 
 
+class Space(_Record):
+    """What a run can need of a disk at most, and what is free there."""
+
+    needed_bytes: int
+    free_bytes: int
+
+
+class Outlook(_Record):
+    """What was known of a run before it, or after its first block."""
+
+    expected_images: int
+    """For each arm, where its answers agree as they should; on average."""
+    most_images: int
+    expected_s: float | None
+    """None where this host has never timed one of the arms."""
+    most_s: float | None
+    host: Space
+    phones: dict[str, Space] = {}
+    """By serial."""
+    prompt_tokens: int | None = None
+    """None where nothing here counts them."""
+
+
 class PhoneSide(_Record):
     """What phones were given in place of the ladder's own; None each: nothing."""
 
@@ -130,6 +155,7 @@ class RunRecord(_Record):
     the app does (`carries_canaries`)."""
     refused: tuple[RefusedRecord, ...] = ()
     sampling: Sampling = Sampling()
+    outlook: Outlook | None = None
     stops: tuple[Stop, ...] = ()
     packages: dict[str, str] = {}
     git_commit: str | None = None
@@ -142,6 +168,12 @@ class RunRecord(_Record):
     def specs(self) -> tuple[ladder.ArmSpec, ...]:
         """The arms, parsed."""
         return ladder.parse_ladder(self.arms)
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """Where the files that arms ran hold other types than were asked for, a line a file."""
+        quants = dict.fromkeys(spec.quant for spec in self.specs if spec.quant is not None)
+        return tuple(line for quant in quants for line in self.bundle.fallbacks.get(quant, ()))
 
     @property
     def hops(self) -> list[ladder.Hop]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from devices.phone import Phone
 from devices.runner import build, variants
 from devices.runner.protocol import RuntimeSettings
 from devices.runner.work import Settings
+from harness.arms.base import Prepared
 from harness.bundle import Bundle
 from harness.contract import Contract, Runtime
 
@@ -99,6 +101,20 @@ def payload(
         LocalBlob(text_model, bundle.file_sha256(text_model)),
         LocalBlob(mmproj, bundle.file_sha256(mmproj)),
     )
+
+
+def blobs(bundle: Bundle, quant: str, images: Iterable[Prepared]) -> list[LocalBlob]:
+    """Models and pictures, all that a phone needs but the program.
+
+    Raises:
+        BundleError: the bundle has no such quant type.
+    """
+    models = (bundle.text_model(quant), bundle.mmproj(quant))
+    pictures = {image.pixels_path for image in images}
+    return [
+        *(LocalBlob(path, bundle.file_sha256(path)) for path in models),
+        *(LocalBlob(path, file_sha256(path)) for path in sorted(pictures)),
+    ]
 
 
 def _own(runner: Path) -> Path:

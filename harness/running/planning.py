@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +15,8 @@ from typing import Any
 from devices.phone import Phone
 from harness import bundle as bundles
 from harness import contract as contracts
-from harness import ladder
+from harness import ladder, tokens
+from harness.arms.base import Prepared
 from harness.bundle import Bundle
 from harness.contract import Contract
 from harness.errors import BadInput
@@ -63,8 +64,12 @@ class RunRequest:
     """A gates file; None is the one that comes with driftloop."""
     fixed: int | None = None
     """So many images, instead of as many as the sequential test needs."""
+    drive: int = 3
+    """Cases of every hop along which the candidate is driven; 0: none."""
+    check_files: bool = True
+    """Compare the bundle's files with the checkpoint; False leaves the blame to what ran."""
     deep: bool = False
-    """Keep every tensor of every case, not only of some that differ."""
+    """Keep every tensor of every case, for people who want to look."""
     phone_contract: str | None = None
     """What phones are told instead of the contract, by name or file."""
     phone_bundle: Path | None = None
@@ -83,7 +88,11 @@ class Plan:
     soundness: Soundness
     """Of the bundles' files."""
     phone_runner: Path | None
+    drive: int
+    """Cases of every hop along which the candidate is driven."""
     deep: bool
+    prompt_tokens: int | None
+    """Of the contract's prompt around an image; None where nothing here counts them."""
     record: RunRecord = field(repr=False)
 
     @property
@@ -108,6 +117,11 @@ class Plan:
         contract = self.side(spec).contract
         return result_cache.arm_key(spec, contract, hashes, answered_by(spec.kind))
 
+    def trajectory_key(self, spec: ArmSpec, phone: str | None) -> str:
+        """Under which key this arm's trajectories are kept on this host: a phone's are kept for one
+        run, as its runner and processor decide them too."""
+        return self.arm_key(spec) if phone is None else f"{self.record.run_id}-{phone}"
+
 
 def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> Plan:
     """Read and check every part of `request`; prepare the pixels every arm will get.
@@ -121,7 +135,11 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
     gates = gating.load(request.gates)
     specs = _specs(request, bundle, attached, contract, training)
     under = _under(request, specs, Under(contract, bundle), training)
-    sound = soundness(under, specs)
+    counted = _prompt_tokens(under["app"], specs, progress)
+    checking = progress.track("checking the bundle")
+    checking(0, 1)
+    sound = soundness(under, specs, checking) if request.check_files else Soundness()
+    checking(1, 1)
     prepared = sides.prepare(
         request.images,
         under,
@@ -131,6 +149,8 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
         skip_bad=request.skip_bad,
     )
     _refuse_too_few(request, prepared)
+    if request.drive < 0:
+        raise BadInput(f"--drive {request.drive}: name a number of cases, or 0 for none")
     record = RunRecord(
         run_id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",
         started_at=datetime.now(UTC),
@@ -153,7 +173,17 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
         seed=request.seed,
         gates=gates,
     )
-    return Plan(bundle, specs, prepared, sound, request.phone_runner, request.deep, record)
+    return Plan(
+        bundle=bundle,
+        specs=specs,
+        sides=prepared,
+        soundness=sound,
+        phone_runner=request.phone_runner,
+        drive=request.drive,
+        deep=request.deep,
+        prompt_tokens=counted,
+        record=record,
+    )
 
 
 def announced(request: RunRequest) -> str:
@@ -254,6 +284,37 @@ def _under(
     return under
 
 
+def _prompt_tokens(app: Under, specs: Sequence[ArmSpec], progress: Progress) -> int | None:
+    """How many, where the contract's context holds them and the longest answer.
+
+    Not looked at where phones alone are given another contract: what comes of that is what the
+    run is to show.
+
+    Raises:
+        BadInput: they do not fit; says both numbers.
+    """
+    runtime, contract = app.contract.runtime, app.contract
+    contexts = [
+        runtime.context if spec.app_runtime else runtime.reference().context
+        for spec in specs
+        if spec.kind != "torch"
+    ]
+    if not contexts:
+        return None
+    counting = progress.track("counting the prompt's tokens")
+    counting(0, 1)
+    counted = tokens.prompt_tokens(app.bundle, contract)
+    counting(1, 1)
+    answer, context = contract.limits.max_tokens, min(contexts)
+    if counted is not None and counted + answer > context:
+        raise BadInput(
+            f"{counted} prompt tokens and {answer} for the answer do not fit a context of "
+            f"{context}; say more in the contract's runtime.context, or make tiling, prompt or "
+            "limits.max_tokens smaller"
+        )
+    return counted
+
+
 def _most_images(request: RunRequest, gates: Gates, contract: Contract) -> int | None:
     """How many cases a run can need; None is all there are."""
     if request.fixed is not None:
@@ -279,16 +340,18 @@ def _phone_side(request: RunRequest, under: Mapping[Role, Under]) -> PhoneSide:
     )
 
 
-def keep_pixels(plan: Plan, folder: Path) -> None:
+def keep_pixels(images: Iterable[Prepared], folder: Path) -> None:
     """Copy what the models see into a run's `pixels` folder, named by content.
 
     The report shows it, long after the cache is gone.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for image in (image for side in plan.sides.every for image in side.images.values()):
+    for image in images:
         kept = folder / f"{image.pixels_sha256}.png"
         if not kept.exists():
-            shutil.copyfile(image.pixels_path, kept)
+            part = kept.with_suffix(f".{secrets.token_hex(4)}.part")
+            shutil.copyfile(image.pixels_path, part)
+            part.replace(kept)
 
 
 def _installed(package: str) -> bool:

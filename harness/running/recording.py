@@ -34,6 +34,9 @@ def bundle_record(bundle: Bundle) -> BundleRecord:
         },
         text_sha256=_hashes(bundle, manifest.text),
         mmproj_sha256=_hashes(bundle, manifest.mmproj),
+        fallbacks={
+            quant: lines for quant in bundle.quants if (lines := bundle.fallback_lines(quant))
+        },
     )
 
 

@@ -109,6 +109,25 @@ class ResultCache:
         self._folder.mkdir(parents=True, exist_ok=True)
         atomic.write_text(self._attestation_path, attestation.model_dump_json())
 
+    def holds(self, image: Prepared) -> bool:
+        """Whether there is a file for these pixels; never for a canary."""
+        return image.canary is None and self._path(image.pixels_sha256).exists()
+
+    def ms_per_image(self, phone: str | None = None) -> float | None:
+        """How long an image last took this arm, here or on that phone; None where it is unknown."""
+        try:
+            return float(self._pace_path(phone).read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def keep_ms_per_image(self, ms: float, phone: str | None = None) -> None:
+        """Keep how long an image took. Raises OSError as `put` does."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(self._pace_path(phone), f"{ms:.1f}")
+
+    def _pace_path(self, phone: str | None) -> Path:
+        return self._folder / f"ms-per-image{'' if phone is None else f'-{phone}'}"
+
     @property
     def _attestation_path(self) -> Path:
         return self._folder / "attestation.json"

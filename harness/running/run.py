@@ -1,4 +1,4 @@
-"""The loop that ties contract, cases, arms and journal together.
+"""From a request to a verdict: plan, answers, driven layers, judgement.
 
 A phone that goes away or an arm that cannot run is kept in `run.json` and judged; bad input still
 ends the run, with everything seen so far kept.
@@ -6,27 +6,19 @@ ends the run, with everything seen so far kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Thread
 
-from devices.phone import Phone
-from harness.arms import build
-from harness.arms.base import Arm, Prepared
 from harness.judgement.verdict import Verdict, judge
-from harness.ladder import ArmSpec
-from harness.progress import Advance, Progress
-from harness.records.inquiry import INQUIRY_FILE
-from harness.records.journal import PIXELS_FOLDER, VERDICT_FILE, Journal
-from harness.records.observation import ArmAttestation, Observation
-from harness.records.record import ArmFailure, Stop
+from harness.progress import Progress
+from harness.records.journal import VERDICT_FILE, Journal
+from harness.records.record import ArmFailure
 from harness.records.session_results import SESSIONS_FILE, session_results, to_jsonl
-from harness.running import inquiring, phones, planning, stopping
+from harness.running import answering, driving, phones, planning, whole_tensors
+from harness.running.forecasting import Forecaster
+from harness.running.open_arms import OpenArms
 from harness.running.planning import Plan, RunRequest
-from harness.running.result_cache import ResultCache
 
 
 @dataclass(frozen=True)
@@ -46,20 +38,22 @@ def evaluate(request: RunRequest, progress: Progress) -> RunOutcome:
     """
     with phones.held(request.phones) as attached:
         plan = planning.plan(request, attached, progress)
-        with Journal(request.out, plan.record) as journal:
-            planning.keep_pixels(plan, request.out / PIXELS_FOLDER)
+        with (
+            Journal(request.out, plan.record) as journal,
+            OpenArms(plan, attached, journal.current.run_id, progress) as arms,
+        ):
             _keep_unfit(plan, journal)
-            for spec in plan.runnable:
-                if spec.on_host:
-                    _host_arm(spec, plan, journal, progress)
-            _phone_arms(attached, plan, journal, progress)
-            inquiry = inquiring.inquire(plan, attached, journal, progress)
-            journal.write(INQUIRY_FILE, inquiry.model_dump_json(indent=2) + "\n")
+            forecast = Forecaster(plan, attached, journal, progress)
+            forecast.say()
+            answering.answer(plan, arms, journal, progress, forecast)
+            driving.drive(plan, arms, journal, progress)
+            if plan.deep:
+                whole_tensors.keep(plan, arms, journal, progress)
             journal.finish(datetime.now(UTC))
             seen = list(journal.read())
             sessions = session_results(journal.current, seen)
             journal.write(SESSIONS_FILE, to_jsonl(sessions))
-            verdict = judge(journal.current, seen, inquiry)
+            verdict = judge(journal.current, seen, journal.inquiry())
             journal.write(VERDICT_FILE, verdict.model_dump_json(indent=2) + "\n")
     return RunOutcome(request.out, verdict)
 
@@ -69,106 +63,3 @@ def _keep_unfit(plan: Plan, journal: Journal) -> None:
     for arm, phone in journal.current.deliveries:
         if (why := plan.soundness.unfit.get(arm)) is not None:
             journal.fail(ArmFailure(arm=arm, phone=phone, kind="BundleError", detail=why))
-
-
-def _host_arm(spec: ArmSpec, plan: Plan, journal: Journal, progress: Progress) -> None:
-    """Answers kept from an earlier run are taken as they are; only the rest is run."""
-    side = plan.side(spec)
-    wanted = _missing(plan, journal, spec, None)
-    cache = ResultCache(plan.arm_key(spec))
-    fresh: list[Prepared] = []
-    for image in wanted:
-        kept = cache.get(image, side.contract, spec.name)
-        if kept is None:
-            fresh.append(image)
-        else:
-            journal.append(kept)
-    if (known := cache.attestation()) is not None:
-        journal.attest(ArmAttestation(arm=spec.name, phone=None, attestation=known))
-    if not fresh:
-        return
-    with journal.failures_kept(spec.name, None):
-        arm = build.host_arm(spec, side)
-        by_place = {(image.session, image.position): image for image in fresh}
-
-        def kept_too(seen: Observation) -> None:
-            cache.put(by_place[seen.session, seen.position], seen)
-
-        cache.keep_attestation(arm.attest())
-        _deliver(arm, fresh, journal, progress.track(spec.name), kept_too)
-
-
-def _phone_arms(
-    attached: Sequence[Phone], plan: Plan, journal: Journal, progress: Progress
-) -> None:
-    """Every phone goes its own way at its own pace, and stops when its agreement is decided."""
-    specs = [spec for spec in plan.runnable if not spec.on_host]
-    if not specs or not attached:
-        return
-
-    def one_phone(phone: Phone) -> None:
-        for spec in specs:
-            wanted = _missing(plan, journal, spec, phone.serial)
-            if wanted:
-                with journal.failures_kept(spec.name, phone.serial):
-                    _phone_arm(spec, phone, wanted, plan, journal, progress)
-
-    # Threads that die with the process: Ctrl-C must not wait for the phones, whose runners go on
-    # by themselves and are followed again when the command is repeated.
-    finished = {phone.serial: Future[None]() for phone in attached}
-
-    def kept(phone: Phone) -> None:
-        try:
-            one_phone(phone)
-            finished[phone.serial].set_result(None)
-        except Exception as error:  # noqa: BLE001  (raised where the phone is waited for)
-            finished[phone.serial].set_exception(error)
-
-    for phone in attached:
-        Thread(target=kept, args=(phone,), daemon=True).start()
-    wait(finished.values())
-    for one in finished.values():
-        one.result()
-
-
-def _phone_arm(
-    spec: ArmSpec,
-    phone: Phone,
-    wanted: Sequence[Prepared],
-    plan: Plan,
-    journal: Journal,
-    progress: Progress,
-) -> None:
-    arm = build.phone_arm(spec, plan, phone, journal.current.run_id, progress)
-    watch = stopping.watch(journal.current, spec.name, phone.serial, journal.read())
-
-    def decided(seen: Observation) -> None:
-        if watch is not None and (why := watch.decided(seen)) is not None:
-            arm.stop()
-            journal.stop(Stop(arm=spec.name, phone=phone.serial, images=watch.images, why=why))
-
-    track = progress.track(f"{spec.name} {phone.serial}")
-    _deliver(arm, wanted, journal, track, decided)
-
-
-def _deliver(
-    arm: Arm,
-    images: Sequence[Prepared],
-    journal: Journal,
-    advance: Advance,
-    then: Callable[[Observation], None],
-) -> None:
-    """Into the journal, one by one, each then told to `then`."""
-    advance(0, len(images))
-    for done, seen in enumerate(arm.observe(images), start=1):
-        if done == 1:
-            attestation = ArmAttestation(arm=arm.name, phone=arm.phone, attestation=arm.attest())
-            journal.attest(attestation)
-        journal.append(seen)
-        then(seen)
-        advance(done, len(images))
-
-
-def _missing(plan: Plan, journal: Journal, spec: ArmSpec, phone: str | None) -> list[Prepared]:
-    images = plan.side(spec).images
-    return [images[case.session, case.position] for case in journal.missing(spec.name, phone)]

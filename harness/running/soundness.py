@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from harness import bundle as bundles
 from harness.bundle import Bundle
 from harness.ladder import ArmSpec, Role
+from harness.progress import Advance
 from harness.records.inquiry import FileFault, Owner
 from harness.running.sides import Under
 
@@ -20,8 +21,10 @@ class Soundness:
     unfit: Mapping[str, str] = field(default_factory=dict)
 
 
-def soundness(under: Mapping[Role, Under], specs: Sequence[ArmSpec]) -> Soundness:
-    """Of every file that the arms read.
+def soundness(
+    under: Mapping[Role, Under], specs: Sequence[ArmSpec], progress: Advance | None = None
+) -> Soundness:
+    """Of every file that the arms read; `progress` counts tensors, bundle by bundle.
 
     Raises:
         BundleError: a bundle that no comparison can start from: parts missing, unreadable, or of
@@ -30,21 +33,23 @@ def soundness(under: Mapping[Role, Under], specs: Sequence[ArmSpec]) -> Soundnes
     own = under["app"].bundle
     phones = under.get("phone", under["app"]).bundle
     if phones.path == own.path:
-        return _of(own, specs, "bundle")
-    ours = _of(own, [spec for spec in specs if spec.on_host], "bundle")
+        return _of(own, specs, "bundle", progress)
+    ours = _of(own, [spec for spec in specs if spec.on_host], "bundle", progress)
     on_phones = [spec for spec in specs if not spec.on_host]
-    theirs = _of(phones, on_phones, "phone bundle")
-    known = {fault.file for fault in theirs.faults}
+    theirs = _of(phones, on_phones, "phone bundle", progress)
+    known = {fault.file for fault in theirs.faults if not fault.remark}
     types = bundles.retyped(phones, own, _quants(on_phones), "phone bundle")
     others = (fault for fault in types if fault.file not in known)
     return Soundness((*ours.faults, *theirs.faults, *others), {**ours.unfit, **theirs.unfit})
 
 
-def _of(bundle: Bundle, specs: Sequence[ArmSpec], owner: Owner) -> Soundness:
+def _of(
+    bundle: Bundle, specs: Sequence[ArmSpec], owner: Owner, progress: Advance | None
+) -> Soundness:
     quants = _quants(specs)
     unfit: dict[str, str] = {}
     try:
-        found = bundles.verify(bundle, quants)
+        found = bundles.verify(bundle, quants, progress)
     except bundles.Misfit:
         found, unfit = _one_by_one(bundle, quants)
     return Soundness(

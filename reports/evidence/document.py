@@ -34,7 +34,7 @@ def gather(summary: Summary) -> Evidence:
     seen = by_slot(summary.observations)
     pieces = spelled(seen.values())
     answered = [(hop, pairs(hop, seen)) for hop in hops]
-    layers = [layer_plot(hop, summary.inquiry.layers) for hop in hops]
+    layers = [layer_plot(hop) for hop in hops]
     margins = [margin_plot(hop, own) for hop, own in answered]
     courses = [course(hop, own, summary.record, summary.gates) for hop, own in answered]
     return Evidence(

@@ -1,13 +1,13 @@
-"""Distance per layer in the order of computation, with the tolerance and the layer blamed."""
+"""Driven errors of the layers in the order of computation, with their limits and what is blamed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.comparison.driven import DrivenOutput
 from harness.comparison.hop import HopResult
-from harness.records.inquiry import LayerComparison
 from reports import numbers
 from reports.charts import Tick
 from reports.evidence.pairs import hop_name
@@ -18,7 +18,7 @@ _LEAST = 1e-8
 
 @dataclass(frozen=True)
 class LayerPlot:
-    """One hop's layers. `first_beyond`: the first whose distance is more than its tolerance."""
+    """One hop's driven layers. `first_beyond`: the first that is beyond its limit."""
 
     plot: Plot
     hop: str
@@ -27,88 +27,61 @@ class LayerPlot:
     first_beyond: str | None
 
 
-def layer_plot(
-    hop: HopResult,
-    comparisons: Iterable[LayerComparison],
-) -> LayerPlot | None:
-    """The largest distance of each layer over the cases looked at; None where none was."""
-    own = [
-        one
-        for one in comparisons
-        if (one.candidate, one.phone) == (hop.candidate, hop.phone) and one.layers
-    ]
-    if not own:
+def layer_plot(hop: HopResult) -> LayerPlot | None:
+    """The largest error of each output over the driven cases; None where none was driven."""
+    if not hop.driven:
         return None
-    largest: dict[str, float] = {}
-    for one in own:
-        for layer in one.layers:
-            largest[layer.name] = max(largest.get(layer.name, 0.0), layer.distance)
     blamed = tuple(dict.fromkeys(one.layer or one.stage for one in hop.blames))
-    limits = {name: layer_tolerance(name, hop.tolerance_distances) for name in largest}
-    beyond = next((name for name, apart in largest.items() if apart > limits[name]), None)
-    plot = _plot(hop, largest, limits, blamed)
-    return LayerPlot(plot, hop_name(hop), len(own), blamed, beyond)
+    beyond = next((one.name for one in hop.driven if one.beyond), None)
+    return LayerPlot(_plot(hop, blamed), hop_name(hop), hop.driven_cases, blamed, beyond)
 
 
-def layer_tolerance(name: str, limits: Mapping[str, float]) -> float:
-    """What a stage's or layer's tensor may be apart, over the reference's length.
-
-    `limits`: as `HopResult.tolerance_distances`; no limit where it tells none.
-    """
-    tower = name.split(" ", 1)[0]
-    key = f"{tower}_layer" if tower in ("vision", "text") else name
-    return limits.get(key, math.inf)
-
-
-def _plot(
-    hop: HopResult,
-    largest: Mapping[str, float],
-    limits: Mapping[str, float],
-    blamed: Sequence[str],
-) -> Plot:
-    names = list(largest)
-    x = Scale(-0.5, len(names) - 0.5)
-    y = Scale.decades([*largest.values(), *limits.values()], _LEAST)
+def _plot(hop: HopResult, blamed: Sequence[str]) -> Plot:
+    outputs = hop.driven
+    x = Scale(-0.5, len(outputs) - 0.5)
+    limits = [one.limit_error for one in outputs if math.isfinite(one.limit_error)]
+    y = Scale.decades([*(one.error for one in outputs), *limits], _LEAST)
     steps = [
-        (index + side, limits[name])
-        for index, name in enumerate(names)
+        (index + side, one.limit_error)
+        for index, one in enumerate(outputs)
         for side in (-0.5, 0.5)
-        if math.isfinite(limits[name])
+        if math.isfinite(one.limit_error)
     ]
     return Plot(
-        title=f"Layers: {hop_name(hop)}",
-        about=f"Distance of {len(names)} outputs in the order of computation, and its tolerance",
+        title=f"Driven layers: {hop_name(hop)}",
+        about=f"Own error of {len(outputs)} outputs in the order of computation, and its limit",
         x_label="in the order of computation",
-        y_label="distance",
-        x_ticks=_ticks(names, blamed, x),
+        y_label="error over the output's length",
+        x_ticks=_ticks([one.name for one in outputs], blamed, x),
         y_ticks=y.ticks(),
         lines=(
-            line(list(enumerate(largest.values())), x, y, "plain", "distance"),
-            line(steps, x, y, "limit", "tolerance"),
+            line([(index, one.error) for index, one in enumerate(outputs)], x, y, "plain", "error"),
+            line(steps, x, y, "limit", "limit"),
         ),
         dots=tuple(
-            dot(
-                (index, apart),
-                x,
-                y,
-                _kind(name, apart, limits[name], blamed),
-                f"{name}: {numbers.nats(apart)}, may be {numbers.nats(limits[name])}",
-            )
-            for index, (name, apart) in enumerate(largest.items())
+            dot((index, one.error), x, y, _kind(one, blamed), _said(one))
+            for index, one in enumerate(outputs)
         ),
     )
 
 
-def _kind(name: str, apart: float, limit: float, blamed: Sequence[str]) -> Kind:
-    if name in blamed:
+def _said(one: DrivenOutput) -> str:
+    return (
+        f"{one.name}: error {numbers.nats(one.error)} (limit {numbers.nats(one.limit_error)}), "
+        f"gain {one.gain:+.2g}"
+    )
+
+
+def _kind(one: DrivenOutput, blamed: Sequence[str]) -> Kind:
+    if one.name in blamed:
         return "bad"
-    return "open" if apart > limit else "plain"
+    return "open" if one.beyond else "plain"
 
 
 def _ticks(names: Sequence[str], blamed: Sequence[str], x: Scale) -> tuple[Tick, ...]:
-    """The blamed layer's name, and the ends of what the reader knows best."""
+    """The blamed layer's name, and the ends of the two towers."""
     shown = [name for name in names if name in blamed]
-    for name in ("pixels", "embed", "prefill"):
+    for name in ("embed", "prefill"):
         if name in names and all(abs(names.index(name) - names.index(one)) > 4 for one in shown):
             shown.append(name)
     return tuple(Tick(x.at(names.index(name)), name) for name in sorted(shown, key=names.index))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -25,13 +26,12 @@ def rows() -> list[Row]:
         asked = runners.request(bundle.text_model("q8_0"), bundle.mmproj("q8_0"), picture)
 
         def image_s(**changed: object) -> float:
-            tensors = folder / "tensors"
-            tensors.unlink(missing_ok=True)
+            shutil.rmtree(folder / "tensors", ignore_errors=True)
             request = Request.model_validate(asked.model_dump() | changed)
             return runners.answered(request, folder).total / 1000
 
         cheap_s, none_s, ratio = in_turn(image_s, lambda: image_s(evidence=False), ROUNDS)
-        deep = {"tensors_path": str(folder / "tensors")}
+        deep = {"tensors_folder": str(folder / "tensors")}
         deep_s, _, factor = in_turn(lambda: image_s(**deep), image_s, ROUNDS)
     return [
         Row(

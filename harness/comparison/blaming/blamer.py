@@ -1,84 +1,72 @@
-"""What a hop's differences come from: causes out of the cases, explained by files, settings, layers
-and swap tests; pure.
+"""What a hop's differences come from: causes out of the cases and the driven layers, explained by
+files and settings; pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+import math
+from collections.abc import Mapping, Sequence
 
 from harness.comparison.blame import Blame
-from harness.comparison.blaming.causes import (
-    Cause,
-    cause_of,
-    causes,
-    merged,
-    noticeable,
-    ordered,
-    rank,
-)
+from harness.comparison.blaming.causes import Cause, cause_of, causes, most, ordered, rank
 from harness.comparison.blaming.differences import Differences, differences
-from harness.comparison.blaming.files import (
-    Explained,
-    explained,
-    inherited,
-    reaches,
-    read_on,
-)
-from harness.comparison.blaming.layers import first_layer
+from harness.comparison.blaming.files import Explained, explained, reaches, read_on
 from harness.comparison.blaming.sentences import Told, sentence, with_fault
-from harness.comparison.blaming.swaps import confirmed
-from harness.comparison.stages import CaseComparison, Stage, Tolerance
+from harness.comparison.divergence import Divergence
+from harness.comparison.driven import DrivenLimit, Part, faults, of_hop
+from harness.comparison.stages import PICTURE, CaseComparison, Stage, Tolerance
 from harness.comparison.terms import Terms
 from harness.ladder import Hop
-from harness.records.inquiry import HopCase, Inquiry, LayerComparison, SwapResult
+from harness.records.inquiry import DrivenCase, FileFault
 from harness.records.observation import Who
 
-_OfHop = TypeVar("_OfHop", bound=HopCase)
+_INPUTS: tuple[Stage, ...] = ("resize", "tile", "pixels", "tokens")
 
 
 def blames(
     hop: Hop,
     cases: Sequence[CaseComparison],
     tolerance: Tolerance,
-    inquiry: Inquiry,
+    driven: Sequence[DrivenCase],
+    limits: Mapping[Part, DrivenLimit],
+    files: Sequence[FileFault],
     terms: Mapping[Who, Terms],
     unanswered: Sequence[Blame] = (),
 ) -> tuple[Blame, ...]:
     """One blame per cause of a hop, what matters most first; none for a clean hop.
 
-    `terms`: under what each arm ran; those that are missing explain nothing. `unanswered`: blames
-    of cases that the reference alone could answer; they come first, with the file that explains
-    them.
+    `driven`: of the whole run. `terms`: under what each arm ran; those that are missing explain
+    nothing. `unanswered`: blames of cases that the reference alone could answer; they come first,
+    with the file that explains them.
     """
     reference = terms.get((hop.reference, hop.reference_phone))
     candidate = terms.get((hop.candidate, hop.phone))
     asked = differences(hop, reference, candidate)
-    swaps = list(_of_hop(inquiry.swaps, hop))
-    own = _with_asked(causes(cases, tolerance), asked, cases)
-    own, inputs_cleared = _swapped(own, swaps, tolerance, cases)
+    own_driven = of_hop(hop, driven)
+    found_faults = faults(own_driven, limits)
+    own = _with_asked(causes(cases, found_faults), asked, cases)
+    own = _with_driven_answers(own, cases, own_driven, tolerance)
     owners = {who: one.owner for who, one in terms.items()}
-    shared, faulty = read_on(hop, inquiry.files, owners)
-    own = tuple(
-        cause for cause in own if cause.stage in asked.by_stage or not inherited(cause, shared)
-    )
+    faulty = read_on(hop, files, owners)
     open_ones = [cause for cause in own if cause.stage not in asked.by_stage]
-    files = explained(faulty, open_ones, inputs_cleared=inputs_cleared)
-    failed = [_with_file(blame, files) for blame in unanswered]
-    files = [
+    explanations = explained(faulty, open_ones)
+    failed = [_with_file(blame, explanations) for blame in unanswered]
+    explanations = [
         file
-        for file in files
+        for file in explanations
         if file.causes or not any(reaches(file, blame) for blame in unanswered)
     ]
-    layers = list(_of_hop(inquiry.layers, hop))
-    blamer = _Blamer(hop, tolerance, layers, swaps, asked)
-    by_file = {id(cause) for file in files for cause in file.causes}
+    by_file = {id(cause) for file in explanations for cause in file.causes}
     found: list[tuple[Cause, Explained | None]] = [
         (cause, None) for cause in own if id(cause) not in by_file
     ]
-    found += [(_shown(file, cases), file) for file in files]
+    found += [(_shown(file, cases), file) for file in explanations]
     ranked = sorted(found, key=lambda one: rank(one[0]))
-    return (*failed, *(blamer.blame(cause, file) for cause, file in ranked))
+    clean = bool(own_driven) and not found_faults
+    return (
+        *failed,
+        *(_blame(hop, tolerance, asked, cause, file, clean=clean) for cause, file in ranked),
+    )
 
 
 def _with_file(blame: Blame, files: Sequence[Explained]) -> Blame:
@@ -92,31 +80,10 @@ def _with_file(blame: Blame, files: Sequence[Explained]) -> Blame:
 
 
 def _shown(file: Explained, cases: Sequence[CaseComparison]) -> Cause:
-    """The causes that a file explains, as one."""
+    """The causes that a file explains, as one: at the first of their stages."""
     if file.causes:
-        return merged(file.causes, cases)
+        return min(file.causes, key=rank)
     return cause_of(file.stage, [case for case in cases if file.stage in case.beyond], cases)
-
-
-def _swapped(
-    found: Sequence[Cause],
-    swaps: Sequence[SwapResult],
-    tolerance: Tolerance,
-    cases: Sequence[CaseComparison],
-) -> tuple[tuple[Cause, ...], bool]:
-    """The causes as swap tests set them right, and whether they clear the inputs of `prefill`.
-
-    A prefill that agrees with its inputs given is not the cause. With the same prompt ids the
-    embeddings are, though within tolerance, where they are noticeably apart.
-    """
-    prefill = next((cause for cause in found if cause.stage == "prefill"), None)
-    said = None if prefill is None else confirmed(prefill, swaps)
-    if prefill is None or said is not False or not noticeable("embed", prefill.cases, tolerance):
-        return tuple(found), said is True
-    others = [cause for cause in found if cause.stage not in ("embed", "prefill")]
-    before = [cause for cause in found if cause.stage == "embed"]
-    shown = merged([*before, prefill], cases).cases
-    return ordered([*others, cause_of("embed", shown, cases)]), False
 
 
 def _with_asked(
@@ -133,59 +100,76 @@ def _with_asked(
     return ordered(every)
 
 
-class _Blamer:
-    """What the blames of one hop have in common."""
-
-    def __init__(
-        self,
-        hop: Hop,
-        tolerance: Tolerance,
-        layers: Sequence[LayerComparison],
-        swaps: Sequence[SwapResult],
-        asked: Differences,
-    ) -> None:
-        self._hop = hop
-        self._tolerance = tolerance
-        self._layers = layers
-        self._swaps = swaps
-        self._asked = asked
-
-    def blame(self, cause: Cause, file: Explained | None) -> Blame:
-        stage = cause.stage if file is None else file.stage
-        places = {(case.session, case.position) for case in cause.cases}
-        looked_at = [one for one in self._layers if (one.session, one.position) in places]
-        parting = first_layer(stage, looked_at, self._tolerance)
-        layer = None if parting is None else parting.layer
-        if file is not None and file.fault.layer is not None:
-            layer = file.fault.layer
-        told = Told(
-            hop=self._hop,
-            stage=stage,
-            cause=cause,
-            tolerance=self._tolerance,
-            layer=layer,
-            past_layers=parting is not None and parting.layer is None,
-            explained=file,
-            asked=self._asked.by_stage.get(stage, ()),
-            runtime=self._asked.runtime,
-            names=self._asked.names,
-            confirmed=confirmed(cause, self._swaps),
-        )
-        return Blame(
-            hop=self._hop.name,
-            phone=self._hop.phone,
-            stage=stage,
-            layer=layer,
-            cases=len(cause.cases),
-            of=cause.of,
-            systematic=cause.systematic,
-            sentence=sentence(told),
-            confirmed_by_swap=told.confirmed,
-        )
+def _with_driven_answers(
+    found: Sequence[Cause],
+    cases: Sequence[CaseComparison],
+    driven: Sequence[DrivenCase],
+    tolerance: Tolerance,
+) -> tuple[Cause, ...]:
+    """With `decode`, where most driven answers part although everything before them agrees."""
+    if any(cause.stage in ("prefill", "decode") for cause in found):
+        return tuple(found)
+    parted = {
+        (one.session, one.position)
+        for one in driven
+        if one.divergence is not None and _margin(one.divergence) > tolerance.flip_margin
+    }
+    if not parted or not most(len(parted), len(driven)):
+        return tuple(found)
+    shown = [case for case in cases if (case.session, case.position) in parted]
+    return ordered([*found, Cause("decode", tuple(shown), len(driven), None, driven=True)])
 
 
-def _of_hop(found: Sequence[_OfHop], hop: Hop) -> Iterator[_OfHop]:
-    ends = (hop.reference, hop.reference_phone, hop.candidate, hop.phone)
-    for one in found:
-        if (one.reference, one.reference_phone, one.candidate, one.phone) == ends:
-            yield one
+def _margin(parted: Divergence) -> float:
+    """Infinite where the candidate's token is not even among the reference's likeliest."""
+    return math.inf if parted.reference_margin is None else parted.reference_margin
+
+
+def _blame(
+    hop: Hop,
+    tolerance: Tolerance,
+    asked: Differences,
+    cause: Cause,
+    file: Explained | None,
+    *,
+    clean: bool,
+) -> Blame:
+    """`clean`: the hop was driven and none of its layers is at fault."""
+    stage = cause.stage if file is None else file.stage
+    layer = None if cause.fault is None else cause.fault.layer
+    if file is not None and layer is None:
+        layer = file.fault.layer
+    told = Told(
+        hop=hop,
+        stage=stage,
+        cause=cause,
+        tolerance=tolerance,
+        layer=layer,
+        explained=file,
+        asked=asked.by_stage.get(stage, ()),
+        runtime=asked.runtime,
+        names=asked.names,
+        confirmed=_confirmed(cause, clean=clean),
+    )
+    return Blame(
+        hop=hop.name,
+        phone=hop.phone,
+        stage=stage,
+        layer=layer,
+        cases=len(cause.cases),
+        of=cause.of,
+        systematic=cause.systematic,
+        sentence=sentence(told),
+        confirmed=told.confirmed,
+    )
+
+
+def _confirmed(cause: Cause, *, clean: bool) -> bool | None:
+    """Whether driving shows that it is this and nothing else.
+
+    A layer beyond its limit was driven itself. What an arm makes of its input is the cause where
+    every layer is clean once the reference's input is put in.
+    """
+    if cause.fault is not None:
+        return True
+    return True if clean and cause.cases and cause.stage in (*_INPUTS, *PICTURE) else None

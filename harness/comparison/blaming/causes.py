@@ -1,22 +1,16 @@
-"""Which causes a hop has, out of those of its single cases; pure."""
+"""Which causes a hop has, out of those of its single cases and of its driven layers; pure."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median_low
 from typing import Final
 
-from harness.comparison.stages import PICTURE, STAGES, CaseComparison, Stage, Tolerance
+from harness.comparison.driven import LayerFault
+from harness.comparison.stages import PICTURE, STAGES, CaseComparison, Stage
 
 _ANSWER: Final[tuple[Stage, ...]] = ("prefill", "decode", "label")
-_NOTICEABLE: Final = 0.5
-"""Share of a tolerance that clean hops stay below."""
-_APART: Final = 0.25
-"""Share of a tolerance from which two tensors are apart by more than a clean hop usually shows."""
-_MANY: Final = 0.1
-"""Share of the cases in which a cause is no chance."""
 _FEWEST_OF_A_PATTERN: Final = 3
 
 
@@ -27,9 +21,13 @@ class Cause:
     stage: Stage
     cases: tuple[CaseComparison, ...]
     of: int
-    """Cases compared."""
+    """Cases compared; of a cause that driving shows, cases driven."""
     positions: tuple[int, ...] | None
     """Positions in a session, where every case at these and none elsewhere shows it."""
+    fault: LayerFault | None = None
+    """What driven layers say; None where none were driven or they say nothing of this stage."""
+    driven: bool = False
+    """True where only driven cases were asked."""
 
     @property
     def systematic(self) -> bool:
@@ -38,7 +36,9 @@ class Cause:
 
     @property
     def leaks(self) -> bool:
-        """Every image of some places in a session shows it, and none that comes first."""
+        """Every image but the first ones shows it: something is left of the image before."""
+        if self.fault is not None:
+            return self.fault.after_the_first
         return self.positions is not None and 0 not in self.positions
 
 
@@ -47,15 +47,26 @@ def most(count: int, of: int) -> bool:
     return 2 * count >= of
 
 
-def causes(cases: Sequence[CaseComparison], tolerance: Tolerance) -> tuple[Cause, ...]:
+def causes(cases: Sequence[CaseComparison], faults: Sequence[LayerFault] = ()) -> tuple[Cause, ...]:
     """The causes of a hop, systematic ones first.
 
-    What only follows from another cause is left out: a case whose first stage beyond tolerance is a
-    later one because it stayed just within at the stage before, or the few cases of a later stage
-    beside a systematic cause before it.
+    What only follows from another cause is left out: the few cases of a later stage beside a
+    systematic cause before it, and logits or embeddings that are no numbers at or after a layer at
+    fault. Faults of driven layers follow from nothing, as every layer was given the reference's
+    input.
     """
-    found = [cause_of(stage, shown, cases) for stage, shown in _by_stage(cases, tolerance).items()]
-    return ordered([cause for cause in found if not _follows(cause, found)])
+    shown: dict[Stage, list[CaseComparison]] = defaultdict(list)
+    for case in cases:
+        for stage in case.causes:
+            shown[stage].append(case)
+    found = [cause_of(stage, own, cases) for stage, own in shown.items()]
+    kept = [
+        cause
+        for cause in found
+        if not _follows(cause, found) and not any(_shows(fault, cause) for fault in faults)
+    ]
+    by_place = {(case.session, case.position): case for case in cases}
+    return ordered([*kept, *(_driven(fault, by_place) for fault in faults)])
 
 
 def ordered(found: Iterable[Cause]) -> tuple[Cause, ...]:
@@ -76,19 +87,6 @@ def cause_of(
     return Cause(stage, tuple(shown), len(cases), _positions(shown, cases))
 
 
-def merged(found: Sequence[Cause], cases: Sequence[CaseComparison]) -> Cause:
-    """Several causes (at least one) as one, at the first of their stages."""
-    places = {(case.session, case.position) for cause in found for case in cause.cases}
-    shown = [case for case in cases if (case.session, case.position) in places]
-    return cause_of(min((cause.stage for cause in found), key=STAGES.index), shown, cases)
-
-
-def noticeable(stage: Stage, cases: Sequence[CaseComparison], tolerance: Tolerance) -> bool:
-    """Whether the tensors of `stage` are apart in most of these cases, tolerance or not."""
-    apart = [case.distances[stage] for case in cases if stage in case.distances]
-    return bool(apart) and median_low(apart) > _APART * tolerance.of(stage)
-
-
 def is_upstream(stage: Stage, other: Stage) -> bool:
     """Whether a difference at `stage` can explain one at `other`: the two branches are apart."""
     if STAGES.index(stage) >= STAGES.index(other):
@@ -96,45 +94,20 @@ def is_upstream(stage: Stage, other: Stage) -> bool:
     return other in _ANSWER or (stage in PICTURE and other in PICTURE)
 
 
-def _by_stage(
-    cases: Sequence[CaseComparison], tolerance: Tolerance
-) -> Mapping[Stage, list[CaseComparison]]:
-    counts: dict[Stage, int] = defaultdict(int)
-    for case in cases:
-        for stage in case.causes:
-            counts[stage] += 1
-    common = [stage for stage in STAGES if counts[stage] >= _MANY * len(cases) and counts[stage]]
-    shown: dict[Stage, list[CaseComparison]] = defaultdict(list)
-    for case in cases:
-        for stage in dict.fromkeys(
-            _attributed(case, own, common, tolerance) for own in case.causes
-        ):
-            shown[stage].append(case)
-    return {stage: shown[stage] for stage in STAGES if stage in shown}
+def _driven(fault: LayerFault, by_place: dict[tuple[int, int], CaseComparison]) -> Cause:
+    shown = tuple(by_place[place] for place in sorted(fault.places) if place in by_place)
+    return Cause(fault.stage, shown, fault.of, None, fault, driven=True)
 
 
-def _attributed(
-    case: CaseComparison, stage: Stage, common: Sequence[Stage], tolerance: Tolerance
-) -> Stage:
-    """`stage`, or a cause of many other cases before it that this case all but shows as well."""
-    if _is_exact(case, stage):
-        return stage
-    nearly = (
-        other
-        for other in common
-        if is_upstream(other, stage)
-        and case.distances.get(other, 0.0) > _NOTICEABLE * tolerance.of(other) > 0.0
-    )
-    return next(nearly, stage)
-
-
-def _is_exact(case: CaseComparison, stage: Stage) -> bool:
-    """Other text for the same ids, or another label for the same text: with no cause upstream."""
-    return stage == "label" or (stage == "decode" and case.tokens_equal)
+def _shows(fault: LayerFault, cause: Cause) -> bool:
+    """Whether the arithmetic that is wrong at `fault` is what the cases show."""
+    computed = cause.stage in ("embed", "prefill")
+    return computed and STAGES.index(fault.stage) <= STAGES.index(cause.stage)
 
 
 def _follows(cause: Cause, found: Sequence[Cause]) -> bool:
-    if cause.systematic or any(_is_exact(case, cause.stage) for case in cause.cases):
+    exact = cause.stage == "label" or any(case.tokens_equal for case in cause.cases)
+    if cause.systematic or (exact and cause.stage in ("decode", "label")):
         return False
     return any(other.systematic and is_upstream(other.stage, cause.stage) for other in found)
 

@@ -21,8 +21,6 @@ _REACH: Final[Mapping[str, tuple[Stage, ...]]] = {
 """What a half of a bundle can change at all."""
 _OWN: Final[Mapping[str, Stage]] = {"mmproj": "embed", "text": "prefill"}
 """Where a change shows of which nothing more is known."""
-_COMPUTED: Final[tuple[Stage, ...]] = ("embed", "prefill", "decode")
-"""Stages told within a noise."""
 _EXACT: Final[tuple[Stage, ...]] = ("tile", "tokens")
 """Stages told exactly: a fault that did not show there did nothing there."""
 _LAYER: Final = re.compile(r"(?:vision|text) layer (\d+) (attention|ffn)")
@@ -58,32 +56,18 @@ class Explained:
     stage: Stage
 
 
-def read_on(
-    hop: Hop, faults: Sequence[FileFault], owners: Mapping[Who, Owner]
-) -> tuple[list[FileFault], list[FaultyFile]]:
-    """The faults that both ends of the hop read, and the files with those that come in on it."""
+def read_on(hop: Hop, faults: Sequence[FileFault], owners: Mapping[Who, Owner]) -> list[FaultyFile]:
+    """The files with those faults that come in on the hop: the candidate reads them, the reference
+    does not. Remarks are left out."""
     known = {_key(fault) for fault in _read(faults, hop.reference, hop.reference_phone, owners)}
-    shared: list[FileFault] = []
     by_file: dict[tuple[str, str], list[FileFault]] = {}
     for fault in _read(faults, hop.candidate, hop.phone, owners):
-        own = by_file.setdefault((fault.half, fault.file), [])
-        (shared if _key(fault) in known else own).append(fault)
-    return shared, [
+        if _key(fault) not in known:
+            by_file.setdefault((fault.half, fault.file), []).append(fault)
+    return [
         FaultyFile(file, half, tuple(sorted(own, key=_order)))
         for (half, file), own in by_file.items()
-        if own
     ]
-
-
-def inherited(cause: Cause, shared: Iterable[FileFault]) -> bool:
-    """Whether single cases are beyond noise because both ends of the hop compute with the same
-    broken weights: noise was measured with sound ones, and may be larger by any factor.
-    """
-    if cause.systematic or cause.stage not in _COMPUTED:
-        return False
-    return any(
-        fault.kind in ("tensor", "key") and _fit(fault, cause) is not None for fault in shared
-    )
 
 
 def reaches(file: Explained, blame: Blame) -> bool:
@@ -92,12 +76,9 @@ def reaches(file: Explained, blame: Blame) -> bool:
     return there and (file.stage == blame.stage or is_upstream(file.stage, blame.stage))
 
 
-def explained(
-    files: Sequence[FaultyFile], causes: Sequence[Cause], *, inputs_cleared: bool
-) -> list[Explained]:
+def explained(files: Sequence[FaultyFile], causes: Sequence[Cause]) -> list[Explained]:
     """Each file with the causes it explains better than any other file.
 
-    `inputs_cleared`: a swap test has shown that `prefill` differs by itself, whatever the picture.
     A file that is only known to have changed, and changed nothing, is left out.
     """
     of_file: dict[int, list[tuple[Stage, int, Cause]]] = {}
@@ -107,7 +88,6 @@ def explained(
             for place, file in enumerate(files)
             for which, fault in enumerate(file.faults)
             if (fit := _fit(fault, cause)) is not None
-            and not (inputs_cleared and file.half == "mmproj" and cause.stage == "prefill")
         ]
         if fits:
             _, place, which = min(fits)
@@ -133,7 +113,11 @@ def _read(
 ) -> list[FileFault]:
     quant = parse(arm).quant
     owner = owners.get((arm, phone), "bundle")
-    return [fault for fault in faults if (fault.quant, fault.owner) == (quant, owner)]
+    return [
+        fault
+        for fault in faults
+        if (fault.quant, fault.owner) == (quant, owner) and not fault.remark
+    ]
 
 
 def _key(fault: FileFault) -> tuple[str, str, str]:
@@ -156,22 +140,19 @@ def _fit(fault: FileFault, cause: Cause) -> int | None:
     if not cause.cases or cause.stage not in _REACH[fault.half]:
         return None
     if fault.kind == "hash":
-        return None if is_upstream(_OWN[fault.half], cause.stage) else 3
+        return None if is_upstream(_OWN[fault.half], cause.stage) else 4
     if fault.stage == cause.stage:
-        return 0
+        layer = None if cause.fault is None else cause.fault.layer
+        return 0 if fault.layer == layer else 1
+    if cause.fault is not None and fault.kind == "tensor":
+        return None  # a driven layer was given the reference's input: nothing before it matters
     if is_upstream(fault.stage, cause.stage):
-        return None if _left_alone(fault.stage, cause) else 1
+        return 2
     # A tensor's effect begins where it is used, whereas a key may reach further than is known.
-    return None if fault.kind == "tensor" else 2
-
-
-def _left_alone(stage: Stage, cause: Cause) -> bool:
-    """Whether nothing at all differs at `stage` in the cases of a later cause."""
-    told = [case.distances[stage] for case in cause.cases if stage in case.distances]
-    return bool(told) and max(told) == 0.0
+    return None if fault.kind == "tensor" else 3
 
 
 def _stage(fault: FileFault, cause: Cause) -> Stage:
-    """The earlier of the two, but where the fault's would have been seen."""
+    """The earlier of the two, unless the fault's own stage would have shown it."""
     earlier = is_upstream(fault.stage, cause.stage) and fault.stage not in _EXACT
-    return fault.stage if earlier and fault.kind != "hash" else cause.stage
+    return fault.stage if earlier and cause.fault is None and fault.kind != "hash" else cause.stage

@@ -10,34 +10,35 @@ from typing import Final
 
 from harness.comparison.blaming.causes import Cause
 from harness.comparison.blaming.files import Explained
+from harness.comparison.driven import LayerFault, over
 from harness.comparison.stages import CaseComparison, Stage, Tolerance
 from harness.ladder import Hop
 
 _WHAT: Final[dict[Stage, str]] = {
-    "resize": "The picture that the model is given differs",
+    "resize": "The pixels that the model is given differ",
     "tile": "The tiling differs",
     "pixels": "The values that the vision graph gets differ",
-    "embed": "The picture's embeddings differ",
+    "embed": "The image embeddings drift",
     "tokens": "The prompt's token ids differ",
-    "prefill": "The first step's logits differ",
+    "prefill": "The first step's logits drift",
     "decode": "The generated tokens differ although the first step's logits agree",
     "label": "The same text is read as another label",
 }
 _ASKED: Final[dict[Stage, str]] = {
-    "resize": "{candidate} resizes otherwise than {reference}",
-    "tile": "{candidate} cuts the picture into tiles otherwise than {reference}",
-    "tokens": "{candidate} prompts otherwise than {reference}",
-    "decode": "{candidate} chooses tokens otherwise than {reference}",
-    "label": "{candidate} reads the answer otherwise than {reference}",
+    "resize": "{candidate} resizes differently from {reference}",
+    "tile": "{candidate} cuts the image into other tiles than {reference}",
+    "tokens": "{candidate} prompts differently from {reference}",
+    "decode": "{candidate} chooses tokens differently from {reference}",
+    "label": "{candidate} reads the answer differently from {reference}",
 }
 _PUT_IN: Final[dict[Stage, str]] = {
-    "resize": "the reference's pixels",
-    "tile": "the reference's embeddings and prompt ids",
-    "pixels": "the reference's values",
-    "embed": "the reference's embeddings",
-    "tokens": "the reference's prompt ids",
-    "prefill": "the reference's embeddings and prompt ids",
+    "resize": "pixels",
+    "tile": "tiles and prompt ids",
+    "pixels": "pixel values",
+    "embed": "embeddings",
+    "tokens": "prompt ids",
 }
+_OWN_OUTPUT: Final[dict[str, str]] = {"embed": "the projector", "prefill": "the output matrix"}
 _ORDINALS: Final = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 
 
@@ -50,8 +51,6 @@ class Told:
     cause: Cause
     tolerance: Tolerance
     layer: str | None
-    past_layers: bool
-    """True where every layer of the stage's tower was looked at and agrees."""
     explained: Explained | None
     asked: tuple[str, ...]
     """What the two arms were asked differently that shows at this stage."""
@@ -62,12 +61,12 @@ class Told:
 
 
 def sentence(told: Told) -> str:
-    """One sentence of what, where, how often, how much and why, and one of the swap test."""
-    parts = [_what(told), _since(told), _on(told.hop), _in(told), _size(told)]
+    """What, where, how often, how much and why, and what driving the candidate showed."""
+    parts = [_what(told), _on(told.hop), _since(told), _in(told), _size(told)]
     whole = "".join(parts)
     because = _because(told)
     whole = f"{whole}: {because}." if because else f"{whole}."
-    return f"{whole} {swap}" if (swap := _swap(told)) else whole
+    return f"{whole} {shown}" if (shown := _driven(told)) else whole
 
 
 def with_fault(said: str, found: Explained) -> str:
@@ -79,7 +78,9 @@ def _what(told: Told) -> str:
     if not told.cause.cases and told.explained is not None:
         return f"{told.explained.file.file} is faulty"
     if told.stage == "decode" and not told.asked and _same_ids(told.cause.cases):
-        return "The same tokens are spelled otherwise"
+        return "The same tokens are spelled differently"
+    if told.stage == "decode" and not told.asked and not _logits_agree(told):
+        return "Tokens are chosen, or answers ended, by another rule"
     if told.asked and told.stage in _ASKED:
         reference, candidate = told.names
         said = _ASKED[told.stage].format(reference=reference, candidate=candidate)
@@ -91,10 +92,9 @@ def _since(told: Told) -> str:
     if not told.cause.cases:
         return ""
     if told.layer is not None:
-        return f" since {told.layer}"
-    if told.past_layers:
-        return f" after the last {'vision' if told.stage == 'embed' else 'text'} layer"
-    return ""
+        return f", at {told.layer}"
+    fault = told.cause.fault
+    return "" if fault is None else f", at {_OWN_OUTPUT[fault.output.name]}"
 
 
 def _on(hop: Hop) -> str:
@@ -108,6 +108,8 @@ def _in(told: Told) -> str:
     count = len(cause.cases)
     if count == 0:
         return ", although no case shows it"
+    if cause.driven:
+        return f", in {count} of {cause.of} driven cases"
     if cause.positions is not None:
         return f", in {_pattern(cause.positions)}, {count} of {cause.of} cases"
     return f", in {count} of {cause.of} cases{'' if cause.systematic else ' only'}"
@@ -130,6 +132,8 @@ def _size(told: Told) -> str:
         return _tiles(cases[0])
     if told.stage == "tokens":
         return _ids(cases[0])
+    if told.cause.fault is not None:
+        return _off(told.cause.fault)
     if told.stage == "prefill":
         return _logits(cases, told.tolerance)
     return _length(cases, told.stage, told.tolerance)
@@ -159,12 +163,30 @@ def _ids(case: CaseComparison) -> str:
     return f" ({counts} ids; the first that differs, at {parted.index}, is {theirs}, not {ours})"
 
 
+def _off(fault: LayerFault) -> str:
+    """How far the blamed output is off, by the measure that is furthest beyond its limit."""
+    output = fault.output
+    if not math.isfinite(output.error):
+        return " (another shape, or no finite numbers)"
+    measures = (
+        (output.error, output.limit_error, f"off by {_percent(output.error)} of its own output"),
+        (output.gain, output.limit_gain, f"scaled by {100 * output.gain:+.2g} %"),
+        (output.shift, output.limit_shift, f"shifted by {100 * output.shift:+.2g} %"),
+    )
+    _, limit, words = max(measures, key=lambda one: over(one[0], one[1]))
+    return f" ({words}, limit {_percent(limit)})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
+
+
 def _logits(cases: Sequence[CaseComparison], tolerance: Tolerance) -> str:
     apart = median_low(max(case.label_logprob_differences.values(), default=0.0) for case in cases)
     if not math.isfinite(apart):
-        return " (they are no finite numbers)"
+        return " (they are not finite numbers)"
     if apart > tolerance.label_logprob:
-        return f" (a label's by {apart:.2g} nats, {tolerance.label_logprob:.2g} is noise)"
+        return f" (a label's by {apart:.2g} nats, limit {tolerance.label_logprob:.2g})"
     return _length(cases, "prefill", tolerance)
 
 
@@ -172,12 +194,11 @@ def _length(cases: Sequence[CaseComparison], stage: Stage, tolerance: Tolerance)
     apart = [case.distances[stage] for case in cases if stage in case.distances]
     if not apart:
         return ""
-    typical, noise = median_low(apart), tolerance.of(stage)
+    typical, limit = median_low(apart), tolerance.of(stage)
     if not math.isfinite(typical):
-        return " (of another shape, or no finite numbers)"
-    if typical <= noise:
-        return f" ({typical:.1e} of their length, within noise; what follows from it is not)"
-    return f" ({typical:.1e} of their length, {noise:.1e} is noise)"
+        return " (another shape, or no finite numbers)"
+    said = f"{_percent(typical)} of their length"
+    return f" ({said}, limit {_percent(limit)})" if math.isfinite(limit) else f" ({said})"
 
 
 def _because(told: Told) -> str:
@@ -188,7 +209,7 @@ def _because(told: Told) -> str:
     if told.stage in ("prefill", "decode"):
         reasons += told.runtime
     if not reasons and told.cause.leaks:
-        reasons.append("as if something of the image before were left")
+        reasons.append("as if something of the previous image were left")
     return "; ".join(reasons)
 
 
@@ -203,17 +224,27 @@ def _fault(found: Explained, named: str | None) -> str:
     return f"{fault.name}{where} in {file.file}: {fault.detail.rstrip('.')}{others}"
 
 
-def _swap(told: Told) -> str:
-    if told.confirmed is None or told.stage not in _PUT_IN:
+def _driven(told: Told) -> str:
+    if not told.confirmed:
         return ""
-    put_in = f"with {_PUT_IN[told.stage]} put in"
-    if told.stage == "prefill":
-        if told.confirmed:
-            return f"Confirmed: it stays {put_in}."
-        return f"Not confirmed: in a run of its own it goes away {put_in}."
-    if told.confirmed:
-        return f"Confirmed: it goes away {put_in}."
-    return f"Not confirmed: something still differs {put_in}."
+    fault = told.cause.fault
+    if fault is None:
+        put_in = _PUT_IN.get(told.stage)
+        return f"Confirmed: every layer is clean with the reference's {put_in} put in."
+    tower = "vision tower" if fault.stage == "embed" else "text model"
+    if fault.others == 0:
+        return f"Confirmed: driven along the reference, every other output of the {tower} is clean."
+    more = f"{fault.others} more output{'s' if fault.others > 1 else ''} of the {tower}"
+    return f"Confirmed: driven along the reference, it is the first at fault, with {more}."
+
+
+def _logits_agree(told: Told) -> bool:
+    """Whether that much is known of the first step of every case."""
+    judged = math.isfinite(told.tolerance.prefill)
+    return all(
+        "prefill" not in case.beyond and (judged or case.distances.get("prefill") == 0.0)
+        for case in told.cause.cases
+    )
 
 
 def _same_ids(cases: Sequence[CaseComparison]) -> bool:

@@ -55,5 +55,5 @@ def _blame(hop: Hop, stage: Stage, faults: list[RunnerFault], of: int) -> Blame:
             f"{where} cannot answer what {hop.reference} answers on the {hop.name} hop, in "
             f"{len(faults)} of {of} cases: {faults[0].kind}: {faults[0].detail}."
         ),
-        confirmed_by_swap=None,
+        confirmed=None,
     )

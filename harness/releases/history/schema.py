@@ -38,7 +38,7 @@ _VERDICT: Final = {
     ),
     "blames": (
         "STRUCT(hop VARCHAR, phone VARCHAR, stage VARCHAR, layer VARCHAR, cases BIGINT,"
-        ' "of" BIGINT, systematic BOOLEAN, sentence VARCHAR, confirmed_by_swap BOOLEAN)[]'
+        ' "of" BIGINT, systematic BOOLEAN, sentence VARCHAR, confirmed BOOLEAN)[]'
     ),
 }
 
@@ -90,7 +90,7 @@ CREATE VIEW blames AS
 SELECT
     runs.name, runs.baseline, runs.folder, runs.run_id, runs.started_at,
     one.hop, one.phone, one.stage, one.layer, one.cases, one."of", one.systematic, one.sentence,
-    one.confirmed_by_swap
+    one.confirmed
 FROM (SELECT name, baseline, folder, unnest(blames) AS one FROM verdict_files) AS told
 JOIN runs USING (name, baseline, folder);
 

@@ -102,6 +102,7 @@ ARGUMENTS: dict[str, tuple[int, str, Case]] = {
     "unknown contract": (USAGE, "as-shipped, as-trained, default", lambda b, t: ["run", b, _picture(t), "--contract", "none"]),
     "contract is no TOML": (USAGE, "cannot be read", lambda b, t: ["run", b, _picture(t), "--contract", _text(t, "c.toml", "= 1")]),
     "contract with a wrong field": (USAGE, "pixels.size", lambda b, t: ["run", b, _picture(t), "--contract", _text(t, "c.toml", 'extends = "default"\n[pixels]\nsize = -1\n')]),
+    "answer too long for the context": (USAGE, "32 prompt tokens and 1000 for the answer do not fit a context of 1024", lambda b, t: ["run", b, _picture(t), "--contract", _text(t, "c.toml", 'extends = "default"\n[limits]\nmax_tokens = 1000\n')]),
     "gates file is missing": (USAGE, "none.toml", lambda b, t: ["run", b, _picture(t), "--gates", t / "none.toml"]),
     "gates with an unknown key": (USAGE, "agrement", lambda b, t: ["run", b, _picture(t), "--gates", _text(t, "g.toml", "[agrement]\nconfidence = 1\n")]),
     "unknown arm": (USAGE, "laptop", lambda b, t: ["run", b, _picture(t), "--arms", "torch,laptop"]),

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import Result
 from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
 
+from fixtures.drifts import tensors
 from harness import bundle as bundles
 from harness import contract as contracts
 from harness import convert
 from harness.bundle import Bundle
 from harness.bundle.compare import compare
-from harness.bundle.fidelity import mmproj_against_checkpoint
+from harness.bundle.tensor_check import mmproj_against_checkpoint
+from harness.cli.app import app
 from harness.errors import BundleError, CheckpointError
 
 CONTRACT = contracts.load("default")
@@ -90,9 +95,9 @@ def test_weights_of_another_training_run_are_caught(
     """One percent of one matrix: what a few more steps of training do."""
     shutil.copytree(tiny_bundle.path, tmp_path / "copy")
     weights = tmp_path / "copy" / "checkpoint" / "model.safetensors"
-    tensors = load_file(weights)
-    tensors[moved] = tensors[moved] * np.float32(1.01)
-    save_file(tensors, weights)
+    values = load_file(weights)
+    values[moved] = values[moved] * np.float32(1.01)
+    save_file(values, weights)
     with pytest.raises(BundleError, match="made from another model") as caught:
         bundles.check(tmp_path / "copy")
     assert named in str(caught.value)
@@ -105,6 +110,82 @@ def test_a_type_that_needs_an_importance_matrix_is_refused_and_leaves_nothing(
         convert.build(tiny_bundle.checkpoint, tmp_path / "out", ["iq1_s"], CONTRACT)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_type_that_cannot_be_made_is_left_out_and_the_others_are_kept(
+    tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["bundle", "build", "--checkpoint", str(tiny_bundle.checkpoint), "--out", str(out)]
+    result = CliRunner().invoke(app, [*arguments, "--quant", "iq1_s", "--quant", "q4_0"])
+    assert result.exit_code == 1
+    assert "left out iq1_s: llama.cpp cannot make the text GGUF" in result.stderr
+    built = bundles.load(out)
+    assert built.quants == ("f16", "q4_0")
+    assert not list(out.glob("*iq1_s*"))
+    assert str(tmp_path) not in built.manifest.left_out["iq1_s"]
+    assert "log:" not in built.manifest.left_out["iq1_s"]
+    with pytest.raises(BundleError, match=r"iq1_s was left out when it was built: .*matrix"):
+        built.text_model("iq1_s")
+
+
+def test_the_manifest_and_show_say_what_a_weight_takes_and_which_types_fell_back(
+    k_quants: Bundle,
+) -> None:
+    bits = k_quants.manifest.text["q4_k_m"].bits
+    assert bits is not None
+    assert bits.per_weight > bits.meant > 4.5
+    assert sum(one.tensors for one in bits.fallbacks) <= bits.matrices
+    (text, mmproj) = k_quants.fallback_lines()
+    assert re.fullmatch(
+        r"text q4_k_m: \d+ of 15 matrices became q\d_\d.*, as rows of 96 are no multiple of 256: "
+        r"\d\.\d bits a weight instead of \d\.\d",
+        text,
+    )
+    assert mmproj.startswith("mmproj q4_k_m: ")
+    shown = CliRunner().invoke(app, ["bundle", "show", str(k_quants.path)]).stdout
+    assert " ".join(text.split()) in " ".join(shown.split())
+
+
+def adopted(tiny_bundle: Bundle, text: Path, mmproj: Path, out: Path) -> Result:
+    arguments = ["--checkpoint", str(tiny_bundle.checkpoint), "--out", str(out)]
+    return CliRunner().invoke(app, ["bundle", "adopt", str(text), str(mmproj), *arguments])
+
+
+def test_a_pair_that_somebody_else_converted_becomes_a_bundle_with_f16_beside_it(
+    k_quants: Bundle, tmp_path: Path
+) -> None:
+    text = tmp_path / "SmolVLM-Q4_K_M.gguf"
+    shutil.copyfile(k_quants.text_model("q4_k_m"), text)
+    result = adopted(k_quants, text, k_quants.mmproj("q8_0"), tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    bundle = bundles.check(tmp_path / "out")
+    assert bundle.quants == ("f16", "q4_k_m")
+    weights = bundle.manifest.text["q4_k_m"], bundle.manifest.mmproj["q4_k_m"]
+    assert [one.adopted_from for one in weights] == ["SmolVLM-Q4_K_M.gguf", "mmproj-q8_0.gguf"]
+    assert [one.quant for one in weights] == [None, "q8_0"]
+
+
+def test_a_coarser_mmproj_beside_a_text_model_in_f16_is_no_fault(
+    k_quants: Bundle, tmp_path: Path
+) -> None:
+    text, mmproj = k_quants.text_model("f16"), k_quants.mmproj("q8_0")
+    result = adopted(k_quants, text, mmproj, tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    assert bundles.load(tmp_path / "out").quants == ("f16",)
+
+
+def test_an_adopted_pair_of_another_training_is_kept_and_every_tensor_named(
+    k_quants: Bundle, tmp_path: Path
+) -> None:
+    mmproj = tmp_path / "mmproj.gguf"
+    shutil.copyfile(k_quants.mmproj("q8_0"), mmproj)
+    tensors.changed("v.blk.1.ffn_down.weight", tensors.scaled(1.02))(mmproj)
+    result = adopted(k_quants, k_quants.text_model("f16"), mmproj, tmp_path / "out")
+    assert result.exit_code == 1
+    assert "fault: mmproj-f16.gguf: v.blk.1.ffn_down.weight: " in result.stderr
+    assert "scaled by 1.02" in result.stderr
+    assert bundles.load(tmp_path / "out").quants == ("f16",)
 
 
 @pytest.mark.parametrize("quant", ["q9_0", "../q8_0", ""])

@@ -1,4 +1,4 @@
-"""Evidence, close looks and swaps of the arms on this host, on the tiny bundle."""
+"""Evidence and recordings of the arms on this host, on the tiny bundle."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from harness import bundle as bundles
 from harness import contract as contracts
-from harness.arms.base import Given, Look, Prepared
+from harness.arms.base import Look, Prepared
 from harness.arms.desktop import DesktopArm
 from harness.arms.fingerprint import fingerprint
 from harness.arms.torch import TorchArm
 from harness.bundle import Bundle
 from harness.comparison.stages import distance
-from harness.contract import Contract, Prompt, Tiling
+from harness.contract import Contract, Tiling
 from harness.records.observation import Observation
 
 CONTRACT = contracts.load("default")
@@ -48,20 +48,20 @@ def opened(kind: str, bundle: Bundle, contract: Contract = CONTRACT) -> Iterator
 
 
 def looked(
-    kind: str, bundle: Bundle, *images: tuple[Prepared, Given], contract: Contract = CONTRACT
+    kind: str, bundle: Bundle, *images: Prepared, contract: Contract = CONTRACT
 ) -> list[Look]:
     with opened(kind, bundle, contract) as arm:
-        return list(arm.look(images))
+        return list(arm.record(images))
 
 
 @pytest.fixture(scope="module")
 def torch_looks(tiny_bundle: Bundle, pictures: list[Prepared]) -> list[Look]:
-    return looked("torch", tiny_bundle, *[(picture, Given()) for picture in pictures[:2]])
+    return looked("torch", tiny_bundle, *pictures[:2])
 
 
 @pytest.fixture(scope="module")
 def desktop_looks(tiny_bundle: Bundle, pictures: list[Prepared]) -> list[Look]:
-    return looked("desktop", tiny_bundle, *[(picture, Given()) for picture in pictures[:2]])
+    return looked("desktop", tiny_bundle, *pictures[:2])
 
 
 @pytest.fixture(params=["torch", "desktop"])
@@ -104,7 +104,7 @@ def test_another_picture_is_far_away(torch_looks: list[Look]) -> None:
     assert distance(first.pixels, second.pixels) > 0.1
 
 
-def test_a_close_look_changes_no_answer(
+def test_recording_changes_no_answer(
     kind: str, looks: list[Look], tiny_bundle: Bundle, pictures: list[Prepared]
 ) -> None:
     with opened(kind, tiny_bundle) as arm:
@@ -112,7 +112,7 @@ def test_a_close_look_changes_no_answer(
     assert [answers(one) for one in observed] == [answers(look.observation) for look in looks]
 
 
-def test_evidence_tells_of_the_tensors_of_a_close_look(looks: list[Look]) -> None:
+def test_evidence_tells_of_the_tensors_that_are_recorded(looks: list[Look]) -> None:
     for look in looks:
         for stage in STAGES:
             assert getattr(look.observation.evidence, stage) == fingerprint(look.tensors[stage])
@@ -140,6 +140,7 @@ LAYERS = [
     "vision layer 1 ffn",
     "vision norm",
     "embed",
+    "text embeddings",
     "text layer 0 attention",
     "text layer 0 ffn",
     "text layer 1 attention",
@@ -153,7 +154,7 @@ LAYERS = [
 def test_every_layer_of_a_clean_conversion_is_close_under_the_same_name_and_shape(
     tiling: Tiling, tiles: int, tokens: int, tiny_bundle: Bundle, pictures: list[Prepared]
 ) -> None:
-    image = (pictures[0], Given())
+    image = pictures[0]
     (above,) = looked("torch", tiny_bundle, image, contract=under(tiling))
     (below,) = looked("desktop", tiny_bundle, image, contract=under(tiling))
     assert list(above.tensors) == list(below.tensors) == LAYERS
@@ -163,6 +164,7 @@ def test_every_layer_of_a_clean_conversion_is_close_under_the_same_name_and_shap
     assert above.tensors["pixels"].shape == (tiles, 3, 128, 128)
     assert above.tensors["vision layer 1 ffn"].shape == (tiles * 64, 96)
     assert above.tensors["embed"].shape == (tiles * 4, 96)
+    assert above.tensors["text embeddings"].shape == (tokens - tiles * 4, 96)
     assert above.tensors["text layer 0 ffn"].shape == (tokens, 96)
     assert above.tensors["text layer 1 attention"].shape == (1, 96)
     assert above.tensors["text norm"].shape == (1, 96)
@@ -171,8 +173,8 @@ def test_every_layer_of_a_clean_conversion_is_close_under_the_same_name_and_shap
 def test_a_small_batch_gives_the_same_rows(tiny_bundle: Bundle, pictures: list[Prepared]) -> None:
     runtime = CONTRACT.runtime.reference().model_copy(update={"batch": 7})
     arm = DesktopArm(tiny_bundle, "f16", runtime, under("split"), "desktop:f16")
-    (cut,) = arm.look([(pictures[0], Given())])
-    (whole,) = looked("desktop", tiny_bundle, (pictures[0], Given()), contract=under("split"))
+    (cut,) = arm.record(pictures[:1])
+    (whole,) = looked("desktop", tiny_bundle, pictures[0], contract=under("split"))
     for name, reference in whole.tensors.items():
         assert apart(reference, cut.tensors[name]) < 1e-3, name
 
@@ -218,7 +220,7 @@ def test_a_changed_tensor_first_shows_at_its_layer(
     torch_looks: list[Look],
     pictures: list[Prepared],
 ) -> None:
-    (look,) = looked("desktop", damaged(half, tensor, factor), (pictures[0], Given()))
+    (look,) = looked("desktop", damaged(half, tensor, factor), pictures[0])
     beyond = [
         name
         for name, reference in torch_looks[0].tensors.items()
@@ -231,111 +233,10 @@ def test_logits_that_are_no_numbers_are_a_fault_whose_evidence_says_so(
     damaged: Callable[[str, str, float], Bundle], pictures: list[Prepared]
 ) -> None:
     broken = damaged("text", "output_norm.weight", float("nan"))
-    (look,) = looked("desktop", broken, (pictures[0], Given()))
+    (look,) = looked("desktop", broken, pictures[0])
     assert look.observation.error is not None
     assert look.observation.error.kind == "decode"
     assert look.observation.evidence.prefill is not None
     assert not look.observation.evidence.prefill.finite
     assert look.observation.evidence.embed is not None
     assert look.observation.evidence.embed.finite
-
-
-# Swaps
-
-
-def test_the_references_embeddings_make_a_drift_of_the_vision_side_disappear(
-    damaged: Callable[[str, str, float], Bundle],
-    torch_looks: list[Look],
-    pictures: list[Prepared],
-) -> None:
-    reference = torch_looks[0].tensors
-    bundle = damaged("vision", "mm.model.fc.weight", -1.0)
-    given = Given(embeddings=reference["embed"])
-    own, swapped = looked("desktop", bundle, (pictures[0], Given()), (pictures[0], given))
-    assert apart(reference["prefill"], own.tensors["prefill"]) > CLEAN
-    assert apart(reference["prefill"], swapped.tensors["prefill"]) < 1e-3
-
-
-def test_given_embeddings_leave_the_vision_tower_out(
-    kind: str, looks: list[Look], tiny_bundle: Bundle, pictures: list[Prepared]
-) -> None:
-    given = Given(embeddings=looks[1].tensors["embed"])
-    (swapped,) = looked(kind, tiny_bundle, (pictures[0], given))
-    assert list(swapped.tensors) == LAYERS[LAYERS.index("text layer 0 attention") :]
-    assert swapped.observation.evidence.pixels is None
-    assert swapped.observation.evidence.embed is None
-    assert swapped.observation.timings_ms is not None
-    assert swapped.observation.timings_ms.encode == []
-    assert swapped.observation.tokens == looks[1].observation.tokens
-
-
-def test_given_pixel_values_are_what_the_vision_tower_sees(
-    kind: str, looks: list[Look], tiny_bundle: Bundle, pictures: list[Prepared]
-) -> None:
-    given = Given(pixel_values=looks[1].tensors["pixels"])
-    (swapped,) = looked(kind, tiny_bundle, (pictures[0], given))
-    assert list(swapped.tensors) == LAYERS[1:]
-    assert swapped.observation.evidence.pixels is None
-    assert swapped.observation.evidence.embed == looks[1].observation.evidence.embed
-    assert swapped.observation.tokens == looks[1].observation.tokens
-
-
-def test_given_prompt_ids_are_evaluated_in_place_of_the_arms_own(
-    kind: str, looks: list[Look], tiny_bundle: Bundle, pictures: list[Prepared]
-) -> None:
-    shorter = CONTRACT.model_copy(update={"prompt": Prompt(text="<__media__> What is this?")})
-    (other,) = looked(kind, tiny_bundle, (pictures[0], Given()), contract=shorter)
-    given = Given(prompt_ids=tuple(other.observation.prompt_ids))
-    (swapped,) = looked(kind, tiny_bundle, (pictures[0], given))
-    assert answers(swapped.observation) == answers(other.observation)
-    assert answers(swapped.observation) != answers(looks[0].observation)
-
-
-def test_tiles_and_ids_of_another_tiling_can_be_given_together(
-    kind: str, tiny_bundle: Bundle, pictures: list[Prepared]
-) -> None:
-    (split,) = looked(kind, tiny_bundle, (pictures[0], Given()), contract=under("split"))
-    given = Given(
-        pixel_values=split.tensors["pixels"], prompt_ids=tuple(split.observation.prompt_ids)
-    )
-    (swapped,) = looked(kind, tiny_bundle, (pictures[0], given))
-    assert swapped.observation.image_tokens == 20
-    assert swapped.observation.tokens == split.observation.tokens
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        Given(embeddings=np.zeros((5, 96), np.float32)),
-        Given(embeddings=np.zeros((4, 95), np.float32)),
-        Given(pixel_values=np.zeros((2, 3, 128, 128), np.float32)),
-        Given(pixel_values=np.zeros((0, 3, 128, 128), np.float32)),
-        Given(prompt_ids=(1, 2, 3)),
-        Given(prompt_ids=()),
-        Given(prompt_ids=(-1, -1, -1, -1, 10**6)),
-    ],
-    ids=["rows", "width", "tiles", "no tile", "no image token", "no ids", "unknown id"],
-)
-def test_what_does_not_fit_is_a_fault_of_its_image_alone(
-    given: Given,
-    kind: str,
-    looks: list[Look],
-    tiny_bundle: Bundle,
-    pictures: list[Prepared],
-) -> None:
-    misfit, after = looked(kind, tiny_bundle, (pictures[0], given), (pictures[1], Given()))
-    assert misfit.observation.error is not None
-    assert misfit.observation.error.kind == "tokenize"
-    assert misfit.observation.label is None
-    assert answers(after.observation) == answers(looks[1].observation)
-    assert list(after.tensors) == LAYERS
-
-
-def test_tiles_of_another_size_are_a_fault_of_the_encoder(
-    tiny_bundle: Bundle, pictures: list[Prepared]
-) -> None:
-    given = Given(pixel_values=np.ones((1, 3, 64, 64), np.float32))
-    (look,) = looked("desktop", tiny_bundle, (pictures[0], given))
-    assert look.observation.error is not None
-    assert look.observation.error.kind == "encode"
-    assert "(3, 64, 64)" in look.observation.error.detail

@@ -1,4 +1,4 @@
-"""The phone arm on a virtual phone: what it tells, a closer look, and the early end of a run."""
+"""The phone arm on a virtual phone: what it tells, driving, and the early end of a run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from devices.errors import BadRequest, RunnerFailed
 from devices.phone import Phone
 from devices.runner.client import discard
 from harness import contract as contracts
-from harness.arms.base import Given, Prepared
+from harness.arms.base import Prepared
 from harness.arms.desktop import DesktopArm
 from harness.arms.phone import PhoneArm
+from harness.arms.trajectory import write
 from harness.bundle import Bundle
 from harness.ladder import ArmSpec
 from harness.progress import Unseen
@@ -30,6 +31,13 @@ def arm(tiny_bundle: Bundle, phone: Phone) -> Iterator[PhoneArm]:
     discard(phone, RUN_ID)
     yield made(tiny_bundle, phone)
     discard(phone, RUN_ID)
+
+
+@pytest.fixture
+def desktop(tiny_bundle: Bundle) -> Iterator[DesktopArm]:
+    arm = DesktopArm(tiny_bundle, "q8_0", CONTRACT.runtime, CONTRACT, "desktop:q8_0+app")
+    yield arm
+    arm.close()
 
 
 def made(bundle: Bundle, phone: Phone, runner: Path | None = None) -> PhoneArm:
@@ -56,12 +64,10 @@ def test_every_observation_carries_evidence_and_says_what_it_is_for(
     assert settings.decoding == CONTRACT.decoding
 
 
-def test_a_closer_look_has_the_desktops_tensors_by_the_same_names(
-    arm: PhoneArm, tiny_bundle: Bundle, pictures: list[Prepared]
+def test_a_recording_has_the_desktops_tensors_by_the_same_names(
+    arm: PhoneArm, desktop: DesktopArm, pictures: list[Prepared]
 ) -> None:
-    asked = [(picture, Given()) for picture in pictures[:2]]
-    desktop = DesktopArm(tiny_bundle, "q8_0", CONTRACT.runtime, CONTRACT, "desktop:q8_0+app")
-    above, below = list(desktop.look(asked)), list(arm.look(asked))
+    above, below = list(desktop.record(pictures[:2])), list(arm.record(pictures[:2]))
     assert [one.observation.case_id for one in below] == [one.case_id for one in pictures[:2]]
     for reference, candidate in zip(above, below, strict=True):
         assert list(candidate.tensors) == list(reference.tensors)
@@ -72,16 +78,23 @@ def test_a_closer_look_has_the_desktops_tensors_by_the_same_names(
         assert np.linalg.norm(ours - theirs) < 0.02 * np.linalg.norm(theirs)
 
 
-def test_another_arms_output_takes_the_place_of_the_phones_own(
-    arm: PhoneArm, pictures: list[Prepared]
+def test_a_phone_and_a_desktop_drive_each_other_alike(
+    arm: PhoneArm, desktop: DesktopArm, pictures: list[Prepared], tmp_path: Path
 ) -> None:
-    first, second = arm.look([(picture, Given()) for picture in pictures[:2]])
-    given = Given(embeddings=second.tensors["embed"])
-    (swapped,) = arm.look([(pictures[0], given)])
-    assert np.array_equal(swapped.tensors["prefill"], second.tensors["prefill"])
-    assert not np.array_equal(swapped.tensors["prefill"], first.tensors["prefill"])
-    assert swapped.observation.case_id == pictures[0].case_id
-    assert swapped.observation.evidence.embed is None
+    picture = pictures[0]
+    (above,), (below,) = desktop.record([picture]), arm.record([picture])
+    (down,) = arm.drive([(picture, write(above, tmp_path / "above"))])
+    (up,) = desktop.drive([(picture, write(below, tmp_path / "below"))])
+    (own,) = arm.drive([(picture, write(below, tmp_path / "below"))])
+    assert down.case_id == picture.case_id
+    assert down.text == above.observation.text
+    assert [one.name for one in down.driven] == [one.name for one in up.driven] == [*below.tensors]
+    assert [one.error for one in own.driven] == [0.0] * len(own.driven)
+    for one, other in zip(down.driven, up.driven, strict=True):
+        assert one.error < 0.05, one.name
+        # what the one is off by, the other is as well
+        assert one.error == pytest.approx(other.error, rel=0.1, abs=1e-6), one.name
+        assert one.gain == pytest.approx(-other.gain, rel=0.1, abs=3 * one.error**2 + 1e-6)
 
 
 def test_a_stopped_arm_still_observes_its_canaries(arm: PhoneArm, pictures: list[Prepared]) -> None:

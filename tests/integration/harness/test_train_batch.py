@@ -10,7 +10,7 @@ import pytest
 from fixtures import textures
 from harness import checkpoint as checkpoints
 from harness import contract as contracts
-from harness.arms.base import Given, Prepared
+from harness.arms.base import Prepared
 from harness.arms.desktop import DesktopArm
 from harness.bundle import Bundle
 from harness.contract import Contract, Tiling
@@ -38,7 +38,7 @@ def test_a_training_batch_holds_the_ids_and_pixels_that_libmtmd_makes(
 
     arm = DesktopArm(tiny_bundle, "f16", contract.runtime.reference(), contract, "desktop:f16")
     images = [Prepared("case", 0, 0, entry.path, entry.pixels_sha256) for entry in entries]
-    looks = arm.look([(image, Given()) for image in images])
+    looks = arm.record(images)
     for row, look in enumerate(looks):
         observed, pixels_seen = look.observation, look.tensors["pixels"]
         assert observed.error is None

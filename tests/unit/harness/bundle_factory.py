@@ -15,7 +15,6 @@ from safetensors.numpy import save_file
 
 from devices.hashing import file_sha256
 from harness import bundle, contract
-from harness.bundle.gguf_file import GgufFile
 from harness.bundle.names import checkpoint_name, is_rotary, rotary_rows
 
 WIDTH, HEADS, TILE, PATCH, SCALE = 32, 2, 32, 8, 2
@@ -43,6 +42,9 @@ _VISION = {
     "v.blk.0.attn_q.bias": (WIDTH,),
     "v.blk.0.ffn_up.weight": (64, WIDTH),
     "v.post_ln.weight": (WIDTH,),
+    "v.blk.0.ffn_down.weight": (WIDTH, 64),
+    "v.blk.0.ffn_up.bias": (64,),
+    "v.blk.0.ffn_down.bias": (WIDTH,),
 }
 _CONFIG = {
     "scale_factor": SCALE,
@@ -205,7 +207,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def _weights(folder: Path, name: str) -> bundle.Weights:
-    return bundle.Weights(file=name, tensor_types=GgufFile(folder / name).tensor_types())
+    return bundle.Weights.of(folder, name, QUANT)
 
 
 def _noise(shapes: dict[str, tuple[int, ...]], seed: int) -> Tensors:

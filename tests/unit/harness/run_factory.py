@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from devices.runner.protocol import (
     Attestation,
     Decoding,
+    DrivenLayer,
     Evidence,
     Fingerprint,
     RunnerFault,
@@ -21,9 +22,12 @@ from devices.runner.protocol import (
 )
 from harness import contract
 from harness.arms.fingerprint import fingerprint
+from harness.comparison.driven import DrivenLimit, Part
 from harness.comparison.stages import Tolerance
 from harness.judgement import gating
 from harness.judgement.gating import Gates
+from harness.ladder import Hop
+from harness.records.inquiry import DrivenCase, Floor
 from harness.records.observation import ArmAttestation, Conditions, Observation
 from harness.records.record import BundleRecord, CaseRecord, PhoneRecord, RunRecord
 
@@ -34,9 +38,25 @@ TOLERANCE = Tolerance(
     pixels=0.001,
     embed=0.01,
     prefill=0.05,
-    vision_layer=0.02,
-    text_layer=0.02,
 )
+DRIVEN: dict[Part, DrivenLimit] = {
+    "vision": DrivenLimit(0.02, 0.01, 0.01),
+    "text attention": DrivenLimit(0.1, 0.02, 0.02),
+    "text ffn": DrivenLimit(0.0, 0.0, 0.0),
+    "text ends": DrivenLimit(0.02, 0.01, 0.01),
+}
+OUTPUTS = (
+    "pixels",
+    "vision patches",
+    *(f"vision layer {layer} {part}" for layer in range(3) for part in ("attention", "ffn")),
+    "vision norm",
+    "embed",
+    "text embeddings",
+    *(f"text layer {layer} {part}" for layer in range(3) for part in ("attention", "ffn")),
+    "text norm",
+    "prefill",
+)
+"""What a model of 3 + 3 layers puts out, in the order of computation."""
 
 
 def token(id_: int, logprob: float = -0.1, top: dict[int, float] | None = None) -> Token:
@@ -111,6 +131,40 @@ def evidence(
         embed=moved((tokens, 16), embed),
         prefill=moved((50,), prefill),
     )
+
+
+def driven_case(
+    hop: Hop, index: int = 0, errors: Mapping[str, float] | None = None, **over: object
+) -> DrivenCase:
+    """Case `index` driven on `hop`: `errors` by output, next to nothing in others."""
+    told = {"vision patches": 1e-7} | dict(errors or {})
+    content: dict[str, Any] = {
+        "reference": hop.reference,
+        "reference_phone": hop.reference_phone,
+        "candidate": hop.candidate,
+        "phone": hop.phone,
+        "case_id": f"case-{index:02d}",
+        "session": index // 3,
+        "position": index % 3,
+        "outputs": tuple(
+            DrivenLayer(name=name, error=told.get(name, 0.0), gain=0.0, shift=0.0)
+            for name in OUTPUTS
+        ),
+    }
+    return DrivenCase.model_validate(content | over)
+
+
+def floor(arm: str = "desktop:q8_0+app", **over: object) -> Floor:
+    content: dict[str, Any] = {
+        "arm": arm,
+        "cases": 24,
+        "vision_cases": 6,
+        "embed": 1e-4,
+        "prefill": 0.01,
+        "label_logprob": 0.02,
+        "margin": 0.03,
+    }
+    return Floor.model_validate(content | over)
 
 
 def flipped(arm: str, index: int, phone: str | None = None, **over: object) -> Observation:

@@ -12,9 +12,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from harness import bundle
+from harness.bundle.checkpoint_files import CheckpointTensors
 from harness.bundle.gguf_file import GgufFile, group_of
 from harness.bundle.names import checkpoint_name, rotary_rows
-from harness.bundle.safetensors_file import CheckpointTensors
 from harness.errors import BundleError, CheckpointError
 
 from .bundle_factory import QUANT, TOKENS, Miniature, write_manifest

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from harness.bundle.compare import BundleComparison, compare
-from harness.bundle.fidelity import mmproj_against_checkpoint
+from harness.bundle.tensor_check import mmproj_against_checkpoint
 from harness.cli.comparison_table import comparison_view
 from harness.errors import BundleError
 
@@ -336,4 +336,4 @@ def test_a_whole_mmproj_of_another_model_is_named_throughout(tmp_path: Path) -> 
     own = Miniature().write(tmp_path / "own")
     other = Miniature(vision_seed=5).write(tmp_path / "other")
     found = mmproj_against_checkpoint(other.mmproj(QUANT), own.checkpoint)
-    assert len(found) == 8
+    assert len(found) == 11

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 
 from harness import bundle
-from harness.bundle.places import place_of
-from harness.bundle.quant_mix import coarsest, has_blocks, is_coarser, is_finer
+from harness.bundle.checkpoint_files import CheckpointTensors
+from harness.bundle.diagnosis import place_of
+from harness.bundle.gguf_file import GgufFile
+from harness.bundle.quant_mix import asked_for, coarsest, is_coarser, is_its_own
+from harness.bundle.tensor_check import fidelity, tensor_findings
 from harness.errors import BundleError
 from harness.records.inquiry import FileFault
 
@@ -59,7 +63,6 @@ def test_a_whole_bundle_has_none(tmp_path: Path) -> None:
         ("llama.rope.freq_base", 1e4, "prefill", "rope base 10000.0, 100000.0 in the"),
         ("llama.rope.scaling.factor", 2.0, "prefill", "rope scale 2.0, 1.0 in"),
         ("llama.attention.layer_norm_rms_epsilon", 1e-6, "prefill", "RMS norm epsilon 1e-06, 1e-0"),
-        ("llama.context_length", 64, "prefill", "context length 64, 128 in"),
         ("tokenizer.ggml.eos_token_id", 4, "decode", "EOS is '<image>' (4), 'b' (1) in"),
         ("tokenizer.ggml.eot_token_id", 0, "decode", "EOT is 'a' (0), not named in"),
         ("tokenizer.ggml.bos_token_id", 1, "tokens", "BOS is 'b' (1), 'a' (0) in"),
@@ -201,6 +204,26 @@ def test_a_type_coarser_than_the_files_own_is_a_fault_though_its_error_is_that_t
     assert bundle.faults(finer.write(tmp_path / "finer"), [QUANT]) == ()
 
 
+def test_noise_that_a_coarse_type_would_hide_is_found_beside_tensors_that_are_exact(
+    tmp_path: Path,
+) -> None:
+    """One matrix of many that a few more steps of training moved by three percent."""
+
+    def plant(tensors: Tensors) -> None:
+        noise = np.random.default_rng(4).standard_normal((64, 32), dtype=np.float32)
+        tensors["blk.1.ffn_up.weight"] += np.float32(0.03) * noise
+
+    parts = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    matrices = (*(f"blk.0.{part}.weight" for part in parts), "blk.1.ffn_up.weight")
+    change = planted("blk.1.ffn_up.weight", plant)
+    written = Miniature(types=dict.fromkeys(matrices, "q5_0"), plant=change).write(tmp_path / "it")
+    text, tensors = GgufFile(written.text_model(QUANT)), CheckpointTensors(written.checkpoint)
+    (finding,) = tensor_findings(text, "q5_0", tensors, lambda: None)
+    assert finding.name == "blk.1.ffn_up.weight"
+    assert finding.detail.endswith("made from other weights than this checkpoint's")
+    assert fidelity(text, "blk.1.ffn_up.weight", tensors).fault is None
+
+
 @pytest.mark.parametrize(
     ("quant", "belongs", "coarser"),
     [
@@ -222,8 +245,8 @@ def test_each_quant_type_has_a_mix_of_its_own(
 def test_a_quant_type_nobody_knows_is_not_judged() -> None:
     assert coarsest("homemade") is None
     assert not is_coarser("q2_k", "homemade")
-    assert not is_finer("f32", "homemade")
-    assert not has_blocks(256, "homemade")
+    assert is_its_own("f32", 256, "homemade")
+    assert asked_for("q8_0", 100, "homemade") == "q8_0"
 
 
 def test_a_text_model_of_another_quant_type_under_the_name_is_a_fault(tmp_path: Path) -> None:
@@ -234,10 +257,33 @@ def test_a_text_model_of_another_quant_type_under_the_name_is_a_fault(tmp_path: 
     assert fault.detail == "f32; no layer of the file is f16, as its name says"
 
 
-def test_rows_that_do_not_fit_a_quant_types_blocks_stay_finer() -> None:
-    assert has_blocks(96, "q8_0")
-    assert not has_blocks(96, "q4_k_m")
-    assert is_finer("q8_0", "q4_k_m")
+@pytest.mark.parametrize(
+    ("type_name", "width", "quant", "asked"),
+    [
+        ("q5_0", 576, "q4_k_m", "q4_k"),
+        ("q8_0", 576, "q4_k_m", "q6_k"),
+        ("q8_0", 576, "q4_0", "q6_k"),
+        ("q4_0", 576, "q3_k_m", "q3_k"),
+        ("iq4_nl", 576, "iq3_xxs", "iq2_s"),
+        ("f16", 100, "q8_0", "q8_0"),
+        ("q6_k", 768, "q4_k_m", "q6_k"),
+        ("q8_0", 768, "q4_k_m", "q8_0"),
+        ("q8_0", 576, "q8_0", "q8_0"),
+        ("f16", 576, "q8_0", "f16"),
+    ],
+)
+def test_rows_without_room_for_a_types_blocks_have_what_the_quantizer_falls_back_to(
+    type_name: str, width: int, quant: str, asked: str
+) -> None:
+    assert asked_for(type_name, width, quant) == asked
+
+
+def test_a_file_all_of_stand_ins_and_finer_types_of_its_mix_is_its_own() -> None:
+    """q3_k_m at 576 values a row: q4_0 for q3_k, and finer where the mix wants it finer."""
+    assert is_its_own("q4_0", 576, "q3_k_m")
+    assert not is_its_own("q5_k", 1536, "q3_k_m")
+    assert is_its_own("iq3_s", 768, "iq3_xs")
+    assert not is_its_own("q8_0", 576, "q4_k_m")
 
 
 def test_an_output_matrix_untied_from_the_embeddings_is_a_fault(tmp_path: Path) -> None:
@@ -304,20 +350,105 @@ def test_keys_that_would_end_the_process_are_refused_and_still_told_as_faults(
     assert [(fault.name, fault.stage) for fault in caught.value.faults] == [(key, stage)]
 
 
+def one_bit(tensors: Tensors) -> None:
+    """Which f16 explains."""
+    tensors["blk.0.attn_v.weight"][0, 0] *= np.float32(1 + 2**-10)
+
+
 def test_a_file_that_is_not_the_manifests_is_a_fault_where_nothing_else_tells_why(
     tmp_path: Path,
 ) -> None:
     whole = Miniature().write(tmp_path / "whole")
-    renamed = Miniature(keys={"general.name": "another"}).write(tmp_path / "renamed")
+    plant = planted("blk.0.attn_v.weight", one_bit)
+    other = Miniature(plant=plant).write(tmp_path / "other")
     model = whole.mmproj(QUANT)
-    (whole.text_model(QUANT)).write_bytes(renamed.text_model(QUANT).read_bytes())
+    (whole.text_model(QUANT)).write_bytes(other.text_model(QUANT).read_bytes())
     (fault,) = bundle.faults(bundle.load(whole.path), [QUANT])
     assert (fault.kind, fault.name, fault.stage) == ("hash", "text-f16.gguf", "prefill")
+    assert not fault.remark
 
     broken = Miniature(plant=zeroed("v.post_ln.weight")).write(tmp_path / "broken")
     model.write_bytes(broken.mmproj(QUANT).read_bytes())
     kinds = [(fault.kind, fault.half) for fault in bundle.faults(whole, [QUANT])]
     assert kinds == [("tensor", "mmproj"), ("hash", "text")]
+
+
+@pytest.mark.parametrize(
+    ("keys", "name"),
+    [
+        ({"general.name": "another"}, "text-f16.gguf"),
+        ({"tokenizer.chat_template": "{{ messages }}"}, "text-f16.gguf"),
+        ({"llama.context_length": 64}, "llama.context_length"),
+        ({"general.file_type": 7}, "general.file_type"),
+    ],
+)
+def test_a_changed_file_that_computes_the_same_is_remarked_on_and_passes(
+    keys: dict[str, Key], name: str, tmp_path: Path
+) -> None:
+    whole = Miniature().write(tmp_path / "whole")
+    other = Miniature(keys=keys).write(tmp_path / "other")
+    whole.text_model(QUANT).write_bytes(other.text_model(QUANT).read_bytes())
+    found = bundle.faults(bundle.load(whole.path), [QUANT])
+    assert name in [fault.name for fault in found]
+    assert all(fault.remark for fault in found)
+    bundle.check(whole.path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "detail"),
+    [
+        ("llama.context_length", 64, "context length 64, 128 in"),
+        ("general.file_type", 2, "the file says that it is q4_0; its tensors are those of a f16"),
+    ],
+)
+def test_what_no_answer_depends_on_is_a_remark(
+    key: str, value: Key, detail: str, tmp_path: Path
+) -> None:
+    (fault,) = found(Miniature(keys={key: value}), tmp_path)
+    assert (fault.kind, fault.name, fault.half, fault.remark) == ("key", key, "text", True)
+    assert detail in fault.detail
+
+
+def test_context_length_is_a_fault_where_positions_are_stretched_by_it(tmp_path: Path) -> None:
+    keys: dict[str, Key] = {"llama.context_length": 64, "llama.rope.scaling.type": "yarn"}
+    assert not any(fault.remark for fault in found(Miniature(keys=keys), tmp_path))
+
+
+def feed_forward_exchanged(tensors: Tensors) -> None:
+    """As llama.cpp's first converters named them."""
+    for kind in ("weight", "bias"):
+        up, down = (f"v.blk.0.ffn_{part}.{kind}" for part in ("up", "down"))
+        tensors[up], tensors[down] = tensors[down], tensors[up]
+
+
+def test_an_old_converters_mmproj_is_remarked_on(tmp_path: Path) -> None:
+    change = planted("v.blk.0.ffn_up.weight", feed_forward_exchanged)
+    (fault,) = found(Miniature(plant=change), tmp_path)
+    assert (fault.half, fault.layer, fault.remark) == ("mmproj", "vision layer 0 ffn", True)
+    assert "ffn_up and ffn_down have each other's name in 1 layer" in fault.detail
+
+
+def test_a_fault_in_an_old_converters_mmproj_is_named_as_libmtmd_reads_it(tmp_path: Path) -> None:
+    def change(tensors: Tensors) -> None:
+        tensors["v.blk.0.ffn_down.weight"].fill(0)
+        feed_forward_exchanged(tensors)
+
+    plant = planted("v.blk.0.ffn_up.weight", change)
+    faults = [fault for fault in found(Miniature(plant=plant), tmp_path) if not fault.remark]
+    assert [fault.name for fault in faults] == ["v.blk.0.ffn_down.weight"]
+    assert faults[0].detail.endswith("all zeros")
+
+
+def test_a_file_that_stores_its_tensors_in_another_order_reads_the_same(tmp_path: Path) -> None:
+    def reorder(tensors: Tensors) -> None:
+        for name in reversed(list(tensors)):
+            tensors[name] = tensors.pop(name)
+
+    whole = Miniature().write(tmp_path / "whole")
+    other = Miniature(plant=reorder).write(tmp_path / "other")
+    assert whole.sha256 != other.sha256
+    records = [one.manifest.text[QUANT].inference_sha256 for one in (whole, other)]
+    assert records[0] == records[1] is not None
 
 
 def test_a_changed_file_is_known_by_the_hash_it_has_now(tmp_path: Path) -> None:
@@ -353,3 +484,10 @@ def test_a_checkpoint_that_changed_is_refused_for_all_is_held_against_it(tmp_pat
         bundle.verify(miniature, [QUANT])
     write_manifest(miniature.path)
     assert bundle.verify(bundle.load(miniature.path), [QUANT]) != ()
+
+
+def test_a_copy_of_a_bundle_is_known_by_its_content(tmp_path: Path, own_cache: Path) -> None:
+    bundle.check(Miniature().write(tmp_path / "mini").path)
+    shutil.copytree(tmp_path / "mini", tmp_path / "copy")
+    bundle.check(tmp_path / "copy")
+    assert len(list((own_cache / "verified").iterdir())) == 1

@@ -19,6 +19,7 @@ from harness import contract
 from harness.arms.fingerprint import fingerprint
 from harness.judgement import gating
 from harness.judgement.gating import Gates
+from harness.ladder import CHANGES
 from harness.records.inquiry import INQUIRY_FILE, Inquiry
 from harness.records.journal import Journal
 from harness.records.observation import ArmAttestation, Canary, Conditions, Observation
@@ -39,12 +40,22 @@ _BLACK, _MIRROR = 1000, 1001
 
 
 def few_cases() -> Gates:
-    """Gates that so few cases can pass: shares instead of a test, and hardly any certainty."""
+    """Gates that so few cases can pass: shares instead of a test, and hardly any certainty.
+
+    With absolute limits, as the runs drive no layers.
+    """
     gates = gating.load()
+    limits = {"max_label_logprob_difference": 0.1, "max_embed_distance": 0.1}
+    hops = {
+        change: gates.hops.of(change).model_copy(update=limits)
+        for change in CHANGES
+        if change != "contract"
+    }
     return gates.model_copy(
         update={
             "agreement": gates.agreement.model_copy(update={"decide_on": "point", "min_cases": 24}),
             "accuracy": gates.accuracy.model_copy(update={"decide_on": "report"}),
+            "hops": gates.hops.model_copy(update=hops),
             "latency": gates.latency.model_copy(update={"confidence": 0.55}),
         }
     )
@@ -130,6 +141,8 @@ class RunWriter:
     apart: dict[str, float] = field(default_factory=dict)
     """Arm -> how far its image embeddings are from the first arm's, over their length."""
     inquiry: Inquiry | None = None
+    fallbacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Quant type -> where its files hold other types."""
     canaries: bool = True
     leaking: set[tuple[str, str | None]] = field(default_factory=set)
     """(arm, phone) whose answer to the first image is another one when it comes last."""
@@ -148,7 +161,10 @@ class RunWriter:
             contract=loaded,
             contract_sha256=loaded.sha256,
             bundle=BundleRecord(
-                path="bundles/tiny", sha256="9b" * 32, summary={"quants": ["q8_0"]}
+                path="bundles/tiny",
+                sha256="9b" * 32,
+                summary={"quants": ["q8_0"]},
+                fallbacks=self.fallbacks,
             ),
             arms=self.arms,
             phones=tuple(_phone(serial, serial == VIRTUAL_PHONE) for serial in self.phones),

@@ -234,6 +234,16 @@ def test_the_note_fits_a_release(run_writer: Writer) -> None:
     assert len(note) < 6000
 
 
+def test_where_other_types_had_to_be_taken_stands_in_the_report(run_writer: Writer) -> None:
+    fell = "text q8_0: 3 of 9 matrices became f16, as rows of 40 are no multiple of 32: 9.9 bits"
+    folder = run_writer(fallbacks={"q8_0": (fell,), "q4_0": ("of no arm",)}).write()
+    reports.build(folder)
+    for name in ("report.md", "report.html"):
+        written = unescape((folder / name).read_text("utf-8")).replace("\\", "")
+        assert fell in written
+        assert "of no arm" not in written
+
+
 def test_the_terminal_needs_no_more_than_80_columns(run_writer: Writer) -> None:
     folder = _nasty(run_writer)
     console = Console(width=80, record=True, file=io.StringIO())
@@ -264,7 +274,7 @@ def test_the_first_screen_answers_in_the_order_of_the_questions(run_writer: Writ
         )
     ]
     assert places == sorted(places)
-    assert summary.load(folder).verdict.blames[0].sentence in unescape(head)
+    assert summary.load(folder).verdict.blames[0].sentence in unescape(head).replace("\xa0", " ")
 
 
 def test_every_link_leads_to_a_place_on_the_page(run_writer: Writer) -> None:

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness import ladder
 from harness.judgement import gating
-from harness.records.inquiry import Inquiry, LayerComparison, LayerDistance
+from harness.records.inquiry import Inquiry
 from harness.records.record import Stop
 from reports import summary
 from reports.evidence.document import Evidence, gather
-from reports.evidence.layers import layer_tolerance
+from tests.unit.harness.run_factory import OUTPUTS, driven_case, floor
 
 if TYPE_CHECKING:
     from tests.unit.reports.conftest import RunWriter
@@ -30,19 +31,6 @@ PHONE = (PHONE_ARM, REAL_PHONE)
 
 def _gathered(writer: RunWriter) -> Evidence:
     return gather(summary.load(writer.write()))
-
-
-def _looked_at(place: int, distances: dict[str, float]) -> LayerComparison:
-    return LayerComparison(
-        reference="torch",
-        reference_phone=None,
-        candidate="desktop:f16",
-        phone=None,
-        case_id="water/000.png",
-        session=0,
-        position=place,
-        layers=tuple(LayerDistance(name=name, distance=one) for name, one in distances.items()),
-    )
 
 
 def test_other_pixels_stand_side_by_side_with_their_difference(run_writer: Writer) -> None:
@@ -78,7 +66,8 @@ def test_the_token_at_which_answers_part_stands_with_both_sides_rivals(run_write
 
 
 def test_every_case_has_a_mark_and_a_flip_another(run_writer: Writer) -> None:
-    writer = run_writer(phones=(REAL_PHONE,), answers={(*PHONE, 7): "water"})
+    answers, measured = {(*PHONE, 7): "water"}, Inquiry(floors=(floor(APP_ARM),))
+    writer = run_writer(phones=(REAL_PHONE,), answers=answers, inquiry=measured)
     plots = _gathered(writer).margins
     assert [plot.title for plot in plots] == [
         "Margins: conversion",
@@ -94,35 +83,25 @@ def test_every_case_has_a_mark_and_a_flip_another(run_writer: Writer) -> None:
     assert limit.kind == "limit"
 
 
-def test_the_blamed_layer_is_marked_between_those_before_and_after(run_writer: Writer) -> None:
-    distances = {
-        "pixels": 0.0,
-        "vision layer 0 attention": 1e-5,
-        "vision layer 0 ffn": 0.2,
-        "vision norm": 0.3,
-        "embed": 0.4,
-        "prefill": 0.5,
-    }
-    smaller = {name: distance / 2 for name, distance in distances.items()}
-    moved = dict.fromkeys(("desktop:f16", "desktop:q8_0", APP_ARM), 0.3)
-    inquiry = Inquiry(layers=(_looked_at(0, smaller), _looked_at(1, distances)))
-    writer = run_writer(arms=("torch", *moved), phones=(), apart=moved, inquiry=inquiry)
-    (found,) = _gathered(writer).layers
+def test_the_blamed_layer_is_marked_among_the_others(run_writer: Writer) -> None:
+    arms = ("torch", "desktop:f16")
+    (hop,) = ladder.hops(ladder.parse_ladder(arms), ())
+    broken = {"vision layer 1 ffn": 0.2, "vision norm": 0.3}
+    inquiry = Inquiry(driven=(driven_case(hop, 0, broken), driven_case(hop, 1)))
+    (found,) = _gathered(run_writer(arms=arms, phones=(), inquiry=inquiry)).layers
     assert (found.hop, found.cases) == ("conversion", 2)
-    assert found.first_beyond == "vision layer 0 ffn"
-    assert found.blamed == ("vision layer 0 ffn",)
-    assert [one.kind for one in found.plot.dots] == ["plain", "plain", "bad", *["open"] * 3]
-    assert "vision layer 0 ffn: 0.2," in found.plot.dots[2].text
-    assert [tick.text for tick in found.plot.x_ticks if "ffn" in tick.text]
+    assert found.first_beyond == "vision layer 1 ffn"
+    assert found.blamed == ("vision layer 1 ffn",)
+    assert [one.text.split(":")[0] for one in found.plot.dots] == [*OUTPUTS[1:]]
+    marked = {one.text.split(":")[0]: one.kind for one in found.plot.dots if one.kind != "plain"}
+    assert marked == {"vision layer 1 ffn": "bad", "vision norm": "open"}
+    assert found.plot.dots[4].text.startswith("vision layer 1 ffn: error 0.2 (limit 0.0")
+    assert "vision layer 1 ffn" in [tick.text for tick in found.plot.x_ticks]
+    assert [one.kind for one in found.plot.lines] == ["plain", "limit"]
 
 
-@pytest.mark.parametrize(
-    ("name", "limit"),
-    [("vision layer 3 ffn", 0.1), ("vision norm", 0.1), ("text norm", 0.2), ("embed", 0.3)],
-)
-def test_a_layer_is_held_against_its_towers_limit(name: str, limit: float) -> None:
-    limits = {"vision_layer": 0.1, "text_layer": 0.2, "embed": 0.3}
-    assert layer_tolerance(name, limits) == limit
+def test_a_hop_that_was_not_driven_shows_no_layers(run_writer: Writer) -> None:
+    assert _gathered(run_writer(phones=())).layers == ()
 
 
 def test_the_course_of_a_test_ends_where_it_decided(run_writer: Writer) -> None:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from devices.runner.protocol import RunnerFault
-from harness import plugin
+from harness import ladder, plugin
 from harness.errors import RunFolderError
+from harness.records.inquiry import Inquiry
 from harness.records.record import ArmFailure
 from reports import summary
 from reports.between import between
 from reports.sessions import sentence
+from tests.unit.harness.run_factory import driven_case
 
 if TYPE_CHECKING:
     from tests.unit.reports.conftest import RunWriter
@@ -45,6 +47,22 @@ def test_the_step_that_changed_the_answer_is_named(run_writer: Writer) -> None:
     assert "quantization hop" in broke
     assert since.lines[0].startswith("No earlier release is kept")
     assert where.lines == (f"SM-A536B ({REAL_PHONE}): quantization comes before it.",)
+
+
+def test_answers_that_part_behind_clean_layers_are_nobodys_blame(run_writer: Writer) -> None:
+    arms = ("torch", "desktop:f16")
+    (hop,) = ladder.hops(ladder.parse_ladder(arms), ())
+    flipped = {("desktop:f16", None, case): "fire" for case in (1, 4, 8, 10)}
+    inquiry = Inquiry(driven=(driven_case(hop),))
+    writer = run_writer(arms=arms, phones=(), answers=flipped, inquiry=inquiry)
+    loaded = summary.load(writer.write())
+    assert (loaded.verdict.verdict, loaded.verdict.blames) == ("FAIL", ())
+    step = loaded.answers[1]
+    (line,) = step.lines
+    assert step.outcome == "fail"
+    assert line.startswith(
+        "Answers part on the conversion hop, though no step of it is to blame: 20 of 24"
+    )
 
 
 def test_the_ladder_has_a_row_per_arm_and_phone(run_writer: Writer) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from devices.deploy import LocalBlob
 from devices.errors import BadRequest
 from devices.hashing import file_sha256
-from devices.runner.protocol import Decoding, Given, ImageResult, RuntimeSettings
-from devices.runner.work import Settings, Work, WorkGiven, WorkImage
+from devices.runner.protocol import Decoding, ImageResult, RuntimeSettings
+from devices.runner.work import Settings, Work, WorkImage
 
 
 @pytest.fixture
@@ -74,10 +75,8 @@ def test_an_answer_counts_for_its_place_and_its_case_whatever_the_pixels(work: W
     assert image.is_answered_by(result("a", 0, "c" * 64)), "other pixels are the harness's to see"
 
 
-def test_a_case_that_stands_in_two_places_is_deployed_once_and_asked_twice(
-    work: Work, tmp_path: Path
-) -> None:
-    blobs = work.blobs(tmp_path)
+def test_a_case_that_stands_in_two_places_is_deployed_once_and_asked_twice(work: Work) -> None:
+    blobs = work.blobs()
     assert [blob.path.name for blob in blobs].count("a.png") == 1
     assert [blob.path.name for blob in blobs if blob.executable] == ["runner"]
     remote = {blob.sha256: f"/blobs/{blob.sha256}" for blob in blobs}
@@ -97,28 +96,26 @@ def test_the_hash_changes_with_settings_models_and_program_but_not_with_images(w
     assert replace(work, evidence=False).sha256 != work.sha256
 
 
-def test_what_is_given_goes_to_the_phone_as_files_of_their_own(work: Work, tmp_path: Path) -> None:
-    image = work.images[0]
-    given = WorkGiven(pixel_values=b"0123", embeddings=b"4567", prompt_ids=(1, -1, 2))
-    changed = replace(work, images=(replace(image, given=given), *work.images[1:]))
+def test_a_trajectory_goes_to_the_phone_as_a_blob_and_is_part_of_the_hash(
+    work: Work, tmp_path: Path
+) -> None:
+    path = tmp_path / "trajectory"
+    path.write_text("trajectory")
+    trajectory = LocalBlob(path, file_sha256(path))
+    driven = [replace(image, trajectory=trajectory) for image in work.images[:2]]
+    changed = replace(work, images=(*driven, work.images[2]))
     assert changed.sha256 != work.sha256
-    blobs = changed.blobs(tmp_path)
-    assert all(file_sha256(blob.path) == blob.sha256 for blob in blobs)
-    content = {f"/blobs/{blob.sha256}": blob.path.read_bytes() for blob in blobs}
-    remote = {blob.sha256: f"/blobs/{blob.sha256}" for blob in blobs}
+    assert replace(work, images=(driven[0], *work.images[1:])).sha256 != changed.sha256
+    remote = {blob.sha256: f"/blobs/{blob.path.name}" for blob in changed.blobs()}
     asked = changed.request(changed.images, remote)
-    first, second = asked.images[0].given, asked.images[1].given
-    assert content[first.pixel_values_path or ""] == b"0123"
-    assert content[first.embeddings_path or ""] == b"4567"
-    assert first.prompt_ids == [1, -1, 2]
-    assert second == Given()
+    assert [image.trajectory_path for image in asked.images] == ["/blobs/trajectory"] * 2 + [None]
 
 
-def test_tensors_are_asked_for_in_deep_mode_alone(work: Work, tmp_path: Path) -> None:
-    remote = {blob.sha256: blob.sha256 for blob in work.blobs(tmp_path)}
+def test_tensors_are_asked_for_in_deep_mode_alone(work: Work) -> None:
+    remote = {blob.sha256: blob.sha256 for blob in work.blobs()}
     deep = replace(work, deep=True)
-    assert work.request(work.images, remote, tensors_path="/t").tensors_path is None
-    assert deep.request(deep.images, remote, tensors_path="/t").tensors_path == "/t"
+    assert work.request(work.images, remote, tensors_folder="/t").tensors_folder is None
+    assert deep.request(deep.images, remote, tensors_folder="/t").tensors_folder == "/t"
 
 
 @pytest.mark.parametrize("run_id", ["", "..", "a/b", "a b", "-rf", "x" * 101])

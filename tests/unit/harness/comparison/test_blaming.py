@@ -1,3 +1,4 @@
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,17 +10,21 @@ from devices.runner.protocol import RunSettings
 from harness import ladder
 from harness.comparison.blame import Blame
 from harness.comparison.blaming import blames
-from harness.comparison.stages import Stage, compare_case
+from harness.comparison.divergence import Divergence
+from harness.comparison.driven import of_hop
+from harness.comparison.stages import compare_case
 from harness.comparison.terms import Terms, terms
 from harness.contract import Contract, load
 from harness.ladder import Hop
-from harness.records.inquiry import FileFault, Inquiry, LayerComparison, LayerDistance, SwapResult
+from harness.records.inquiry import FileFault, Inquiry
 from harness.records.observation import Observation, Who
 from harness.records.record import BundleRecord, PhoneSide
 
 from ..run_factory import (
+    DRIVEN,
     TOLERANCE,
     attestation,
+    driven_case,
     evidence,
     flipped,
     observation,
@@ -42,11 +47,16 @@ def blamed(
     hop: str = "quantization",
     inquiry: Inquiry | None = None,
     under: Mapping[Who, Terms] | None = None,
+    unanswered: Sequence[Blame] = (),
 ) -> tuple[Blame, ...]:
     """`candidate` against as many cases of a reference that never changes."""
+    found = inquiry or Inquiry()
+    tolerance = TOLERANCE.shown_only if of_hop(HOPS[hop], found.driven) else TOLERANCE
     ours = observations("desktop:f16", len(candidate), evidence=evidence())
-    cases = [compare_case(*pair, TOLERANCE) for pair in zip(ours, candidate, strict=True)]
-    return blames(HOPS[hop], cases, TOLERANCE, inquiry or Inquiry(), under or {})
+    cases = [compare_case(*pair, tolerance) for pair in zip(ours, candidate, strict=True)]
+    return blames(
+        HOPS[hop], cases, tolerance, found.driven, DRIVEN, found.files, under or {}, unanswered
+    )
 
 
 def mixed(changed: Mapping[int, dict[str, Any]], n: int = 24) -> list[Observation]:
@@ -77,34 +87,12 @@ def files(*faults: FileFault) -> Inquiry:
     return Inquiry(files=faults)
 
 
-def on(hop: Hop, index: int) -> dict[str, Any]:
-    return {
-        "reference": hop.reference,
-        "reference_phone": hop.reference_phone,
-        "candidate": hop.candidate,
-        "phone": hop.phone,
-        "case_id": f"case-{index:02d}",
-        "session": index // 3,
-        "position": index % 3,
-    }
-
-
-def layers(
-    distances: Mapping[str, float], index: int = 0, hop: str = "quantization"
-) -> LayerComparison:
-    named = tuple(LayerDistance(name=name, distance=value) for name, value in distances.items())
-    return LayerComparison(**on(HOPS[hop], index), layers=named)
-
-
-def swap(
-    given: Stage,
-    index: int = 0,
-    *,
-    agrees: bool,
-    first_beyond: Stage | None = None,
-    hop: str = "quantization",
-) -> SwapResult:
-    return SwapResult(**on(HOPS[hop], index), given=given, agrees=agrees, first_beyond=first_beyond)
+def driven(
+    *errors: dict[str, float], files: Sequence[FileFault] = (), hop: str = "quantization"
+) -> Inquiry:
+    """The first cases driven, one for each of `errors`."""
+    cases = [driven_case(HOPS[hop], index, one) for index, one in enumerate(errors)]
+    return Inquiry(driven=tuple(cases), files=tuple(files))
 
 
 def test_a_clean_hop_has_no_blame() -> None:
@@ -116,18 +104,16 @@ def test_a_cause_of_every_case_is_systematic_and_alone() -> None:
     (blame,) = blamed(broken_embed())
     assert (blame.hop, blame.phone, blame.stage) == ("quantization", None, "embed")
     assert (blame.cases, blame.of, blame.systematic) == (24, 24, True)
-    assert (blame.layer, blame.confirmed_by_swap) == (None, None)
+    assert (blame.layer, blame.confirmed) == (None, None)
 
 
-def test_a_cause_of_few_cases_is_no_systematic_one() -> None:
-    (blame,) = blamed(mixed({4: {"evidence": evidence(embed=0.5)}}))
-    assert (blame.stage, blame.cases, blame.of, blame.systematic) == ("embed", 1, 24, False)
-
-
-def test_half_of_the_cases_are_systematic() -> None:
-    half = mixed({i: {"evidence": evidence(embed=0.5)} for i in range(0, 24, 2)})
-    (blame,) = blamed(half)
-    assert (blame.cases, blame.systematic) == (12, True)
+@pytest.mark.parametrize(("cases", "systematic"), [([4], False), (range(0, 24, 2), True)])
+def test_a_cause_of_half_of_the_cases_is_systematic_and_one_of_few_is_not(
+    cases: Sequence[int], systematic: bool
+) -> None:
+    (blame,) = blamed(mixed({index: {"evidence": evidence(embed=0.5)} for index in cases}))
+    assert (blame.stage, blame.cases, blame.of) == ("embed", len(cases), 24)
+    assert blame.systematic is systematic
 
 
 def test_a_branch_of_its_own_is_a_cause_of_its_own() -> None:
@@ -150,13 +136,6 @@ def test_few_cases_of_an_earlier_stage_come_after_a_systematic_cause() -> None:
         ("prefill", 23, True),
         ("embed", 1, False),
     ]
-
-
-def test_cases_that_stay_just_within_tolerance_have_the_cause_of_those_just_beyond() -> None:
-    above, below = evidence(embed=0.012, prefill=0.3), evidence(embed=0.009, prefill=0.3)
-    changed = {i: {"evidence": above if i % 3 == 0 else below} for i in range(24)}
-    (blame,) = blamed(mixed(changed))
-    assert (blame.stage, blame.cases) == ("embed", 24)
 
 
 def test_a_cause_of_all_images_but_the_first_of_a_session_is_systematic() -> None:
@@ -260,12 +239,6 @@ def test_a_fault_before_the_cause_takes_the_blame_where_noise_may_hide_it() -> N
     assert (blame.stage, blame.cases) == ("pixels", 24)
 
 
-def test_a_fault_before_the_cause_that_changed_nothing_there_explains_nothing() -> None:
-    mean = file_fault(kind="key", name="clip.vision.image_mean", stage="pixels", layer=None)
-    found = blamed(broken_embed(), inquiry=files(mean))
-    assert [(blame.stage, blame.cases) for blame in found] == [("embed", 24), ("pixels", 0)]
-
-
 def test_a_key_explains_an_earlier_stage_of_its_half() -> None:
     edge = file_fault(kind="key", name="clip.vision.preproc_image_size", stage="pixels", layer=None)
     tiled = observations("x", grid=(2, 2), image_tokens=20, evidence=evidence(tokens=20))
@@ -283,47 +256,18 @@ def test_a_token_fault_shows_where_the_ids_differ() -> None:
     assert (blame.stage, blame.cases) == ("decode", 24)
 
 
-def test_a_faulty_file_is_one_blame_for_all_it_explains() -> None:
-    weak = {i: {"evidence": evidence(embed=0.004, prefill=0.3)} for i in range(3)}
-    strong = {3: {"evidence": evidence(embed=0.5, prefill=0.3)}}
-    (blame,) = blamed(mixed(weak | strong), inquiry=files(file_fault()))
-    assert (blame.stage, blame.layer, blame.cases) == ("embed", "vision layer 1 ffn", 4)
-
-
 def test_two_faulty_files_explain_what_fits_them_best() -> None:
-    own = {i: {"evidence": evidence(embed=0.004, prefill=0.3)} for i in range(8)}
+    prefill = {i: {"evidence": evidence(prefill=0.3)} for i in range(8)}
     embed = {i: {"evidence": evidence(embed=0.5, prefill=0.3)} for i in range(8, 12)}
-    found = blamed(mixed(own | embed), inquiry=files(file_fault(), text_fault()))
+    found = blamed(mixed(prefill | embed, 12), inquiry=files(file_fault(), text_fault()))
     assert [(blame.stage, blame.cases) for blame in found] == [("prefill", 8), ("embed", 4)]
 
 
-def test_a_picture_that_a_swap_has_cleared_is_not_explained_by_its_file() -> None:
-    seen = observations("x", evidence=evidence(embed=0.004, prefill=0.3))
-    cleared = Inquiry(
-        files=(file_fault(),), swaps=(swap("prefill", agrees=False, first_beyond="prefill"),)
-    )
-    found = blamed(seen, inquiry=cleared)
-    assert [(blame.stage, blame.cases) for blame in found] == [("prefill", 24), ("embed", 0)]
-
-
-@pytest.mark.parametrize("stage", ["prefill", "decode"])
-def test_single_cases_beyond_noise_follow_from_weights_broken_on_both_sides(stage: Stage) -> None:
-    few: dict[str, dict[str, Any]] = {
-        "prefill": {"evidence": evidence(prefill=0.3)},
-        "decode": {"tokens": [token(11)], "text": "feu", "evidence": evidence(prefill=0.002)},
-    }
-    seen = mixed({5: few[stage], 7: few[stage]})
-    broken = files(text_fault())
-    assert blamed(seen, "runtime", broken) == ()
-    assert [blame.stage for blame in blamed(seen, "runtime")] == [stage]
-    (many,) = blamed(mixed(dict.fromkeys(range(12), few[stage])), "runtime", broken)
-    assert (many.stage, many.systematic) == (stage, True)
-
-
-def test_broken_weights_on_both_sides_explain_no_other_picture() -> None:
-    seen = mixed({5: {"evidence": evidence(embed=0.5)}})
-    (blame,) = blamed(seen, "runtime", files(text_fault()))
-    assert (blame.stage, blame.cases) == ("embed", 1)
+def test_a_remark_is_no_blame() -> None:
+    remark = files(file_fault(kind="key", name="general.name", layer=None, remark=True))
+    assert blamed(observations("x", evidence=evidence()), inquiry=remark) == ()
+    (blame,) = blamed(broken_embed(), inquiry=remark)
+    assert "general.name" not in blame.sentence
 
 
 def unanswered_blame() -> Blame:
@@ -336,13 +280,13 @@ def unanswered_blame() -> Blame:
         of=24,
         systematic=True,
         sentence="It cannot answer: the logits are not finite.",
-        confirmed_by_swap=None,
+        confirmed=None,
     )
 
 
 def test_cases_without_an_answer_are_blamed_on_the_file_that_explains_them() -> None:
     faults = files(text_fault(detail="holds values that are not finite"))
-    (blame,) = blames(HOPS["quantization"], [], TOLERANCE, faults, {}, [unanswered_blame()])
+    (blame,) = blamed([], inquiry=faults, unanswered=[unanswered_blame()])
     assert (blame.layer, blame.cases) == ("text layer 0 attention", 24)
     assert blame.sentence.startswith("It cannot answer: the logits are not finite; ")
     assert "holds values that are not finite" in blame.sentence
@@ -350,122 +294,121 @@ def test_cases_without_an_answer_are_blamed_on_the_file_that_explains_them() -> 
 
 def test_a_file_that_shows_later_than_answers_ended_is_a_blame_of_its_own() -> None:
     moved = files(text_fault(kind="token", name="eos", stage="decode", layer=None))
-    found = blames(HOPS["quantization"], [], TOLERANCE, moved, {}, [unanswered_blame()])
+    found = blamed([], inquiry=moved, unanswered=[unanswered_blame()])
     assert found[0] == unanswered_blame()
     assert [(blame.stage, blame.cases) for blame in found[1:]] == [("decode", 0)]
 
 
-# Layers
+# Driven layers
 
 
-def test_the_first_layer_beyond_tolerance_is_named_by_most_cases() -> None:
-    def looked_at(index: int, broken: float) -> LayerComparison:
-        good = {"vision patches": 0.001, "vision layer 0 ffn": 0.002}
-        return layers(good | {"vision layer 1 ffn": broken, "vision norm": 0.2}, index)
-
-    inquiry = Inquiry(layers=(looked_at(0, 0.3), looked_at(1, 0.4), looked_at(2, 0.01)))
-    (blame,) = blamed(broken_embed(), inquiry=inquiry)
-    assert blame.layer == "vision layer 1 ffn"
-    assert "since vision layer 1 ffn" in blame.sentence
+FAR = {"embed": 0.5, "prefill": 0.9}
+"""Total distances beyond every limit."""
 
 
-def test_the_layer_of_a_faulty_file_is_the_one_that_is_named() -> None:
-    inquiry = Inquiry(files=(file_fault(),), layers=(layers({"vision layer 2 ffn": 0.5}),))
-    (blame,) = blamed(broken_embed(), inquiry=inquiry)
-    assert blame.layer == "vision layer 1 ffn"
+def test_a_driven_layer_beyond_its_limit_is_blamed_and_confirmed() -> None:
+    broken = driven({"vision layer 1 ffn": 0.3}, {"vision layer 1 ffn": 0.2}, {})
+    (blame,) = blamed(observations("x", evidence=evidence(**FAR)), inquiry=broken)
+    assert (blame.stage, blame.layer, blame.confirmed) == ("embed", "vision layer 1 ffn", True)
+    assert (blame.cases, blame.of, blame.systematic) == (2, 3, True)
 
 
-def test_layers_of_the_other_tower_say_nothing_of_a_stage() -> None:
-    inquiry = Inquiry(layers=(layers({"vision patches": 0.3, "text layer 0 ffn": 0.001}),))
-    (blame,) = blamed(observations("x", evidence=evidence(prefill=0.5)), inquiry=inquiry)
-    assert blame.layer is None
-    assert "after the last text layer" in blame.sentence
+def test_a_layer_is_blamed_though_no_answer_shows_it() -> None:
+    (blame,) = blamed(
+        observations("x", evidence=evidence()), inquiry=driven({"text layer 1 attention": 0.5})
+    )
+    assert (blame.stage, blame.layer, blame.cases) == ("prefill", "text layer 1 attention", 1)
 
 
-def test_layers_of_cases_without_the_cause_and_of_other_hops_say_nothing() -> None:
-    broken = {"vision patches": 0.3}
-    inquiry = Inquiry(layers=(layers(broken, 1), layers(broken, 0, "conversion")))
-    (blame,) = blamed(mixed({0: {"evidence": evidence(embed=0.5)}}), inquiry=inquiry)
-    assert blame.layer is None
+def test_a_hop_whose_driven_layers_are_clean_has_no_drift_however_far_it_ends() -> None:
+    moved = dict.fromkeys(("water", "land"), -1.0)
+    seen = observations("x", evidence=evidence(**FAR), label_logprobs=moved)
+    seen[3] = flipped("x", 3, evidence=evidence(**FAR))
+    assert blamed(seen, inquiry=driven({}, {})) == ()
+    elsewhere = driven({}, {"embed": 0.5}, hop="runtime")
+    assert [blame.confirmed for blame in blamed(seen, inquiry=elsewhere)] == [None]
 
 
 @pytest.mark.parametrize(
-    ("distances", "named"),
+    ("changed", "stage"),
     [
-        # None beyond 0.02: where it jumps.
-        ((0.001, 0.001, 0.015, 0.010), "vision layer 1 attention"),
-        ((0.004, 0.005, 0.006, 0.007), None),
-        # Beyond from the first on.
-        ((0.3, 0.3, 0.9, 0.9), "vision patches"),
-        # Just beyond by what adds up, and then broken.
-        ((0.010, 0.021, 0.9, 0.9), "vision layer 1 attention"),
-        # The same bit for bit up to there; patches alone often are.
-        ((0.0, 0.0, 0.001, 0.002), "vision layer 1 attention"),
-        ((0.0, 0.001, 0.9, 0.002), "vision layer 1 attention"),
-        ((0.0, 0.0, 0.0, 0.0), None),
-        ((float("inf"), 0.1, 0.1, 0.1), "vision patches"),
+        ({"pixels_sha256": "f" * 64}, "resize"),
+        ({"grid": (2, 2), "image_tokens": 20, "evidence": evidence(tokens=20)}, "tile"),
+        ({"evidence": evidence(pixels=0.1, **FAR)}, "pixels"),
+        ({"prompt_ids": [1, -1, -1, 3]}, "tokens"),
     ],
 )
-def test_the_layer_that_is_named(distances: tuple[float, ...], named: str | None) -> None:
-    names = ("vision patches", "vision layer 0 ffn", "vision layer 1 attention", "vision norm")
-    inquiry = Inquiry(layers=(layers(dict(zip(names, distances, strict=True))),))
-    (blame,) = blamed(broken_embed(), inquiry=inquiry)
-    assert blame.layer == named
+def test_what_a_model_is_given_is_confirmed_where_its_layers_are_clean(
+    changed: dict[str, Any], stage: str
+) -> None:
+    seen = observations("x", **({"evidence": evidence(**FAR)} | changed))
+    (blame,) = blamed(seen, inquiry=driven({}, {}))
+    assert (blame.stage, blame.cases, blame.confirmed) == (stage, 24, True)
+    found = blamed(seen, inquiry=driven({"text layer 0 attention": 0.5}))
+    assert [(blame.stage, blame.confirmed) for blame in found] == [(stage, None), ("prefill", True)]
 
 
-# Swap tests
+def test_a_leak_is_a_driven_fault_on_every_image_but_the_first() -> None:
+    left = {"text layer 0 attention": 0.5}
+    (blame,) = blamed(observations("x", evidence=evidence()), inquiry=driven({}, left, left))
+    assert (blame.stage, blame.confirmed) == ("prefill", True)
+    assert "as if something of the previous image were left" in blame.sentence
+
+
+def test_what_is_no_number_after_a_layer_at_fault_follows_from_it() -> None:
+    broken = evidence(**FAR, tokens=8)
+    (blame,) = blamed(observations("x", evidence=broken), inquiry=driven({"vision norm": math.inf}))
+    assert (blame.stage, blame.layer) == ("embed", "vision norm")
+
+
+@pytest.mark.parametrize("layer", ["vision layer 1 ffn", "vision layer 2 attention"])
+def test_a_faulty_file_and_a_faulty_layer_meet_in_one_blame(layer: str) -> None:
+    (blame,) = blamed(
+        observations("x", evidence=evidence(**FAR)),
+        inquiry=driven({layer: 0.3}, files=[text_fault(remark=True), file_fault()]),
+    )
+    assert (blame.layer, blame.cases, blame.confirmed) == (layer, 1, True)
+    assert "v.blk.1.ffn_down.weight" in blame.sentence
+    assert ("(vision layer 1 ffn)" in blame.sentence) == (layer != "vision layer 1 ffn")
+
+
+def test_a_tensor_before_a_layer_at_fault_does_not_explain_it() -> None:
+    found = blamed(
+        observations("x", evidence=evidence(**FAR)),
+        inquiry=driven({"text layer 1 attention": 0.5}, files=[file_fault()]),
+    )
+    assert [(blame.stage, blame.layer, blame.cases) for blame in found] == [
+        ("prefill", "text layer 1 attention", 1),
+        ("embed", "vision layer 1 ffn", 0),
+    ]
+
+
+def parted(margin: float | None) -> Divergence:
+    return Divergence(
+        index=0, reference_id=10, candidate_id=11, reference_margin=margin, candidate_margin=None
+    )
 
 
 @pytest.mark.parametrize(
-    ("agree", "confirmed"), [((True, True), True), ((True, False), False), ((), None)]
+    ("margins", "stages"),
+    [
+        ((0.5, 0.5, 0.5), ["decode"]),
+        ((None, 0.5, 0.01), ["decode"]),
+        ((0.01, 0.01, 0.01), []),
+        ((0.5, 0.01, 0.01), []),
+    ],
 )
-def test_a_swap_confirms_where_all_that_were_tried_agree(
-    agree: tuple[bool, ...], confirmed: bool | None
+def test_most_driven_answers_that_part_have_chosen_otherwise(
+    margins: tuple[float | None, ...], stages: list[str]
 ) -> None:
-    swaps = tuple(swap("embed", i, agrees=agrees) for i, agrees in enumerate(agree))
-    (blame,) = blamed(broken_embed(), inquiry=Inquiry(swaps=swaps))
-    assert blame.confirmed_by_swap is confirmed
-    assert ("onfirmed" in blame.sentence) == (confirmed is not None)
-
-
-def test_prefill_is_confirmed_where_it_differs_with_all_its_inputs_given() -> None:
-    seen = observations("x", evidence=evidence(prefill=0.5))
-    stays = Inquiry(swaps=(swap("prefill", agrees=False, first_beyond="prefill"),))
-    (blame,) = blamed(seen, inquiry=stays)
-    assert blame.confirmed_by_swap is True
-    (blame,) = blamed(seen, inquiry=Inquiry(swaps=(swap("prefill", agrees=True),)))
-    assert (blame.stage, blame.confirmed_by_swap) == ("prefill", False)
-
-
-def test_embeddings_are_to_blame_for_a_prefill_that_agrees_with_them_given() -> None:
-    seen = observations("x", evidence=evidence(embed=0.004, prefill=0.5))
-    (blame,) = blamed(seen, inquiry=Inquiry(swaps=(swap("prefill", agrees=True),)))
-    assert (blame.stage, blame.cases, blame.confirmed_by_swap) == ("embed", 24, True)
-
-
-def test_a_swap_says_nothing_of_what_an_image_before_has_left() -> None:
-    left = {i: {"evidence": evidence(embed=0.004, prefill=0.5)} for i in range(24) if i % 3}
-    (blame,) = blamed(mixed(left), inquiry=Inquiry(swaps=(swap("prefill", 1, agrees=True),)))
-    assert (blame.stage, blame.cases, blame.confirmed_by_swap) == ("prefill", 16, None)
-
-
-def test_two_causes_are_taken_away_together() -> None:
-    seen = observations("x", prompt_ids=[1], evidence=evidence(embed=0.5))
-    found = blamed(seen, inquiry=Inquiry(swaps=(swap("tokens", agrees=True),)))
-    assert [blame.confirmed_by_swap for blame in found] == [True, True]
-
-
-def test_what_is_left_after_a_swap_may_have_a_cause_of_its_own() -> None:
-    seen = observations("x", label="fire", evidence=evidence(embed=0.5))
-    left = Inquiry(swaps=(swap("embed", agrees=False, first_beyond="label"),))
-    embed, label = blamed(seen, inquiry=left)
-    assert (embed.confirmed_by_swap, label.confirmed_by_swap) == (True, None)
-
-
-def test_a_swap_on_another_hop_confirms_nothing() -> None:
-    other = Inquiry(swaps=(swap("embed", agrees=True, hop="conversion"),))
-    (blame,) = blamed(broken_embed(), inquiry=other)
-    assert blame.confirmed_by_swap is None
+    cases = [
+        driven_case(HOPS["quantization"], index, divergence=parted(margin))
+        for index, margin in enumerate(margins)
+    ]
+    seen = observations("x", evidence=evidence())
+    found = blamed(seen, inquiry=Inquiry(driven=tuple(cases)))
+    assert [blame.stage for blame in found] == stages
+    assert all("3 driven cases" in blame.sentence for blame in found)
 
 
 # What the arms were asked
@@ -502,7 +445,7 @@ def test_another_recipe_is_named_with_what_the_app_does_otherwise() -> None:
     under = trained_otherwise(changed(pixels={"recipe": "lanczos", "centring": "integer"}))
     (blame,) = blamed(observations("x", pixels_sha256="f" * 64), "contract", under=under)
     assert (blame.stage, blame.cases) == ("resize", 24)
-    assert blame.sentence.startswith("The app resizes otherwise than training")
+    assert blame.sentence.startswith("The app resizes differently from training")
     assert "resize recipe android, not lanczos; centring float, not integer" in blame.sentence
 
 
@@ -559,8 +502,7 @@ def test_a_fault_of_the_runs_bundle_is_not_blamed_on_a_phone_that_reads_the_same
 
 
 def test_single_flips_without_any_other_difference_are_blamed_on_decoding() -> None:
-    seen = observations("x", evidence=evidence())
-    seen[3] = flipped("x", 3, evidence=evidence())
+    seen = mixed({3: {"tokens": [token(3)], "text": "fire", "label": "fire"}})
     (blame,) = blamed(seen)
     assert (blame.stage, blame.cases, blame.systematic) == ("decode", 1, False)
 

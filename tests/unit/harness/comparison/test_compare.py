@@ -5,24 +5,41 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from harness import ladder
-from harness.comparison.compare import accuracies, compare, tolerance_of
+from harness.comparison.compare import HopLimits, accuracies, compare
 from harness.comparison.hop import HopResult
-from harness.judgement import gating
+from harness.ladder import Hop
+from harness.records.inquiry import Inquiry
 from harness.records.observation import Observation
 
-from ..run_factory import LABELS, evidence, fault, flipped, observation, observations
+from ..run_factory import (
+    DRIVEN,
+    LABELS,
+    TOLERANCE,
+    driven_case,
+    evidence,
+    fault,
+    flipped,
+    observation,
+    observations,
+)
 
 HOPS = ladder.hops(ladder.parse_ladder(["torch", "desktop:f16"]), ())
-TOLERANCES = gating.load().hops.tolerances()
+LIMITS = HopLimits(TOLERANCE, DRIVEN)
+
+
+def within(hop: Hop) -> HopLimits:
+    """The same on every hop."""
+    return LIMITS
 
 
 def conversion(
     candidate: list[Observation],
     reference: list[Observation] | None = None,
     labels: dict[str, str] | None = None,
+    inquiry: Inquiry | None = None,
 ) -> HopResult:
     seen = (reference if reference is not None else observations("torch")) + candidate
-    (hop,) = compare(seen, HOPS, TOLERANCES, labels, images_per_session=3)
+    (hop,) = compare(seen, HOPS, within, labels, images_per_session=3, inquiry=inquiry)
     return hop
 
 
@@ -148,9 +165,26 @@ def test_distances_are_spread_over_the_cases_that_told_them() -> None:
     assert list(hop.distances) == ["pixels", "embed", "prefill"]
     assert (hop.distances["pixels"].n, hop.distances["pixels"].maximum) == (23, 0.0)
     assert hop.distances["embed"].mean == pytest.approx(0.0001, rel=0.01)
-    assert hop.tolerance_distances.keys() == {
-        "pixels", "embed", "prefill", "vision_layer", "text_layer",
-    }  # fmt: skip
+    assert hop.tolerance_distances == {"pixels": 0.001, "embed": 0.01, "prefill": 0.05}
+
+
+def test_a_driven_hop_shows_its_layers_and_judges_by_nothing_else() -> None:
+    far = observations("desktop:f16", label_logprobs=LABELS | {"wood": -9.0})
+    clean = Inquiry(driven=(driven_case(HOPS[0]), driven_case(HOPS[0], 1)))
+    hop = conversion(far, inquiry=clean)
+    assert (hop.drift, hop.driven_cases, len(hop.driven)) == (False, 2, 18)
+    assert math.inf == hop.tolerance_label_logprob == hop.tolerance_distances["prefill"]
+    assert (hop.tolerance_flip_margin, hop.tolerance_distances["pixels"]) == (0.02, 0.001)
+    broken = Inquiry(driven=(driven_case(HOPS[0], 0, {"vision patches": 0.5}),))
+    hop = conversion(far, inquiry=broken)
+    assert (hop.blame, hop.blames[0].layer, hop.stage_cases) == ("embed", "vision patches", {})
+    assert conversion(far).blame == "prefill"
+
+
+def test_cases_within_the_flip_margin_are_coin_tosses() -> None:
+    reference = observations("torch")
+    reference[:3] = observations("torch", 3, label_logprobs={"water": -0.70, "fire": -0.71})
+    assert conversion(observations("desktop:f16"), reference).coin_tosses == 3
 
 
 def test_canaries_are_no_cases() -> None:
@@ -160,12 +194,6 @@ def test_canaries_are_no_cases() -> None:
     labels = {f"case-{index:02d}": "water" for index in range(30)}
     (accuracy,) = accuracies(observations("desktop:f16") + seen, labels)
     assert accuracy.right.of == 24
-
-
-def test_a_hop_that_changes_several_things_may_move_as_far_as_all() -> None:
-    total = tolerance_of(("conversion", "quantization"), TOLERANCES)
-    assert total == TOLERANCES["conversion"] + TOLERANCES["quantization"]
-    assert tolerance_of(("runtime",), TOLERANCES) == TOLERANCES["runtime"]
 
 
 def test_flips_are_told_apart() -> None:
@@ -213,7 +241,7 @@ def test_phones_are_compared_apart() -> None:
     seen = observations("desktop:q8_0") + observations("phone:q8_0", phone="A")
     seen += [flipped("phone:q8_0", index, "B") for index in range(24)]
     hops = ladder.hops(arms, ("A", "B"))
-    first, second = compare(seen, hops, TOLERANCES, images_per_session=3)
+    first, second = compare(seen, hops, within, images_per_session=3)
     assert (first.phone, first.agreement) == ("A", 1.0)
     assert (second.phone, second.agreement) == ("B", 0.0)
 

@@ -1,9 +1,9 @@
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from harness.comparison.driven import DrivenLimit
 from harness.errors import GatesError
 from harness.judgement import gating
 from harness.judgement.gating import Gates
@@ -18,7 +18,7 @@ def written(folder: Path, text: str) -> Path:
 def test_the_default_gates_load() -> None:
     gates = gating.load()
     assert gates.latency.max_session_p90_s == 24.0
-    assert gates.hops.tolerances()["conversion"].label_logprob == 0.01
+    assert gates.driven.weights["q8_0"].by_part["vision"].error > 0
 
 
 def test_a_file_holds_only_what_differs(tmp_path: Path) -> None:
@@ -71,12 +71,13 @@ def test_only_the_sequential_test_says_how_many_images_it_can_need(tmp_path: Pat
     )
 
 
-def test_every_distance_of_a_hop_is_part_of_its_tolerance(tmp_path: Path) -> None:
-    text = "[hops.platform]\nmax_embed_distance = 0.5\nmax_text_layer_distance = 0.25\n"
-    tolerance = gating.load(written(tmp_path, text)).hops.tolerances()["platform"]
-    assert (tolerance.embed, tolerance.text_layer) == (0.5, 0.25)
-    assert tolerance.pixels == gating.load().hops.platform.max_pixels_distance
-    assert gating.load().hops.tolerances()["contract"].embed == math.inf
+def test_a_driven_row_of_ones_own_stands_beside_the_others(tmp_path: Path) -> None:
+    text = "[driven.weights.q4_k_m]\nvision = [0.2, 0.05, 0.05]\n"
+    weights = gating.load(written(tmp_path, text)).driven.weights
+    assert weights["q8_0"] == gating.load().driven.weights["q8_0"]
+    own = weights["q4_k_m"].by_part
+    assert own["vision"] == DrivenLimit(0.2, 0.05, 0.05)
+    assert own["text ffn"] == DrivenLimit(0.0, 0.0, 0.0)
 
 
 def test_where_tolerances_were_measured_is_kept(tmp_path: Path) -> None:
@@ -84,34 +85,6 @@ def test_where_tolerances_were_measured_is_kept(tmp_path: Path) -> None:
     gates = gating.load(written(tmp_path, text))
     assert gates.calibration == {"bundle": "tiny", "images": 24}
     assert Gates.model_validate_json(gates.model_dump_json()) == gates
-
-
-def older(document: dict[str, Any]) -> dict[str, Any]:
-    """The document as it was before stages, plans and accuracy had gates."""
-    new = {"accept", "reject", "min_session_agreement", "max_numeric_flips"}
-    for name, limits in document["hops"].items():
-        document["hops"][name] = {
-            key: value
-            for key, value in limits.items()
-            if key not in new and not key.endswith("_distance")
-        }
-    document["agreement"] = {"decide_on": "point", "confidence": 0.95, "min_cases": 24}
-    del document["accuracy"], document["calibration"], document["latency"]["confidence"]
-    return document | {"equal": {"pixels": True, "prompt_ids": True}}
-
-
-def test_gates_kept_by_an_older_run_are_read_and_hold_no_more_than_they_did() -> None:
-    gates = Gates.model_validate(older(gating.load().model_dump(mode="json")))
-    assert gates.agreement.decide_on == "point"
-    assert gates.accuracy.decide_on == "report"
-    assert gates.hops.platform.max_embed_distance == math.inf
-    assert gates.hops.platform.max_numeric_flips == 1.0
-
-
-def test_a_run_from_before_there_was_a_contract_hop_tells_no_limits_of_it() -> None:
-    document = gating.load().model_dump(mode="json")
-    del document["hops"]["contract"]
-    assert Gates.model_validate(document).hops.contract.min_agreement == 0.0
 
 
 def test_a_limit_may_be_infinite_and_survives_json(tmp_path: Path) -> None:
@@ -136,6 +109,9 @@ def test_a_limit_may_be_infinite_and_survives_json(tmp_path: Path) -> None:
         ("[accuracy]\ndecide_on = 'luck'\n", "accuracy.decide_on"),
         ("[calibration]\nwhen = [1]\n", "calibration.when"),
         ("[hops.platform]\nmax_embed_distance = -1\n", "hops.platform.max_embed_distance"),
+        ("[hops.platform]\nfloors = 0\n", "hops.platform.floors"),
+        ("[driven.platform]\nvision = [0.1, 0.1]\n", "driven.platform.vision"),
+        ("[driven.cache.q4_0]\nffn = [0.1, 0.1, 0.1]\n", "driven.cache.q4_0.ffn"),
         ("[latency\n", "cannot be read"),
     ],
 )

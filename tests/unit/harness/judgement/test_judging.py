@@ -1,31 +1,48 @@
 """Gates of stages, of what is blamed, and of what a phone took."""
 
+import math
 from typing import Any
 
 import pytest
 
 from harness.comparison import compare
+from harness.comparison.compare import HopLimits
+from harness.comparison.driven import DrivenLimit
 from harness.comparison.hop import HopResult
 from harness.judgement import gating, judging
 from harness.judgement.gate import GateResult
 from harness.judgement.latency import ArmLatency, summarize
+from harness.records.inquiry import Inquiry
 from harness.records.observation import Conditions, Observation
 
-from ..run_factory import evidence, flipped, observation, observations, run_record, timings
+from ..run_factory import (
+    DRIVEN,
+    TOLERANCE,
+    driven_case,
+    evidence,
+    flipped,
+    observation,
+    observations,
+    run_record,
+    timings,
+)
 
 GATES = gating.load()
 PHONE_ARM = "phone:q8_0+app"
 N = 24
 
 
-def hop_of(candidate: list[Observation], reference: list[Observation] | None = None) -> HopResult:
+HOPS = run_record().hops
+LIMITS = HopLimits(TOLERANCE, DRIVEN)
+
+
+def hop_of(
+    candidate: list[Observation], inquiry: Inquiry | None = None, limits: HopLimits = LIMITS
+) -> HopResult:
     """The conversion hop from torch to `candidate`, a desktop's answers."""
-    above = reference or observations("torch", N, evidence=evidence())
+    above = observations("torch", N, evidence=evidence())
     (hop,) = compare.compare(
-        above + candidate,
-        run_record().hops,
-        GATES.hops.tolerances(),
-        images_per_session=3,
+        above + candidate, HOPS, lambda hop: limits, images_per_session=3, inquiry=inquiry
     )
     return hop
 
@@ -44,7 +61,7 @@ def test_every_stage_of_a_clean_hop_passes_and_says_what_was_seen() -> None:
     assert {gates[stage].outcome for stage in judging.STAGE_GATES} == {"pass"}
     assert gates["resize"].why == "canonical pixels equal in 24 of 24 cases"
     assert gates["embed"].measured == pytest.approx(1e-4, rel=0.01)
-    assert gates["embed"].limit == GATES.hops.conversion.max_embed_distance
+    assert gates["embed"].limit == 0.01
     assert "nats at most, limit 0.01" in gates["prefill"].why
 
 
@@ -73,6 +90,47 @@ def test_one_case_beyond_a_tolerance_is_enough() -> None:
     hop = hop_of(seen)
     assert held(hop)["embed"].outcome == "fail"
     assert held(hop)["blame"].outcome == "fail"
+
+
+def test_a_stage_without_a_limit_is_not_judged() -> None:
+    shown_only = HopLimits(TOLERANCE.shown_only, DRIVEN)
+    gates = held(hop_of(desktop(evidence=evidence(embed=0.5)), limits=shown_only))
+    for stage in ("embed", "prefill"):
+        assert gates[stage].outcome == "not judged"
+        assert "no limit was measured on this model, and nothing driven" in gates[stage].why
+
+
+def driven(*errors: dict[str, float]) -> Inquiry:
+    return Inquiry(driven=tuple(driven_case(HOPS[0], i, one) for i, one in enumerate(errors)))
+
+
+def test_driven_outputs_decide_on_their_stage_and_are_counted() -> None:
+    far = desktop(evidence=evidence(embed=0.5, prefill=0.5))
+    gates = held(hop_of(far, driven({}, {"vision patches": 0.015}, {"vision norm": 0.5})))
+    assert (gates["embed"].outcome, gates["prefill"].outcome) == ("fail", "pass")
+    assert gates["embed"].why == (
+        "8 of 9 outputs clean, driven over 3 cases; vision norm is furthest beyond its limit: "
+        "error 0.5 (limit 0.02), gain +0 (0.01)"
+    )
+    assert gates["blame"].outcome == "fail"
+    clean = held(hop_of(far, driven({"vision patches": 0.015})))
+    assert {clean[stage].outcome for stage in judging.STAGE_GATES} == {"pass"}
+    assert "9 of 9 outputs clean, driven over 1 case; vision patches is" in clean["embed"].why
+
+
+def test_driven_outputs_without_a_limit_are_not_judged_unless_they_are_no_numbers() -> None:
+    unknown = HopLimits(TOLERANCE, dict.fromkeys(DRIVEN, DrivenLimit(*[math.inf] * 3)))
+    gates = held(hop_of(desktop(), driven({"vision norm": 0.5}), unknown))
+    assert gates["embed"].outcome == "not judged"
+    assert "`driftloop calibrate` measures it" in gates["embed"].why
+    gates = held(hop_of(desktop(), driven({"vision norm": math.inf}), unknown))
+    assert (gates["embed"].outcome, gates["blame"].outcome) == ("fail", "fail")
+
+
+def test_a_tower_of_which_no_output_was_driven_is_not_judged() -> None:
+    vision = driven_case(HOPS[0]).outputs[1:3]
+    hop = hop_of(desktop(), Inquiry(driven=(driven_case(HOPS[0], outputs=vision),)))
+    assert held(hop)["prefill"].why == "no layer of it was driven"
 
 
 def test_single_flips_are_left_to_agreement_and_many_are_blamed() -> None:

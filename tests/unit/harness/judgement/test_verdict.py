@@ -18,9 +18,11 @@ from ..run_factory import (
     LABELS,
     attestation,
     case_records,
+    driven_case,
     evidence,
     fault,
     flipped,
+    floor,
     observation,
     observations,
     phone_record,
@@ -134,7 +136,7 @@ def test_verdict_json_has_the_fields_people_read() -> None:
         }.items()
     )
     (blame,) = document["blames"]
-    assert blame.keys() >= {"hop", "stage", "layer", "cases", "sentence", "confirmed_by_swap"}
+    assert blame.keys() >= {"hop", "stage", "layer", "cases", "sentence", "confirmed"}
     assert (blame["hop"], blame["phone"], blame["stage"]) == ("platform", "PHONE1", "tokens")
     assert document["plan"].items() >= {"kind": "sequential", "most": 342, "clean": N}.items()
     assert Verdict.model_validate(document) == verdict
@@ -167,40 +169,48 @@ def test_flips_that_each_spoil_another_session_fail_where_images_alone_would_pas
     assert (apart["agreement"], apart["session_agreement"]) == ("pass", "fail")
 
 
-def test_real_flips_on_the_phone_fail_and_are_blamed_before_they_are_counted() -> None:
-    wrong = [flipped(PHONE_ARM, i, "PHONE1", conditions=MEMORY) for i in range(0, 15, 3)]
-    seen = on_phone()
-    seen[0:15:3] = wrong
-    verdict = judge(of_phone(), host() + seen)
-    assert (verdict.verdict, verdict.exit_code) == ("FAIL", 1)
-    assert verdict.reasons[0] == verdict.hops[-1].blames[0].sentence
-    assert any("agreement (platform, desktop:q8_0+app -> phone" in r for r in verdict.reasons)
+def test_real_flips_on_the_phone_fail_and_are_blamed_where_the_logits_are_the_same() -> None:
+    def judged(**above: object) -> Verdict:
+        seen = on_phone(evidence=evidence())
+        seen[0:15:3] = [
+            flipped(PHONE_ARM, i, "PHONE1", conditions=MEMORY, evidence=evidence())
+            for i in range(0, 15, 3)
+        ]
+        runtime = observations(ARMS[-2], N, **above)
+        return judge(of_phone(), host()[:-N] + runtime + seen)
+
+    told, untold = judged(evidence=evidence()), judged()
+    assert (told.verdict, told.exit_code) == (untold.verdict, untold.exit_code) == ("FAIL", 1)
+    assert told.reasons[0] == told.hops[-1].blames[0].sentence
+    assert told.reasons[1:] == untold.reasons
+    assert untold.reasons[0].startswith("agreement (platform, desktop:q8_0+app -> phone")
 
 
 def test_numeric_flips_do_not_fail_and_one_real_flip_only_asks_for_more_images() -> None:
-    close = {"water": -0.69, "fire": -0.70}
+    close, measured = {"water": -0.69, "fire": -0.70}, Inquiry(floors=(floor("desktop:q8_0"),))
     record = run_record(("desktop:q8_0", "phone:q8_0"), [phone_record()], cases=case_records(N))
     reference = observations("desktop:q8_0", N, label_logprobs=close)
     phone = observations("phone:q8_0", N, "PHONE1", label_logprobs=close, conditions=MEMORY)
     phone[0] = flipped("phone:q8_0", 0, "PHONE1", label_logprobs=close, conditions=MEMORY)
-    verdict = judge(record, reference + phone)
+    verdict = judge(record, reference + phone, measured)
     assert verdict.verdict == "PASS"
+    assert "72 of 72 cases are coin tosses, within 0.03 nats" in verdict.notes[0]
     assert "1 numeric flip in 72 cases" in gate(verdict, "numeric_flips", "phone:q8_0").why
     reference[0] = observation("desktop:q8_0", 0)
     phone[0] = flipped("phone:q8_0", 0, "PHONE1", conditions=MEMORY)
-    verdict = judge(record, reference + phone)
+    verdict = judge(record, reference + phone, measured)
     assert verdict.verdict == "INCONCLUSIVE"
     assert "27 more images without a flip would decide" in verdict.reasons[0]
 
 
 def test_too_many_numeric_flips_fail() -> None:
-    close = {"water": -0.69, "fire": -0.70}
+    close, measured = {"water": -0.69, "fire": -0.70}, Inquiry(floors=(floor("desktop:q8_0"),))
     record = run_record(("desktop:q8_0", "phone:q8_0"), [phone_record()], cases=case_records(N))
     reference = observations("desktop:q8_0", N, label_logprobs=close)
     over = {"label_logprobs": close, "conditions": MEMORY}
     phone = [flipped("phone:q8_0", index, "PHONE1", **over) for index in range(20)]
     phone += observations("phone:q8_0", N, "PHONE1", **over)[20:]
-    verdict = judge(record, reference + phone)
+    verdict = judge(record, reference + phone, measured)
     assert gate(verdict, "agreement", "phone:q8_0").outcome == "pass"
     assert gate(verdict, "numeric_flips", "phone:q8_0").outcome == "fail"
 
@@ -223,11 +233,39 @@ def test_each_stage_fails_by_itself_and_is_blamed_with_every_word_unchanged(
     changed: dict[str, Any], expected: str
 ) -> None:
     above = [seen for arm in ARMS[:-1] for seen in observations(arm, N, evidence=evidence())]
-    verdict = judge(of_phone(), above + on_phone(**({"evidence": evidence()} | changed)))
+    seen = above + on_phone(**({"evidence": evidence()} | changed))
+    verdict = judge(of_phone(), seen, Inquiry(floors=(floor(),)))
     assert verdict.verdict == "FAIL"
     assert failed(verdict) == {"blame", expected}
     assert [blame.stage for blame in verdict.blames] == [expected]
     assert verdict.reasons == (verdict.blames[0].sentence,)
+
+
+def on_platform(errors: dict[str, float]) -> Inquiry:
+    return Inquiry(driven=(driven_case(of_phone().hops[-1], 0, errors),))
+
+
+def test_a_hop_of_clean_layers_passes_and_says_its_price() -> None:
+    far = {"label_logprobs": LABELS | {"wood": -5.5}, "evidence": evidence(prefill=0.5)}
+    clean = on_platform({"text layer 2 attention": 0.008})
+    verdict = judge(of_phone(), host() + on_phone(**far), clean)
+    assert verdict.verdict == "PASS"
+    assert verdict.notes == (
+        "platform on PHONE1: every layer is clean; its rounding costs 0.1 nats on average (0.5 at "
+        "most) and 0 flips in 72 cases, most of it at text layer 2 attention",
+    )
+    unmeasured = of_phone()
+    table = unmeasured.gates.driven.model_copy(update={"platform_cache": {}})
+    held = unmeasured.gates.model_copy(update={"driven": table})
+    assert judge(unmeasured, host() + on_phone(**far), clean, held).notes == ()
+
+
+def test_a_driven_layer_beyond_its_limit_fails_with_every_word_unchanged() -> None:
+    verdict = judge(of_phone(), host() + on_phone(), on_platform({"text layer 1 ffn": 0.4}))
+    assert (verdict.verdict, failed(verdict)) == ("FAIL", {"blame", "prefill"})
+    (blame,) = verdict.blames
+    assert (blame.hop, blame.phone, blame.layer) == ("platform", "PHONE1", "text layer 1 ffn")
+    assert verdict.reasons == (blame.sentence,)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def _blame(stage: str = "embed", layer: str | None = "vision layer 3 ffn") -> Bl
             "of": 24,
             "systematic": True,
             "sentence": "It broke.",
-            "confirmed_by_swap": None,
+            "confirmed": None,
         }
     )
 

@@ -80,7 +80,8 @@ def test_the_training_sides_arm_gets_its_own_pixels_in_the_same_places(
 
 def test_the_run_folder_keeps_both_sides_pixels(request_: RunRequest, tmp_path: Path) -> None:
     plan = planned(request_, training="as-trained")
-    planning.keep_pixels(plan, tmp_path / "kept")
+    for side in plan.sides.every:
+        planning.keep_pixels(side.images.values(), tmp_path / "kept")
     hashes = {(case.pixels_sha256, case.training_pixels_sha256) for case in plan.record.cases}
     canaries = {case.pixels_sha256 for case in plan.record.canaries}
     kept = {path.stem for path in (tmp_path / "kept").iterdir()}

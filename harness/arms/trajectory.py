@@ -1,0 +1,172 @@
+"""A trajectory: every output on one reference arm's way through one case, and where they are kept.
+
+A safetensors file of little-endian float32 (devices/runner/protocol.py says why), read and written
+in numpy alone. A trajectory is made once per case and arm and kept by content; a phone is told it
+by its hash, so it is pushed once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from devices.paths import cache_dir
+from harness import atomic
+from harness.arms.base import StageFailed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from harness.arms.base import Look, Tensor
+
+_LENGTH_BYTES: Final = 8
+_MOST_BYTES: Final = 4 * 2**30
+"""So much is kept; one of SmolVLM-256M's, of one tile, is 88 MB."""
+_SUFFIX: Final = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A trajectory's file, which is not written again."""
+
+    path: Path
+    sha256: str
+    """Of the file."""
+
+    @cached_property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """As the reference evaluated them, each image token -1. Raises as `tensors`."""
+        return tuple(json.loads(self._header[1]["__metadata__"]["prompt_ids"]))
+
+    @cached_property
+    def grid(self) -> tuple[int, int]:
+        """Tiles as (rows, columns) without the overview. Raises as `tensors`."""
+        rows, columns = json.loads(self._header[1]["__metadata__"]["grid"])
+        return rows, columns
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, in the order of computation: read-only views of the file, read as they are used.
+
+        Raises:
+            StageFailed: (`trajectory`) the file is missing or damaged.
+        """
+        import numpy as np
+
+        begin, header = self._header
+        found: dict[str, Tensor] = {}
+        try:
+            for name, entry in header.items():
+                if name == "__metadata__":
+                    continue
+                first, end = entry["data_offsets"]
+                if entry["dtype"] != "F32" or not 0 <= first < end <= len(self._raw) - begin:
+                    raise ValueError(f"{name} is {entry['dtype']}, or lacks some of its data")
+                values = self._raw[begin + first : begin + end].view(np.dtype("<f4"))
+                found[name] = values.reshape(entry["shape"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(error) from error
+        return found
+
+    @cached_property
+    def _raw(self) -> NDArray[np.uint8]:
+        import numpy as np
+
+        return np.memmap(self.path, np.uint8, "r")
+
+    @cached_property
+    def _header(self) -> tuple[int, dict[str, Any]]:
+        """Where the tensors begin, and what is said of them."""
+        try:
+            (length,) = struct.unpack("<Q", self._raw[:_LENGTH_BYTES].tobytes())
+            header = json.loads(self._raw[_LENGTH_BYTES : _LENGTH_BYTES + length].tobytes())
+            for key in ("prompt_ids", "grid"):
+                json.loads(header["__metadata__"][key])
+        except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
+            raise self._damaged(error) from error
+        return _LENGTH_BYTES + length, dict(header)
+
+    def _damaged(self, error: Exception) -> StageFailed:
+        return StageFailed("trajectory", f"{self.path}: no trajectory: {error}; delete it")
+
+
+def write(look: Look, path: Path) -> Trajectory:
+    """What `look` saw of an image that was answered, as a trajectory at `path`, in one step.
+
+    Raises:
+        OSError: the disk refuses it.
+    """
+    import numpy as np
+
+    observation = look.observation
+    tensors = {name: np.ascontiguousarray(one, "<f4") for name, one in look.tensors.items()}
+    header: dict[str, object] = {
+        "__metadata__": {
+            "prompt_ids": json.dumps(observation.prompt_ids),
+            "grid": json.dumps(observation.grid),
+        }
+    }
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    # Spaces, so that the tensors behind it are aligned.
+    text += b" " * (-len(text) % _LENGTH_BYTES)
+    digest = hashlib.sha256()
+    with atomic.replacing(path) as file:
+        for part in chain(
+            (struct.pack("<Q", len(text)), text), (one.tobytes() for one in tensors.values())
+        ):
+            digest.update(part)
+            file.write(part)
+    return Trajectory(path, digest.hexdigest())
+
+
+class Trajectories:
+    """The trajectories of one arm under its `arm_key`, one a picture.
+
+    Those that were used longest ago make room for new ones, whatever arm they are of.
+    """
+
+    def __init__(self, key: str, root: Path | None = None, most_bytes: int = _MOST_BYTES) -> None:
+        """`root`: where to keep them instead of driftloop's cache."""
+        self._root = root or cache_dir("trajectories")
+        self._folder = self._root / key
+        self._most_bytes = most_bytes
+
+    def get(self, pixels_sha256: str) -> Trajectory | None:
+        """The one that is kept for these pixels; None where there is none."""
+        for path in self._folder.glob(f"{pixels_sha256}-*{_SUFFIX}"):
+            os.utime(path)
+            return Trajectory(path, path.stem.partition("-")[2])
+        return None
+
+    def put(self, pixels_sha256: str, look: Look) -> Trajectory:
+        """Keep what `look` saw of these pixels in an answer without an error.
+
+        Raises:
+            OSError: the cache cannot be written.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        made = write(look, self._folder / f"{pixels_sha256}{_SUFFIX}.new")
+        # The hash in the name spares every later reader the hashing.
+        path = made.path.replace(self._folder / f"{pixels_sha256}-{made.sha256}{_SUFFIX}")
+        self._make_room(path)
+        return Trajectory(path, made.sha256)
+
+    def _make_room(self, newest: Path) -> None:
+        """Newest first, so much as fits stays; `newest` always does."""
+        kept = [(path.stat(), path) for path in self._root.glob(f"*/*{_SUFFIX}") if path != newest]
+        room = self._most_bytes - newest.stat().st_size
+        for status, path in sorted(kept, key=lambda one: one[0].st_mtime_ns, reverse=True):
+            room -= status.st_size
+            if room < 0:
+                path.unlink(missing_ok=True)

@@ -1,0 +1,198 @@
+"""Limits of driven layers measured on one's own clean bundle, as a gates file.
+
+A calibration is a run whose driven layers set limits in place of being judged by them. What its
+hops differ by must be rounding and nothing else; floors need no calibration, as every run measures
+them on the model under test.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from harness.comparison.driven import DrivenOutput, Part, part_of
+from harness.comparison.hop import HopResult
+from harness.comparison.stages import Stage
+from harness.comparison.terms import Terms, terms
+from harness.errors import BadInput
+from harness.judgement.verdict import Verdict
+from harness.progress import Progress
+from harness.records.journal import RunFolder
+from harness.records.record import RunRecord
+from harness.running.planning import RunRequest
+from harness.running.run import evaluate
+
+_EXACT: Final[tuple[Stage, ...]] = ("resize", "tile", "pixels", "tokens", "label")
+_LEAST: Final = 1e-6
+"""No limit is below what float32 can tell."""
+_HEAD: Final = """\
+# Limits of driven layers measured by `driftloop calibrate`; everything else is as driftloop's own
+# gates say. Pass it to a run with --gates.
+"""
+
+Numbers = tuple[float, float, float]
+"""(error, gain, shift) as `DrivenLayer` has them."""
+
+
+@dataclass(frozen=True)
+class CalibrationRequest:
+    """What a user asks for. `phones`: serials, `all` or `virtual`."""
+
+    bundle: Path
+    images: str
+    phones: tuple[str, ...] = ()
+    quant: str = "q8_0"
+    contract: str | None = None
+    """A contract's name or file; None is the one the bundle was made for."""
+    factor: float = 2.0
+    """Limits are so many times what was seen, as the next images may be worse than these."""
+    drive: int = 6
+    """So many images, each driven on every hop."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table of driven limits."""
+
+    key: str
+    """As a gates file names it, for example `weights.q8_0`."""
+    seen: dict[Part, Numbers]
+    limits: dict[Part, Numbers]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was measured, and the gates file that it makes."""
+
+    rows: tuple[Row, ...]
+    provenance: dict[str, str | int | float]
+
+    @property
+    def gates(self) -> str:
+        """TOML: a table for each row, and where the numbers come from."""
+        lines = [_HEAD]
+        for row in self.rows:
+            lines.append(f"[driven.{row.key}]")
+            lines += [
+                f"{part.replace(' ', '_')} = [{', '.join(f'{number:g}' for number in numbers)}]"
+                for part, numbers in row.limits.items()
+            ]
+            lines.append("")
+        lines.append("[calibration]")
+        # A JSON string is a TOML string.
+        lines += [f"{key} = {json.dumps(value)}" for key, value in self.provenance.items()]
+        return "\n".join((*lines, ""))
+
+
+def calibrate(request: CalibrationRequest, progress: Progress) -> Calibration:
+    """Run the ladder, drive every hop, and make limits of what its layers are off by.
+
+    Raises:
+        BadInput: the bundle's files or a hop are not clean, or the images are wrong.
+        DeviceError: a phone is not there or cannot go on.
+    """
+    if request.factor < 1.0 or request.drive < 1:
+        raise BadInput(
+            f"--factor {request.factor:g} --drive {request.drive}: give a factor of at least 1 and "
+            "at least one image"
+        )
+    with TemporaryDirectory() as folder:
+        run = RunRequest(
+            bundle=request.bundle,
+            images=request.images,
+            out=Path(folder) / "run",
+            phones=request.phones,
+            contract=request.contract,
+            quant=request.quant,
+            seed=request.seed,
+            fixed=request.drive,
+            drive=request.drive,
+        )
+        outcome = evaluate(run, progress)
+        record = RunFolder(outcome.folder).record()
+    _refuse_break(outcome.verdict)
+    asked = terms(record)
+    rows = [
+        _row(hop, key, request.factor)
+        for hop in outcome.verdict.hops
+        if hop.driven and (key := _key(hop, asked)) is not None
+    ]
+    return Calibration(tuple(rows), _provenance(request, record))
+
+
+def _refuse_break(verdict: Verdict) -> None:
+    """A limit measured over a break would hide it."""
+    broken = [blame for blame in verdict.blames if blame.stage in _EXACT or blame.cases == 0]
+    if broken:
+        raise BadInput(f"{broken[0].sentence} Mend it first: a limit measured on it would hide it")
+    if verdict.undelivered:
+        owing = verdict.undelivered[0]
+        raise BadInput(f"{owing.arm}: {owing.why}; limits need arms that answer every image")
+
+
+def _key(hop: HopResult, asked: Mapping[tuple[str, str | None], Terms]) -> str | None:
+    """The row that this hop measures; None for one that changes several things, or only inputs."""
+    candidate = asked[hop.candidate, hop.phone]
+    cache = candidate.runtime.cache_type_k
+    rounds = cache not in ("f32", "f16", "bf16")
+    keys: dict[str, str] = {
+        "conversion": "conversion",
+        "quantization": f"weights.{candidate.spec.quant}",
+        "runtime": f"cache.{cache}" if rounds else "flash_attention",
+        "platform": f"platform_cache.{cache}" if rounds else "platform",
+    }
+    return keys.get(hop.changes[0]) if len(hop.changes) == 1 else None
+
+
+def _row(hop: HopResult, key: str, factor: float) -> Row:
+    by_part: dict[Part, list[DrivenOutput]] = {}
+    for output in hop.driven:
+        part = part_of(output.name)
+        if part is not None:
+            by_part.setdefault(part, []).append(output)
+    seen = {part: _largest(outputs) for part, outputs in by_part.items()}
+    limits = {
+        part: (
+            _limit(numbers[0], factor),
+            _limit(numbers[1], factor),
+            _limit(numbers[2], factor),
+        )
+        for part, numbers in seen.items()
+    }
+    return Row(key, seen, limits)
+
+
+def _largest(outputs: Iterable[DrivenOutput]) -> Numbers:
+    every = list(outputs)
+    return (
+        max(one.error for one in every),
+        max(abs(one.gain) for one in every),
+        max(abs(one.shift) for one in every),
+    )
+
+
+def _limit(value: float, factor: float) -> float:
+    """`value` times `factor`, rounded up to two digits."""
+    if value == 0.0:
+        return _LEAST
+    wide = value * factor
+    step = 10.0 ** (math.floor(math.log10(wide)) - 1)
+    return max(_LEAST, math.ceil(wide / step) * step)
+
+
+def _provenance(request: CalibrationRequest, record: RunRecord) -> dict[str, str | int | float]:
+    return {
+        "measured_at": f"{record.started_at:%Y-%m-%dT%H:%M:%SZ}",
+        "bundle_sha256": record.bundle.sha256,
+        "quant": request.quant,
+        "images": request.drive,
+        "seed": request.seed,
+        "factor": request.factor,
+        "phones": ", ".join(f"{phone.model} {phone.abi}" for phone in record.phones),
+    }

@@ -1,0 +1,201 @@
+"""Driven layers: what each output of a candidate is off by, given the reference's input; pure.
+
+Errors of driven layers do not add up: one beyond its limit is at fault itself, at any depth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median_low
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from devices.runner.protocol import DrivenLayer
+from harness.comparison.stages import Stage
+from harness.ladder import Hop
+from harness.records.inquiry import DrivenCase
+from harness.records.observation import Place
+
+Part = Literal["vision", "text attention", "text ffn", "text ends"]
+"""What has the same arithmetic: the vision tower with its projector, and of the text model its
+attention (which a KV cache rounds), its feed-forward parts, and its embedding and output."""
+
+_TOWER: Final[dict[Stage, str]] = {"embed": "vision", "prefill": "text"}
+_STANDS_OUT: Final = 0.25
+"""A layer this far beyond its limit, compared with the one furthest beyond, may be where it starts;
+less far, it is more likely to be the tail of rounding beside a real fault."""
+
+
+@dataclass(frozen=True)
+class DrivenLimit:
+    """How far one driven output may be off: see `DrivenLayer`."""
+
+    error: float
+    gain: float
+    shift: float
+
+    def __add__(self, other: DrivenLimit) -> DrivenLimit:
+        """What an output may be off by where both things differ between the arms."""
+        return DrivenLimit(
+            self.error + other.error, self.gain + other.gain, self.shift + other.shift
+        )
+
+    def excess(self, layer: DrivenLayer) -> float:
+        """The measure of `layer` that uses up most of its limit, over that limit; above 1 the
+        layer is at fault."""
+        return max(
+            over(layer.error, self.error),
+            over(layer.gain, self.gain),
+            over(layer.shift, self.shift),
+        )
+
+
+class DrivenOutput(BaseModel):
+    """One output over the driven cases of a hop; each number is the one furthest from 0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    name: str
+    error: float
+    typical_error: float
+    """The median over the cases."""
+    gain: float
+    shift: float
+    limit_error: float
+    limit_gain: float
+    limit_shift: float
+    excess: float
+    """See `DrivenLimit.excess`."""
+    beyond: int
+    """Cases in which it is beyond its limit."""
+
+
+@dataclass(frozen=True)
+class LayerFault:
+    """The output at which a hop's arithmetic goes wrong, in one tower."""
+
+    stage: Stage
+    output: DrivenOutput
+    places: frozenset[Place]
+    """Driven cases in which any output of the tower is beyond its limit."""
+    of: int
+    others: int
+    """Further outputs of the tower beyond their limits."""
+    after_the_first: bool
+    """True where the first image of the process is clean and every later one is not."""
+
+    @property
+    def layer(self) -> str | None:
+        """As `harness.arms.layers` names it; None for the stage's own output."""
+        return None if self.output.name in _TOWER else self.output.name
+
+
+def part_of(output: str) -> Part | None:
+    """None for what has no arithmetic of a layer: the pixel values."""
+    if output == "embed" or output.startswith("vision "):
+        return "vision"
+    if output.startswith("text layer "):
+        return "text attention" if output.endswith(" attention") else "text ffn"
+    return "text ends" if output == "prefill" or output.startswith("text ") else None
+
+
+def stage_of(output: str) -> Stage | None:
+    """The stage that a driven output belongs to; None for the pixel values."""
+    part = part_of(output)
+    return None if part is None else "embed" if part == "vision" else "prefill"
+
+
+def of_hop(hop: Hop, driven: Iterable[DrivenCase]) -> tuple[DrivenCase, ...]:
+    """Those of one hop that could be driven, in the order in which they ran."""
+    ends = (hop.reference, hop.reference_phone, hop.candidate, hop.phone)
+    return tuple(
+        one
+        for one in driven
+        if one.outputs and (one.reference, one.reference_phone, one.candidate, one.phone) == ends
+    )
+
+
+def outputs(
+    cases: Sequence[DrivenCase], limits: Mapping[Part, DrivenLimit]
+) -> tuple[DrivenOutput, ...]:
+    """Every output of the driven cases of a hop, in the order of computation."""
+    found: dict[str, list[DrivenLayer]] = {}
+    for case in cases:
+        for layer in case.outputs:
+            found.setdefault(layer.name, []).append(layer)
+    return tuple(
+        _output(name, seen, limits[part])
+        for name, seen in found.items()
+        if (part := part_of(name)) is not None
+    )
+
+
+def faults(
+    cases: Sequence[DrivenCase], limits: Mapping[Part, DrivenLimit]
+) -> tuple[LayerFault, ...]:
+    """At most one for each tower, the vision tower's first; none for a clean hop."""
+    every = outputs(cases, limits)
+    found = (_fault(stage, cases, every, limits) for stage in _TOWER)
+    return tuple(fault for fault in found if fault is not None)
+
+
+def _fault(
+    stage: Stage,
+    cases: Sequence[DrivenCase],
+    every: Sequence[DrivenOutput],
+    limits: Mapping[Part, DrivenLimit],
+) -> LayerFault | None:
+    wrong = [one for one in every if one.beyond and stage_of(one.name) == stage]
+    if not wrong:
+        return None
+    furthest = max(one.excess for one in wrong)
+    first = next(
+        one for one in wrong if one.excess >= furthest or one.excess > _STANDS_OUT * furthest
+    )
+    shown = [_shows(case, stage, limits) for case in cases]
+    return LayerFault(
+        stage=stage,
+        output=first,
+        places=frozenset(
+            (case.session, case.position) for case, shows in zip(cases, shown, strict=True) if shows
+        ),
+        of=len(cases),
+        others=len(wrong) - 1,
+        after_the_first=len(shown) > 1 and not shown[0] and all(shown[1:]),
+    )
+
+
+def _shows(case: DrivenCase, stage: Stage, limits: Mapping[Part, DrivenLimit]) -> bool:
+    return any(
+        limits[part].excess(layer) > 1
+        for layer in case.outputs
+        if stage_of(layer.name) == stage and (part := part_of(layer.name)) is not None
+    )
+
+
+def _output(name: str, seen: Sequence[DrivenLayer], limit: DrivenLimit) -> DrivenOutput:
+    worst = max(seen, key=limit.excess)
+    return DrivenOutput(
+        name=name,
+        error=max(layer.error for layer in seen),
+        typical_error=median_low(layer.error for layer in seen),
+        gain=max((layer.gain for layer in seen), key=abs),
+        shift=max((layer.shift for layer in seen), key=abs),
+        limit_error=limit.error,
+        limit_gain=limit.gain,
+        limit_shift=limit.shift,
+        excess=limit.excess(worst),
+        beyond=sum(limit.excess(layer) > 1 for layer in seen),
+    )
+
+
+def over(value: float, limit: float) -> float:
+    """How much of its limit a measure uses up; infinite where the limit is 0 and it is not."""
+    if value == 0.0:
+        return 0.0
+    if not math.isfinite(value):
+        return math.inf
+    return abs(value) / limit if limit else math.inf

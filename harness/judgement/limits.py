@@ -1,0 +1,67 @@
+"""From gates, floors and terms to what one hop may differ by; pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from harness.comparison.driven import DrivenLimit, Part
+from harness.comparison.stages import Tolerance
+from harness.comparison.terms import Terms
+from harness.judgement.gating import DrivenRow, DrivenTable, Gates
+from harness.ladder import Hop
+from harness.records.inquiry import Floor
+
+_PARTS: Final[tuple[Part, ...]] = ("vision", "text attention", "text ffn", "text ends")
+_NOT_JUDGED: Final = DrivenLimit(math.inf, math.inf, math.inf)
+_FLOAT_TYPES: Final = frozenset({"f32", "f16", "bf16"})
+
+
+def tolerance(gates: Gates, hop: Hop, floors: Sequence[Floor]) -> Tolerance:
+    """What whole stages of a hop may differ by; limits add up over all that the hop changes."""
+    own = [floor for floor in floors if floor.arm in (hop.reference, hop.candidate)]
+    floor = max(own, key=lambda one: one.margin or 0.0, default=None)
+    first, *others = (gates.hops.of(change).tolerance(floor) for change in hop.changes)
+    return sum(others, start=first)
+
+
+def driven(
+    table: DrivenTable, hop: Hop, reference: Terms | None, candidate: Terms | None
+) -> dict[Part, DrivenLimit]:
+    """What each part's driven outputs may be off by, for what the hop changes and nothing else.
+
+    Infinite where a row was never measured, or where it is not known under what an arm ran.
+    """
+    if reference is None or candidate is None:
+        return dict.fromkeys(_PARTS, _NOT_JUDGED)
+    limits = dict.fromkeys(_PARTS, DrivenLimit(0.0, 0.0, 0.0))
+    for row in _rows(table, hop, reference, candidate):
+        for part in _PARTS:
+            limits[part] += _NOT_JUDGED if row is None else row.by_part[part]
+    return limits
+
+
+def _rows(
+    table: DrivenTable, hop: Hop, reference: Terms, candidate: Terms
+) -> Iterator[DrivenRow | None]:
+    """One for each thing that the hop changes; None where the table has none."""
+    if "conversion" in hop.changes:
+        yield table.conversion
+    if "quantization" in hop.changes:
+        quants = {terms.spec.quant or "f32" for terms in (reference, candidate)}
+        yield from (table.weights.get(quant) for quant in sorted(quants - _FLOAT_TYPES))
+    if "runtime" in hop.changes:
+        if reference.runtime.flash_attention != candidate.runtime.flash_attention:
+            yield table.flash_attention
+        other = _caches(reference) ^ _caches(candidate)
+        yield from (table.cache.get(kind) for kind in sorted(other))
+    if "platform" in hop.changes or reference.phone != candidate.phone:
+        yield table.platform
+        yield from (table.platform_cache.get(kind) for kind in sorted(_caches(reference)))
+
+
+def _caches(terms: Terms) -> frozenset[str]:
+    """Types of its KV cache that round."""
+    runtime = terms.runtime
+    return frozenset({runtime.cache_type_k, runtime.cache_type_v}) - _FLOAT_TYPES

@@ -1,0 +1,123 @@
+"""How far rounding alone carries on the model under test, measured on it: see `Floor`.
+
+An arm's twins are the arm once more with nothing changed that matters. Measured once per bundle,
+contract and host, and kept by content; the answers that come with it count as the arm's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from pydantic import ValidationError
+
+from devices.paths import cache_dir
+from harness import atomic
+from harness.arms.base import Prepared, TwinArm
+from harness.comparison.stages import CaseComparison, Tolerance, compare_case
+from harness.judgement import stats
+from harness.progress import Advance, Progress
+from harness.records.inquiry import INQUIRY_FILE, Floor
+from harness.records.journal import Journal
+from harness.records.observation import Observation
+from harness.running.open_arms import OpenArms
+from harness.running.planning import Plan
+from harness.running.result_cache import ResultCache
+
+CASES: Final = 24
+"""Images behind the floor of the text model: the largest of 22 values bounds the 90th percentile at
+0.9, so that a run of eight sessions measures it whole."""
+VISION_CASES: Final = 6
+"""Images behind the floor of `embed`, each of which runs the vision tower once more."""
+SEED: Final = 0
+_QUANTILE: Final = 0.9
+_CONFIDENCE: Final = 0.9
+_NO_LIMITS: Final = Tolerance(*(float("inf"),) * 5)
+
+
+def measure(plan: Plan, arms: OpenArms, journal: Journal, progress: Progress) -> None:
+    """Of every desktop arm, before anything is judged by it: a flip within a floor is numeric.
+
+    An arm that cannot is kept as an `ArmFailure` of the run, as when it cannot answer.
+    """
+    found = []
+    for spec in plan.runnable:
+        if spec.kind != "desktop":
+            continue
+        images = [one for one in plan.side(spec).images.values() if one.canary is None]
+        with journal.failures_kept(spec.name, None):
+            track = progress.track(f"floor of {spec.name}")
+            found.append(measured(arms.on_host(spec), plan.arm_key(spec), images, track))
+    kept = journal.inquiry()
+    files = plan.soundness.faults
+    inquiry = kept.model_copy(update={"files": files, "floors": tuple(found)})
+    journal.write(INQUIRY_FILE, inquiry.model_dump_json() + "\n")
+
+
+def measured(arm: TwinArm, key: str, images: Sequence[Prepared], advance: Advance) -> Floor:
+    """The floor of a desktop arm, under its `arm_key`, over the first of a run's `images`.
+
+    Raises:
+        BundleError, ContractError: as `Arm.observe`.
+        OSError: the cache cannot be written.
+    """
+    wanted = images[:CASES]
+    kept = _kept(key)
+    if kept is not None and kept.cases >= len(wanted):
+        return kept.model_copy(update={"arm": arm.name})
+    answers = ResultCache(key)
+    answers.keep_attestation(arm.attest())
+    by_place = {(image.session, image.position): image for image in wanted}
+    text: list[CaseComparison] = []
+    vision: list[CaseComparison] = []
+    advance(0, len(wanted))
+    for done, twins in enumerate(arm.twin(wanted, SEED, VISION_CASES), start=1):
+        answers.put(by_place[twins.own.session, twins.own.position], twins.own)
+        text += _compared(twins.own, twins.embed)
+        vision += _compared(twins.own, twins.pixels)
+        advance(done, len(wanted))
+    floor = _floor(arm.name, text, vision)
+    path = cache_dir("floors") / f"{key}.json"
+    atomic.write_text(path, floor.model_dump_json())
+    return floor
+
+
+def _kept(key: str) -> Floor | None:
+    try:
+        return Floor.model_validate_json((cache_dir("floors") / f"{key}.json").read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError):
+        return None
+
+
+def _compared(own: Observation, twin: Observation | None) -> Iterable[CaseComparison]:
+    if twin is not None and own.error is None and twin.error is None:
+        yield compare_case(own, twin, _NO_LIMITS)
+
+
+def _floor(arm: str, text: Sequence[CaseComparison], vision: Sequence[CaseComparison]) -> Floor:
+    both = [*text, *vision]
+    return Floor(
+        arm=arm,
+        cases=len(text),
+        vision_cases=len(vision),
+        embed=upper_bound(case.distances.get("embed") for case in vision),
+        prefill=upper_bound(case.distances.get("prefill") for case in both),
+        label_logprob=upper_bound(
+            max(case.label_logprob_differences.values(), default=None) for case in both
+        ),
+        margin=upper_bound(
+            None
+            if case.reference_margin is None or case.candidate_margin is None
+            else abs(case.reference_margin - case.candidate_margin)
+            for case in both
+        ),
+    )
+
+
+def upper_bound(values: Iterable[float | None]) -> float | None:
+    """An upper bound of the 90th percentile; with too few values for one, the largest."""
+    told = [value for value in values if value is not None]
+    if not told:
+        return None
+    _, high = stats.quantile_bounds(told, _QUANTILE, _CONFIDENCE)
+    return max(told) if high is None else high
