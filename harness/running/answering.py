@@ -16,7 +16,7 @@ from harness.errors import ArmUnavailable
 from harness.progress import Progress
 from harness.records.journal import PIXELS_FOLDER, Journal
 from harness.records.observation import ArmAttestation, Observation, Who
-from harness.running import planning
+from harness.running import floors, planning
 from harness.running.forecasting import Forecaster
 from harness.running.open_arms import OpenArms
 from harness.running.pacing import Pace, Turn
@@ -56,8 +56,15 @@ class _Answering:
         finished = {serial: Future[None]() for serial in self._arms.serials}
         for serial, end in finished.items():
             Thread(target=self._follow, args=(serial, end), daemon=True).start()
-        while (turn := self._pace.host_turn()) is not None:
-            self._host_turn(turn)
+        try:
+            # Beside the phones: before any arm here has answered, no hop can be decided.
+            floors.measure(self._plan, self._arms, self._journal, self._progress)
+            self._pace.weigh(self._journal.inquiry().floors)
+            while (turn := self._pace.host_turn()) is not None:
+                self._host_turn(turn)
+        except BaseException:
+            self._pace.end()
+            raise
         wait(finished.values(), return_when=FIRST_EXCEPTION)
         for end in finished.values():
             if end.done():

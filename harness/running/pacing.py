@@ -15,6 +15,7 @@ from typing import Final
 
 from harness.judgement.needed import Needed
 from harness.ladder import ArmSpec
+from harness.records.inquiry import Floor
 from harness.records.journal import Journal
 from harness.records.observation import Observation, Who
 from harness.records.record import CaseRecord, Stop
@@ -49,10 +50,9 @@ class Pace:
         self._live: set[Who] = {(spec.name, None) for spec in self._host}
         self._live |= {(spec.name, serial) for spec in self._mobile for serial in serials}
         self._places = sorted((case.session, case.position) for case in journal.current.cases)
-        self._needed = Needed(journal.current, journal.inquiry().floors)
-        self._answered: Counter[Who] = Counter()
-        for seen in journal.read():
-            self._count(seen)
+        self._answered = Counter(
+            (seen.arm, seen.phone) for seen in journal.read() if seen.canary is None
+        )
         self._news = Condition()
         self._ended = False
         self._leading = {
@@ -61,13 +61,21 @@ class Pace:
             if hop.phone is not None and hop.reference_phone is None
         }
         """Arms on this host that phones are compared with."""
-        self._heed_decisions()
+        self.weigh(journal.inquiry().floors)
+
+    def weigh(self, floors: Sequence[Floor]) -> None:
+        """Tell numeric flips from real ones by these floors, in what there is and what comes."""
+        with self._news:
+            self._needed = Needed(self._journal.current, floors, self._journal.read())
+            self._heed_decisions()
+            self._news.notify_all()
 
     def saw(self, seen: Observation) -> None:
         """Keep an observation in the journal, and end what it decides."""
         with self._news:
             self._journal.append(seen)
-            self._count(seen)
+            self._needed.saw(seen)
+            self._answered[seen.arm, seen.phone] += seen.canary is None
             self._heed_decisions()
             self._news.notify_all()
 
@@ -166,10 +174,6 @@ class Pace:
         if who not in self._live:
             return []
         return [case for case in self._journal.missing(*who) if case.canary is not None]
-
-    def _count(self, seen: Observation) -> None:
-        self._needed.saw(seen)
-        self._answered[seen.arm, seen.phone] += seen.canary is None
 
     def _heed_decisions(self) -> None:
         """A phone whose hops are decided begins no further case, and that is kept."""

@@ -1,4 +1,4 @@
-"""From a request to a verdict: plan, floors, answers, driven layers, judgement.
+"""From a request to a verdict: plan, answers, driven layers, judgement.
 
 A phone that goes away or an arm that cannot run is kept in `run.json` and judged; bad input still
 ends the run, with everything seen so far kept.
@@ -15,7 +15,7 @@ from harness.progress import Progress
 from harness.records.journal import VERDICT_FILE, Journal
 from harness.records.record import ArmFailure
 from harness.records.session_results import SESSIONS_FILE, session_results, to_jsonl
-from harness.running import answering, driving, floors, phones, planning, whole_tensors
+from harness.running import answering, driving, phones, planning, whole_tensors
 from harness.running.forecasting import Forecaster
 from harness.running.open_arms import OpenArms
 from harness.running.planning import Plan, RunRequest
@@ -45,7 +45,6 @@ def evaluate(request: RunRequest, progress: Progress) -> RunOutcome:
             _keep_unfit(plan, journal)
             forecast = Forecaster(plan, attached, journal, progress)
             forecast.say()
-            floors.measure(plan, arms, journal, progress)
             answering.answer(plan, arms, journal, progress, forecast)
             driving.drive(plan, arms, journal, progress)
             if plan.deep:
