@@ -11,6 +11,8 @@ import pytest
 
 from devices.runner.protocol import Decoding, RunSettings
 from devices.runner.source import LLAMA_COMMIT
+from fixtures.drifts import bundles as planting
+from fixtures.drifts import keys
 from harness import bundle as bundles
 from harness import contract as contracts
 from harness.arms.base import Prepared
@@ -68,6 +70,28 @@ def test_a_clean_conversion_says_what_pytorch_says(
         assert worst(above, below) < 0.01
         assert below.text == above.text
         assert [token.id for token in below.tokens] == [token.id for token in above.tokens]
+
+
+def test_libmtmd_turns_back_what_the_first_converters_exchanged(
+    tiny_bundle: Bundle, pictures: list[Prepared], tmp_path: Path
+) -> None:
+    """So that the file check may call such an mmproj a remark."""
+
+    def exchange(_keys: keys.Keys, tensors: keys.Tensors) -> None:
+        for name in [name for name in tensors if ".ffn_up." in name]:
+            other = name.replace("ffn_up", "ffn_down")
+            tensors[name], tensors[other] = tensors[other], tensors[name]
+
+    files = planting.mmproj_files(tiny_bundle.path, "f16")
+    old = bundles.load(
+        planting.planted(tiny_bundle.path, tmp_path / "old", files, keys.rewritten(exchange))
+    )
+    assert [fault.remark for fault in bundles.faults(old, ["f16"])] == [True]
+    for now, before in zip(
+        observed(tiny_bundle, pictures[:2]), observed(old, pictures[:2]), strict=True
+    ):
+        assert now.evidence == before.evidence
+        assert now.label_logprobs == before.label_logprobs
 
 
 def test_the_answers_are_the_models_and_not_a_constant(
