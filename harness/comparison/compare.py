@@ -119,7 +119,8 @@ def _compare_hop(
         if reference[place].error is None and candidate[place].error is None
     ]
     own_driven = driven.of_hop(hop, inquiry.driven)
-    tolerance = limits.tolerance.shown_only if own_driven else limits.tolerance
+    measured = all(math.isfinite(limit.error) for limit in limits.driven.values())
+    tolerance = limits.tolerance.shown_only if own_driven and measured else limits.tolerance
     cases = [compare_case(ours, theirs, tolerance) for ours, theirs in pairs]
     outputs = driven.outputs(own_driven, limits.driven)
     stage_cases = Counter(stage for case in cases for stage in case.causes)

@@ -167,19 +167,18 @@ def damaged(tiny: Bundle, tmp_path: Path) -> Callable[[Work, str, str, float], W
         ("text_model", "output_norm.weight", "text norm"),
     ],
 )
-@pytest.mark.parametrize("batch", [512, 5])
 def test_a_scaled_weight_shows_in_its_layer_and_nowhere_else(
     device: Phone,
     tiny: Bundle,
     pictures: list[WorkImage],
     along: Along,
     damaged: Callable[[Work, str, str, float], Work],
-    batch: int,
     half: str,
     tensor: str,
     layer: str,
 ) -> None:
-    settings = {"cache_type_k": "f16", "cache_type_v": "f16", "batch": batch}
+    # a small batch, so that most outputs come in pieces
+    settings = {"cache_type_k": "f16", "cache_type_v": "f16", "batch": 5}
     (own,) = recorded(device, tiny, pictures[:1], **settings)
     todo = work(tiny, device, [along(pictures[0], *own)], **settings)
     (result,) = driven(device, damaged(todo, half, tensor, 1.05))

@@ -16,7 +16,7 @@ from devices.runner.looking import look
 from devices.runner.protocol import ImageResult
 from devices.runner.work import WorkImage
 from harness.bundle import Bundle
-from tests.runner_work import image_results, work
+from tests.runner_work import ONE_THREAD, image_results, work
 
 Tensors = dict[str, NDArray[numpy.float32]]
 Looked = tuple[ImageResult, Tensors]
@@ -91,11 +91,16 @@ def test_the_tensors_of_a_small_batch_are_joined(
 def test_the_phone_never_holds_the_tensors_of_more_than_two_images(
     device: Phone, tiny: Bundle, pictures: list[WorkImage]
 ) -> None:
-    held = []
-    for _ in look(device, work(tiny, device, pictures[:6])):
-        time.sleep(0.5)  # far longer than an image takes: the runner waits
-        held.append(len(device.shell(f"ls {REMOTE_RUNS}/test/*/*/tensors").stdout.split()))
-    assert held == [2, 2, 2, 2, 1, 0]
+    def held() -> int:
+        return len(device.shell(f"ls {REMOTE_RUNS}/test/*/*/tensors").stdout.split())
+
+    todo = work(tiny, device, pictures[:6], **ONE_THREAD)
+    for _, most in zip(look(device, todo), (2, 2, 2, 2, 1, 0), strict=True):
+        deadline = time.monotonic() + 30
+        while held() < most and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)  # longer than an image takes: the runner waits
+        assert held() == most
 
 
 def test_a_look_that_is_given_up_leaves_nothing_on_the_phone(
