@@ -28,3 +28,11 @@ class Unseen:
     def track(self, _name: str) -> Advance:
         """A callback that does nothing."""
         return lambda _done, _total: None
+
+
+def duration(seconds: float) -> str:
+    """For people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.progress import Advance
+from harness.progress import Advance, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,7 +101,8 @@ class _Lines:
     def __init__(self) -> None:
         self._guard = Lock()
         self._told: dict[str, int] = {}
-        self._under_way: dict[str, str] = {}
+        self._began_s: dict[str, float] = {}
+        self._under_way: dict[str, tuple[int, int]] = {}
         self._said_s = time.monotonic()
         self._ended = Event()
 
@@ -118,23 +119,28 @@ class _Lines:
 
     def show(self, name: str, done: int, total: int) -> None:
         quarter = 4 * done // total if total else 4
-        line = f"{name}: {done} of {total}"
         with self._guard:
-            # The one that moved last is what a reader wants to hear of.
+            self._began_s.setdefault(name, time.monotonic())
             self._under_way.pop(name, None)
             if done < total:
-                self._under_way[name] = line
+                self._under_way[name] = (done, total)
             if self._told.get(name) != quarter:
                 self._told[name] = quarter
-                self._say(line)
+                self._say(self._state(name, done, total))
 
     def _say(self, line: str) -> None:
         self._said_s = time.monotonic()
         say(line)
 
+    def _state(self, name: str, done: int, total: int) -> str:
+        passed_s = time.monotonic() - self._began_s[name]
+        left = f", about {duration(passed_s * (total - done) / done)} left" if done else ""
+        return f"{name}: {done} of {total}{left if done < total else ''}"
+
     def _keep_saying(self) -> None:
         while not self._ended.wait(_SILENCE_S / 10):
             with self._guard:
                 silent_s = time.monotonic() - self._said_s
-                if self._under_way and silent_s > _SILENCE_S - 1:
-                    self._say(f"{list(self._under_way.values())[-1]}, going on")
+                if self._under_way and silent_s > 0.9 * _SILENCE_S:
+                    states = (self._state(name, *at) for name, at in self._under_way.items())
+                    self._say(f"going on: {'; '.join(states)}")

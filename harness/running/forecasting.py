@@ -18,7 +18,7 @@ from devices.phone import Phone
 from harness.errors import RunFolderError
 from harness.judgement.sampling_plan import sampling_plan
 from harness.ladder import ArmSpec
-from harness.progress import Progress
+from harness.progress import Progress, duration
 from harness.records.journal import Journal
 from harness.records.observation import Observation, Who
 from harness.records.record import Outlook, RunRecord, Space
@@ -194,10 +194,10 @@ def _time(seen: Outlook) -> str:
     if seen.expected_s is None or seen.most_s is None:
         return "time: known after the first block"
     if seen.expected_images == seen.most_images:
-        return f"time: about {_duration(seen.most_s)} for {seen.most_images} images an arm"
+        return f"time: about {duration(seen.most_s)} for {seen.most_images} images an arm"
     return (
-        f"time: about {_duration(seen.expected_s)} for {seen.expected_images} images an arm, as "
-        f"expected where answers agree; {_duration(seen.most_s)} for {seen.most_images} at most"
+        f"time: about {duration(seen.expected_s)} for {seen.expected_images} images an arm, as "
+        f"expected where answers agree; {duration(seen.most_s)} for {seen.most_images} at most"
     )
 
 
@@ -207,13 +207,6 @@ def _disk(seen: Outlook) -> str:
         f"up to {_size(space.needed_bytes)} {place}, {_size(space.free_bytes)} free"
         for place, space in places.items()
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def _size(size_bytes: int) -> str:
