@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, cast
 
 from devices.errors import DeviceError
 from devices.runner.protocol import Attestation
@@ -142,7 +142,7 @@ class _Running:
 
     process: SpawnProcess
     pipe: Connection
-    said: Path
+    said: IO[bytes]
     """What it printed; libraries print where they please."""
 
     def end(self) -> None:
@@ -152,7 +152,7 @@ class _Running:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
-        self.said.unlink(missing_ok=True)
+        self.said.close()
 
     def death(self, doing: str) -> str:
         """How it ended, and with what it was busy."""
@@ -163,19 +163,18 @@ class _Running:
             how = f"was ended by {signal.Signals(-status).name}"
         if status == -signal.SIGKILL:
             how += ", as a system does that has no memory left,"
-        lines = self.said.read_text("utf-8", errors="replace").split("\n")
+        lines = self.said.read().decode(errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), None)
         self.end()
         return f"{how} while {doing}{f'; it said: {last}' if last else ''}"
 
 
 def _started(spec: ArmSpec, side: Side) -> _Running:
-    handle, said = tempfile.mkstemp(prefix="driftloop-", suffix=".log")
-    os.close(handle)
+    said = tempfile.NamedTemporaryFile(prefix="driftloop-", delete=False)  # noqa: SIM115
     context = multiprocessing.get_context("spawn")
     ours, its = context.Pipe()
     process = context.Process(
-        target=_serve, args=(its, spec, side, said), name=spec.name, daemon=True
+        target=_serve, args=(its, spec, side, said.name), name=spec.name, daemon=True
     )
     # A terminal's Ctrl-C reaches every process in it, this one even before it can say no.
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -184,7 +183,7 @@ def _started(spec: ArmSpec, side: Side) -> _Running:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, masked)
         its.close()
-    return _Running(process, ours, Path(said))
+    return _Running(process, ours, said)
 
 
 def _serve(pipe: Connection, spec: ArmSpec, side: Side, said: str) -> None:
@@ -193,6 +192,7 @@ def _serve(pipe: Connection, spec: ArmSpec, side: Side, said: str) -> None:
     with Path(said).open("wb") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
+    Path(said).unlink()  # read through what the other process holds open
     Thread(target=_end_with_parent, daemon=True).start()
     arm: Arm | None = None
     while True:

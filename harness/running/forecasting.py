@@ -10,6 +10,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from statistics import fmean
+from threading import Lock
 from typing import Final
 
 from devices import deploy
@@ -28,6 +29,8 @@ from harness.running.result_cache import ResultCache
 
 _OBSERVATION_BYTES: Final = 12 * 1024
 """What an answer takes in a run folder, rounded up."""
+_KEPT_EVERY: Final = 12
+"""Answers from one time that an arm's pace is kept to the next."""
 
 
 class Forecaster:
@@ -42,6 +45,7 @@ class Forecaster:
         self._progress = progress
         self._caches = {spec: ResultCache(plan.arm_key(spec)) for spec in plan.runnable}
         self._specs = {spec.name: spec for spec in plan.runnable}
+        self._guard = Lock()
         self._timed: dict[Who, list[float]] = defaultdict(list)
         self._ms = {who: self._caches[spec].ms_per_image(who[1]) for spec, who in self._parties()}
         self._outlook = self._foreseen()
@@ -73,16 +77,18 @@ class Forecaster:
         if seen.timings_ms is None or seen.conditions.cached:
             return
         who = (seen.arm, seen.phone)
-        self._timed[who].append(seen.timings_ms.total)
-        ms = fmean(self._timed[who])
-        self._caches[self._specs[seen.arm]].keep_ms_per_image(ms, seen.phone)
-        self._ms[who] = ms
-        if self._outlook.most_s is None:
-            now = self._with_times(self._outlook)
-            if now.most_s is not None:
-                self._outlook = now
-                self._journal.foresee(now)
-                self._progress.say(_time(now))
+        with self._guard:
+            self._timed[who].append(seen.timings_ms.total)
+            self._ms[who] = ms = fmean(self._timed[who])
+            if len(self._timed[who]) % _KEPT_EVERY == 1:
+                cache = self._caches[self._specs[seen.arm]]
+                cache.keep_ms_per_image(ms, seen.phone)
+            if self._outlook.most_s is None:
+                now = self._with_times(self._outlook)
+                if now.most_s is not None:
+                    self._outlook = now
+                    self._journal.foresee(now)
+                    self._progress.say(_time(now))
 
     def _parties(self) -> list[tuple[ArmSpec, Who]]:
         """Every arm that takes part, on every attached phone."""

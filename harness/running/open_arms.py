@@ -53,7 +53,9 @@ class OpenArms:
     def on_phone(self, spec: ArmSpec, serial: str) -> PhoneArm:
         """The arm on one of the attached phones."""
         if (spec, serial) not in self._on_phones:
-            self._on_phones[spec, serial] = build.phone_arm(
+            made = build.phone_arm(
                 spec, self._plan, self._phones[serial], self._run_id, self._progress
             )
+            # Whoever else asks at this moment gets the same one: it may be told to stop.
+            self._on_phones.setdefault((spec, serial), made)
         return self._on_phones[spec, serial]
