@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from harness import bundle as bundles
+from harness import cases
+from harness import contract as contracts
+from harness.bundle import Bundle
 from harness.comparison.driven import DrivenOutput, Part, part_of
 from harness.comparison.hop import HopResult
 from harness.comparison.stages import Stage
@@ -52,7 +56,7 @@ class CalibrationRequest:
     factor: float = 2.0
     """Limits are so many times what was seen, as the next images may be worse than these."""
     drive: int = 6
-    """So many images, each driven on every hop."""
+    """So many images at most, each driven on every hop."""
     seed: int = 0
 
 
@@ -102,6 +106,11 @@ def calibrate(request: CalibrationRequest, progress: Progress) -> Calibration:
             f"--factor {request.factor:g} --drive {request.drive}: give a factor of at least 1 and "
             "at least one image"
         )
+    bundle = bundles.load(request.bundle)
+    contract = contracts.load(request.contract) if request.contract else bundle.contract
+    _refuse_faults(bundle, {"f16", request.quant})
+    found = cases.load_cases(request.images, contract.answer.labels, skip_bad=False)
+    images = min(request.drive, len(found.cases))
     with TemporaryDirectory() as folder:
         run = RunRequest(
             bundle=request.bundle,
@@ -111,8 +120,8 @@ def calibrate(request: CalibrationRequest, progress: Progress) -> Calibration:
             contract=request.contract,
             quant=request.quant,
             seed=request.seed,
-            fixed=request.drive,
-            drive=request.drive,
+            fixed=images,
+            drive=images,
         )
         outcome = evaluate(run, progress)
         record = RunFolder(outcome.folder).record()
@@ -123,12 +132,22 @@ def calibrate(request: CalibrationRequest, progress: Progress) -> Calibration:
         for hop in outcome.verdict.hops
         if hop.driven and (key := _key(hop, asked)) is not None
     ]
-    return Calibration(tuple(rows), _provenance(request, record))
+    return Calibration(tuple(rows), _provenance(request, record, images))
+
+
+def _refuse_faults(bundle: Bundle, quants: Collection[str]) -> None:
+    faults = [fault for fault in bundles.verify(bundle, quants) if not fault.remark]
+    if faults:
+        first = faults[0]
+        raise BadInput(
+            f"{bundle.path / first.file}: {first.name}: {first.detail}; a limit measured on a broken "
+            f"bundle would hide what is broken ({len(faults)} found)"
+        )
 
 
 def _refuse_break(verdict: Verdict) -> None:
     """A limit measured over a break would hide it."""
-    broken = [blame for blame in verdict.blames if blame.stage in _EXACT or blame.cases == 0]
+    broken = [blame for blame in verdict.blames if blame.stage in _EXACT]
     if broken:
         raise BadInput(f"{broken[0].sentence} Mend it first: a limit measured on it would hide it")
     if verdict.undelivered:
@@ -186,12 +205,14 @@ def _limit(value: float, factor: float) -> float:
     return max(_LEAST, math.ceil(wide / step) * step)
 
 
-def _provenance(request: CalibrationRequest, record: RunRecord) -> dict[str, str | int | float]:
+def _provenance(
+    request: CalibrationRequest, record: RunRecord, images: int
+) -> dict[str, str | int | float]:
     return {
         "measured_at": f"{record.started_at:%Y-%m-%dT%H:%M:%SZ}",
         "bundle_sha256": record.bundle.sha256,
         "quant": request.quant,
-        "images": request.drive,
+        "images": images,
         "seed": request.seed,
         "factor": request.factor,
         "phones": ", ".join(f"{phone.model} {phone.abi}" for phone in record.phones),
