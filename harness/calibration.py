@@ -140,8 +140,8 @@ def _refuse_faults(bundle: Bundle, quants: Collection[str]) -> None:
     if faults:
         first = faults[0]
         raise BadInput(
-            f"{bundle.path / first.file}: {first.name}: {first.detail}; a limit measured on a broken "
-            f"bundle would hide what is broken ({len(faults)} found)"
+            f"{bundle.path / first.file}: {first.name}: {first.detail}; a limit measured on a "
+            f"broken bundle would hide what is broken ({len(faults)} found)"
         )
 
 
