@@ -17,6 +17,7 @@ from devices import deploy
 from devices.errors import DeviceError
 from devices.phone import Phone
 from harness.errors import RunFolderError
+from harness.judgement.needed import Needed
 from harness.judgement.sampling_plan import sampling_plan
 from harness.ladder import ArmSpec
 from harness.progress import Progress, duration
@@ -48,6 +49,9 @@ class Forecaster:
         self._guard = Lock()
         self._timed: dict[Who, list[float]] = defaultdict(list)
         self._ms = {who: self._caches[spec].ms_per_image(who[1]) for spec, who in self._parties()}
+        needed = Needed(journal.current, journal.inquiry().floors, journal.read())
+        self._decided = {who for _, who in self._parties() if needed.decision(who) is not None}
+        """Where an earlier command of this run has come to its end."""
         self._outlook = self._foreseen()
 
     def say(self) -> None:
@@ -170,7 +174,9 @@ class Forecaster:
     def _left(self, spec: ArmSpec, who: Who, images: int) -> int:
         """How many answers this arm has to compute."""
         side, cases = self._plan.side(spec), self._journal.current.cases
-        first = {(case.session, case.position) for case in cases[:images]}
+        first = {
+            (case.session, case.position) for case in cases[: 0 if who in self._decided else images]
+        }
         missing = [
             (case.session, case.position, case.canary) for case in self._journal.missing(*who)
         ]
