@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median_low
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,9 +19,12 @@ from harness.ladder import Hop
 from harness.records.inquiry import DrivenCase
 from harness.records.observation import Place
 
-Part = Literal["vision", "text attention", "text ffn", "text ends"]
-"""What has the same arithmetic: the vision tower with its projector, and of the text model its
-attention (which a KV cache rounds), its feed-forward parts, and its embedding and output."""
+Part = Literal["vision layers", "vision ends", "text attention", "text ffn", "text ends"]
+"""What has the same arithmetic: of the vision tower its layers, and its patches (which some
+processors sum in f16) with norm and projector; of the text model its attention (which a KV cache
+rounds), its feed-forward parts, and its embedding and output."""
+
+PARTS: Final[tuple[Part, ...]] = get_args(Part)
 
 _TOWER: Final[dict[Stage, str]] = {"embed": "vision", "prefill": "text"}
 _STANDS_OUT: Final = 0.25
@@ -96,7 +99,7 @@ class LayerFault:
 def part_of(output: str) -> Part | None:
     """None for what has no arithmetic of a layer: the pixel values."""
     if output == "embed" or output.startswith("vision "):
-        return "vision"
+        return "vision layers" if output.startswith("vision layer ") else "vision ends"
     if output.startswith("text layer "):
         return "text attention" if output.endswith(" attention") else "text ffn"
     return "text ends" if output == "prefill" or output.startswith("text ") else None
@@ -105,7 +108,7 @@ def part_of(output: str) -> Part | None:
 def stage_of(output: str) -> Stage | None:
     """The stage that a driven output belongs to; None for the pixel values."""
     part = part_of(output)
-    return None if part is None else "embed" if part == "vision" else "prefill"
+    return None if part is None else "embed" if part.startswith("vision") else "prefill"
 
 
 def of_hop(hop: Hop, driven: Iterable[DrivenCase]) -> tuple[DrivenCase, ...]:

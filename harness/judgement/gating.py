@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.comparison.driven import DrivenLimit, Part
+from harness.comparison.driven import PARTS, DrivenLimit, Part
 from harness.comparison.stages import Tolerance
 from harness.contract import merged
 from harness.errors import GatesError
@@ -99,7 +99,8 @@ class DrivenRow(_Part):
     Each is (error, gain, shift) as `DrivenLayer` has them; a part left out is not touched by it.
     """
 
-    vision: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    vision_layers: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    vision_ends: tuple[float, float, float] = (0.0, 0.0, 0.0)
     text_attention: tuple[float, float, float] = (0.0, 0.0, 0.0)
     text_ffn: tuple[float, float, float] = (0.0, 0.0, 0.0)
     text_ends: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -107,12 +108,7 @@ class DrivenRow(_Part):
     @property
     def by_part(self) -> dict[Part, DrivenLimit]:
         """As the comparison takes them."""
-        return {
-            "vision": DrivenLimit(*self.vision),
-            "text attention": DrivenLimit(*self.text_attention),
-            "text ffn": DrivenLimit(*self.text_ffn),
-            "text ends": DrivenLimit(*self.text_ends),
-        }
+        return {part: DrivenLimit(*getattr(self, part.replace(" ", "_"))) for part in PARTS}
 
 
 class DrivenTable(_Part):

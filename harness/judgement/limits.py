@@ -6,14 +6,13 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from harness.comparison.driven import DrivenLimit, Part
+from harness.comparison.driven import PARTS, DrivenLimit, Part
 from harness.comparison.stages import Tolerance
 from harness.comparison.terms import Terms
 from harness.judgement.gating import DrivenRow, DrivenTable, Gates
 from harness.ladder import Hop
 from harness.records.inquiry import Floor
 
-_PARTS: Final[tuple[Part, ...]] = ("vision", "text attention", "text ffn", "text ends")
 _NOT_JUDGED: Final = DrivenLimit(math.inf, math.inf, math.inf)
 _FLOAT_TYPES: Final = frozenset({"f32", "f16", "bf16"})
 
@@ -34,10 +33,10 @@ def driven(
     Infinite where a row was never measured, or where it is not known under what an arm ran.
     """
     if reference is None or candidate is None:
-        return dict.fromkeys(_PARTS, _NOT_JUDGED)
-    limits = dict.fromkeys(_PARTS, DrivenLimit(0.0, 0.0, 0.0))
+        return dict.fromkeys(PARTS, _NOT_JUDGED)
+    limits = dict.fromkeys(PARTS, DrivenLimit(0.0, 0.0, 0.0))
     for row in _rows(table, hop, reference, candidate):
-        for part in _PARTS:
+        for part in PARTS:
             limits[part] += _NOT_JUDGED if row is None else row.by_part[part]
     return limits
 

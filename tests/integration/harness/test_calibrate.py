@@ -40,13 +40,13 @@ def test_a_clean_bundle_gives_a_gates_file_that_its_own_layers_keep_to(
             limits = row["limits"][part]
             assert all(number <= limit for number, limit in zip(seen, limits, strict=True))
     # Each hop is what it is: q8_0 rounds more than f16, a Q4_0 cache leaves the vision tower alone.
-    vision = {key: row["seen"]["vision"][0] for key, row in rows.items()}
+    vision = {key: row["seen"]["vision layers"][0] for key, row in rows.items()}
     assert 0 < vision["cache.q4_0"] < vision["weights.q8_0"] < 0.1
     assert 0 < vision["conversion"] < vision["weights.q8_0"]
     assert vision["cache.q4_0"] < rows["cache.q4_0"]["seen"]["text attention"][0]
     gates = gating.load(out)
-    limit = rows["weights.q8_0"]["limits"]["vision"]
-    assert gates.driven.weights["q8_0"].vision == pytest.approx(tuple(limit))
+    limit = rows["weights.q8_0"]["limits"]["vision layers"]
+    assert gates.driven.weights["q8_0"].vision_layers == pytest.approx(tuple(limit))
     assert gates.calibration["bundle_sha256"] == tiny_bundle.sha256
     assert gates.calibration["images"] == 2
 

@@ -40,7 +40,8 @@ TOLERANCE = Tolerance(
     prefill=0.05,
 )
 DRIVEN: dict[Part, DrivenLimit] = {
-    "vision": DrivenLimit(0.02, 0.01, 0.01),
+    "vision layers": DrivenLimit(0.02, 0.01, 0.01),
+    "vision ends": DrivenLimit(0.02, 0.01, 0.01),
     "text attention": DrivenLimit(0.1, 0.02, 0.02),
     "text ffn": DrivenLimit(0.0, 0.0, 0.0),
     "text ends": DrivenLimit(0.02, 0.01, 0.01),

@@ -18,7 +18,7 @@ def written(folder: Path, text: str) -> Path:
 def test_the_default_gates_load() -> None:
     gates = gating.load()
     assert gates.latency.max_session_p90_s == 24.0
-    assert gates.driven.weights["q8_0"].by_part["vision"].error > 0
+    assert gates.driven.weights["q8_0"].by_part["vision layers"].error > 0
 
 
 def test_a_file_holds_only_what_differs(tmp_path: Path) -> None:
@@ -72,11 +72,11 @@ def test_only_the_sequential_test_says_how_many_images_it_can_need(tmp_path: Pat
 
 
 def test_a_driven_row_of_ones_own_stands_beside_the_others(tmp_path: Path) -> None:
-    text = "[driven.weights.q4_k_m]\nvision = [0.2, 0.05, 0.05]\n"
+    text = "[driven.weights.q4_k_m]\nvision_layers = [0.2, 0.05, 0.05]\n"
     weights = gating.load(written(tmp_path, text)).driven.weights
     assert weights["q8_0"] == gating.load().driven.weights["q8_0"]
     own = weights["q4_k_m"].by_part
-    assert own["vision"] == DrivenLimit(0.2, 0.05, 0.05)
+    assert own["vision layers"] == DrivenLimit(0.2, 0.05, 0.05)
     assert own["text ffn"] == DrivenLimit(0.0, 0.0, 0.0)
 
 
@@ -110,7 +110,7 @@ def test_a_limit_may_be_infinite_and_survives_json(tmp_path: Path) -> None:
         ("[calibration]\nwhen = [1]\n", "calibration.when"),
         ("[hops.platform]\nmax_embed_distance = -1\n", "hops.platform.max_embed_distance"),
         ("[hops.platform]\nfloors = 0\n", "hops.platform.floors"),
-        ("[driven.platform]\nvision = [0.1, 0.1]\n", "driven.platform.vision"),
+        ("[driven.platform]\nvision_layers = [0.1, 0.1]\n", "driven.platform.vision_layers"),
         ("[driven.cache.q4_0]\nffn = [0.1, 0.1, 0.1]\n", "driven.cache.q4_0.ffn"),
         ("[latency\n", "cannot be read"),
     ],

@@ -111,7 +111,7 @@ def test_limits_are_those_of_what_the_hop_changes(arms: tuple[str, ...], rows: l
 def test_a_runtime_that_only_rounds_the_cache_may_touch_nothing_but_attention() -> None:
     found = driven(hop_between(*ARMS[2:4]), flash_attention=False)
     assert found["text attention"] == TABLE.cache["q4_0"].by_part["text attention"]
-    assert found["vision"] == found["text ffn"] == DrivenLimit(0.0, 0.0, 0.0)
+    assert found["vision layers"] == found["text ffn"] == DrivenLimit(0.0, 0.0, 0.0)
 
 
 def test_a_cache_that_does_not_round_adds_nothing() -> None:
