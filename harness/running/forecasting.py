@@ -78,13 +78,15 @@ class Forecaster:
 
     def saw(self, seen: Observation) -> None:
         """Learn from an answer how long one takes; where that was unknown, it is said once."""
-        if seen.timings_ms is None or seen.conditions.cached:
-            return
         who = (seen.arm, seen.phone)
+        cached = seen.conditions.cached
+        # What was timed earlier on this host is better than nothing.
+        if seen.timings_ms is None or (cached and self._ms[who] is not None):
+            return
         with self._guard:
             self._timed[who].append(seen.timings_ms.total)
             self._ms[who] = ms = fmean(self._timed[who])
-            if len(self._timed[who]) % _KEPT_EVERY == 1:
+            if not cached and len(self._timed[who]) % _KEPT_EVERY == 1:
                 cache = self._caches[self._specs[seen.arm]]
                 cache.keep_ms_per_image(ms, seen.phone)
             if self._outlook.most_s is None:

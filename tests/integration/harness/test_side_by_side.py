@@ -65,13 +65,13 @@ def test_where_nothing_flips_no_arm_answers_much_more_than_the_phone(
     told = Watched()
     request = RunRequest(
         tiny_bundle.path, str(images), tmp_path / "run",
-        phones=(x86_phone.serial,), arms=(TORCH, PLAIN, APP, PHONE),
+        phones=(x86_phone.serial,), arms=(TORCH, APP, PHONE),
     )  # fmt: skip
     verdict = evaluate(request, told).verdict
     seen = answered(tmp_path / "run")
     on_phone = seen[PHONE, x86_phone.serial]
     assert FEWEST <= on_phone < FEWEST + 3 * BLOCK
-    assert len(seen) == 4
+    assert len(seen) == 3
     assert all(FEWEST <= count <= 1.2 * on_phone for count in seen.values()), seen
     assert not verdict.undelivered
     assert all(gate.outcome == "pass" for gate in verdict.gates if gate.name == "agreement")
