@@ -28,7 +28,7 @@ def driftloop() -> Driftloop:
 
     def call(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command(*args), capture_output=True, text=True, timeout=400, check=False, cwd=cwd
+            command(*args), capture_output=True, text=True, timeout=1200, check=False, cwd=cwd
         )
 
     return call

@@ -19,6 +19,7 @@ def _phones() -> None:
         pytest.skip(reason)
 
 
+@pytest.mark.timeout(1200)  # fifteen runs, each with processes, floors and driven cases of its own
 def test_the_quick_form_finds_what_it_plants_and_raises_no_false_alarm(
     bundle: Path, driftloop: Driftloop
 ) -> None:
