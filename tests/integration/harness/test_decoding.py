@@ -68,14 +68,15 @@ def test_another_seed_draws_other_tokens(
     assert ids(first[0]) != ids(other[0])
 
 
-def test_a_repeat_penalty_keeps_an_answer_from_saying_a_token_twice(
+def test_a_repeat_penalty_keeps_an_answer_from_saying_the_same_again_and_again(
     kind: str, tiny_bundle: Bundle, pictures: list[Prepared]
 ) -> None:
     (plain,) = observed(kind, tiny_bundle, pictures[:1], contract(stop=NEVER))
     strict = contract(repeat_penalty=1e6, stop=NEVER)
     (penalized,) = observed(kind, tiny_bundle, pictures[:1], strict)
-    assert len(set(ids(plain))) < 8
-    assert len(set(ids(penalized))) == 8
+    # A token said before is divided down to a logit of 0: only where every other is below that can
+    # it come again.
+    assert len(set(ids(plain))) < len(set(ids(penalized))) <= 8
     assert penalized.evidence == plain.evidence
 
 
