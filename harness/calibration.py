@@ -25,6 +25,7 @@ from harness.comparison.stages import Stage
 from harness.comparison.terms import Terms, terms
 from harness.errors import BadInput
 from harness.judgement.verdict import Verdict
+from harness.ladder import FLOAT_TYPES
 from harness.progress import Progress
 from harness.records.journal import RunFolder
 from harness.records.record import RunRecord
@@ -159,7 +160,7 @@ def _key(hop: HopResult, asked: Mapping[tuple[str, str | None], Terms]) -> str |
     """The row that this hop measures; None for one that changes several things, or only inputs."""
     candidate = asked[hop.candidate, hop.phone]
     cache = candidate.runtime.cache_type_k
-    rounds = cache not in ("f32", "f16", "bf16")
+    rounds = cache not in FLOAT_TYPES
     keys: dict[str, str] = {
         "conversion": "conversion",
         "quantization": f"weights.{candidate.spec.quant}",

@@ -27,7 +27,8 @@ were given in the run's place (the run's, where they were given nothing)."""
 TRAINING = "torch:training"
 
 _NAME = re.compile(r"(?P<kind>desktop|phone):(?P<quant>[a-z0-9_]+)(?P<app>\+app)?")
-_FLOAT_WEIGHTS = frozenset({"f32", "f16", "bf16"})
+FLOAT_TYPES = frozenset({"f32", "f16", "bf16"})
+"""Types of weights and of KV caches that are not quantized."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _changes(above: ArmSpec, below: ArmSpec) -> tuple[Change, ...]:
     converted = "torch" in kinds and len(kinds) == 2
     if converted:
         weights = above.quant or below.quant
-        requantized = weights not in _FLOAT_WEIGHTS
+        requantized = weights not in FLOAT_TYPES
     else:
         requantized = above.quant != below.quant
     changed: dict[Change, bool] = {

@@ -113,12 +113,13 @@ def stage_of(output: str) -> Stage | None:
 
 def of_hop(hop: Hop, driven: Iterable[DrivenCase]) -> tuple[DrivenCase, ...]:
     """Those of one hop that could be driven, in the order in which they ran."""
+    return tuple(one for one in driven if one.outputs and is_of(hop, one))
+
+
+def is_of(hop: Hop, case: DrivenCase) -> bool:
+    """Whether the case is one of that hop."""
     ends = (hop.reference, hop.reference_phone, hop.candidate, hop.phone)
-    return tuple(
-        one
-        for one in driven
-        if one.outputs and (one.reference, one.reference_phone, one.candidate, one.phone) == ends
-    )
+    return (case.reference, case.reference_phone, case.candidate, case.phone) == ends
 
 
 def outputs(

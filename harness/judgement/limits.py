@@ -10,11 +10,10 @@ from harness.comparison.driven import PARTS, DrivenLimit, Part
 from harness.comparison.stages import Tolerance
 from harness.comparison.terms import Terms
 from harness.judgement.gating import DrivenRow, DrivenTable, Gates
-from harness.ladder import Hop
+from harness.ladder import FLOAT_TYPES, Hop
 from harness.records.inquiry import Floor
 
 _NOT_JUDGED: Final = DrivenLimit(math.inf, math.inf, math.inf)
-_FLOAT_TYPES: Final = frozenset({"f32", "f16", "bf16"})
 
 
 def tolerance(gates: Gates, hop: Hop, floors: Sequence[Floor]) -> Tolerance:
@@ -49,7 +48,7 @@ def _rows(
         yield table.conversion
     if "quantization" in hop.changes:
         quants = {terms.spec.quant or "f32" for terms in (reference, candidate)}
-        yield from (table.weights.get(quant) for quant in sorted(quants - _FLOAT_TYPES))
+        yield from (table.weights.get(quant) for quant in sorted(quants - FLOAT_TYPES))
     if "runtime" in hop.changes:
         if reference.runtime.flash_attention != candidate.runtime.flash_attention:
             yield table.flash_attention
@@ -63,4 +62,4 @@ def _rows(
 def _caches(terms: Terms) -> frozenset[str]:
     """Types of its KV cache that round."""
     runtime = terms.runtime
-    return frozenset({runtime.cache_type_k, runtime.cache_type_v}) - _FLOAT_TYPES
+    return frozenset({runtime.cache_type_k, runtime.cache_type_v}) - FLOAT_TYPES

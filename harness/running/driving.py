@@ -8,11 +8,12 @@ off by is its own, at any depth.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from harness.arms.base import Prepared
 from harness.arms.trajectory import Trajectories, Trajectory
 from harness.comparison.divergence import first_divergence
+from harness.comparison.driven import is_of
 from harness.comparison.stages import CaseComparison, compare_case
 from harness.judgement import limits
 from harness.ladder import Hop
@@ -50,7 +51,7 @@ class _Driver:
     def drive(self, hop: Hop) -> None:
         if not {hop.reference, hop.candidate} <= self._specs.keys():
             return
-        done = [one for one in self._journal.inquiry().driven if _is_of(hop, one)]
+        done = [one for one in self._journal.inquiry().driven if is_of(hop, one)]
         known = {(one.session, one.position) for one in done}
         wanted = [place for place in self._worth(hop) if place not in known]
         places = wanted[: max(0, self._plan.drive - len(done))]
@@ -70,7 +71,7 @@ class _Driver:
                 self._keep(self._driven(hop, seen))
                 advance(count, len(images))
 
-    def _worth(self, hop: Hop) -> Iterator[Place]:
+    def _worth(self, hop: Hop) -> list[Place]:
         """Cases that both arms answered, the most different first, by each measure in turn:
         a fault of the vision tower may show nowhere but in `embed`."""
         ours = self._by_arm[hop.reference, hop.reference_phone]
@@ -81,10 +82,9 @@ class _Driver:
             for place in sorted(ours.keys() & theirs.keys())
         ]
         rankings = [sorted(cases, key=measure, reverse=True) for measure in _MEASURES]
-        ranked = dict.fromkeys(
-            case for row in zip(*rankings, strict=True) for case in map(_place, row)
+        return list(
+            dict.fromkeys(_place(case) for row in zip(*rankings, strict=True) for case in row)
         )
-        yield from ranked
 
     def _trajectories(
         self, arm: str, phone: str | None, places: Sequence[Place]
@@ -149,15 +149,6 @@ _MEASURES: tuple[Callable[[CaseComparison], float], ...] = (_label_nats, _embed,
 
 def _place(case: CaseComparison) -> Place:
     return (case.session, case.position)
-
-
-def _is_of(hop: Hop, case: DrivenCase) -> bool:
-    return (case.reference, case.reference_phone, case.candidate, case.phone) == (
-        hop.reference,
-        hop.reference_phone,
-        hop.candidate,
-        hop.phone,
-    )
 
 
 def _name(arm: str, phone: str | None) -> str:
