@@ -44,7 +44,7 @@ test: $(READY) lint  ## lint and all tests, both ABIs of the virtual phone
 	$(BIN)/python -m devices.runner.build x86_64-v3
 	$(BIN)/python -m pytest
 
-bench: $(READY)  ## speeds as ratios, side by side in one run (about 10 minutes)
+bench: $(READY)  ## speeds as ratios, side by side in one run (about half an hour)
 	$(BIN)/python -m tests.bench
 
 clean:  ## the environment and everything made in this folder (not ~/.cache/driftloop)

@@ -96,8 +96,17 @@ class TokenReport:
         return self.context_used(budget) <= self.contract.runtime.context
 
 
-def prompt_tokens(bundle: Bundle, contract: Contract) -> int | None:
-    """How many tokens the contract's prompt has around an image; counted once for a checkpoint.
+@dataclass(frozen=True)
+class PromptSize:
+    """How many tokens an arm below the contract evaluates before it answers."""
+
+    tokens: int
+    """Of the whole prompt, the image's among them."""
+    image_tokens: int
+
+
+def prompt_size(bundle: Bundle, contract: Contract) -> PromptSize | None:
+    """How large the contract's prompt around an image is; counted once for a checkpoint.
 
     None where transformers is not installed, or cannot read the checkpoint's processor: which
     arms can run with that, each of them says itself.
@@ -114,19 +123,20 @@ def prompt_tokens(bundle: Bundle, contract: Contract) -> int | None:
     key = hashlib.sha256(json.dumps(counted_by, sort_keys=True).encode()).hexdigest()
     kept = cache_dir("prompts") / key
     try:
-        return int(kept.read_text("utf-8"))
-    except (OSError, ValueError):
+        return PromptSize(*json.loads(kept.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
         pass
     from PIL import Image
 
     square = Image.new("RGB", (contract.pixels.size, contract.pixels.size))
     try:
         processor = checkpoints.load_processor(checkpoints.load(bundle.checkpoint))
-        count = len(_torch_ids(processor, square, contract))
+        ids = _torch_ids(processor, square, contract)
     except (ArmUnavailable, CheckpointError):
         return None
-    atomic.write_text(kept, str(count))
-    return count
+    size = PromptSize(len(ids), ids.count(OBSERVED_IMAGE_ID))
+    atomic.write_text(kept, json.dumps([size.tokens, size.image_tokens]))
+    return size
 
 
 def measure(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from devices.paths import cache_dir
 from harness import atomic
 from harness.arms.base import StageFailed
+from harness.bundle.gguf_header import read_header
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +32,10 @@ _LENGTH_BYTES: Final = 8
 _MOST_BYTES: Final = 4 * 2**30
 """So much is kept; one of SmolVLM-256M's, of one tile, is 88 MB."""
 _SUFFIX: Final = ".safetensors"
+_OUTPUTS_A_LAYER: Final = 2
+_ENDS: Final = 2
+"""What goes into a tower's first layer, and what its last norm gives."""
+_VALUE_BYTES: Final = 4
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,30 @@ def write(look: Look, path: Path) -> Trajectory:
             digest.update(part)
             file.write(part)
     return Trajectory(path, digest.hexdigest())
+
+
+def expected_bytes(text: Path, mmproj: Path, prompt_tokens: int, image_tokens: int) -> int | None:
+    """About how large a case's trajectory is under these GGUF files; None where they do not tell.
+
+    `image_tokens`: of the `prompt_tokens`, those of the picture.
+
+    Raises:
+        OSError, ValueError: a file is missing, or no GGUF.
+    """
+    keys = read_header(text).keys | read_header(mmproj).keys
+    try:
+        # A token of the image stands for a square of patches.
+        patches = image_tokens * keys["clip.vision.projector.scale_factor"] ** 2
+        pixels = patches * 3 * keys["clip.vision.patch_size"] ** 2
+        layers = sum(
+            rows
+            * keys[f"{tower}.embedding_length"]
+            * (_OUTPUTS_A_LAYER * keys[f"{tower}.block_count"] + _ENDS)
+            for tower, rows in (("clip.vision", patches), ("llama", prompt_tokens))
+        )
+        return int(pixels + layers + len(keys["tokenizer.ggml.tokens"])) * _VALUE_BYTES
+    except KeyError:
+        return None
 
 
 class Trajectories:

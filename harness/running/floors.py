@@ -62,8 +62,7 @@ def measured(arm: TwinArm, key: str, images: Sequence[Prepared], advance: Advanc
         OSError: the cache cannot be written.
     """
     wanted = images[:CASES]
-    kept = _kept(key)
-    if kept is not None and kept.cases >= len(wanted):
+    if (kept := _kept(key, len(wanted))) is not None:
         return kept.model_copy(update={"arm": arm.name})
     answers = ResultCache(key)
     answers.keep_attestation(arm.attest())
@@ -82,11 +81,19 @@ def measured(arm: TwinArm, key: str, images: Sequence[Prepared], advance: Advanc
     return floor
 
 
-def _kept(key: str) -> Floor | None:
+def runs(key: str, cases: int) -> int:
+    """How often the arm of that key is run anew for its floor in a run of `cases`, at most."""
+    wanted = min(CASES, cases)
+    return 0 if _kept(key, wanted) else wanted + min(VISION_CASES, wanted)
+
+
+def _kept(key: str, cases: int) -> Floor | None:
+    """An earlier run's, if it stands on so many cases."""
     try:
-        return Floor.model_validate_json((cache_dir("floors") / f"{key}.json").read_text("utf-8"))
+        kept = Floor.model_validate_json((cache_dir("floors") / f"{key}.json").read_text("utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError):
         return None
+    return kept if kept.cases >= cases else None
 
 
 def _compared(own: Observation, twin: Observation | None) -> Iterable[CaseComparison]:

@@ -16,6 +16,8 @@ from typing import Final
 from devices import deploy
 from devices.errors import DeviceError
 from devices.phone import Phone
+from harness.arms import trajectory
+from harness.comparison.driven import is_of
 from harness.errors import RunFolderError
 from harness.judgement.needed import Needed
 from harness.judgement.sampling_plan import sampling_plan
@@ -24,7 +26,7 @@ from harness.progress import Progress, duration
 from harness.records.journal import Journal
 from harness.records.observation import Observation, Who
 from harness.records.record import Outlook, RunRecord, Space
-from harness.running import deploying
+from harness.running import deploying, floors
 from harness.running.planning import Plan
 from harness.running.result_cache import ResultCache
 
@@ -52,6 +54,7 @@ class Forecaster:
         needed = Needed(journal.current, journal.inquiry().floors, journal.read())
         self._decided = {who for _, who in self._parties() if needed.decision(who) is not None}
         """Where an earlier command of this run has come to its end."""
+        self._case_bytes = _trajectory_bytes(plan)
         self._outlook = self._foreseen()
 
     def say(self) -> None:
@@ -112,6 +115,8 @@ class Forecaster:
         pictures = {image.pixels_sha256: image.pixels_path for image in images}
         answers = len(self._parties()) * (most + len(record.canaries)) * _OBSERVATION_BYTES
         needed = answers + sum(path.stat().st_size for path in pictures.values())
+        if self._plan.deep:
+            needed += len(self._parties()) * most * self._case_bytes
         outlook = Outlook(
             expected_images=expected,
             most_images=most,
@@ -119,7 +124,7 @@ class Forecaster:
             most_s=None,
             host=Space(needed_bytes=needed, free_bytes=shutil.disk_usage(self._journal.path).free),
             phones=dict(self._on_phones()),
-            prompt_tokens=self._plan.prompt_tokens,
+            prompt_tokens=self._plan.prompt.tokens if self._plan.prompt else None,
         )
         return self._with_times(outlook)
 
@@ -132,7 +137,10 @@ class Forecaster:
                 lacking, free = self._blobs(phone)
             except DeviceError:
                 continue
-            yield phone.serial, Space(needed_bytes=lacking + answers, free_bytes=free)
+            hops = sum(hop.phone == phone.serial for hop in record.hops)
+            # One more than those it is driven along: what it records itself is fetched at once.
+            tensors = (hops * self._plan.drive + 1) * self._case_bytes
+            yield phone.serial, Space(needed_bytes=lacking + answers + tensors, free_bytes=free)
 
     def _blobs(self, phone: Phone) -> tuple[int, int]:
         """(bytes of models and pictures that are not there yet, bytes that are free)."""
@@ -159,10 +167,11 @@ class Forecaster:
         )
 
     def _seconds(self, images: int) -> float | None:
-        """Until each arm has answered the first `images` cases, and its canaries."""
+        """Until each arm has answered the first `images` cases, its canaries among them, has been
+        driven, and its floor is known."""
         here, on_phones = 0.0, defaultdict[str, float](float)
         for spec, who in self._parties():
-            count = self._left(spec, who, images)
+            count = self._left(spec, who, images) + self._besides(spec, who)
             ms = self._ms[who]
             if count and ms is None:
                 return None
@@ -190,6 +199,26 @@ class Forecaster:
         if not spec.on_host:
             return len(wanted)
         return sum(not self._caches[spec].holds(image) for image in wanted)
+
+    def _besides(self, spec: ArmSpec, who: Who) -> int:
+        """What driven layers and a floor take, in answers: at most, as their results are kept."""
+        inquiry, count = self._journal.inquiry(), 0
+        for hop in self._journal.current.hops:
+            if who in ((hop.reference, hop.reference_phone), (hop.candidate, hop.phone)):
+                count += max(0, self._plan.drive - sum(is_of(hop, one) for one in inquiry.driven))
+        if spec.kind == "desktop" and all(floor.arm != spec.name for floor in inquiry.floors):
+            count += floors.runs(self._plan.arm_key(spec), len(self._journal.current.cases))
+        return count
+
+
+def _trajectory_bytes(plan: Plan) -> int:
+    """A case's, about; 0 where nothing tells, since no arm runs or no package counts tokens."""
+    quant = next((spec.quant for spec in plan.runnable if spec.quant is not None), None)
+    prompt = plan.prompt
+    if quant is None or prompt is None:
+        return 0
+    models = plan.bundle.text_model(quant), plan.bundle.mmproj(quant)
+    return trajectory.expected_bytes(*models, prompt.tokens, prompt.image_tokens) or 0
 
 
 def _images(record: RunRecord) -> tuple[int, int]:

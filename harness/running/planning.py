@@ -29,6 +29,7 @@ from harness.records.record import PhoneSide, RefusedRecord, RunRecord, Sampling
 from harness.running import phones, recording, result_cache, sides
 from harness.running.sides import Side, Sides, Under
 from harness.running.soundness import Soundness, soundness
+from harness.tokens import PromptSize
 from harness.training import record as training_record
 
 _ANSWERED_BY = {"torch": ("torch", "transformers"), "desktop": ("llama_cpp_python",), "phone": ()}
@@ -91,8 +92,8 @@ class Plan:
     drive: int
     """Cases of every hop along which the candidate is driven."""
     deep: bool
-    prompt_tokens: int | None
-    """Of the contract's prompt around an image; None where nothing here counts them."""
+    prompt: PromptSize | None
+    """Of the contract, around an image; None where nothing here counts its tokens."""
     record: RunRecord = field(repr=False)
 
     @property
@@ -135,7 +136,7 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
     gates = gating.load(request.gates)
     specs = _specs(request, bundle, attached, contract, training)
     under = _under(request, specs, Under(contract, bundle), training)
-    counted = _prompt_tokens(under["app"], specs, progress)
+    prompt = _prompt(under["app"], specs, progress)
     checking = progress.track("checking the bundle")
     checking(0, 1)
     sound = soundness(under, specs, checking) if request.check_files else Soundness()
@@ -181,7 +182,7 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
         phone_runner=request.phone_runner,
         drive=request.drive,
         deep=request.deep,
-        prompt_tokens=counted,
+        prompt=prompt,
         record=record,
     )
 
@@ -284,8 +285,8 @@ def _under(
     return under
 
 
-def _prompt_tokens(app: Under, specs: Sequence[ArmSpec], progress: Progress) -> int | None:
-    """How many, where the contract's context holds them and the longest answer.
+def _prompt(app: Under, specs: Sequence[ArmSpec], progress: Progress) -> PromptSize | None:
+    """How large it is, where the contract's context holds it and the longest answer.
 
     Not looked at where phones alone are given another contract: what comes of that is what the
     run is to show.
@@ -303,16 +304,16 @@ def _prompt_tokens(app: Under, specs: Sequence[ArmSpec], progress: Progress) -> 
         return None
     counting = progress.track("counting the prompt's tokens")
     counting(0, 1)
-    counted = tokens.prompt_tokens(app.bundle, contract)
+    prompt = tokens.prompt_size(app.bundle, contract)
     counting(1, 1)
     answer, context = contract.limits.max_tokens, min(contexts)
-    if counted is not None and counted + answer > context:
+    if prompt is not None and prompt.tokens + answer > context:
         raise BadInput(
-            f"{counted} prompt tokens and {answer} for the answer do not fit a context of "
+            f"{prompt.tokens} prompt tokens and {answer} for the answer do not fit a context of "
             f"{context}; say more in the contract's runtime.context, or make tiling, prompt or "
             "limits.max_tokens smaller"
         )
-    return counted
+    return prompt
 
 
 def _most_images(request: RunRequest, gates: Gates, contract: Contract) -> int | None:

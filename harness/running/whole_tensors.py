@@ -5,12 +5,10 @@ One safetensors file an arm, phone and case. No verdict reads them: driven layer
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Final
 
 from harness.arms import trajectory
-from harness.errors import BadInput
 from harness.progress import Progress
 from harness.records.journal import Journal
 from harness.records.observation import Slot
@@ -18,24 +16,19 @@ from harness.running.open_arms import OpenArms
 from harness.running.planning import Plan
 
 FOLDER: Final = "deep"
-_SPARE_BYTES: Final = 1 << 30
-"""Left free for everything else on the disk."""
 
 
 def keep(plan: Plan, arms: OpenArms, journal: Journal, progress: Progress) -> None:
     """Record what is not there yet, image by image; no phone holds more than one image's tensors.
 
-    Raises:
-        BadInput: the first file shows that the disk has no room for all of them; says how much.
+    An arm that cannot is kept as an `ArmFailure` of the run, as when it cannot answer.
     """
     answered = {seen.slot for seen in journal.read() if seen.canary is None and seen.error is None}
     wanted: dict[tuple[str, str | None], list[Slot]] = {}
     for slot in sorted(answered, key=lambda one: (one[0], one[1] or "", *one[2:])):
         if not path_of(journal.path, slot).exists():
             wanted.setdefault(slot[:2], []).append(slot)
-    left = sum(map(len, wanted.values()))
     specs = {spec.name: spec for spec in plan.runnable}
-    told = False
     for (arm, phone), slots in wanted.items():
         images = [plan.side(specs[arm]).images[slot[2:]] for slot in slots]
         advance = progress.track(f"tensors of {arm}{f' {phone}' if phone else ''}")
@@ -45,10 +38,6 @@ def keep(plan: Plan, arms: OpenArms, journal: Journal, progress: Progress) -> No
                 target = path_of(journal.path, look.observation.slot)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 trajectory.write(look, target)
-                left -= 1
-                if not told:
-                    _refuse_no_room(target, left)
-                    told = True
                 advance(done, len(images))
 
 
@@ -56,13 +45,3 @@ def path_of(run_folder: Path, slot: Slot) -> Path:
     """Where that observation's tensors are, or would be."""
     arm, phone, session, position = slot
     return run_folder / FOLDER / arm / (phone or "host") / f"{session}-{position}.safetensors"
-
-
-def _refuse_no_room(first: Path, left: int) -> None:
-    needed = first.stat().st_size * left
-    free = shutil.disk_usage(first).free - _SPARE_BYTES
-    if needed > free:
-        raise BadInput(
-            f"--deep: {left} more cases take {needed / 1e9:.1f} GB beside {first}, where "
-            f"{max(free, 0) / 1e9:.1f} GB may be used; run fewer images with --fixed N"
-        )

@@ -1,22 +1,36 @@
-"""`make bench`: the speeds that were promised, each beside its target; a miss is said."""
+"""`make bench`: the speeds that were promised, each beside its target; a miss is said.
+
+python -m tests.bench [PART...]     all of them, or those named after their modules
+"""
 
 from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import datasets, deploys, evidence, overhead, runners, startup
+from tests.bench import datasets, deploys, driving, evidence, ladder, overhead, runners, startup
+
+PARTS: Final = (startup, datasets, deploys, runners, evidence, driving, overhead, ladder)
 
 
 def main() -> None:
-    """Runs every part and prints one table."""
+    """Runs the parts that were asked for and prints one table."""
+    asked = sys.argv[1:]
     console = Console(highlight=False)
     table = Table("what", "measured", "target", "", box=None, pad_edge=False)
-    for part in (startup, datasets, deploys, runners, evidence, overhead):
+    for part in (one for one in PARTS if not asked or _name(one) in asked):
         console.print(f"measuring: {(part.__doc__ or '').splitlines()[0]}", style="dim")
         for row in part.rows():
             table.add_row(row.name, row.measured, row.target, "met" if row.met else "MISSED")
     console.print(table)
+
+
+def _name(part: ModuleType) -> str:
+    return part.__name__.rpartition(".")[2]
 
 
 if __name__ == "__main__":

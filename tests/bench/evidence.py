@@ -8,22 +8,20 @@ from pathlib import Path
 
 from devices.runner.protocol import Request
 from fixtures import textures
-from harness import bundle as bundles
 from harness.preprocess import prepare
-from tests.bench import model, runners
+from tests.bench import runners
 from tests.bench.ratios import Row, in_turn
 
 ROUNDS = 7
 
 
 def rows() -> list[Row]:
-    """Two rows, on this host, with a model of SmolVLM-256M's shape; all of an image's time."""
-    bundle = bundles.load(model.bundle())
+    """Two rows, on this host, at real size; all of an image's time."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         picture = folder / "picture.png"
         prepare(textures.texture("wood", 1).image.convert("RGB")).save(picture)
-        asked = runners.request(bundle.text_model("q8_0"), bundle.mmproj("q8_0"), picture)
+        asked = runners.request(*runners.models(folder), picture)
 
         def image_s(**changed: object) -> float:
             shutil.rmtree(folder / "tensors", ignore_errors=True)

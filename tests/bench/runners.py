@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -17,11 +18,11 @@ from devices.runner.protocol import (
     Timings,
 )
 from devices.runner.variants import X86_64_V3
-from fixtures import textures
+from fixtures import real_size, textures
+from fixtures.drifts import keys
 from harness import bundle as bundles
 from harness import contract as contracts
 from harness.preprocess import prepare
-from tests.bench import model
 from tests.bench.ratios import Row, in_turn
 
 ROUNDS = 5
@@ -35,11 +36,10 @@ _DECODED = re.compile(r" eval time =\s*([\d.]+) ms /\s*(\d+) runs")
 
 
 def rows() -> list[Row]:
-    """One row, on this host, with a model of SmolVLM-256M's shape."""
-    bundle = bundles.load(model.bundle())
-    text, mmproj = bundle.text_model("q8_0"), bundle.mmproj("q8_0")
+    """One row, on this host, at real size."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
+        text, mmproj = models(folder)
         picture = folder / "picture.png"
         prepare(textures.texture("fire", 1).image.convert("RGB")).save(picture)
         asked = request(text, mmproj, picture)
@@ -54,6 +54,15 @@ def rows() -> list[Row]:
             ratio <= 1.02,
         )
     ]
+
+
+def models(folder: Path) -> tuple[Path, Path]:
+    """The text model and, in `folder`, an mmproj that makes one tile of a picture, not sixteen:
+    llama-mtmd-cli cannot be told by an option."""
+    bundle = bundles.load(real_size.bundle(print))
+    mmproj = Path(shutil.copy(bundle.mmproj("q8_0"), folder))
+    keys.number("clip.vision.preproc_image_size", real_size.SHAPE.tile)(mmproj)
+    return bundle.text_model("q8_0"), mmproj
 
 
 def request(text: Path, mmproj: Path, picture: Path) -> Request:

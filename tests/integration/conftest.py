@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +81,27 @@ def virtual_phone(request: pytest.FixtureRequest) -> VirtualPhone:
 def phone(x86_phone: VirtualPhone) -> Phone:
     """The fast virtual phone, as everything above `devices` sees it."""
     return adb.find(x86_phone.serial)
+
+
+def listeners(port: int) -> list[tuple[str, int]]:
+    """(address in hex, socket inode) of everything on this host that listens at `port`."""
+    rows = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            address, _, hex_port = fields[1].rpartition(":")
+            if fields[3] == "0A" and int(hex_port, 16) == port:
+                rows.append((address, int(fields[9])))
+    return rows
+
+
+def listener_pid(port: int) -> int:
+    """The process on this host that listens at `port`."""
+    inodes = {f"socket:[{inode}]" for _, inode in listeners(port)}
+    for handle in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if str(handle.readlink()) in inodes:
+                return int(handle.parts[2])
+        except OSError:
+            continue  # a process that ended meanwhile
+    raise AssertionError(f"nothing listens at {port}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from devices.server import PORT_VARIABLE, adb_binary
-from fixtures import demo, textures
+from fixtures import deep, demo, textures
 
 Driftloop = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -23,15 +24,29 @@ def bundle() -> Path:
 
 
 @pytest.fixture(scope="session")
-def driftloop() -> Driftloop:
-    """Runs `driftloop ARGS...` to its end."""
+def deep_bundle() -> Path:
+    """The folder of the bundle of SmolVLM's depth."""
+    return deep.bundle(print)
 
-    def call(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+
+@pytest.fixture(scope="session")
+def driftloop() -> Driftloop:
+    """Runs `driftloop ARGS...` to its end; `cache`: with that one in place of driftloop's own."""
+
+    def call(
+        *args: object, cwd: Path | None = None, cache: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command(*args), capture_output=True, text=True, timeout=1200, check=False, cwd=cwd
-        )
+            command(*args), capture_output=True, text=True, timeout=1200, check=False, cwd=cwd,
+            env=under(cache),
+        )  # fmt: skip
 
     return call
+
+
+def under(cache: Path | None) -> dict[str, str]:
+    """The environment of a command that keeps what it computes in `cache`."""
+    return {**os.environ} if cache is None else os.environ | {"DRIFTLOOP_CACHE": str(cache)}
 
 
 def command(*args: object) -> list[str]:

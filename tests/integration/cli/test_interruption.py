@@ -8,16 +8,25 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from devices import adb
+from devices.paths import cache_root
+from devices.server import Server
 from devices.virtual import VirtualPhone
-from tests.integration.cli.conftest import Driftloop, command
+from tests.integration.cli.conftest import Driftloop, command, under
+from tests.integration.conftest import listener_pid
 
 HOST_KILLS = 10
 ADBD_ENDS = 5
+DRIVEN = 12
+"""Cases of each of two hops."""
+ROUNDS = 2
+"""Of each kind of kill, while arms answer and again while they are driven."""
 
 
 @pytest.mark.timeout(900)
@@ -47,6 +56,64 @@ def test_ten_host_kills_and_five_adbd_ends_change_no_observation(
     assert sessions[0] == sessions[1]
 
 
+@pytest.mark.timeout(900)
+def test_kills_at_random_moments_of_a_driven_run_change_nothing_that_is_kept(
+    x86_phone: VirtualPhone,
+    server: Server,
+    deep_bundle: Path,
+    pictures: Path,
+    driftloop: Driftloop,
+    tmp_path: Path,
+) -> None:
+    phone = adb.find(x86_phone.serial)
+    arguments = (
+        "run", deep_bundle, pictures, "--phone", x86_phone.serial, "--drive", DRIVEN,
+        "--arms", "desktop:q8_0,desktop:q8_0+app,phone:q8_0+app",
+    )  # fmt: skip
+    kills: dict[str, Callable[[], object]] = {
+        "adbd": lambda: os.kill(x86_phone.adbd_pid(), signal.SIGKILL),
+        "runner": lambda: phone.patiently(lambda: phone.shell("pkill -9 runner", check=False)),
+        "server": lambda: os.kill(listener_pid(server.port), signal.SIGKILL),
+        "host": lambda: None,
+    }
+    moments = random.Random(9)
+    while_answering = ROUNDS * [*kills]
+    while_driving = ROUNDS * [*kills]
+    moments.shuffle(while_answering)
+    moments.shuffle(while_driving)
+    disturbed, undisturbed = tmp_path / "disturbed", tmp_path / "undisturbed"
+
+    def started() -> subprocess.Popen[bytes]:
+        return _started(arguments, disturbed, _cache(tmp_path / "its cache"))
+
+    host = started()
+
+    def disturb(what: str) -> None:
+        nonlocal host
+        kills[what]()
+        if what == "host" or host.poll() is not None:
+            host.kill()
+            host.wait()
+            host = started()
+
+    for what in while_answering:
+        time.sleep(moments.uniform(0.5, 4.0))
+        disturb(what)
+    for what in while_driving:
+        driven = _driven(disturbed)
+        while host.poll() is None and _driven(disturbed) == driven:
+            time.sleep(0.02)
+        disturb(what)
+    assert host.wait(timeout=400) in (0, 3)
+
+    done = driftloop(*arguments, "--out", undisturbed, cache=_cache(tmp_path / "another cache"))
+    assert done.returncode in (0, 3)
+    assert _answers(disturbed) == _answers(undisturbed)
+    for name in ("sessions.jsonl", "inquiry.json"):
+        assert (disturbed / name).read_text() == (undisturbed / name).read_text(), name
+    assert _driven(disturbed) == 2 * DRIVEN
+
+
 def test_ctrl_c_stops_at_once_and_says_how_to_go_on(
     arm64_phone: VirtualPhone, bundle: Path, pictures: Path, tmp_path: Path
 ) -> None:
@@ -69,10 +136,33 @@ def test_ctrl_c_stops_at_once_and_says_how_to_go_on(
     assert len(_answers(tmp_path / "run")) < len(record["cases"])
 
 
-def _started(arguments: tuple[object, ...], out: Path) -> subprocess.Popen[bytes]:
+def _started(
+    arguments: tuple[object, ...], out: Path, cache: Path | None = None
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        command(*arguments, "--out", out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(*arguments, "--out", out),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=under(cache),
     )
+
+
+def _cache(folder: Path) -> Path:
+    """A cache like the real one but for what arms have answered in earlier runs."""
+    if not folder.exists():
+        folder.mkdir()
+        for part in cache_root().iterdir():
+            if part.name not in ("results", "trajectories", "floors"):
+                (folder / part.name).symlink_to(part)
+    return folder
+
+
+def _driven(run: Path) -> int:
+    """How many cases were driven so far."""
+    try:
+        return len(json.loads((run / "inquiry.json").read_text())["driven"])
+    except FileNotFoundError:
+        return 0
 
 
 def _answers(run: Path) -> list[dict[str, Any]]:
@@ -81,4 +171,4 @@ def _answers(run: Path) -> list[dict[str, Any]]:
     seen = [json.loads(line) for line in lines]
     for one in seen:
         del one["timings_ms"], one["conditions"]
-    return sorted(seen, key=lambda one: (one["session"], one["position"]))
+    return sorted(seen, key=lambda one: (one["arm"], one["session"], one["position"]))

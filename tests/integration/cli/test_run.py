@@ -13,6 +13,8 @@ from fixtures import photographs, textures
 from tests.integration.cli.conftest import Driftloop
 
 IMAGES = 9
+DECISIVE = 120
+"""Images, of which a release that flips next to none needs 72 to 120."""
 HOPS = ("conversion", "quantization", "runtime", "platform")
 HOST_ARMS = ("torch", "desktop:f16", "desktop:q8_0", "desktop:q8_0+app")
 
@@ -58,6 +60,20 @@ def test_every_arm_sees_the_same_prompt_and_gives_the_same_answer(
             assert hop[kind] == {"count": IMAGES, "of": IMAGES}, (hop["name"], kind)
     assert hops["conversion"]["label_logprob_difference"]["maximum"] < 0.01
     assert hops["platform"]["tokens_equal"] == {"count": IMAGES, "of": IMAGES}
+
+
+def test_a_clean_release_of_the_apps_depth_passes_with_no_blame_and_none_of_its_layers_off(
+    virtual_phone: VirtualPhone, deep_bundle: Path, driftloop: Driftloop, tmp_path: Path
+) -> None:
+    textures.save(tmp_path / "images", DECISIVE, seed=17)
+    done = driftloop(
+        "run", deep_bundle, tmp_path / "images", "--phone", virtual_phone.serial,
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    verdict = _json(tmp_path / "run" / "verdict.json")
+    assert (verdict["verdict"], done.returncode) == ("PASS", 0), verdict["reasons"]
+    assert verdict["blames"] == []
+    assert [hop["driven_cases"] for hop in verdict["hops"]] == [3] * len(HOPS)
 
 
 def test_a_second_phone_costs_only_phone_time(

@@ -8,7 +8,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -25,29 +24,7 @@ from devices.errors import (
 from devices.phone import Phone
 from devices.server import PORT_VARIABLE, Server, private_server
 from devices.virtual import VirtualPhone
-
-
-def listeners(port: int) -> list[tuple[str, int]]:
-    """(address in hex, socket inode) of everything on this host that listens at `port`."""
-    rows = []
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in Path(table).read_text().splitlines()[1:]:
-            fields = line.split()
-            address, _, hex_port = fields[1].rpartition(":")
-            if fields[3] == "0A" and int(hex_port, 16) == port:
-                rows.append((address, int(fields[9])))
-    return rows
-
-
-def listener_pid(port: int) -> int:
-    inodes = {f"socket:[{inode}]" for _, inode in listeners(port)}
-    for handle in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            if str(handle.readlink()) in inodes:
-                return int(handle.parts[2])
-        except OSError:
-            continue  # a process that ended meanwhile
-    raise AssertionError(f"nothing listens at {port}")
+from tests.integration.conftest import listener_pid, listeners
 
 
 def one_line(error: BaseException) -> str:
