@@ -10,7 +10,7 @@ from harness.audit import rows as rows_of
 from harness.audit.findings import Finding, Value
 from harness.audit.house import House, Measured, Sources
 from harness.audit.impact import Gauge
-from harness.audit.rows import Row, Verdict
+from harness.audit.rows import Missing, Row, Verdict
 from harness.contract import Contract
 
 if TYPE_CHECKING:
@@ -27,15 +27,24 @@ class Audit:
     """Worst first, all together last; empty unless it was asked for."""
     config_keys_left: int = 0
     """Settings of the trainer's configuration that say nothing about any aspect."""
+    missing: tuple[Missing, ...] = ()
+    """What has to be supplied before anything can be called aligned."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of the app's files, one line each."""
 
     @property
     def verdict(self) -> Verdict:
-        """MISALIGNED as soon as one row does not match."""
-        return rows_of.verdict(self.rows)
+        """MISALIGNED as soon as one row does not match, ALIGNED only where nothing is missing."""
+        return rows_of.verdict(self.rows, self.missing)
 
     def as_json(self) -> dict[str, Any]:
         """The document of `--json`."""
-        return {"verdict": self.verdict, "rows": [row.as_json() for row in self.rows]}
+        return {
+            "verdict": self.verdict,
+            "missing": [one.as_json() for one in self.missing],
+            "rows": [row.as_json() for row in self.rows],
+            "notes": list(self.notes),
+        }
 
 
 def audit(
@@ -59,7 +68,15 @@ def audit(
         measured = house.measured(rows, measure_on)
         texts = {(one.aspect, one.found): one.impact.text for one in measured}
         rows = [_with_text(row, texts) for row in rows]
-    return Audit(contract, tuple(rows), tuple(measured), house.config_keys_left())
+    lacking = rows_of.missing(rows, sources.sides)
+    return Audit(
+        contract,
+        tuple(rows),
+        tuple(measured),
+        house.config_keys_left(),
+        tuple(lacking),
+        tuple(house.notes),
+    )
 
 
 def _with_text(row: Row, texts: dict[tuple[str | None, Value | None], str]) -> Row:

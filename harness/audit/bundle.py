@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from harness.audit import stated
+from harness.audit.aspects import BY_KEY
 from harness.audit.findings import Finding, Side
 from harness.audit.tokens import Tokens
 from harness.bundle import Bundle, mmproj_against_checkpoint
@@ -27,7 +28,11 @@ def findings(bundle: Bundle, tokens: Tokens, contract: Contract) -> Iterator[Fin
         CheckpointError: the checkpoint's weights cannot be read.
     """
     manifest = str(bundle.path / "manifest.json")
-    yield from stated.findings(bundle.contract, stated.SHIPPED, _SIDE, f"{manifest}: contract")
+    where = f"{manifest}: contract"
+    yield from stated.findings(bundle.contract, stated.SHIPPED, _SIDE, where)
+    for aspect in ("marker", "sampling", "images_per_prompt", "output"):
+        value = BY_KEY[aspect].expected(bundle.contract)
+        yield Finding(aspect, _SIDE, value, where, "as every contract has it")
     quants = bundle.quants
     shipped = _SHIPPED if _SHIPPED in quants else quants[0]
     yield Finding("weights", _SIDE, shipped, manifest, f"it holds {', '.join(quants)}")

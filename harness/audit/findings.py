@@ -12,6 +12,19 @@ Side = Literal["dataset", "checkpoint", "bundle", "train-config", "collator", "a
 
 
 @dataclass(frozen=True)
+class Quote:
+    """One line of an app's source that may state the aspect."""
+
+    value: Value | None
+    """None: it is computed there."""
+    where: str
+    line: str
+    """The line as it stands."""
+    why: str = ""
+    """The reason to think it is the one, or not to be sure."""
+
+
+@dataclass(frozen=True)
 class Finding:
     """One thing that was read. `value` None: it is there to be read but could not be."""
 
@@ -26,3 +39,7 @@ class Finding:
     """One sentence: evidence, or why it could not be read. Never a guess."""
     impact: str = ""
     """What it costs, where the reader measured that; empty: the audit measures what it can."""
+    quotes: tuple[Quote, ...] = ()
+    """The lines it was read from; of several values, the best guess first."""
+    is_open: bool = False
+    """What was confirmed once no longer stands, and nothing certain has taken its place."""

@@ -13,7 +13,7 @@ from PIL import Image
 from harness import bundle as bundles
 from harness import checkpoint as checkpoints
 from harness.audit.aspects import changed, in_order
-from harness.audit.findings import Finding, Value
+from harness.audit.findings import Finding, Side, Value
 from harness.audit.rows import Row
 from harness.audit.tokens import Tokens
 from harness.contract import Contract
@@ -43,6 +43,21 @@ class Sources:
     app_source: Path | None = None
     originals: Path | None = None
     """The images that the dataset was made from."""
+    update: bool = False
+    """Whether the app's confirmed values are written anew."""
+
+    @property
+    def sides(self) -> list[Side]:
+        """The sides that are given."""
+        named: dict[Side, object] = {
+            "dataset": self.dataset,
+            "checkpoint": self.checkpoint,
+            "bundle": self.bundle,
+            "train-config": self.train_config,
+            "collator": self.collator,
+            "app": self.app_source,
+        }
+        return [side for side, value in named.items() if value is not None]
 
 
 @dataclass(frozen=True)
@@ -58,8 +73,7 @@ class House:
     """The sources, opened once each."""
 
     def __init__(self, sources: Sources, contract: Contract, progress: Progress) -> None:
-        given = [name for name, value in vars(sources).items() if value is not None]
-        if not set(given) - {"originals"}:
+        if not sources.sides:
             raise AuditError(
                 "nothing to audit: give at least one of --dataset, --checkpoint, --bundle, "
                 "--train-config, --collator and --app-source"
@@ -67,6 +81,8 @@ class House:
         self._sources = sources
         self._contract = contract
         self._progress = progress
+        self.notes: list[str] = []
+        """What is to be said of the app's files."""
 
     @cached_property
     def bundle(self) -> bundles.Bundle | None:
@@ -128,9 +144,11 @@ class House:
     def _app(self) -> Iterator[Finding]:
         if self._sources.app_source is None:
             return
-        from harness.audit import app_source
+        from harness.audit import app
 
-        found = app_source.read(self._sources.app_source, self._contract)
+        found, self.notes = app.read(
+            self._sources.app_source, self._contract, update=self._sources.update
+        )
         yield from found
         yield from self._app_fits(found)
 

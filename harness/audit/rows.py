@@ -7,14 +7,34 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from harness.audit.aspects import ASPECTS, BY_KEY
-from harness.audit.findings import Finding, Side, Value
+from harness.audit.findings import Finding, Quote, Side, Value
 from harness.contract import Contract
 
-Verdict = Literal["ALIGNED", "MISALIGNED"]
+Verdict = Literal["ALIGNED", "MISALIGNED", "UNREAD"]
+
+EXIT_CODES: Final[dict[Verdict, int]] = {"ALIGNED": 0, "MISALIGNED": 1, "UNREAD": 3}
 
 DOCUMENT_ROWS: Final = 7
-"""So many aspects, the first of `ASPECTS`, are the document's own table."""
+"""So many aspects, the first of `ASPECTS`, are the alignment table."""
 
+_GROUPS: Final[dict[str, tuple[Side, ...]]] = {
+    "training": ("dataset", "checkpoint", "train-config", "collator"),
+    "bundle": ("bundle",),
+    "app": ("app",),
+}
+"""Sides that together tell of one thing."""
+_NOT_THE_APPS: Final = frozenset({"output"})
+"""What a training target looks like is nothing an app decides."""
+_SUPPLIED_BY: Final = {
+    "image_size": "--dataset, or image_size in --train-config",
+    "padding": "--dataset with --sources, or padding_color in --train-config",
+    "marker": "--collator, or a --dataset with prompts and --checkpoint",
+    "max_tokens": "max_new_tokens in --train-config",
+    "output": "a --dataset with targets, or --collator",
+    "sampling": "do_sample in --train-config, or --checkpoint with a generation_config.json",
+    "images_per_prompt": "--dataset or --collator",
+}
+_SETTLED_IN: Final = "a line of driftloop-app.toml"
 _TRAINING: Final = frozenset({"dataset", "checkpoint", "train-config", "collator"})
 _ORDER: Final = {aspect.key: index for index, aspect in enumerate(ASPECTS)}
 
@@ -34,9 +54,12 @@ class Row:
     impact: str | None
     side: Side
     note: str
+    quotes: tuple[Quote, ...] = ()
+    is_open: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """Keys `aspect`, `contract`, `found`, `where`, `match`, `impact`, `side`, `note`."""
+        """Keys `aspect`, `contract`, `found`, `where`, `match`, `impact`, `side`, `note`, and the
+        `candidates` of an app's source."""
         return {
             "aspect": self.aspect,
             "contract": _plain(self.contract),
@@ -46,7 +69,25 @@ class Row:
             "impact": self.impact,
             "side": self.side,
             "note": self.note or None,
+            "candidates": [
+                {"value": _plain(one.value), "where": one.where, "line": one.line, "why": one.why}
+                for one in self.quotes
+            ],
         }
+
+
+@dataclass(frozen=True)
+class Missing:
+    """An aspect without which nothing can be called aligned, and what would tell it."""
+
+    aspect: str
+    side: str
+    """`training`, `bundle` or `app`."""
+    supply: str
+
+    def as_json(self) -> dict[str, str]:
+        """Keys `aspect`, `side`, `supply`."""
+        return {"aspect": self.aspect, "side": self.side, "supply": self.supply}
 
 
 def rows(findings: Iterable[Finding], contract: Contract) -> list[Row]:
@@ -56,9 +97,35 @@ def rows(findings: Iterable[Finding], contract: Contract) -> list[Row]:
     return _agreeing([_row(finding, contract) for finding in ordered])
 
 
-def verdict(found: Sequence[Row]) -> Verdict:
-    """MISALIGNED as soon as one row does not match."""
-    return "MISALIGNED" if any(row.match is False for row in found) else "ALIGNED"
+def missing(found: Sequence[Row], sides: Iterable[Side]) -> list[Missing]:
+    """What of the alignment table none of the given sides says, and what is no longer confirmed.
+
+    The training's sides are one: what the dataset leaves open, the collator may say.
+    """
+    given = set(sides)
+    known = {(row.aspect, row.side) for row in found if row.match is not None}
+    lacking = []
+    for group, members in _GROUPS.items():
+        if given.isdisjoint(members):
+            continue
+        for aspect in [aspect.key for aspect in ASPECTS[:DOCUMENT_ROWS]]:
+            is_none = group == "app" and aspect in _NOT_THE_APPS
+            if not is_none and all((aspect, side) not in known for side in members):
+                supply = _SETTLED_IN if group == "app" else _SUPPLIED_BY[aspect]
+                lacking.append(Missing(aspect, group, supply))
+    told = {(one.aspect, one.side) for one in lacking}
+    return lacking + [
+        Missing(row.aspect, row.side, _SETTLED_IN)
+        for row in found
+        if row.is_open and (row.aspect, row.side) not in told
+    ]
+
+
+def verdict(found: Sequence[Row], lacking: Sequence[Missing]) -> Verdict:
+    """MISALIGNED as soon as one row does not match; ALIGNED only where nothing is missing."""
+    if any(row.match is False for row in found):
+        return "MISALIGNED"
+    return "UNREAD" if lacking else "ALIGNED"
 
 
 def _row(finding: Finding, contract: Contract) -> Row:
@@ -76,6 +143,8 @@ def _row(finding: Finding, contract: Contract) -> Row:
         impact,
         finding.side,
         finding.note,
+        finding.quotes,
+        finding.is_open,
     )
 
 

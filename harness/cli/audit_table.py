@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from harness.audit.audit import Audit
     from harness.audit.findings import Value
     from harness.audit.house import Measured
-    from harness.audit.rows import Row
+    from harness.audit.rows import Missing, Row
     from harness.contract import Contract
 
 _SHOWN: Final = 40
-_STYLES: Final = {"ALIGNED": "bold green", "MISALIGNED": "bold red"}
+_QUOTES: Final = 6
+_LINES: Final = 12
+_STYLES: Final = {"ALIGNED": "bold green", "MISALIGNED": "bold red", "UNREAD": "bold yellow"}
 _GROUPS: Final = (
-    ("the document's table", "image_size"),
+    ("the alignment table", "image_size"),
     ("prompt", "after_marker"),
     ("pixels", "resize"),
     ("tokens and loss", "add_special"),
@@ -48,15 +50,38 @@ def audit_view(audit: Audit) -> RenderableType:
     unread = [row for row in audit.rows if row.match is None]
     if unread:
         parts += [_heading("could not be read"), *_unread(unread)]
+    if audit.notes:
+        parts += [_heading("files"), *_few(audit.notes)]
     if audit.config_keys_left:
         parts.append(
             Text(f"\n{audit.config_keys_left} settings of the configuration concern no aspect")
         )
-    aspects = len({row.aspect for row in wrong})
-    said = f"{aspects} aspects differ from the contract" if aspects != 1 else "1 aspect differs"
-    summary = said if wrong else f"nothing read differs from the contract {audit.contract.name}"
-    parts += ["", Text.assemble((audit.verdict, _STYLES[audit.verdict]), f" {summary}")]
+    if audit.missing:
+        parts += [_heading("missing, and what would tell it"), *_missing(audit.missing)]
+    parts += ["", Text.assemble((audit.verdict, _STYLES[audit.verdict]), f" {_summary(audit)}")]
     return Group(*parts)
+
+
+def _summary(audit: Audit) -> str:
+    aspects = len({row.aspect for row in audit.rows if row.match is False})
+    if aspects:
+        return f"{aspects} aspect{'s differ' if aspects > 1 else ' differs'} from the contract"
+    if audit.missing:
+        return f"{len(audit.missing)} of what has to be known could not be read"
+    return f"nothing read differs from the contract {audit.contract.name}"
+
+
+def _missing(missing: Sequence[Missing]) -> Iterable[RenderableType]:
+    for one in missing:
+        yield Text(f"{BY_KEY[one.aspect].title} ({one.side}): {one.supply}", overflow="fold")
+
+
+def _few(lines: Sequence[str]) -> Iterable[RenderableType]:
+    shown = lines if len(lines) <= _LINES else [*lines[: _LINES - 1], lines[-1]]
+    for line in shown:
+        yield Text(line, overflow="fold")
+    if len(shown) < len(lines):
+        yield Text(f"and {len(lines) - len(shown)} more (--json lists them all)", style="dim")
 
 
 def _table(rows: Sequence[Row], contract: Contract) -> Table:
@@ -152,6 +177,11 @@ def _unread(rows: Sequence[Row]) -> Iterable[RenderableType]:
         yield Text(
             f"{BY_KEY[row.aspect].title} ({row.side}, {row.where}): {row.note}", overflow="fold"
         )
+        for quote in row.quotes[:_QUOTES]:
+            value = "computed" if quote.value is None else shown(quote.value)
+            why = f"  ({quote.why})" if quote.why else ""
+            said = f"{value}  {quote.where}: {quote.line}{why}"
+            yield Padding(Text(said, style="dim", overflow="fold"), (0, 0, 0, 4))
 
 
 def _heading(text: str) -> Text:

@@ -26,6 +26,12 @@ def audit(
     app_source: Annotated[
         Path | None, typer.Option(help="The app's Kotlin or Java and its JNI C++.")
     ] = None,
+    update: Annotated[
+        bool,
+        typer.Option(
+            "--update", help="Write the app's driftloop-app.toml anew; what stands stays."
+        ),
+    ] = False,
     contract: Annotated[str, typer.Option(help="A contract's name or file.")] = "default",
     sources: Annotated[
         Path | None, typer.Option(help="The images that the dataset was made from.")
@@ -40,11 +46,15 @@ def audit(
 
     Says what differs, where that was read, and what it costs.
 
-    Exit code: 0 aligned, 1 not aligned, 2 bad input.
+    The first audit of an app writes driftloop-app.toml beside its source: settle there, once,
+    what the source leaves open.
+
+    Exit code: 0 aligned, 1 not aligned, 2 bad input, 3 not all of the alignment table was read.
     """
     from harness import contract as contracts
     from harness.audit import audit as auditing
     from harness.audit.house import Sources
+    from harness.audit.rows import EXIT_CODES
 
     chosen = Sources(
         dataset=dataset,
@@ -54,6 +64,7 @@ def audit(
         collator=collator,
         app_source=app_source,
         originals=sources,
+        update=update,
     )
     held_to = contracts.load(contract)
     with progress_board() as board:
@@ -64,4 +75,4 @@ def audit(
         from harness.cli.audit_table import audit_view
 
         answer().print(audit_view(found))
-    raise typer.Exit(0 if found.verdict == "ALIGNED" else 1)
+    raise typer.Exit(EXIT_CODES[found.verdict])

@@ -59,6 +59,7 @@ def _audit(bundle: Path, dataset: Path) -> int:
     from harness import contract as contracts
     from harness.audit.audit import audit
     from harness.audit.house import Sources
+    from harness.audit.rows import EXIT_CODES
     from harness.cli.audit_table import audit_view
 
     checkpoint = str(bundles.load(bundle).checkpoint)
@@ -66,7 +67,7 @@ def _audit(bundle: Path, dataset: Path) -> int:
     with progress_board() as board:
         found = audit(sources, contracts.load("default"), board)
     answer().print(audit_view(found))
-    return 0 if found.verdict == "ALIGNED" else 1
+    return EXIT_CODES[found.verdict]
 
 
 @contextmanager

@@ -80,7 +80,8 @@ def test_a_dataset_prepared_here_is_held_against_its_sources(
         _, rows = rows_of(done.stdout)
         found = {row["aspect"]: row for row in rows if row["match"] is False}
         assert faults <= set(found)
-        assert (done.returncode == 0) == (not faults)
+        # A prepared dataset alone tells neither prompt nor sampling.
+        assert done.returncode == (1 if faults else 3)
         for aspect in faults:
             assert "held against their sources" in found[aspect]["where"]
             assert "levels" in found[aspect]["impact"]
@@ -182,4 +183,52 @@ def test_an_export_with_the_models_own_image_token_is_aligned(
     judged = driftloop("audit", "--dataset", out, "--checkpoint", tiny.checkpoint(), "--json")
     verdict, rows = rows_of(judged.stdout)
     assert (verdict, judged.returncode) == ("ALIGNED", 0)
+    assert json.loads(judged.stdout)["missing"] == []
     assert next(row["found"] for row in rows if row["aspect"] == "marker") == "image token"
+
+
+def test_an_app_is_unread_until_what_it_leaves_open_is_settled(
+    driftloop: Driftloop, tmp_path: Path
+) -> None:
+    apps = Path(__file__).parents[2] / "unit/harness/audit/app/apps"
+    folder = shutil.copytree(apps / "as_shipped", tmp_path / "app")
+    first = driftloop("audit", "--app-source", folder, "--contract", "as-shipped")
+    assert first.returncode == 1
+    assert "stock" in first.stdout
+    for file in folder.rglob("*.kt"):
+        text = file.read_text().replace("mmproj-SmolVLM2-500M-Video-Instruct", "mmproj-elements")
+        file.write_text(text.replace("elements-smolvlm2-500m", "elements"))
+    second = driftloop("audit", "--app-source", folder, "--contract", "as-shipped", "--update")
+    assert second.returncode == 3, second.stdout
+    assert "image size (app): a line of driftloop-app.toml" in second.stdout
+    settled = folder / "driftloop-app.toml"
+    settled.write_text(settled.read_text().replace("# image_size = {", "image_size = {", 1))
+    third = driftloop("audit", "--app-source", folder, "--contract", "as-shipped")
+    assert (third.returncode, "ALIGNED" in third.stdout) == (0, True)
+    assert max(map(len, second.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--train-config", "empty.yaml"),
+        ("--app-source", "app"),
+        ("--dataset", "pictures"),
+        ("--checkpoint", "bare"),
+    ],
+)
+def test_where_nothing_is_read_the_verdict_is_unread(
+    options: tuple[str, str], driftloop: Driftloop, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.yaml").write_text("learning_rate: 0.1\n")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/A.kt").write_text("class A : B by c() {\n    override fun f() = 1\n}\n")
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (256, 256)).save(tmp_path / "pictures/a.png")
+    shutil.copytree(tiny.checkpoint(), tmp_path / "bare")
+    (tmp_path / "bare/training.json").unlink(missing_ok=True)
+    done = driftloop("audit", *options, "--json", cwd=tmp_path)
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["verdict"]) == (3, "UNREAD"), done.stderr
+    assert document["missing"]
+    assert all(one["supply"] for one in document["missing"])

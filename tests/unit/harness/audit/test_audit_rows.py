@@ -4,14 +4,39 @@ from __future__ import annotations
 
 from harness.audit.findings import Finding
 from harness.audit.impact import Gauge
-from harness.audit.rows import rows, verdict
+from harness.audit.rows import missing, rows, verdict
 from harness.contract import Contract
 
 
 def test_what_could_not_be_read_is_no_mismatch(contract: Contract) -> None:
     found = rows([Finding("resize", "app", None, "a.kt:3", "the filter is a variable")], contract)
     assert found[0].match is None
-    assert verdict(found) == "ALIGNED"
+    assert verdict(found, []) == "ALIGNED"
+
+
+def test_nothing_is_aligned_before_the_alignment_table_is_read(contract: Contract) -> None:
+    told = [
+        Finding("image_size", "dataset", 256, "d"),
+        Finding("padding", "dataset", "black", "d"),
+        Finding("marker", "collator", "image token", "c"),
+        Finding("max_tokens", "train-config", 32, "t"),
+        Finding("output", "collator", "label", "c"),
+        Finding("sampling", "train-config", "greedy", "t"),
+        Finding("images_per_prompt", "collator", 1, "c"),
+    ]
+    found = rows(told, contract)
+    assert missing(found, ["dataset", "collator", "train-config"]) == []
+    assert verdict(found, []) == "ALIGNED"
+    lacking = missing(found[1:], ["dataset"])
+    assert [(one.aspect, one.side) for one in lacking] == [("image_size", "training")]
+    assert "--dataset" in lacking[0].supply
+    assert verdict(found[1:], lacking) == "UNREAD"
+    assert len(missing(found, ["dataset", "app"])) == 6
+
+
+def test_what_was_confirmed_and_has_changed_is_missing(contract: Contract) -> None:
+    (row,) = rows([Finding("context", "app", None, ".", is_open=True)], contract)
+    assert "context" in [one.aspect for one in missing([row], ["app"])]
 
 
 def test_the_documents_rows_come_first(contract: Contract) -> None:
@@ -24,7 +49,7 @@ def test_the_documents_rows_come_first(contract: Contract) -> None:
         contract,
     )
     assert [row.aspect for row in found] == ["max_tokens", "resize", "threads"]
-    assert verdict(found) == "MISALIGNED"
+    assert verdict(found, []) == "MISALIGNED"
 
 
 def test_a_match_worth_knowing_says_so(contract: Contract) -> None:

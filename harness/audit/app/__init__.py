@@ -1,0 +1,51 @@
+"""An Android app's own account of the contract: lines of its Kotlin, Java and C++, quoted.
+
+Nothing is interpreted. A rule (`rules.toml`) finds lines that state an aspect; what one line states
+alone is read, of several a person chooses once (`driftloop-app.toml`), the rest is not read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.audit.app import confirmed
+from harness.audit.app.confirmed import NAME
+from harness.audit.app.scan import scan
+from harness.audit.findings import Finding
+from harness.contract import Contract
+
+__all__ = ["NAME", "read"]
+
+
+def read(
+    folder: Path, contract: Contract, *, update: bool = False
+) -> tuple[list[Finding], list[str]]:
+    """What the app's source under `folder` says, or what is confirmed of it; and what is to be said
+    of its files, one line each.
+
+    The first time, and with `update`, `driftloop-app.toml` is written into `folder`.
+
+    Raises:
+        BadInput: no such folder, no source in it, or a file of confirmed values that is none.
+        ArmUnavailable: the packages of the extra `audit` are not installed.
+    """
+    found = scan(folder, contract)
+    file = folder / NAME
+    before = confirmed.load(file)
+    settled = before or {}
+    notes = list(found.notes)
+    if before is None or update:
+        settled = confirmed.kept(found, folder, settled)
+        notes += [
+            f"{aspect}: {one.value} is now {settled[aspect].value}"
+            for aspect, one in (before or {}).items()
+            if aspect in settled and settled[aspect].value != one.value
+        ]
+        count = f"{len(settled)} of {len(found.readings)} aspects stand, settle the others there"
+        try:
+            confirmed.save(file, found, settled)
+            notes.append(f"{file} is written: {count}")
+        except OSError as error:
+            notes.append(f"{file} cannot be written: {error.strerror}")
+    is_confirmed = before is not None
+    return list(confirmed.findings(found, folder, settled, is_confirmed=is_confirmed)), notes

@@ -1,1 +1,0 @@
-"""Kotlin, Java, C and C++ lowered to one small tree."""

@@ -1,1 +1,0 @@
-"""The bitmap's way to the model: size, padding, resize, centring, channels."""

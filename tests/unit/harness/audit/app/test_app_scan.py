@@ -1,0 +1,178 @@
+"""What lines of an app's source state: read where one value stands, else shown and not claimed."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import contract as contracts
+from harness.audit.app.scan import scan
+from harness.errors import BadInput
+
+from .reading import APPS, read, written
+
+AS_SHIPPED = {
+    "padding": "black", "marker": "image token", "max_tokens": 32, "sampling": "greedy",
+    "images_per_prompt": 1, "after_marker": "\n", "prompt_end": "", "context_block": False,
+    "chat_template": "none", "centring": "float", "channels": "bgr", "add_special": True,
+    "parse_special": True, "labels": ("water", "land", "fire", "wood", "metal"),
+    "answer_reading": "contains", "context": 1024, "batch": 512, "cache_type_k": "q4_0",
+    "cache_type_v": "q4_0", "flash_attention": True, "threads": "clamp(cores / 2, 2, 6)",
+    "vision_threads": 4, "weights": "q8_0", "mmproj": "stock SmolVLM2-500M-Video-Instruct",
+}  # fmt: skip
+
+JAVA = {
+    "sampling": "temperature 0.2", "images_per_prompt": 1, "prompt_end": " ", "context": 2048,
+    "add_special": False, "parse_special": True, "cache_type_k": "q8_0", "vision_threads": 2,
+    "flash_attention": False, "weights": "q4_k_m", "mmproj": "of this checkpoint",
+}  # fmt: skip
+
+NATIVE_CLASS = {
+    "channels": "bgr", "parse_special": False, "batch": 64, "sampling": "greedy",
+    "threads": "clamp(cores / 2, 2, 6)", "weights": "f16",
+}  # fmt: skip
+
+ONE_FILE = {
+    "after_marker": "\n", "prompt_end": "", "chat_template": "none", "batch": 512,
+    "cache_type_k": "f16", "cache_type_v": "f16", "flash_attention": False,
+    "answer_reading": "contains", "labels": ("water", "land", "fire", "wood", "metal"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("app", "expected"),
+    [
+        ("as_shipped", AS_SHIPPED),
+        ("java_app", JAVA),
+        ("native_class", NATIVE_CLASS),
+        ("one_file", ONE_FILE),
+    ],
+)
+def test_what_one_line_states_is_read(app: str, expected: dict[str, object]) -> None:
+    found = read(APPS / app)
+    assert {key: found[key].value for key in expected} == expected
+
+
+def test_every_candidate_quotes_a_line_that_is_there() -> None:
+    for app in APPS.iterdir():
+        for reading in read(app).values():
+            assert (reading.status == "not read") == (not reading.candidates)
+            for one in reading.candidates:
+                lines = (app / one.file).read_text("utf-8").splitlines()
+                assert lines[one.line - 1].strip() == one.quote
+
+
+def test_of_several_values_all_are_shown_the_best_guess_first() -> None:
+    found = read(APPS / "as_shipped")["image_size"]
+    assert (found.status, found.value) == ("several", None)
+    assert {one.value for one in found.candidates} == {256, 384, 64}
+    assert "TARGET_IMAGE_SIZE" in found.candidates[0].quote or found.candidates[0].value == 256
+    assert found.candidates[-1].why == "it may be a picture for the eye"
+
+
+def test_a_computed_value_is_quoted_and_not_worked_out(tmp_path: Path) -> None:
+    written(
+        tmp_path,
+        a_cpp="void f(int n) {\n    llama_context_params p;\n    p.n_ctx = n > 0 ? n : 512;\n}\n",
+    )
+    found = read(tmp_path)["context"]
+    assert (found.status, found.candidates[0].where) == ("computed", "a.cpp:3")
+    assert found.candidates[0].quote == "p.n_ctx = n > 0 ? n : 512;"
+
+
+def test_a_name_is_followed_through_jni_to_the_argument(tmp_path: Path) -> None:
+    written(
+        tmp_path,
+        a_cpp="JNIEXPORT jlong JNICALL\nJava_a_B_new_1context(JNIEnv *e, jobject, jint n_ctx) {\n"
+        "    llama_context_params p = llama_context_default_params();\n    p.n_ctx = n_ctx;\n}\n",
+        b_kt="class B {\n    private external fun new_context(size: Int): Long\n"
+        "    companion object { const val ROOM = 768 }\n    fun open() = new_context(ROOM)\n}\n",
+    )
+    found = read(tmp_path)["context"]
+    assert (found.value, found.candidates[0].where) == (768, "b.kt:3")
+
+
+def test_thumbnails_benchmarks_and_logs_are_no_statements(tmp_path: Path) -> None:
+    written(
+        tmp_path,
+        a_kt="class Chat {\n    fun showThumbnail(b: Bitmap) = Bitmap.createScaledBitmap(b, 96, 96, "
+        'true)\n    fun f() { Log.d("x", "<__media__>\\nwater land fire wood metal") }\n}\n',
+        b_cpp="void bench_model() {\n    llama_context_params p;\n    p.n_ctx = 4096;\n}\n",
+    )
+    found = read(tmp_path)
+    assert [found[key].status for key in ("image_size", "context", "marker", "prompt_words")] == [
+        "several",
+        "several",
+        "not read",
+        "not read",
+    ]
+
+
+ANDROID_BYTES = "AndroidBitmap_lockPixels(env, bitmap, &src);"
+
+
+@pytest.mark.parametrize(
+    ("source", "writes", "order"),
+    [
+        (ANDROID_BYTES, "d[i*3] = s[i*4]; d[i*3+1] = s[i*4+1]; d[i*3+2] = s[i*4+2];", "rgb"),
+        (ANDROID_BYTES, "d[i*3+0] = s[i*4+2]; d[i*3+1] = s[i*4+1]; d[i*3+2] = s[i*4];", "bgr"),
+        (ANDROID_BYTES, "d[0] = p & 0xFF; d[1] = (p >> 8) & 0xFF; d[2] = (p >> 16) & 0xFF;", "rgb"),
+        (ANDROID_BYTES, "*d++ = s[0]; *d++ = s[1]; *d++ = s[2];", "rgb"),
+        ("jintArray a;", "d[0] = (p >> 16) & 0xFF; d[1] = p >> 8; d[2] = p & 0xFF;", "rgb"),
+        ("", "d[0] = (p >> 16) & 0xFF; d[1] = (p >> 8) & 0xFF; d[2] = p & 0xFF;", None),
+        (
+            ANDROID_BYTES + " std::swap(a, b);",
+            "d[0] = (p >> 16) & 0xFF; d[1] = (p >> 8) & 0xFF; d[2] = p & 0xFF;",
+            None,
+        ),
+    ],
+)
+def test_the_channel_order_is_read_where_the_layout_is_known(
+    source: str, writes: str, order: str | None, tmp_path: Path
+) -> None:
+    written(
+        tmp_path, a_cpp=f"void f() {{\n    {source}\n    {writes}\n    mtmd_bitmap_init(w, h, d);\n}}"
+    )
+    found = read(tmp_path)["channels"]
+    assert found.value == order
+    assert found.candidates
+
+
+def test_a_class_that_delegates_by_a_call_is_read_and_said(tmp_path: Path) -> None:
+    written(
+        tmp_path,
+        a_kt="class Screen(x: Int) : Base(x), Shown by shown() {\n"
+        "    override fun go(n: Int): Int = n\n    private val maxTokens: Int = 24\n}\n",
+    )
+    found = scan(tmp_path, contracts.load("default"))
+    assert {one.aspect: one.value for one in found.readings}["max_tokens"] == 24
+    assert found.notes == (
+        "a.kt: a class header delegates by a call; it is read without the delegation",
+    )
+
+
+def test_odd_files_cost_one_line_each(tmp_path: Path) -> None:
+    (tmp_path / "big.kt").write_bytes(b"val x = 1\n" * 1_100_000)
+    (tmp_path / "binary.kt").write_bytes(os.urandom(3000) + b"\0")
+    (tmp_path / "made.java").write_text("// Generated by protoc. DO NOT EDIT!\nclass A {}\n")
+    (tmp_path / "deep.kt").write_text("fun f() { g" + "(" * 30_000 + ")" * 30_000 + " }\n")
+    (tmp_path / "sum.kt").write_text("val prompt = " + ' + '.join(['"a b"'] * 30_000))
+    (tmp_path / "torn.kt").write_text("}}} fun (((( class\nfun lost(a { \n")
+    (tmp_path / "latin.kt").write_bytes("// Größe\nval maxTokens = 32\n".encode("latin-1"))
+    (tmp_path / "loop").symlink_to(tmp_path)
+    started = time.monotonic()
+    found = scan(tmp_path, contracts.load("default"))
+    assert time.monotonic() - started < 12
+    named = {note.partition(":")[0] for note in found.notes}
+    assert {"big.kt", "binary.kt", "made.java", "deep.kt", "torn.kt"} <= named
+    assert len(found.notes) == len(named)
+    assert {one.aspect: one.value for one in found.readings}["max_tokens"] == 32
+
+
+def test_a_folder_without_source_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("no source")
+    with pytest.raises(BadInput, match="no Kotlin, Java or C"):
+        scan(tmp_path, contracts.load("default"))
