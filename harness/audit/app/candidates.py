@@ -52,7 +52,9 @@ class Reading:
 
 def settled(aspect: str, found: Sequence[Candidate], is_whole: bool = True) -> Reading:
     """What `found` comes to. Where not all of the source was seen (`is_whole`), nothing is read."""
-    unique = list({(one.value, one.where): one for one in found}.values())
+    # Of the same line found twice, the surer finding stands.
+    ordered = sorted(found, key=lambda one: one.is_sure)
+    unique = list({(one.value, one.where): one for one in ordered}.values())
     if not unique:
         return Reading(aspect, "not read")
     counts = Counter(one.value for one in unique if one.is_sure)

@@ -226,7 +226,7 @@ def test_where_nothing_is_read_the_verdict_is_unread(
     (tmp_path / "pictures").mkdir()
     Image.new("RGB", (256, 256)).save(tmp_path / "pictures/a.png")
     shutil.copytree(tiny.checkpoint(), tmp_path / "bare")
-    (tmp_path / "bare/training.json").unlink(missing_ok=True)
+    (tmp_path / "bare/driftloop-training.json").unlink(missing_ok=True)
     done = driftloop("audit", *options, "--json", cwd=tmp_path)
     document = json.loads(done.stdout)
     assert (done.returncode, document["verdict"]) == (3, "UNREAD"), done.stderr
