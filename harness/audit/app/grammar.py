@@ -33,7 +33,8 @@ _QUERIES: Final = {
     "cpp": """
         [(call_expression) (assignment_expression) (init_declarator) (initializer_pair)
          (field_declaration) (preproc_def) (enumerator) (string_literal) (raw_string_literal)
-         (concatenated_string) (function_definition)] @it""",
+         (concatenated_string) (function_definition)
+         (parameter_declaration declarator: (abstract_function_declarator))] @it""",
 }
 _FUNCTIONS: Final = frozenset(
     {"function_declaration", "method_declaration", "constructor_declaration", "function_definition"}
@@ -185,6 +186,9 @@ def _facts_of(node: Node) -> Iterator[Fact]:
         yield from _call(node)
     elif kind in ("assignment", "assignment_expression"):
         yield from _assignment(node)
+    elif kind == "parameter_declaration":  # `T x(f(), g);`, which C++ takes for a declaration
+        if (called := _child(node, "type")) is not None:
+            yield Fact("call", text(called), node)
     elif kind == "value_argument":
         if len(node.named_children) == 2 and "=" in [child.type for child in node.children]:
             yield Fact("set", text(node.named_children[0]), node, node.named_children[1])

@@ -42,7 +42,10 @@ def _worths(
     node = rule.node(scene.fact)
     if node is None or text(node) in ("null", "nullptr", "NULL"):
         return
-    is_sure = rule.is_sure and not FOR_THE_EYE.search(scene.function_name)
+    if scene.fact.kind == "set" and not scene.fact.is_fixed:
+        return  # `+=` and the like: what is added is not what it becomes
+    is_sure = rule.is_sure and scene.fact.is_fixed
+    is_sure = is_sure and not FOR_THE_EYE.search(scene.function_name)
     for worth in scene.constants.worth(node, scene.file, scene.fact.node):
         value = None if worth.value is None else cast(worth.value)
         if value is None and (not rule.is_sure or scene.fact.kind == "parameter"):
@@ -184,7 +187,7 @@ def square(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     values = [[w.value for w in side] for side in sides]
     if text(args[first]) != text(args[first + 1]) and values[0] != values[1]:
         return
-    is_square = text(args[first]) == text(args[first + 1])
+    is_square = text(args[first]) == text(args[first + 1]) and scene.fact.name != "scale"
     for worth in sides[0]:
         is_whole = isinstance(worth.value, int) and worth.value >= 8
         if is_whole or (worth.value is None and is_square):
@@ -244,8 +247,10 @@ def centring(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     said = re.sub(r"\s+", "", text(place))
     value: str | None = None
     if re.fullmatch(r"0(\.0?)?[fF]?", said):
-        value = "top-left"
-    elif re.search(r"/2(\.0?)?[fF]|/2\.0|\*0?\.5[fF]?", said):
+        why = "a picture may be drawn there for another reason"
+        yield scene.says(rule.aspect, "top-left", scene.fact.node, is_sure=False, why=why)
+        return
+    if re.search(r"/2(\.0?)?[fF]|/2\.0|\*0?\.5[fF]?", said):
         value = "float"
     elif re.search(r"/2\)(\.toFloat\(\)|$)|\(float\)\(.*/2\)", said):
         value = "integer"

@@ -28,6 +28,8 @@ _SAID: Final = re.compile(
 _PROMPT_NAME: Final = re.compile(r"(?i)prompt|instruction|question|query")
 _MAY_STATE: Final = re.compile(r"(?i)<|marker|media|image|prompt")
 """Of texts that hold none of it and no label, nothing is put together."""
+_TURNS: Final = re.compile(r"<\|im_start\|>|<start_of_turn>|<\|user\|>|\[INST\]|^User:")
+"""How a chat template opens a turn."""
 _GGUF: Final = re.compile(r"(?:.*[/\\])?([^/\\\s?]+\.gguf)(?:\?\S*)?", re.I)
 _TYPE: Final = re.compile(
     r"(?<![a-z0-9])(iq\d_[a-z]+|q\d_k(?:_[sml])?|q\d_\d|q8|bf16|f16|fp16|f32|fp32)(?![a-z0-9])",
@@ -87,9 +89,15 @@ def text_of(scene: Scene, rule: Rule) -> Iterator[Candidate]:
             is_sure=False,
             why="libmtmd takes <image> for plain characters",
         )
+    elif _TURNS.search(found):
+        said = found.replace(UNKNOWN, "{prompt}")
+        why = "it may be of prompts without an image"
+        yield scene.says("chat_template", said, scene.fact.node, is_sure=False, why=why)
     if UNKNOWN not in found and (is_prompt or named):
         words = found.replace(marker, "") if marker else found
-        for one in prompt_parts.findings(words, "app", "", scene.contract):
+        told = prompt_parts.findings(words, "app", "", scene.contract)
+        is_empty = not prompt_parts.split(words, scene.contract.prompt.marker).words
+        for one in [] if is_empty else told:
             if one.aspect in ("prompt_words", "context_block", "prompt_end"):
                 yield scene.says(
                     one.aspect,
