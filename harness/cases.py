@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
-import json
 import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from harness import tables
 from harness.errors import CaseError
 from harness.images import IMAGE_SUFFIXES
+from harness.tables import Row, TableError
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl"})
 _IMAGE_COLUMNS = ("image", "path")
-_BYTE_ORDER_MARK = "utf-8-sig"
 
 
 @dataclass(frozen=True)
@@ -182,50 +180,37 @@ def _under(root: Path, path: Path, labels: Sequence[str]) -> _Entry:
 
 
 def _from_manifest(manifest: Path, labels: Sequence[str]) -> tuple[list[_Entry], list[CaseError]]:
-    try:
-        text = manifest.read_text(_BYTE_ORDER_MARK)
-    except (OSError, UnicodeDecodeError) as error:
-        detail = f"{getattr(error, 'strerror', None) or 'not UTF-8 text'}; check the manifest"
-        raise CaseError(str(manifest), "unreadable", detail) from error
-    rows = _csv_rows(manifest, text) if manifest.suffix.lower() == ".csv" else _json_rows(text)
     entries: list[_Entry] = []
     refused: list[CaseError] = []
-    for line, row in rows:
-        entry = _entry(manifest, f"{manifest}:{line}", row, labels)
-        if isinstance(entry, CaseError):
-            refused.append(entry)
-        else:
-            entries.append(entry)
+    try:
+        if manifest.suffix.lower() == ".csv":
+            _check_columns(manifest)
+        for row in tables.rows(manifest):
+            entry = _entry(manifest, row, labels)
+            if isinstance(entry, CaseError):
+                refused.append(entry)
+            else:
+                entries.append(entry)
+    except TableError as error:
+        if error.line:
+            detail = f"line {error.line}: {error.detail}; save it as comma-separated UTF-8"
+            raise CaseError(str(manifest), "manifest", detail) from error
+        detail = f"{error.detail}; check the manifest"
+        raise CaseError(str(manifest), "unreadable", detail) from error
     return entries, refused
 
 
-def _csv_rows(manifest: Path, text: str) -> Iterator[tuple[int, object]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        columns = reader.fieldnames or []
-        if not any(column in columns for column in _IMAGE_COLUMNS):
-            detail = f"it has {', '.join(columns) or 'none'}; name one column `image`"
-            raise CaseError(str(manifest), "missing-column", detail)
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        detail = f"line {reader.line_num}: {error}; save it as comma-separated UTF-8"
-        raise CaseError(str(manifest), "manifest", detail) from error
+def _check_columns(manifest: Path) -> None:
+    columns = tables.columns(manifest)
+    if not any(column in columns for column in _IMAGE_COLUMNS):
+        detail = f"it has {', '.join(columns) or 'none'}; name one column `image`"
+        raise CaseError(str(manifest), "missing-column", detail)
 
 
-def _json_rows(text: str) -> Iterator[tuple[int, object]]:
-    for line, row in enumerate(text.splitlines(), start=1):
-        if row.strip():
-            try:
-                yield line, json.loads(row)
-            except ValueError as error:
-                yield line, error
-
-
-def _entry(manifest: Path, where: str, row: object, labels: Sequence[str]) -> _Entry | CaseError:
-    if not isinstance(row, dict):
-        what = str(row) if isinstance(row, ValueError) else "not an object"
-        return CaseError(where, "manifest", f'{what}; write {{"image": ..., "label": ...}}')
+def _entry(manifest: Path, entry: Row, labels: Sequence[str]) -> _Entry | CaseError:
+    where, row = f"{manifest}:{entry.line}", entry.values
+    if entry.fault:
+        return CaseError(where, "manifest", f'{entry.fault}; write {{"image": ..., "label": ...}}')
     image = next((row[column] for column in _IMAGE_COLUMNS if row.get(column)), None)
     if not isinstance(image, str):
         return CaseError(where, "missing-column", "it names no image; fill its column `image`")

@@ -1,9 +1,9 @@
 """The aspects in which training, bundle and app can differ from the contract, in table order.
 
-The first seven are the rows of the document's own alignment table. `expected` gives an aspect's
-value under a contract; `change` gives the part of a contract (`harness.contract.merged`) that takes
-on a found value instead, so that its cost can be measured. An aspect without `change` cannot be
-tried at inference: what it costs shows only by training.
+The first seven are the alignment table, without which nothing is aligned. `expected` gives an
+aspect's value under a contract; `change` gives the part of a contract (`harness.contract.merged`)
+that takes on a found value instead, so that its cost can be measured. An aspect without `change`
+cannot be tried at inference: what it costs shows only by training.
 """
 
 from __future__ import annotations
@@ -129,11 +129,11 @@ _CENTRING, _ALPHA, _COLOUR = _pixels("centring"), _pixels("alpha"), _pixels("col
 _EXIF, _CHANNELS = _pixels("apply_exif"), _pixels("channels")
 
 _QUANTIZED_CACHE: Final[Mapping[Value, str]] = dict.fromkeys(
-    ("q8_0", "q4_0"), "a second quantization, which the document does not list"
+    ("q8_0", "q4_0"), "a second quantization, beside the weights'"
 )
 
 ASPECTS: Final = (
-    # the document's own table
+    # the alignment table
     Aspect("image_size", "image size", *_SIZE),
     Aspect("padding", "image format: padding", *_PADDING),
     Aspect("marker", "prompt format: image", always("image token"), _with_marker),
@@ -180,6 +180,7 @@ ASPECTS: Final = (
     Aspect("end_token", "end token in the target", always(True)),
     Aspect("label_tokens", "label tokens", always("first tokens distinct")),
     Aspect("loss", "loss", always("answer")),
+    Aspect("sequence", "training sequence", always("whole")),
     # labels
     Aspect("labels", "labels", lambda c: c.answer.labels),
     Aspect("label_image", "image that was labelled", always("as the model sees it")),

@@ -120,7 +120,9 @@ class House:
             return
         settings = checkpoints.processor_settings(self.tokens.checkpoint.path)
         own = (settings.get("image_mean") or [0.5] * 3, settings.get("image_std") or [0.5] * 3)
-        yield from train_config.findings(file, self._contract, image_texts=texts, normalisation=own)
+        yield from train_config.findings(
+            file, self._contract, image_texts=texts, normalisation=own, tokens=self.tokens
+        )
 
     def config_keys_left(self) -> int:
         """Settings of the trainer's configuration that say nothing about any aspect."""

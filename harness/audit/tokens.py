@@ -85,6 +85,19 @@ class Tokens:
         tiles = math.ceil(longest / self.checkpoint.tile_size)
         return tiles, tiles
 
+    def trained_under(self, contract: Contract, split: bool | None) -> Contract:
+        """`contract` with the tiling that training has: as told, as the checkpoint's record says,
+        else its processor's default."""
+        from harness.training import record
+
+        trained = record.load(self.checkpoint.path)
+        if split is None and trained is not None:
+            return contract.model_copy(update={"tiling": trained.contract.tiling})
+        if split is None:
+            settings = processor_settings(self.checkpoint.path)
+            split = bool(settings.get("do_image_splitting", True))
+        return contract.model_copy(update={"tiling": "split" if split else "single"})
+
     def prompt(self, contract: Contract) -> PromptIds:
         """The prompt's ids as the model gets them."""
         return encode(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from harness import tables
 from harness.dataset import assemble, labels
 from harness.dataset.labels import Said
 from harness.dataset.manifest import Dataset, Entry, Sha256
 from harness.errors import DatasetError
+from harness.tables import TableError
 
 _COLUMNS = {"image", "label"}
 _HASH_COLUMN = "label_image_sha256"
@@ -115,36 +114,17 @@ def _rows(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if suffix not in (".csv", ".jsonl"):
         raise DatasetError(f"{table}: neither .csv nor .jsonl; export the labels as one of them")
     try:
-        text = table.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        detail = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise DatasetError(f"{table} cannot be read: {detail}") from error
-    for line, row in _csv(table, text) if suffix == ".csv" else _jsonl(table, text):
-        where = f"{table}:{line}"
-        if missing := sorted(_COLUMNS - row.keys()):
-            raise DatasetError(
-                f"{where}: no column {' and '.join(missing)}; it has {', '.join(map(str, row))}"
-            )
-        yield where, row
-
-
-def _csv(table: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise DatasetError(f"{table}:{reader.line_num}: {error}; save it as CSV") from error
-
-
-def _jsonl(table: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, content in enumerate(text.splitlines(), start=1):
-        if not content.strip():
-            continue
-        try:
-            row = json.loads(content)
-        except ValueError as error:
-            raise DatasetError(f"{table}:{line}: not JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise DatasetError(f'{table}:{line}: write {{"image": ..., "label": ...}}')
-        yield line, row
+        for row in tables.rows(table):
+            where = f"{table}:{row.line}"
+            if row.fault:
+                raise DatasetError(f'{where}: {row.fault}; write {{"image": ..., "label": ...}}')
+            if missing := sorted(_COLUMNS - row.values.keys()):
+                raise DatasetError(
+                    f"{where}: no column {' and '.join(missing)}; "
+                    f"it has {', '.join(map(str, row.values))}"
+                )
+            yield where, row.values
+    except TableError as error:
+        if error.line:
+            raise DatasetError(f"{table}:{error.line}: {error}; save it as CSV") from error
+        raise DatasetError(f"{table} cannot be read: {error}") from error

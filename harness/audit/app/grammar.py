@@ -169,6 +169,7 @@ def facts(
         elif node.type.endswith(("_declaration", "_object")) and node.type not in (
             "property_declaration",
             "field_declaration",
+            "parameter_declaration",
         ):
             if (name := _child(node, "name") or _first(node, _NAMES)) is not None:
                 declared.add(name.text or b"")

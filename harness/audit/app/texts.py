@@ -75,9 +75,11 @@ def text_of(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     labels = sum(
         bool(re.search(rf"(?i)\b{re.escape(label)}\b", found))
         for label in scene.contract.answer.labels
+        if label
     )
     named = _PROMPT_NAME.search(declared) is not None and " " in found.strip()
-    is_prompt = labels >= min(_LABELS, len(scene.contract.answer.labels)) and len(found.split()) > 1
+    enough = min(_LABELS, len(scene.contract.answer.labels))
+    is_prompt = labels >= max(enough, 1) and len(found.split()) > 1
     if marker is not None:
         yield scene.says("marker", "image token", scene.fact.node, why=f"libmtmd's marker {marker}")
         yield from _around(scene, found, marker)

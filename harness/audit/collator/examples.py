@@ -51,7 +51,8 @@ def shapes(
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
     """(name, how to make it) of each shape that trainers hand to a collator, the commonest first.
 
-    A dictionary says everything under every name in use; a collator takes what it knows.
+    A dictionary says everything under the commonest names; a collator takes what it knows. Any
+    other shape takes an adaptor.
     """
     marker = contract.prompt.marker
     token = [_with(sample, sample.prompt.replace(marker, IMAGE_TOKEN)) for sample in samples]
@@ -96,19 +97,9 @@ def _dictionary(sample: Sample) -> dict[str, Any]:
     answer = [{"type": "text", "text": sample.label}]
     talk = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
     from_value = [{"from": "human", "value": sample.prompt}, {"from": "gpt", "value": sample.label}]
-    prompts = ("prompt", "query", "instruction", "prefix", "user", "input")
-    answers = (
-        "target",
-        "answer",
-        "label",
-        "output",
-        "response",
-        "completion",
-        "suffix",
-        "assistant",
-        "multiple_choice_answer",
-    )
-    reasons = ("reason", "context", "caption", "description", "explanation")
+    prompts = ("prompt", "query", "instruction", "prefix")
+    answers = ("target", "answer", "label", "response", "suffix", "multiple_choice_answer")
+    reasons = ("reason", "context", "caption")
     said = {
         "image": sample.image,
         "images": [sample.image],

@@ -117,7 +117,12 @@ def _run(
     only: str | None = None,
 ) -> _Run:
     first: Exception | SystemExit | None = None
-    for name, make in shapes(samples, contract, processor):
+    adaptor = collator.example
+    tried = shapes(samples, contract, processor)
+    if adaptor is not None:
+        own = [(sample.image, sample.prompt, sample.label) for sample in samples]
+        tried = iter([(user_code.ADAPTOR, lambda: [adaptor(*one) for one in own])])
+    for name, make in tried:
         if only is not None and name != only:
             continue
         try:
@@ -128,7 +133,13 @@ def _run(
             return _Run(batch.read(found, collator.spec), samples, name)
     if first is None:
         raise AuditError(f"collator {collator.spec}: no samples to run it on")
-    raise user_code.failed(collator.spec, first) from first
+    failed = user_code.failed(collator.spec, first)
+    if adaptor is not None:
+        raise failed from first
+    raise AuditError(
+        f"{failed}; if its examples look otherwise, say how in two lines beside it: "
+        f"def {user_code.ADAPTOR}(image, prompt, label): return {{...}}"
+    ) from first
 
 
 def _tiling(run: _Run, tokens: Tokens) -> Tiling:

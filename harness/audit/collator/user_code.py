@@ -10,12 +10,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final, TypeVar
+
+from PIL import Image
 
 from harness.errors import AuditError, DriftloopError
 
 _Made = TypeVar("_Made")
+
+ADAPTOR: Final = "driftloop_example"
+"""What a user calls the function that makes an example for their collator."""
 
 _MODULE_NAME: Final = "driftloop_audited_collator"
 
@@ -27,6 +32,8 @@ class Collator:
     spec: str
     """As the user named it."""
     call: Callable[[Any], Any]
+    example: Callable[[Image.Image, str, str], Any] | None = None
+    """The user's adaptor: an example of an image, its prompt and its label."""
 
 
 def load(spec: str, offered: Mapping[str, Any]) -> Collator:
@@ -34,8 +41,9 @@ def load(spec: str, offered: Mapping[str, Any]) -> Collator:
 
     A function or object that takes examples is taken as it is. A class, or a function that asks
     only for things in `offered` (by name: processor, tokenizer, ...), is called first and gives the
-    collator. Further parameters of those names, and global names of the module that a function uses
-    and nobody set, are filled in from `offered`.
+    collator. Further parameters of those names, and global names that a function uses and nobody
+    set, are given to a copy of it from `offered`; the module stays as it is. A function
+    `driftloop_example(image, prompt, label)` beside the collator says what an example looks like.
 
     Raises:
         AuditError: there is no such module or callable, or its code fails while it is made.
@@ -43,14 +51,15 @@ def load(spec: str, offered: Mapping[str, Any]) -> Collator:
     name, colon, attribute = spec.rpartition(":")
     if not colon or not name or not attribute:
         raise AuditError(f"collator {spec!r}: write module:callable, or file.py:callable")
-    found: Any = _imported(spec, name)
+    module = _imported(spec, name)
+    found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise AuditError(f"collator {spec}: {name} has no {part}")
         found = getattr(found, part)
     if not callable(found):
         raise AuditError(f"collator {spec}: it is no callable")
-    _fill_globals(found, offered)
+    found = _with_globals(found, offered)
     wanted = _required(found)
     if inspect.isclass(found) or (wanted and all(item in offered for item in wanted)):
         missing = [item for item in wanted if item not in offered]
@@ -62,14 +71,15 @@ def load(spec: str, offered: Mapping[str, Any]) -> Collator:
         found = _guarded(spec, lambda: made(found, offered))
         if not callable(found):
             raise AuditError(f"collator {spec}: what it returns is no callable")
-        _fill_globals(found, offered)
+        found = _with_globals(found, offered)
     run = _bound(spec, found, offered)
 
     def quietly(examples: object) -> object:
         with contextlib.redirect_stdout(sys.stderr):
             return run(examples)
 
-    return Collator(spec, quietly)
+    adaptor = getattr(module, ADAPTOR, None)
+    return Collator(spec, quietly, adaptor if callable(adaptor) else None)
 
 
 def made(factory: Callable[..., Any], offered: Mapping[str, Any]) -> Any:  # noqa: ANN401
@@ -177,12 +187,23 @@ def _bound(
     return lambda batch: found(batch, **extra)
 
 
-def _fill_globals(found: Callable[..., Any], offered: Mapping[str, Any]) -> None:
-    """A notebook's collate function takes its processor from the notebook."""
+def _with_globals(found: Callable[..., Any], offered: Mapping[str, Any]) -> Callable[..., Any]:
+    """A notebook's collate function takes its processor from the notebook: a copy of the function
+    that finds it, or `found` itself where nothing is missing."""
     function = found if inspect.isfunction(found) else getattr(type(found), "__call__", None)  # noqa: B004
-    if not inspect.isfunction(function):
-        return
-    space = function.__globals__
-    for item in function.__code__.co_names:
-        if item in offered and space.get(item) is None:
-            space[item] = offered[item]
+    if inspect.isclass(found) or not inspect.isfunction(function):
+        return found
+    own = function.__globals__
+    names = (name for name in function.__code__.co_names if name in offered)
+    missing = {name: offered[name] for name in names if own.get(name) is None}
+    if not missing:
+        return found
+    copy = FunctionType(
+        function.__code__,
+        {**own, **missing},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy if function is found else MethodType(copy, found)

@@ -5,7 +5,6 @@ Every form becomes the same `Record`. What a form does not say stays None.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import re
@@ -16,11 +15,12 @@ from typing import Any, Final
 
 from PIL import Image
 
+from harness import tables
 from harness.audit.dataset import conversation
 from harness.errors import ArmUnavailable, DatasetError
 from harness.images import DECODE_FAULTS, IMAGE_SUFFIXES
+from harness.tables import TableError
 
-TABLE_SUFFIXES: Final = (".jsonl", ".json", ".csv", ".tsv")
 IMAGE_KEYS: Final = ("image", "images", "image_path", "file_name", "filename", "path", "img")
 PROMPT_KEYS: Final = ("prompt", "instruction", "question", "query", "prefix", "input")
 TARGET_KEYS: Final = ("target", "answer", "label", "output", "response", "completion", "suffix")
@@ -73,22 +73,22 @@ def read(path: Path, labels: Sequence[str]) -> Records:
         ArmUnavailable: a `datasets` folder, and that package is missing.
     """
     if path.is_file():
-        if path.suffix.lower() not in TABLE_SUFFIXES:
+        if path.suffix.lower() not in tables.SUFFIXES:
             raise DatasetError(f"{path}: no dataset; give a folder, or a JSONL, JSON or CSV table")
         return _checked(Records(path.parent, f"table {path.name}", tuple(_table(path, labels))))
     if not path.is_dir():
         raise DatasetError(f"{path}: no such dataset; check the path")
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
         return _checked(Records(path, "datasets folder", tuple(_hugging_face(path, labels))))
-    tables = [
+    found = [
         file
         for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in TABLE_SUFFIXES and _is_table(file)
+        if file.suffix.lower() in tables.SUFFIXES and _is_table(file)
     ]
-    if tables:
-        found = tuple(_once(tables, labels))
-        names = ", ".join(str(table.relative_to(path)) for table in tables)
-        return _checked(Records(path, f"table {names}", found))
+    if found:
+        entries = tuple(_once(found, labels))
+        names = ", ".join(str(table.relative_to(path)) for table in found)
+        return _checked(Records(path, f"table {names}", entries))
     return _checked(Records(path, "image folders", tuple(_folders(path, labels))))
 
 
@@ -109,39 +109,15 @@ def _is_table(file: Path) -> bool:
 
 
 def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    is_list = file.suffix.lower() == ".json"
     try:
-        text = file.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{file}: cannot be read as UTF-8 text; check the file") from error
-    suffix = file.suffix.lower()
-    if suffix in (".csv", ".tsv"):
-        delimiter = "\t" if suffix == ".tsv" else ","
-        table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-        for row in table:
-            yield f"{file.name}:{table.line_num}", {key: row[key] for key in row if key is not None}
-        return
-    if suffix == ".json":
-        content = _parsed(text, str(file))
-        if isinstance(content, dict):
-            content = next((part for part in content.values() if isinstance(part, list)), [])
-        entries = content if isinstance(content, list) else []
-        for number, entry in enumerate(entries):
-            if isinstance(entry, dict):
-                yield f"{file.name}[{number}]", entry
-        return
-    for line, written in enumerate(text.splitlines(), start=1):
-        if written.strip():
-            entry = _parsed(written, f"{file}:{line}")
-            if not isinstance(entry, dict):
-                raise DatasetError(f"{file}:{line}: not an object; one JSON object a line")
-            yield f"{file.name}:{line}", entry
-
-
-def _parsed(text: str, where: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise DatasetError(f"{where}: not JSON ({error}); correct the line") from error
+        for row in tables.rows(file, strict=False):
+            if row.fault:
+                raise DatasetError(f"{file}:{row.line}: {row.fault}; one JSON object a line")
+            yield f"{file.name}[{row.line}]" if is_list else f"{file.name}:{row.line}", row.values
+    except TableError as error:
+        where = f"{file}:{error.line}" if error.line else f"{file}"
+        raise DatasetError(f"{where}: cannot be read: {error}; check the file") from error
 
 
 def _table(file: Path, labels: Sequence[str]) -> Iterator[Record]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from harness.audit import prompt_parts, targets
 from harness.audit.findings import Finding, Value
@@ -13,7 +13,11 @@ from harness.audit.train_config import values
 from harness.audit.train_config.file import Setting
 from harness.contract import Contract
 
+if TYPE_CHECKING:
+    from harness.audit.tokens import Tokens
+
 _SIDE: Final = "train-config"
+_TILING: Final = frozenset({"do_image_splitting", "image_splitting", "split_image", "tiling"})
 _COLUMNS: Final = frozenset({"labels", "label", "label_ids", "start_positions", "end_positions"})
 
 
@@ -25,6 +29,10 @@ class Scope:
     contract: Contract
     image_texts: Sequence[str]
     normalisation: tuple[list[float], list[float]]
+    tokens: Tokens | None = None
+    """The checkpoint's tokenizer, where there is one to hold a sequence length against."""
+    settings: tuple[Setting, ...] = ()
+    """All of the file."""
 
     def where(self, setting: Setting) -> str:
         """`file:line`."""
@@ -77,13 +85,46 @@ def limit(scope: Scope, setting: Setting) -> Iterator[Finding]:
 
 
 def length(scope: Scope, setting: Setting) -> Iterator[Finding]:
-    """A length of whole sequences; only `generate`'s own limits the answer, prompt counted in."""
+    """A length of whole sequences: what it cuts of the prompt, and whether it is `generate`'s own,
+    which counts the prompt in."""
     generates = values.is_about(setting, "generat", "gen_", "inference", "decod", "predict")
     if setting.key == "generation_max_length" or (setting.key == "max_length" and generates):
         yield scope.finding("limit_counts_prompt", setting, True, "`generate` counts the prompt in")
-    else:
-        note = "a sequence length, which limits prompt and answer in training, not generation"
-        yield scope.finding("max_tokens", setting, None, note)
+        return
+    note = "a sequence length, which limits prompt and answer in training, not generation"
+    yield scope.finding("max_tokens", setting, None, note)
+    if scope.tokens is not None and isinstance(setting.value, int) and _truncates(scope):
+        yield _cut(scope, setting, setting.value, scope.tokens)
+
+
+def _truncates(scope: Scope) -> bool:
+    return all(
+        values.truth(one.value) is not False for one in scope.settings if one.key == "truncation"
+    )
+
+
+def _cut(scope: Scope, setting: Setting, room: int, tokens: Tokens) -> Finding:
+    """What of prompt and answer does not fit into `room` tokens."""
+    split = [
+        found.value == "split"
+        for one in scope.settings
+        for found in (tiling(scope, one) if one.key in _TILING else ())
+    ]
+    contract = tokens.trained_under(scope.contract, split[0] if split else None)
+    prompt = tokens.prompt(contract)
+    lost = prompt.image_tokens - prompt.ids[:room].count(prompt.image_id)
+    answer = 1 + max(
+        len(tokens.tokenizer.encode(label, add_special_tokens=False))
+        for label in scope.contract.answer.labels
+    )
+    whole = len(prompt.ids) + answer
+    value = "whole"
+    if lost:
+        value = f"cuts {lost:,} of {prompt.image_tokens:,} image tokens"
+    elif whole > room:
+        value = f"cuts {whole - room:,} of {whole:,} tokens, the answer first"
+    note = f"an example is {len(prompt.ids):,} prompt tokens ({contract.tiling}) and the answer"
+    return scope.finding("sequence", setting, value, note)
 
 
 def resize(scope: Scope, setting: Setting) -> Iterator[Finding]:
@@ -229,23 +270,6 @@ def exif(scope: Scope, setting: Setting) -> Iterator[Finding]:
     """Whether EXIF orientation turns the picture."""
     if (applied := values.truth(setting.value)) is not None:
         yield scope.finding("exif", setting, applied)
-
-
-def centring(scope: Scope, setting: Setting) -> Iterator[Finding]:
-    """Where the picture stands in the square."""
-    place = str(setting.value).lower().replace("_", "-").replace(" ", "-")
-    if place in ("top-left", "topleft", "left-top", "upper-left"):
-        yield scope.finding("centring", setting, "top-left")
-    elif place in ("float", "integer"):
-        yield scope.finding("centring", setting, place)
-
-
-def alpha(scope: Scope, setting: Setting) -> Iterator[Finding]:
-    """What becomes of transparent pixels."""
-    how = str(setting.value).lower()
-    if how in ("drop", "dropped", "discard", "ignore", "composited", "composite", "premultiply"):
-        dropped = how.startswith(("drop", "discard", "ignore"))
-        yield scope.finding("alpha", setting, "dropped" if dropped else "composited")
 
 
 def context(scope: Scope, setting: Setting) -> Iterator[Finding]:

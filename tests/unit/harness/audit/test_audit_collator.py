@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,40 @@ def test_a_collator_that_cannot_run_is_refused_in_one_line(
         judged(spec, tokens, contract)
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+_ODD = """\
+import sys
+sys.path.insert(0, {folder!r})
+import collators
+
+contract = None
+
+def collate(examples, processor):
+    assert contract is not None
+    return collators.aligned(
+        [{{"image": one.picture, "prompt": one.asked, "label": one.said}} for one in examples],
+        processor,
+    )
+"""
+_ADAPTOR = """
+from types import SimpleNamespace
+def driftloop_example(image, prompt, label):
+    asked = prompt.replace("<__media__>", "<image>")
+    return SimpleNamespace(picture=image, asked=asked, said=label)
+"""
+
+
+def test_an_adaptor_says_what_an_example_looks_like(
+    tmp_path: Path, tokens: Tokens, contract: Contract
+) -> None:
+    file = tmp_path / "odd.py"
+    file.write_text(_ODD.format(folder=str(COLLATORS.parent)), "utf-8")
+    with pytest.raises(AuditError) as refusal:
+        judged(f"{file}:collate", tokens, contract)
+    assert "def driftloop_example(image, prompt, label): return {...}" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    file.write_text(_ODD.format(folder=str(COLLATORS.parent)) + _ADAPTOR, "utf-8")
+    assert judged(f"{file}:collate", tokens, contract) == {}
+    # What the function lacked was given to a copy of it.
+    assert sys.modules["driftloop_audited_collator"].contract is None

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from fixtures import tiny
+from harness import checkpoint as checkpoints
 from harness.audit import train_config
 from harness.audit.rows import Row
+from harness.audit.tokens import Tokens
 from harness.contract import Contract
 from harness.errors import AuditError
 
@@ -200,3 +203,34 @@ def test_a_file_that_is_no_configuration_is_refused_in_one_line(
         list(train_config.findings(tmp_path / name, contract))
     assert name in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_user_adds_keys_of_their_own_trainer(tmp_path: Path, contract: Contract) -> None:
+    (tmp_path / "driftloop-keys.toml").write_text('[keys]\nsize = ["vision-input-px"]\n', "utf-8")
+    found = judged("vision_input_px: 384\n", "own.yaml", tmp_path, contract)
+    assert found["image_size"].found == 384
+    (tmp_path / "driftloop-keys.toml").write_text('[keys]\nsizes = ["px"]\n', "utf-8")
+    with pytest.raises(AuditError, match="meanings are"):
+        judged("px: 384\n", "own.yaml", tmp_path, contract)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("max_length: 20\ndo_image_splitting: true\n", "cuts 8 of 20 image tokens"),
+        ("max_length: 20\ntruncation: true\n", "cuts 14 of 34 tokens, the answer first"),
+        ("max_length: 20\ntruncation: false\n", None),
+        ("max_length: 1024\n", None),
+    ],
+)
+def test_a_sequence_length_is_held_against_the_real_number_of_tokens(
+    text: str, found: str | None, tmp_path: Path, contract: Contract
+) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text, "utf-8")
+    tokens = Tokens(checkpoints.load(str(tiny.checkpoint())))
+    rows = wrong(train_config.findings(file, contract, tokens=tokens), contract)
+    if found is None:
+        assert "sequence" not in rows
+    else:
+        assert str(rows["sequence"].found).startswith(found)
