@@ -69,6 +69,14 @@ class Constants:
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._mentioned: dict[re.Pattern[bytes], bool] = {}
+
+    def mentions(self, pattern: re.Pattern[bytes]) -> bool:
+        """Whether any file of the app holds `pattern`."""
+        if pattern not in self._mentioned:
+            held = any(pattern.search(file.content) for file in self._source.files)
+            self._mentioned[pattern] = held
+        return self._mentioned[pattern]
 
     def worth(self, node: Node, file: File, quoted: Node | None = None) -> list[Worth]:
         """Everything that `node` may stand for. A literal's line is that of `quoted`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from harness.audit.app.candidates import Candidate
@@ -19,6 +20,10 @@ _CORES: Final = re.compile(
     r"sysconf\(_SC_NPROCESSORS_(?:ONLN|CONF)\)|(?:std::)?thread::hardware_concurrency\(\)"
     r"|Runtime\.getRuntime\(\)\.availableProcessors\(\)"
 )
+_LLAMAS: Final = frozenset({"context", "batch"})
+_OTHERS: Final = frozenset({"whisper", "mtmd", "clip"})
+"""Structures whose fields are called as the text model's are."""
+_GENERATES: Final = re.compile(rb"(?i)llama|mtmd|vlm|generat|complet|infer|predict")
 _LONGEST: Final = 400
 """Characters of an expression that is still looked at."""
 _COUNT: Final = r"(cores(?:[-/]\d+)?)"
@@ -44,6 +49,8 @@ def _worths(
         return
     if scene.fact.kind == "set" and not scene.fact.is_fixed:
         return  # `+=` and the like: what is added is not what it becomes
+    if rule.aspect in _LLAMAS and _struct(scene) in _OTHERS:
+        return
     is_sure = rule.is_sure and scene.fact.is_fixed
     is_sure = is_sure and not FOR_THE_EYE.search(scene.function_name)
     for worth in scene.constants.worth(node, scene.file, scene.fact.node):
@@ -74,6 +81,8 @@ def truth(scene: Scene, rule: Rule) -> Iterator[Candidate]:
 
 def limit(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     """A number of tokens by its name. What is computed from another such name says nothing new."""
+    if not _GENERATES.search(scene.file.content):
+        rule = replace(rule, is_sure=False, why="nothing near it generates")
     for one in whole(scene, rule):
         node = rule.node(scene.fact)
         others = re.findall(r"\w+", text(node)) if node is not None else []
@@ -85,7 +94,7 @@ def limit(scene: Scene, rule: Rule) -> Iterator[Candidate]:
 def cache_type(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     """`GGML_TYPE_Q4_0`."""
     node = scene.fact.value
-    if node is None:
+    if node is None or _struct(scene) in _OTHERS:
         return
     match = _CACHE.search(text(scene.constants.initial(node, scene.file)))
     yield scene.says(rule.aspect, match.group(1).lower() if match else None, scene.fact.node)
@@ -94,6 +103,8 @@ def cache_type(scene: Scene, rule: Rule) -> Iterator[Candidate]:
 def flash(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     """A truth value, or `LLAMA_FLASH_ATTN_TYPE_ENABLED`."""
     said = text(scene.fact.value) if scene.fact.value is not None else ""
+    if _struct(scene) in _OTHERS:
+        return
     if match := re.fullmatch(r"(?:\w+::)?LLAMA_FLASH_ATTN_TYPE_(\w+)", said):
         value = {"ENABLED": True, "DISABLED": False}.get(match.group(1))
         yield scene.says(rule.aspect, value, scene.fact.node)
@@ -106,9 +117,12 @@ def threads(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     whose = _struct(scene)
     if (whose in ("mtmd", "clip")) != (rule.aspect == "vision_threads") or whose == "whisper":
         return
+    if not whose:
+        rule = replace(rule, is_sure=False, why="whose parameters these are is not told there")
     node = rule.node(scene.fact)
     if node is not None and (clamp := _clamp(scene, text(node))):
-        yield scene.says(rule.aspect, clamp, _stated(scene, node))
+        place = _stated(scene, node)
+        yield scene.says(rule.aspect, clamp, place, is_sure=rule.is_sure, why=rule.why)
         return
     yield from whole(scene, rule)
 

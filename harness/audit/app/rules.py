@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from tree_sitter import Node
 
 LIMIT_NAME: Final = (
-    r"n_?len|n_?predict|num_?predict|max_?(?:new_?|gen_?|output_?|response_?|completion_?)?"
-    r"(?:tokens?|length|len)|max_?gen(?:eration)?|token_?limit"
+    r"n_?len|n_?predict|num_?predict"
+    r"|k?max_?(?:new_?|gen_?|output_?|response_?|completion_?)?tokens?"
 )
 """What a limit of new tokens is called; `LIMIT` in the table."""
 _MODEL_INPUT: Final = re.compile(
     r"vlm|vision|mtmd|llava|smol|for_?model|infer|classif|llm|preprocess|multimodal|letterbox", re.I
+)
+_PREPARES: Final = re.compile(
+    rf"resize|scale|pad|fit|square|prepare|normal|rgb|bytes|pixel|{_MODEL_INPUT.pattern}", re.I
 )
 FOR_THE_EYE: Final = re.compile(
     r"thumb|avatar|icon|preview|gallery|display|overlay|mask|ocr|show|crop|draw(?!_)|bench|test",
@@ -73,12 +76,14 @@ class Scene:
 
     @property
     def is_models(self) -> bool:
-        """By its names this prepares what the model gets, and is nothing for the eye."""
+        """By its names this prepares what the model gets, and is nothing for the eye: the file is
+        about the model and, where there may be a screen as well, so is the function."""
         stem = self.file.name.rpartition("/")[2].rpartition(".")[0]
         if FOR_THE_EYE.search(self.function_name):
             return False
-        named = _MODEL_INPUT.search(self.function_name) or _MODEL_INPUT.search(stem)
-        return bool(named or _FEEDS.search(self.file.content))
+        if not _MODEL_INPUT.search(stem) and not _FEEDS.search(self.file.content):
+            return False
+        return self.file.language == "cpp" or bool(_PREPARES.search(self.function_name))
 
 
 Reader = Callable[[Scene, "Rule"], Iterator[Candidate]]

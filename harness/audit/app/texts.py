@@ -30,6 +30,8 @@ _MAY_STATE: Final = re.compile(r"(?i)<|marker|media|image|prompt")
 """Of texts that hold none of it and no label, nothing is put together."""
 _TURNS: Final = re.compile(r"<\|im_start\|>|<start_of_turn>|<\|user\|>|\[INST\]|^User:")
 """How a chat template opens a turn."""
+_TEMPLATES: Final = re.compile(rb"(?i)chat_?template|apply_?template|jinja|common_chat_format")
+_TOKENIZES: Final = re.compile(rb"mtmd_tokenize")
 _GGUF: Final = re.compile(r"(?:.*[/\\])?([^/\\\s?]+\.gguf)(?:\?\S*)?", re.I)
 _TYPE: Final = re.compile(
     r"(?<![a-z0-9])(iq\d_[a-z]+|q\d_k(?:_[sml])?|q\d_\d|q8|bf16|f16|fp16|f32|fp32)(?![a-z0-9])",
@@ -134,7 +136,7 @@ def _around(scene: Scene, found: str, marker: str) -> Iterator[Candidate]:
     parts = prompt_parts.split(found.replace(UNKNOWN, "prompt"), marker)
     value = parts.template if parts.template != "{prompt}" else "none"
     # A text that only begins with the image may be put into a template elsewhere.
-    wrapped = any(scene.file.facts.get(name) for name in ("llama_chat_apply_template",))
+    wrapped = scene.constants.mentions(_TEMPLATES) or not scene.constants.mentions(_TOKENIZES)
     if not before.strip(UNKNOWN + " \n") or value != "none":
         yield scene.says("chat_template", value, scene.fact.node, is_sure=not wrapped)
 
@@ -241,12 +243,15 @@ def settled_together(found: list[Candidate]) -> list[Candidate]:
     own = any(one.why == OWN_MARKER for one in found)
     found = [one for one in found if not (own and one.value == f"{IMAGE_TOKEN} as text")]
     stems = {_stem(one.why.rpartition(" ")[2]) for one in found if one.aspect == "weights"}
-    return [
-        replace(one, value="of this checkpoint")
-        if one.aspect == "mmproj" and {_stem(one.why.rpartition(" ")[2])} == stems
-        else one
-        for one in found
-    ]
+    return [_paired(one, stems) if one.aspect == "mmproj" else one for one in found]
+
+
+def _paired(one: Candidate, stems: set[str]) -> Candidate:
+    own = _stem(one.why.rpartition(" ")[2])
+    if stems == {own}:
+        return replace(one, value="of this checkpoint")
+    # Of several models any may be the one it goes with.
+    return replace(one, is_sure=len(stems) == 1)
 
 
 def _stem(name: str) -> str:

@@ -42,7 +42,8 @@ def drawn(labels: Sequence[str], prompt: str) -> list[Sample]:
         picture = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
         fine = np.random.default_rng(index).integers(-24, 25, (size[1], size[0], 3))
         levels = np.clip(np.asarray(picture).astype(np.int16) + fine, 0, 255).astype(np.uint8)
-        samples.append(Sample(Image.fromarray(levels), prompt, labels[index % len(labels)]))
+        label = labels[index % len(labels)] if labels else ""
+        samples.append(Sample(Image.fromarray(levels), prompt, label))
     return samples
 
 

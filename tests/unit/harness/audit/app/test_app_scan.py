@@ -147,7 +147,7 @@ def test_a_class_that_delegates_by_a_call_is_read_and_said(tmp_path: Path) -> No
     written(
         tmp_path,
         a_kt="class Screen(x: Int) : Base(x), Shown by shown() {\n"
-        "    override fun go(n: Int): Int = n\n    private val maxTokens: Int = 24\n}\n",
+        "    override fun generate(n: Int): Int = n\n    private val maxTokens: Int = 24\n}\n",
     )
     found = scan(tmp_path, contracts.load("default"))
     assert {one.aspect: one.value for one in found.readings}["max_tokens"] == 24
@@ -163,7 +163,7 @@ def test_odd_files_cost_one_line_each(tmp_path: Path) -> None:
     (tmp_path / "deep.kt").write_text("fun f() { g" + "(" * 30_000 + ")" * 30_000 + " }\n")
     (tmp_path / "sum.kt").write_text("val prompt = " + " + ".join(['"a b"'] * 30_000))
     (tmp_path / "torn.kt").write_text("}}} fun (((( class\nfun lost(a { \n")
-    (tmp_path / "latin.kt").write_bytes("// Größe\nval maxTokens = 32\n".encode("latin-1"))
+    (tmp_path / "latin.kt").write_bytes("// Größe\nval maxTokens = 32\nfun generate() = 1\n".encode("latin-1"))
     (tmp_path / "loop").symlink_to(tmp_path)
     started = time.monotonic()
     found = scan(tmp_path, contracts.load("default"))
