@@ -116,6 +116,8 @@ class Constants:
         if function is None or not re.fullmatch(r"\w+", text(node)):
             return node
         local = _local(text(node), file, function)
+        if is_changed(text(node), file, function):
+            return node
         return local[0].value or node if len(local) == 1 else node
 
     def _worth(self, node: Node, file: File, quoted: Node, hops: int) -> list[Worth]:
@@ -136,6 +138,8 @@ class Constants:
             return computed
         function = file.function_at(node)
         if not owner and function is not None:
+            if is_changed(name, file, function):
+                return computed
             if local := _local(name, file, function):
                 return self._of_local(local, file, hops) or computed
             index = next((i for i, p in enumerate(function.parameters) if p[0] == name), None)
@@ -236,6 +240,16 @@ class Constants:
         values = {w.value for w in self._of_constant(name.rpartition(".")[2], file, hops - 1)}
         value = values.pop() if len(values) == 1 else None
         return value if isinstance(value, str) else UNKNOWN
+
+
+def is_changed(name: str, file: File, function: Function) -> bool:
+    """Whether `function` gives `name` another value than it has from its declaration or caller."""
+    word = re.escape(name)
+    if re.search(rf"\b{word}\s*(?:\+\+|--|[-+*/%|&]=)|(?:\+\+|--|[^&]&)\s*{word}\b", function.text):
+        return True
+    declared = any(fact.kind == "declare" for fact in _local(name, file, function))
+    sets = re.findall(rf"(?<![.\w>]){word}\s*=(?!=)", function.text)
+    return file.language != "kotlin" and len(sets) > declared
 
 
 def _local(name: str, file: File, function: Function) -> list[Fact]:

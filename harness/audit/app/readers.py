@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from harness.audit.app.candidates import Candidate
+from harness.audit.app.constants import is_changed
 from harness.audit.app.grammar import text
 from harness.audit.app.rules import FOR_THE_EYE, LIMIT_NAME, Rule, Scene
 from harness.audit.findings import Value
@@ -15,11 +16,13 @@ from harness.audit.findings import Value
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-_CACHE: Final = re.compile(r"GGML_TYPE_(\w+)$")
+_CACHE: Final = re.compile(r"(?:[\w.>\-]+\s*=\s*)*(?:\w+::)?GGML_TYPE_(\w+)")
+_COLOUR: Final = re.compile(r"(?:[\w.]*\.)?(?:Color\.)?(\w+)(?:\.toInt\(\)|\.toArgb\(\))?")
 _CORES: Final = re.compile(
     r"sysconf\(_SC_NPROCESSORS_(?:ONLN|CONF)\)|(?:std::)?thread::hardware_concurrency\(\)"
     r"|Runtime\.getRuntime\(\)\.availableProcessors\(\)"
 )
+_COLOURS: Final = frozenset({"gray", "grey", "red", "green", "blue", "transparent", "ltgray"})
 _LLAMAS: Final = frozenset({"context", "batch"})
 _OTHERS: Final = frozenset({"whisper", "mtmd", "clip"})
 """Structures whose fields are called as the text model's are."""
@@ -96,7 +99,7 @@ def cache_type(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     node = scene.fact.value
     if node is None or _struct(scene) in _OTHERS:
         return
-    match = _CACHE.search(text(scene.constants.initial(node, scene.file)))
+    match = _CACHE.fullmatch(text(scene.constants.initial(node, scene.file)))
     yield scene.says(rule.aspect, match.group(1).lower() if match else None, scene.fact.node)
 
 
@@ -163,6 +166,8 @@ def _clamp(scene: Scene, written: str) -> str | None:
             "min",
             "clamp",
         }:
+            if function is not None and is_changed(name, scene.file, function):
+                return None
             here = [
                 f
                 for f in scene.file.facts.get(name, ())
@@ -230,13 +235,14 @@ def colour(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     """What a canvas is filled with."""
     if (node := rule.node(scene.fact)) is None:
         return
-    said = text(scene.constants.initial(node, scene.file)).upper()
-    for name, numbers in (("black", ("0XFF000000",)), ("white", ("0XFFFFFFFF", "-1"))):
-        if said.endswith(name.upper()) or said.rstrip("L").removesuffix(".TOINT()") in numbers:
-            yield _pixel(scene, rule, name)
-            return
-    if "COLOR." in said or said.startswith("0X"):
-        yield _pixel(scene, rule, said.rpartition(".")[2].lower())
+    match = _COLOUR.fullmatch(text(scene.constants.initial(node, scene.file)).strip())
+    if match is None:
+        return
+    said = match.group(1).lower().rstrip("l")
+    known = {"0xff000000": "black", "0xffffffff": "white", "black": "black", "white": "white"}
+    named = known.get(said) or (said if said in _COLOURS else None)
+    if named is not None:
+        yield _pixel(scene, rule, named)
 
 
 def filtered(scene: Scene, rule: Rule) -> Iterator[Candidate]:
@@ -260,6 +266,9 @@ def centring(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     place = scene.constants.initial(node, scene.file)
     said = re.sub(r"\s+", "", text(place))
     value: str | None = None
+    if "?" in said or "if(" in said:
+        yield _pixel(scene, rule, None, place if place is not node else None)
+        return
     if re.fullmatch(r"0(\.0?)?[fF]?", said):
         why = "a picture may be drawn there for another reason"
         yield scene.says(rule.aspect, "top-left", scene.fact.node, is_sure=False, why=why)

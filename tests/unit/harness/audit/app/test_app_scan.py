@@ -83,6 +83,38 @@ def test_a_computed_value_is_quoted_and_not_worked_out(tmp_path: Path) -> None:
     assert found.candidates[0].quote == "p.n_ctx = n > 0 ? n : 512;"
 
 
+@pytest.mark.parametrize(
+    ("body", "aspect"),
+    [
+        ("p.type_k = q ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;", "cache_type_k"),
+        ("int n = 2048; if (q) n = 512; p.n_ctx = n;", "context"),
+        ("int n = 0; for (;;) n++; p.n_ctx = n;", "context"),
+        ("if (m < 512) m = 512; p.n_ctx = m;", "context"),
+        ("p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_AUTO;", "flash_attention"),
+        ("int t = std::max(1, cores() / 2); if (q) t = 4; p.n_threads = t;", "threads"),
+        ("p.n_threads = q > 0 ? q : 4;", "threads"),
+    ],
+)
+def test_what_is_decided_on_the_way_is_computed(body: str, aspect: str, tmp_path: Path) -> None:
+    written(
+        tmp_path,
+        a_cpp=f"void f(bool q, int m) {{\n    llama_context_params p;\n    {body}\n}}\n"
+        "void g() {\n    f(true, 256);\n}\n",
+    )
+    found = read(tmp_path)[aspect]
+    assert (found.status, found.value) == ("computed", None), found
+
+
+def test_parameters_of_another_model_are_not_the_text_models(tmp_path: Path) -> None:
+    written(
+        tmp_path,
+        a_cpp="void f() {\n    whisper_context_params p = whisper_context_default_params();\n"
+        "    p.flash_attn = true;\n    whisper_full_params w;\n    w.n_threads = 8;\n}\n",
+    )
+    found = read(tmp_path)
+    assert [found[key].status for key in ("flash_attention", "threads")] == ["not read"] * 2
+
+
 def test_a_name_is_followed_through_jni_to_the_argument(tmp_path: Path) -> None:
     written(
         tmp_path,
@@ -163,7 +195,8 @@ def test_odd_files_cost_one_line_each(tmp_path: Path) -> None:
     (tmp_path / "deep.kt").write_text("fun f() { g" + "(" * 30_000 + ")" * 30_000 + " }\n")
     (tmp_path / "sum.kt").write_text("val prompt = " + " + ".join(['"a b"'] * 30_000))
     (tmp_path / "torn.kt").write_text("}}} fun (((( class\nfun lost(a { \n")
-    (tmp_path / "latin.kt").write_bytes("// Größe\nval maxTokens = 32\nfun generate() = 1\n".encode("latin-1"))
+    latin = "// Größe\nval maxTokens = 32\nfun generate() = 1\n"
+    (tmp_path / "latin.kt").write_bytes(latin.encode("latin-1"))
     (tmp_path / "loop").symlink_to(tmp_path)
     started = time.monotonic()
     found = scan(tmp_path, contracts.load("default"))
