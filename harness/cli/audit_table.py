@@ -173,7 +173,13 @@ def _remarks(rows: Sequence[Row]) -> Iterable[RenderableType]:
 
 
 def _unread(rows: Sequence[Row]) -> Iterable[RenderableType]:
+    unstated = [row for row in rows if row.side == "app" and not row.quotes and not row.is_open]
+    if unstated:
+        titles = ", ".join(BY_KEY[row.aspect].title for row in unstated)
+        yield Text(f"no line of the app states: {titles}", overflow="fold")
     for row in rows:
+        if row in unstated:
+            continue
         yield Text(
             f"{BY_KEY[row.aspect].title} ({row.side}, {row.where}): {row.note}", overflow="fold"
         )

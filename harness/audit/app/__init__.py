@@ -31,7 +31,7 @@ def read(
     """
     found = scan(folder, contract)
     file = folder / NAME
-    before = confirmed.load(file)
+    before = confirmed.load(file, contract)
     settled = before or {}
     notes = list(found.notes)
     if before is None or update:

@@ -18,7 +18,9 @@ from typing import Any, Final
 from harness.atomic import write_text
 from harness.audit.app.candidates import Candidate, Reading
 from harness.audit.app.scan import ASPECTS, Scan
+from harness.audit.aspects import BY_KEY
 from harness.audit.findings import Finding, Quote, Value
+from harness.contract import Contract
 from harness.errors import AuditError
 
 NAME: Final = "driftloop-app.toml"
@@ -66,11 +68,12 @@ def hashed(line: str) -> str:
     return hashlib.sha256(line.strip().encode()).hexdigest()[:16]
 
 
-def load(file: Path) -> dict[str, Confirmed] | None:
+def load(file: Path, contract: Contract) -> dict[str, Confirmed] | None:
     """The settled aspects of `file`; None where there is no such file.
 
     Raises:
-        AuditError: it is no TOML, or holds an aspect or value that is none.
+        AuditError: it is no TOML, or holds an aspect that is none, or a value of another kind than
+            the contract's.
     """
     try:
         table = tomllib.loads(file.read_text("utf-8"))
@@ -78,7 +81,14 @@ def load(file: Path) -> dict[str, Confirmed] | None:
         return None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise AuditError(f"{file}: cannot be read: {error}; correct it, or delete it") from error
-    return {aspect: _one(file, aspect, entry) for aspect, entry in table.items()}
+    found = {aspect: _one(file, aspect, entry) for aspect, entry in table.items()}
+    for aspect, one in found.items():
+        wanted = BY_KEY[aspect].expected(contract)
+        if wanted is not None and aspect != "threads" and type(one.value) is not type(wanted):
+            raise AuditError(
+                f"{file}: {aspect} is {one.value!r}; write it as the contract does, {wanted!r}"
+            )
+    return found
 
 
 def _one(file: Path, aspect: str, entry: Any) -> Confirmed:  # noqa: ANN401  (any TOML)

@@ -95,6 +95,7 @@ def test_a_text_of_several_lines_is_watched_as_a_whole(folder: Path) -> None:
     [
         ("image_size = {", "cannot be read"),
         ("colour = 3", "'colour' is none of"),
+        ("image_size = '256'", "write it as the contract does, 256"),
         ("image_size = { at = 'a.kt:3' }", "image_size has no value"),
     ],
 )
