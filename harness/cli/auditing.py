@@ -18,7 +18,10 @@ def audit(
     checkpoint: Annotated[str | None, typer.Option(help="A folder or a Hugging Face id.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="A bundle's folder.")] = None,
     train_config: Annotated[
-        Path | None, typer.Option(help="A trainer's YAML, TOML or JSON.")
+        Path | None,
+        typer.Option(
+            help="A trainer's YAML, TOML or JSON; driftloop-keys.toml beside it adds keys."
+        ),
     ] = None,
     collator: Annotated[
         str | None, typer.Option(help="module:callable or file.py:callable; it is run.")
