@@ -16,6 +16,8 @@ from devices.phone import Phone
 from harness import bundle as bundles
 from harness import contract as contracts
 from harness import ladder, tokens
+from harness.arms import app as app_lines
+from harness.arms.app import AppAnswers
 from harness.arms.base import Prepared
 from harness.bundle import Bundle
 from harness.contract import Contract
@@ -25,6 +27,7 @@ from harness.judgement.gating import Gates
 from harness.judgement.sampling_plan import sampling_plan
 from harness.ladder import ArmSpec, Role
 from harness.progress import Progress
+from harness.records.inquiry import AppRemarks
 from harness.records.record import PhoneSide, RefusedRecord, RunRecord, Sampling
 from harness.running import phones, recording, result_cache, sides
 from harness.running.sides import Side, Sides, Under
@@ -32,7 +35,12 @@ from harness.running.soundness import Soundness, soundness
 from harness.tokens import PromptSize
 from harness.training import record as training_record
 
-_ANSWERED_BY = {"torch": ("torch", "transformers"), "desktop": ("llama_cpp_python",), "phone": ()}
+_ANSWERED_BY = {
+    "torch": ("torch", "transformers"),
+    "desktop": ("llama_cpp_python",),
+    "phone": (),
+    "app": (),
+}
 _RECORDED = (
     "driftloop",
     "torch",
@@ -77,6 +85,8 @@ class RunRequest:
     """What phones are given instead of the bundle."""
     phone_runner: Path | None = None
     """The program that phones run instead of the runner that driftloop builds."""
+    app: Path | None = None
+    """What the app itself saw and answered: see docs/app-observations.md."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +104,25 @@ class Plan:
     deep: bool
     prompt: PromptSize | None
     """Of the contract, around an image; None where nothing here counts its tokens."""
+    app: AppAnswers | None
+    """None where the arm `app` takes no part."""
     record: RunRecord = field(repr=False)
 
     @property
     def runnable(self) -> tuple[ArmSpec, ...]:
         """The arms whose files llama.cpp can run."""
         return tuple(spec for spec in self.specs if spec.name not in self.soundness.unfit)
+
+    @property
+    def app_remarks(self) -> AppRemarks | None:
+        """What the app's lines show beside the answers."""
+        quant = next((spec.quant for spec in reversed(self.specs) if spec.quant is not None), None)
+        if self.app is None:
+            return None
+        models = () if quant is None else (self.bundle.text_model(quant), self.bundle.mmproj(quant))
+        return self.app.remarks(
+            self.sides.by_role["app"].images.values(), [*map(self.bundle.file_sha256, models)]
+        )
 
     def side(self, spec: ArmSpec) -> Side:
         """What that arm runs under."""
@@ -152,6 +175,7 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
     _refuse_too_few(request, prepared)
     if request.drive < 0:
         raise BadInput(f"--drive {request.drive}: name a number of cases, or 0 for none")
+    answers = _app_answers(request, prepared, contract)
     record = RunRecord(
         run_id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",
         started_at=datetime.now(UTC),
@@ -159,6 +183,7 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
         contract_sha256=contract.sha256,
         training=under["training"].contract if "training" in under else None,
         phone_side=_phone_side(request, under),
+        app=None if answers is None else recording.app_record(answers),
         bundle=recording.bundle_record(bundle),
         arms=tuple(spec.name for spec in specs),
         phones=tuple(phones.describe(phone) for phone in attached),
@@ -183,6 +208,7 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
         drive=request.drive,
         deep=request.deep,
         prompt=prompt,
+        app=answers,
         record=record,
     )
 
@@ -240,7 +266,12 @@ def _specs(
         lacking = missing_packages()
         asked = request.training is not None
         differs = training is not None and _asked(training) != _asked(contract)
-        whole = ladder.default_ladder(request.quant, serials, training=asked or differs)
+        whole = ladder.default_ladder(
+            request.quant,
+            serials,
+            training=asked or differs,
+            app=request.app is not None,
+        )
         names = [spec.name for spec in whole if spec.kind not in lacking]
         return ladder.parse_ladder(names, bundle.quants)
     specs = ladder.parse_ladder(request.arms, bundle.quants)
@@ -249,6 +280,10 @@ def _specs(
         raise BadInput(
             f"arm {ladder.TRAINING}: nothing tells how the checkpoint was trained; "
             "name the training side's contract with --training NAME|FILE"
+        )
+    if (request.app is not None) != any(spec.kind == "app" for spec in specs):
+        raise BadInput(
+            f"the arm {ladder.APP} and --app FILE belong together: name both, or neither"
         )
     if request.training is not None and not named:
         raise BadInput(f"--training is for the arm {ladder.TRAINING}: name it in --arms too")
@@ -329,6 +364,13 @@ def _refuse_too_few(request: RunRequest, prepared: Sides) -> None:
     there = sum(len(session.cases) for session in prepared.sessions)
     if request.fixed is not None and there < request.fixed:
         raise BadInput(f"--fixed {request.fixed}: {request.images} holds only {there} images")
+
+
+def _app_answers(request: RunRequest, prepared: Sides, contract: Contract) -> AppAnswers | None:
+    if request.app is None:
+        return None
+    cases = [slot.case for session in prepared.sessions for slot in session.slots]
+    return app_lines.read(request.app, cases, contract)
 
 
 def _phone_side(request: RunRequest, under: Mapping[Role, Under]) -> PhoneSide:
