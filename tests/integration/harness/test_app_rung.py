@@ -13,6 +13,7 @@ from PIL import Image
 
 from fixtures import textures
 from harness import contract as contracts
+from harness.arms.app import AppLine
 from harness.bundle import Bundle
 from harness.comparison.blame import Blame
 from harness.errors import BadInput
@@ -24,6 +25,7 @@ from harness.running.planning import RunRequest
 from harness.running.run import evaluate
 
 IMAGES = 9
+DOCS = Path(__file__).parents[3] / "docs"
 REFERENCE = "desktop:q8_0+app"
 CONTRACT = contracts.load("default")
 
@@ -228,3 +230,12 @@ def test_lines_that_cannot_be_used_are_refused_in_one_line(
     with pytest.raises(BadInput, match=says.replace("IMAGE", name)) as caught:
         evaluate(request, Unseen())
     assert "\n" not in str(caught.value)
+
+
+def test_the_documented_format_is_the_one_that_is_read() -> None:
+    schema = json.loads((DOCS / "app-observations.schema.json").read_text())
+    assert schema == AppLine.model_json_schema()
+    for line in (DOCS / "app-observations.example.jsonl").read_text().splitlines():
+        assert AppLine.model_validate_json(line).text in CONTRACT.answer.labels
+    page = (DOCS / "app-observations.md").read_text()
+    assert all(f"`{field}`" in page for field in AppLine.model_fields)
