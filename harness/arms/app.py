@@ -10,12 +10,13 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from devices.hashing import file_sha256
+from devices.phone import Phone
 from devices.runner.protocol import RunnerFault, Timings, Token
 from harness.arms.base import Prepared
 from harness.cases import Case
@@ -75,6 +76,8 @@ class AppLine(BaseModel):
     def _names_an_image(self) -> AppLine:
         if (self.image is None) == (self.image_sha256 is None):
             raise ValueError("name the image by `image` or by `image_sha256`, one of them")
+        if self.pixels is not None and not _lies_beside(self.pixels):
+            raise ValueError(f"pixels {self.pixels!r} is no path below the folder of this file")
         return self
 
 
@@ -189,6 +192,11 @@ class AppAnswers:
         )
 
 
+def _lies_beside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(name) and not path.is_absolute() and ".." not in path.parts
+
+
 def _tokens(ids: Sequence[int] | None) -> list[Token] | None:
     """Their probabilities are no numbers: nobody told them, and nothing is compared with them."""
     if ids is None:
@@ -233,6 +241,28 @@ def read(path: Path, cases: Sequence[Case], contract: Contract) -> AppAnswers:
         raise BadInput(f"{path} holds no line; did the app's run come to an end?")
     sources = {case.id: case.path for case in cases}
     return AppAnswers(path, file_sha256(path), contract, found, sources)
+
+
+def pulled(phone: Phone, remote: str, folder: Path) -> Path:
+    """The lines that lie at `remote` on that phone, and the dumps that they name, in `folder`.
+
+    Raises:
+        BadInput: there is no such file, or a line that cannot be used.
+        DeviceError: the phone is lost.
+    """
+    local = folder / PurePosixPath(remote).name
+    _pull(phone, remote, local)
+    for _, line in _lines(local):
+        if line.pixels is not None:
+            _pull(phone, f"{PurePosixPath(remote).parent}/{line.pixels}", folder / line.pixels)
+    return local
+
+
+def _pull(phone: Phone, remote: str, local: Path) -> None:
+    if not phone.patiently(lambda: phone.exists(remote)):
+        raise BadInput(f"--app-pull: {phone.serial} has no {remote} that a shell may read")
+    local.parent.mkdir(parents=True, exist_ok=True)
+    phone.patiently(lambda: phone.pull(remote, local))
 
 
 def _by_name(cases: Sequence[Case]) -> dict[str, list[str]]:

@@ -87,6 +87,9 @@ def run(
             metavar="FILE", help="What the app itself saw and answered, as the ladder's last arm."
         ),
     ] = None,
+    app_pull: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The same, from that path on the phone.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run the ladder on images, compare, judge, report.
@@ -119,6 +122,7 @@ def run(
         phone_bundle=phone_bundle,
         phone_runner=phone_runner,
         app=app,
+        app_pull=app_pull,
     )
     verdict = run_and_show(request, as_json)
     raise typer.Exit(verdict.exit_code)

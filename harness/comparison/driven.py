@@ -31,8 +31,8 @@ _STANDS_OUT: Final = 0.25
 """A layer this far beyond its limit, compared with the one furthest beyond, may be where it starts;
 less far, it is more likely to be the tail of rounding beside a real fault."""
 _BEYOND_ROUNDING: Final = 4.0
-"""Times a limit. Limits are some twice the largest error seen, so that no rounding comes so far: what
-is wrong in every layer, as a rotary base is, starts at the first."""
+"""Times a limit. Limits are some twice the largest error seen, so that no rounding comes so far:
+what is wrong in every layer, as a rotary base is, starts at the first."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,6 +41,8 @@ _ANSWERED_BY = {
     "phone": (),
     "app": (),
 }
+APP_FOLDER = "app"
+"""Of a run, where what was pulled from an app lies."""
 _RECORDED = (
     "driftloop",
     "torch",
@@ -87,6 +89,8 @@ class RunRequest:
     """The program that phones run instead of the runner that driftloop builds."""
     app: Path | None = None
     """What the app itself saw and answered: see docs/app-observations.md."""
+    app_pull: str | None = None
+    """The same on the one phone of the request, in place of `app`."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,7 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
     Raises:
         BadInput: contracts, gates, bundle, arms or images are wrong; says which and why.
     """
+    request = _with_pulled(request, attached)
     bundle = bundles.load(request.bundle)
     contract = _contract(request, bundle)
     training = _training(request, bundle)
@@ -364,6 +369,18 @@ def _refuse_too_few(request: RunRequest, prepared: Sides) -> None:
     there = sum(len(session.cases) for session in prepared.sessions)
     if request.fixed is not None and there < request.fixed:
         raise BadInput(f"--fixed {request.fixed}: {request.images} holds only {there} images")
+
+
+def _with_pulled(request: RunRequest, attached: Sequence[Phone]) -> RunRequest:
+    """With the app's lines from its phone, which lie in the run's folder from then on."""
+    if request.app_pull is None:
+        return request
+    if len(attached) != 1 or request.app is not None:
+        raise BadInput(
+            "--app-pull takes the lines of one phone: name it with --phone, and no --app"
+        )
+    folder = request.out / APP_FOLDER
+    return replace(request, app=app_lines.pulled(attached[0], request.app_pull, folder))
 
 
 def _app_answers(request: RunRequest, prepared: Sides, contract: Contract) -> AppAnswers | None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from devices.phone import Phone
 from fixtures import textures
 from harness import contract as contracts
 from harness.arms.app import AppLine
@@ -27,6 +28,7 @@ from harness.running.run import evaluate
 IMAGES = 9
 DOCS = Path(__file__).parents[3] / "docs"
 REFERENCE = "desktop:q8_0+app"
+PHONE = "phone:q8_0+app"
 CONTRACT = contracts.load("default")
 
 Lines = list[dict[str, Any]]
@@ -188,6 +190,28 @@ def test_a_difference_is_blamed_at_its_stage_on_the_hop_app(
     assert words in first.sentence
 
 
+def test_the_lines_and_their_dumps_are_pulled_from_the_phone_that_the_app_ran_on(
+    tiny_bundle: Bundle, images: Path, lines: Lines, phone: Phone, tmp_path: Path
+) -> None:
+    _bgr(lines, tmp_path)
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    remote = "/data/local/tmp/an app's/lines.jsonl"
+    phone.push_bytes(text.encode(), remote)
+    for line in lines:
+        phone.push(tmp_path / line["pixels"], f"/data/local/tmp/an app's/{line['pixels']}")
+    request = RunRequest(
+        tiny_bundle.path, str(images), tmp_path / "run", phones=(phone.serial,),
+        arms=(REFERENCE, PHONE, "app"), app_pull=remote, fixed=IMAGES,
+    )  # fmt: skip
+    verdict = evaluate(request, Unseen()).verdict
+    platform, app = verdict.hops
+    assert platform.blames == ()
+    assert (app.reference, app.reference_phone) == (PHONE, phone.serial)
+    assert "bgr" in app.blames[0].sentence
+    again = evaluate(request, Unseen()).verdict
+    assert again.blames == verdict.blames
+
+
 def test_another_model_than_the_bundle_s_is_blamed_though_no_answer_shows_it(
     tiny_bundle: Bundle, images: Path, lines: Lines, tmp_path: Path
 ) -> None:
@@ -214,6 +238,7 @@ def test_an_image_that_the_app_never_answered_is_its_fault(
         ('{"image": "IMAGE"}\n', "line 1: text: Field required"),
         ('{"text": "fire"}\n', "line 1: .*name the image"),
         ('{"image": "IMAGE", "text": "fire", "pixels": "gone.rgb"}\n', "gone.rgb"),
+        ('{"image": "IMAGE", "text": "fire", "pixels": "../x"}\n', "no path below"),
         ("\n", "holds no line"),
         ("\x00\x1b[31m\u2028\n", "line 1: "),
     ],
