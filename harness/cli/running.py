@@ -11,7 +11,7 @@ from harness.cli.console import JsonFlag, answer, print_json, progress_board, sa
 
 if TYPE_CHECKING:
     from harness.judgement.verdict import Verdict
-    from harness.running.planning import RunRequest
+    from harness.running.request import RunRequest
 
 
 def run(
@@ -100,7 +100,7 @@ def run(
 
     Exit code: 0 PASS, 1 FAIL, 2 bad input, 3 INCONCLUSIVE, 4 INFRA.
     """
-    from harness.running.planning import RunRequest
+    from harness.running.request import RunRequest
 
     request = RunRequest(
         bundle=bundle,

@@ -22,7 +22,7 @@ from harness.judgement.verdict import Verdict
 from harness.preprocess import prepare_case
 from harness.progress import Unseen
 from harness.records.journal import RunFolder
-from harness.running.planning import RunRequest
+from harness.running.request import RunRequest
 from harness.running.run import evaluate
 
 IMAGES = 9
