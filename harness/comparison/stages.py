@@ -159,7 +159,9 @@ def compare_case(
         else reference.text.startswith(candidate.text)
     )
     # Without a limit nothing says that the logits agree, unless they are the same bit for bit.
-    told_alike = distances.get("prefill") == 0.0 or math.isfinite(tolerance.prefill)
+    told_alike = distances.get("prefill") == 0.0 or (
+        math.isfinite(tolerance.prefill) and bool("prefill" in distances or differences)
+    )
     causes = _causes(
         beyond,
         prompt_differs=prompt_differs,

@@ -248,7 +248,11 @@ def _logits_agree(told: Told) -> bool:
     """Whether that much is known of the first step of every case."""
     judged = math.isfinite(told.tolerance.prefill)
     return all(
-        "prefill" not in case.beyond and (judged or case.distances.get("prefill") == 0.0)
+        "prefill" not in case.beyond
+        and (
+            case.distances.get("prefill") == 0.0
+            or (judged and bool("prefill" in case.distances or case.label_logprob_differences))
+        )
         for case in told.cause.cases
     )
 
