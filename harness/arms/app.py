@@ -91,22 +91,20 @@ class AppAnswers:
     contract: Contract
     lines: Mapping[str, AppLine]
     """By case id."""
+    pixels: Mapping[str, str]
+    """Case id -> SHA-256 of the RGB bytes that its line names."""
     sources: Mapping[str, Path]
     """Case id -> the image."""
 
     def observation(self, image: Prepared) -> Observation:
-        """What the app said of that image; a fault where it said nothing.
-
-        Raises:
-            BadInput: the app's pixels cannot be read.
-        """
+        """What the app said of that image; a fault where it said nothing."""
         line = self.lines.get(image.case_id)
         if line is None:
             return self._seen(image, RunnerFault(kind="unanswered", detail="the app wrote no line"))
         seen = self._seen(image, None)
         return seen.model_copy(
             update={
-                "pixels_sha256": self._pixels_sha256(line),
+                "pixels_sha256": self.pixels.get(image.case_id),
                 "grid": line.grid,
                 "image_tokens": line.image_tokens,
                 "prompt_ids": line.prompt_ids,
@@ -152,27 +150,15 @@ class AppAnswers:
         )
         return AppRemarks(untold=untold, pixels=self._recipe(images), models=self._others(models))
 
-    def _pixels_sha256(self, line: AppLine | None) -> str | None:
-        if line is None or line.pixels is None:
-            return None
-        try:
-            return pixels_sha256(read_dump(self._dump(line.pixels)))
-        except CaseError as error:
-            raise BadInput(f"{self.path}: {error}") from error
-
-    def _dump(self, name: str) -> Path:
-        return self.path.parent / name
-
     def _recipe(self, images: Iterable[Prepared]) -> str | None:
         """How the app made its pixels, where they are others than the contract's."""
         found = []
         for image in images:
-            line = self.lines.get(image.case_id)
-            if line is None or self._pixels_sha256(line) in (None, image.pixels_sha256):
+            case = image.case_id
+            if self.pixels.get(case, image.pixels_sha256) == image.pixels_sha256:
                 continue
-            found.append(
-                str(identify_dump(self._dump(str(line.pixels)), self.sources[image.case_id]))
-            )
+            dump = self.path.parent / str(self.lines[case].pixels)
+            found.append(str(identify_dump(dump, self.sources[case])))
             if len(found) == _IDENTIFIED:
                 break
         return max(found, key=found.count) if found else None
@@ -208,8 +194,8 @@ def read(path: Path, cases: Sequence[Case], contract: Contract) -> AppAnswers:
     """The lines of `path`, each with the case it is of.
 
     Raises:
-        BadInput: no regular file, too large, a line that is torn, unknown, doubled or names an
-            image that is none of `cases`; says which.
+        BadInput: no regular file, too large, a line that is torn, unknown or doubled, names an
+            image that is none of `cases`, or pixels that are no square; says which.
     """
     by_name = _by_name(cases)
     by_sha256: dict[str, list[str]] = {}
@@ -239,8 +225,20 @@ def read(path: Path, cases: Sequence[Case], contract: Contract) -> AppAnswers:
             found[case_id], places[case_id] = line, number
     if not found:
         raise BadInput(f"{path} holds no line; did the app's run come to an end?")
+    pixels = {
+        case_id: _dumped_sha256(path, line.pixels)
+        for case_id, line in found.items()
+        if line.pixels is not None
+    }
     sources = {case.id: case.path for case in cases}
-    return AppAnswers(path, file_sha256(path), contract, found, sources)
+    return AppAnswers(path, file_sha256(path), contract, found, pixels, sources)
+
+
+def _dumped_sha256(path: Path, name: str) -> str:
+    try:
+        return pixels_sha256(read_dump(path.parent / name))
+    except CaseError as error:
+        raise BadInput(f"{path}: {error}") from error
 
 
 def pulled(phone: Phone, remote: str, folder: Path) -> Path:
