@@ -29,7 +29,7 @@ from harness.ladder import FLOAT_TYPES
 from harness.progress import Progress
 from harness.records.journal import RunFolder
 from harness.records.record import RunRecord
-from harness.running.planning import RunRequest
+from harness.running.request import RunRequest
 from harness.running.run import evaluate
 
 _EXACT: Final[tuple[Stage, ...]] = ("resize", "tile", "pixels", "tokens", "label")

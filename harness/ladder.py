@@ -4,6 +4,7 @@ torch:training           the checkpoint under the training side's contract
 torch                    the checkpoint under the contract
 desktop:QUANT[+app]      llama.cpp here, f16 KV cache; with `+app` the app's runtime
 phone:QUANT[+app]        the runner on every phone of the run
+app                      the app itself, by the lines it wrote
 """
 
 from __future__ import annotations
@@ -12,19 +13,20 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 from harness.errors import BadInput
 
-Kind = Literal["torch", "desktop", "phone"]
-Change = Literal["contract", "conversion", "quantization", "runtime", "platform"]
-CHANGES: tuple[Change, ...] = ("contract", "conversion", "quantization", "runtime", "platform")
+Kind = Literal["torch", "desktop", "phone", "app"]
+Change = Literal["contract", "conversion", "quantization", "runtime", "platform", "app"]
+CHANGES: tuple[Change, ...] = get_args(Change)
 
 Role = Literal["training", "app", "phone"]
 """Whose contract, pixels and bundle an arm gets: the training side's, the run's, or what phones
 were given in the run's place (the run's, where they were given nothing)."""
 
 TRAINING = "torch:training"
+APP = "app"
 
 _NAME = re.compile(r"(?P<kind>desktop|phone):(?P<quant>[a-z0-9_]+)(?P<app>\+app)?")
 FLOAT_TYPES = frozenset({"f32", "f16", "bf16"})
@@ -33,7 +35,10 @@ FLOAT_TYPES = frozenset({"f32", "f16", "bf16"})
 
 @dataclass(frozen=True)
 class ArmSpec:
-    """One arm as its name says it. `quant` is None for torch, which runs the checkpoint in f32."""
+    """One arm as its name says it.
+
+    `quant` is None for torch, which runs the checkpoint in f32, and for the app.
+    """
 
     kind: Kind
     quant: str | None
@@ -52,7 +57,7 @@ class ArmSpec:
 
     @property
     def on_host(self) -> bool:
-        """True where the arm needs no phone."""
+        """True where the arm needs no phone of the run; the app has answered already."""
         return self.kind != "phone"
 
     @property
@@ -85,13 +90,15 @@ def parse(name: str) -> ArmSpec:
     Raises:
         BadInput: no such arm; says how arms are written.
     """
+    if name == APP:
+        return ArmSpec("app", None, app_runtime=True)
     if name in ("torch", TRAINING):
         return ArmSpec("torch", None, app_runtime=False, training=name == TRAINING)
     match = _NAME.fullmatch(name)
     if match is None:
         raise BadInput(
             f"arm {name!r}: not known; write torch, {TRAINING}, desktop:QUANT, "
-            "desktop:QUANT+app, phone:QUANT or phone:QUANT+app, for example desktop:q8_0+app"
+            "desktop:QUANT+app, phone:QUANT, phone:QUANT+app or app, for example desktop:q8_0+app"
         )
     kind: Kind = "desktop" if match["kind"] == "desktop" else "phone"
     return ArmSpec(kind, match["quant"], app_runtime=match["app"] is not None)
@@ -114,20 +121,28 @@ def parse_ladder(names: Iterable[str], quants: Iterable[str] | None = None) -> t
         specs.append(spec)
     if not specs:
         raise BadInput("no arms named; leave --arms out for the whole ladder")
+    if any(spec.kind == "app" for spec in specs[:-1]):
+        raise BadInput(f"arm {APP!r} is the ladder's last: name it after all others")
     return tuple(specs)
 
 
 def default_ladder(
-    quant: str = "q8_0", phones: Sequence[str] = (), *, training: bool = False
+    quant: str = "q8_0",
+    phones: Sequence[str] = (),
+    *,
+    training: bool = False,
+    app: bool = False,
 ) -> tuple[ArmSpec, ...]:
     """The ladder from the checkpoint down to the phone; without phones, down to `desktop+app`.
 
-    `training`: with the training side's rung on top.
+    `training`: with the training side's rung on top; `app`: with the app's at the bottom.
     """
     names = [TRAINING] if training else []
     names += ["torch", "desktop:f16", f"desktop:{quant}", f"desktop:{quant}+app"]
     if phones:
         names.append(f"phone:{quant}+app")
+    if app:
+        names.append(APP)
     return parse_ladder(dict.fromkeys(names))
 
 
@@ -136,9 +151,10 @@ def hops(specs: Sequence[ArmSpec], phones: Sequence[str]) -> list[Hop]:
 
     An arm on the host is compared with the one above it. An arm on a phone is compared with the
     last host arm of the same settings; without one, with the last host arm; without any, with
-    the arm above it on the same phone.
+    the arm above it on the same phone. The app is compared with the arm above it: on a phone,
+    where the run has only one.
     """
-    host = [spec for spec in specs if spec.on_host]
+    host = [spec for spec in specs if spec.on_host and spec.kind != "app"]
     found = [_hop(above, None, below, None) for above, below in pairwise(host)]
     for serial in phones:
         above: ArmSpec | None = None
@@ -148,6 +164,12 @@ def hops(specs: Sequence[ArmSpec], phones: Sequence[str]) -> list[Hop]:
             elif above is not None:
                 found.append(_hop(above, serial, spec, serial))
             above = spec
+    if specs[-1].kind == "app" and len(specs) > 1:
+        mobile = [spec for spec in specs if not spec.on_host]
+        if mobile and (len(phones) == 1 or not host):
+            found.append(_hop(mobile[-1], phones[0], specs[-1], None))
+        elif host:
+            found.append(_hop(host[-1], None, specs[-1], None))
     return found
 
 
@@ -161,6 +183,8 @@ def _hop(above: ArmSpec, above_phone: str | None, below: ArmSpec, phone: str | N
 
 
 def _changes(above: ArmSpec, below: ArmSpec) -> tuple[Change, ...]:
+    if below.kind == "app":
+        return ("app",)
     kinds = {above.kind, below.kind}
     converted = "torch" in kinds and len(kinds) == 2
     if converted:
@@ -175,7 +199,7 @@ def _changes(above: ArmSpec, below: ArmSpec) -> tuple[Change, ...]:
         "runtime": above.app_runtime != below.app_runtime,
         "platform": (above.kind == "phone") != (below.kind == "phone"),
     }
-    return tuple(change for change in CHANGES if changed[change])
+    return tuple(change for change in CHANGES if changed.get(change))
 
 
 def located(name: str, phone: str | None) -> str:

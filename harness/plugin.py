@@ -122,7 +122,7 @@ def evaluation(
     """
     import reports
     from harness.progress import Unseen
-    from harness.running.planning import RunRequest
+    from harness.running.request import RunRequest
     from harness.running.run import evaluate
     from reports import summary
 

@@ -182,7 +182,7 @@ def _budget(
 ) -> Budget:
     wanted = _torch_ids(processor, square, contract)
     seen = _observed(bundle, contract, quant, case, len(wanted), progress)
-    ids = seen[0].prompt_ids
+    ids = seen[0].prompt_ids or []
     frame = processor.tokenizer.convert_tokens_to_ids(AROUND_IMAGE)
     places = [place for place, token in enumerate(ids) if token == frame]
     around = places[-1] - places[0] + 1

@@ -203,7 +203,7 @@ class _Bench:
         kept = ResultCache(self._key(usual)).get(image, contract, _ARM.name)
         if kept is None or kept.stop_reason != "eog":
             return None
-        return kept if len(kept.tokens) <= contract.limits.max_tokens else None
+        return kept if len(kept.tokens or ()) <= contract.limits.max_tokens else None
 
     def _key(self, contract: Contract) -> str:
         versions = planning.answered_by(_ARM.kind)

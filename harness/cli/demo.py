@@ -25,7 +25,7 @@ def demo(
 
     from fixtures import demo as recipe
     from harness.cli.running import run_and_show
-    from harness.running.planning import RunRequest
+    from harness.running.request import RunRequest
     from harness.running.run import evaluate
 
     shutil.rmtree(out, ignore_errors=True)

@@ -11,7 +11,7 @@ from harness.cli.console import JsonFlag, answer, print_json, progress_board, sa
 
 if TYPE_CHECKING:
     from harness.judgement.verdict import Verdict
-    from harness.running.planning import RunRequest
+    from harness.running.request import RunRequest
 
 
 def run(
@@ -81,16 +81,26 @@ def run(
         Path | None,
         typer.Option(help="The program that phones run instead of the runner built here."),
     ] = None,
+    app: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What the app itself saw and answered, as the ladder's last arm."
+        ),
+    ] = None,
+    app_pull: Annotated[
+        str | None, typer.Option(metavar="PATH", help="The same, from that path on the phone.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run the ladder on images, compare, judge, report.
 
-    Arms: the checkpoint, desktop llama.cpp, phones. On a few cases of every hop each layer of an
-    arm is given its reference's input, so that the verdict names the step, the layer and the file.
+    Arms: the checkpoint, desktop llama.cpp, phones, the app. On a few cases of every hop each
+    layer of an arm is given its reference's input, so that the verdict names the step, the layer
+    and the file.
 
     Exit code: 0 PASS, 1 FAIL, 2 bad input, 3 INCONCLUSIVE, 4 INFRA.
     """
-    from harness.running.planning import RunRequest
+    from harness.running.request import RunRequest
 
     request = RunRequest(
         bundle=bundle,
@@ -111,6 +121,8 @@ def run(
         phone_contract=phone_contract,
         phone_bundle=phone_bundle,
         phone_runner=phone_runner,
+        app=app,
+        app_pull=app_pull,
     )
     verdict = run_and_show(request, as_json)
     raise typer.Exit(verdict.exit_code)

@@ -239,10 +239,11 @@ def _labels_apart(one: Observation, other: Observation) -> float:
 
 
 def _apart(one: Observation, other: Observation) -> _Apart:
-    same = [token.id for token in one.tokens] == [token.id for token in other.tokens]
+    ours_told, theirs_told = one.tokens or [], other.tokens or []
+    same = [token.id for token in ours_told] == [token.id for token in theirs_told]
     differences = [*label_differences(one.label_logprobs, other.label_logprobs).values()]
     if same:
-        steps = zip(one.tokens, other.tokens, strict=True)
+        steps = zip(ours_told, theirs_told, strict=True)
         for ours, theirs in steps:
             apart = abs(ours.logprob - theirs.logprob)
             differences.append(apart if math.isfinite(apart) else math.inf)

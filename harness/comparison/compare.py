@@ -125,9 +125,7 @@ def _compare_hop(
     outputs = driven.outputs(own_driven, limits.driven)
     stage_cases = Counter(stage for case in cases for stage in case.causes)
     failed = unanswered(hop, reference, candidate)
-    blames = blaming.blames(
-        hop, cases, tolerance, inquiry.driven, limits.driven, inquiry.files, terms, failed
-    )
+    blames = blaming.blames(hop, cases, tolerance, inquiry, limits.driven, terms, failed)
     agreement = Share.counted(case.label_equal for case in cases)
     sessions = session_agreement(pairs, images_per_session)
     differences = [value for case in cases for value in case.label_logprob_differences.values()]

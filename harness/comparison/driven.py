@@ -30,6 +30,9 @@ _TOWER: Final[dict[Stage, str]] = {"embed": "vision", "prefill": "text"}
 _STANDS_OUT: Final = 0.25
 """A layer this far beyond its limit, compared with the one furthest beyond, may be where it starts;
 less far, it is more likely to be the tail of rounding beside a real fault."""
+_BEYOND_ROUNDING: Final = 4.0
+"""Times a limit. Limits are some twice the largest error seen, so that no rounding comes so far:
+what is wrong in every layer, as a rotary base is, starts at the first."""
 
 
 @dataclass(frozen=True)
@@ -156,9 +159,8 @@ def _fault(
     if not wrong:
         return None
     furthest = max(one.excess for one in wrong)
-    first = next(
-        one for one in wrong if one.excess >= furthest or one.excess > _STANDS_OUT * furthest
-    )
+    enough = min(_STANDS_OUT * furthest, _BEYOND_ROUNDING)
+    first = next(one for one in wrong if one.excess >= furthest or one.excess > enough)
     shown = [_shows(case, stage, limits) for case in cases]
     return LayerFault(
         stage=stage,

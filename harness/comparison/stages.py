@@ -93,10 +93,10 @@ class CaseComparison(BaseModel):
     image_tokens_equal: bool | None
     reference_image_tokens: int | None
     candidate_image_tokens: int | None
-    prompt_ids_equal: bool
+    prompt_ids_equal: bool | None
     prompt_difference: PromptDifference | None
     """None where the ids are equal."""
-    tokens_equal: bool
+    tokens_equal: bool | None
     text_equal: bool
     label_equal: bool
     label_logprob_differences: dict[str, float]
@@ -120,7 +120,11 @@ def compare_case(
 ) -> CaseComparison:
     """Compare two answers to the same case; both must be free of errors."""
     differences = label_differences(reference.label_logprobs, candidate.label_logprobs)
-    divergence = first_divergence(reference.tokens, candidate.tokens)
+    ids_told = reference.tokens is not None and candidate.tokens is not None
+    own, other = reference.tokens or [], candidate.tokens or []
+    divergence = first_divergence(own, other) if ids_told else None
+    prompts = reference.prompt_ids or [], candidate.prompt_ids or []
+    prompt_ids_equal = _equal(reference.prompt_ids, candidate.prompt_ids)
     distances = dict(_distances(reference, candidate))
     pixels_equal = _equal(reference.pixels_sha256, candidate.pixels_sha256)
     grid_equal = _equal(reference.grid, candidate.grid)
@@ -136,22 +140,28 @@ def compare_case(
         "tile": grid_equal is False or image_tokens_equal is False,
         "pixels": apart("pixels"),
         "embed": apart("embed"),
-        "tokens": reference.prompt_ids != candidate.prompt_ids,
+        "tokens": prompt_ids_equal is False,
         "prefill": apart("prefill")
         or _exceeds(max(differences.values(), default=0.0), tolerance.label_logprob),
     }
     same_input = not any(beyond[stage] for stage in _BEFORE_ARITHMETIC)
-    tie = same_input and _is_tie(divergence, margin, tolerance.flip_margin)
+    deciding = _deciding_margin(divergence, margin) if ids_told else margin
+    apart_in_words = divergence is not None if ids_told else not text_equal
+    tie = (
+        same_input and apart_in_words and deciding is not None and deciding <= tolerance.flip_margin
+    )
     beyond["decode"] = not tie and (divergence is not None or not text_equal)
     beyond["label"] = not tie and not label_equal
-    prompt_differs = beyond["tokens"] and not (
-        beyond["tile"] and same_around_image(reference.prompt_ids, candidate.prompt_ids)
-    )
-    own_choice = _chosen_otherwise(reference.tokens, candidate.tokens, divergence) or (
-        divergence is None and not text_equal
+    prompt_differs = beyond["tokens"] and not (beyond["tile"] and same_around_image(*prompts))
+    own_choice = (
+        _chosen_otherwise(own, other, divergence) or (divergence is None and not text_equal)
+        if ids_told
+        else reference.text.startswith(candidate.text)
     )
     # Without a limit nothing says that the logits agree, unless they are the same bit for bit.
-    told_alike = distances.get("prefill") == 0.0 or math.isfinite(tolerance.prefill)
+    told_alike = distances.get("prefill") == 0.0 or (
+        math.isfinite(tolerance.prefill) and bool("prefill" in distances or differences)
+    )
     causes = _causes(
         beyond,
         prompt_differs=prompt_differs,
@@ -174,13 +184,13 @@ def compare_case(
         image_tokens_equal=image_tokens_equal,
         reference_image_tokens=reference.image_tokens,
         candidate_image_tokens=candidate.image_tokens,
-        prompt_ids_equal=not beyond["tokens"],
-        prompt_difference=prompt_difference(reference.prompt_ids, candidate.prompt_ids),
-        tokens_equal=divergence is None,
+        prompt_ids_equal=prompt_ids_equal,
+        prompt_difference=None if prompt_ids_equal is None else prompt_difference(*prompts),
+        tokens_equal=divergence is None if ids_told else None,
         text_equal=text_equal,
         label_equal=label_equal,
         label_logprob_differences=differences,
-        first_step_kl=_first_step_kl(reference.tokens, candidate.tokens),
+        first_step_kl=_first_step_kl(own, other),
         divergence=divergence,
         reference_text=reference.text,
         candidate_text=candidate.text,
@@ -290,14 +300,15 @@ def _is_likeliest(token: Token) -> bool:
     return not token.top or not token.logprob < token.top[0].logprob
 
 
-def _is_tie(divergence: Divergence | None, margin: float | None, flip_margin: float) -> bool:
-    """Whether the reference preferred its token so little that rounding may choose another."""
+def _deciding_margin(divergence: Divergence | None, margin: float | None) -> float | None:
+    """By how many nats the reference preferred its token where the answers part.
+
+    `margin`: between its two best labels, which stands in at the first step.
+    """
     if divergence is None:
-        return False
-    deciding = divergence.reference_margin
-    if deciding is None and divergence.index == 0:
-        deciding = margin
-    return deciding is not None and deciding <= flip_margin
+        return None
+    own = divergence.reference_margin
+    return margin if own is None and divergence.index == 0 else own
 
 
 def _exceeds(value: float, limit: float) -> bool:
@@ -316,8 +327,10 @@ def _equal(ours: object, theirs: object) -> bool | None:
 
 
 def _first_step_kl(reference: list[Token], candidate: list[Token]) -> float | None:
-    if not reference or not candidate:
+    ours, theirs = (
+        {item.id: item.logprob for item in tokens[0].top} if tokens else {}
+        for tokens in (reference, candidate)
+    )
+    if not ours or not theirs:
         return None
-    ours = {item.id: item.logprob for item in reference[0].top}
-    theirs = {item.id: item.logprob for item in candidate[0].top}
     return stats.kl_shared(ours, theirs)

@@ -135,6 +135,7 @@ class HopTable(_Part):
     quantization: HopLimits
     runtime: HopLimits
     platform: HopLimits
+    app: HopLimits
 
     def min_agreement(self, changes: tuple[Change, ...]) -> float:
         """The lowest limit of all that a hop changes."""

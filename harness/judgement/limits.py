@@ -18,7 +18,9 @@ _NOT_JUDGED: Final = DrivenLimit(math.inf, math.inf, math.inf)
 
 def tolerance(gates: Gates, hop: Hop, floors: Sequence[Floor]) -> Tolerance:
     """What whole stages of a hop may differ by; limits add up over all that the hop changes."""
-    own = [floor for floor in floors if floor.arm in (hop.reference, hop.candidate)]
+    # Twins are run on this host alone: a phone's floor is that of the same files and settings here.
+    ends = {end.replace("phone:", "desktop:") for end in (hop.reference, hop.candidate)}
+    own = [floor for floor in floors if floor.arm in ends]
     floor = max(own, key=lambda one: one.margin or 0.0, default=None)
     first, *others = (gates.hops.of(change).tolerance(floor) for change in hop.changes)
     return sum(others, start=first)
@@ -31,7 +33,7 @@ def driven(
 
     Infinite where a row was never measured, or where it is not known under what an arm ran.
     """
-    if reference is None or candidate is None:
+    if reference is None or candidate is None or "app" in hop.changes:
         return dict.fromkeys(PARTS, _NOT_JUDGED)
     limits = dict.fromkeys(PARTS, DrivenLimit(0.0, 0.0, 0.0))
     for row in _rows(table, hop, reference, candidate):

@@ -17,6 +17,7 @@ from harness.judgement.accuracy import AccuracyLoss
 from harness.judgement.delivery import Undelivered
 from harness.judgement.gate import GateResult, counted
 from harness.ladder import located
+from harness.records.inquiry import AppRemarks
 from harness.records.record import RunRecord
 
 Word = Literal["PASS", "FAIL", "INCONCLUSIVE", "INFRA"]
@@ -54,9 +55,12 @@ def notes(
     hops: Sequence[HopResult],
     gates: Sequence[GateResult],
     losses: Sequence[AccuracyLoss],
+    app: AppRemarks | None = None,
 ) -> list[str]:
     """What a reader must know besides."""
     told = [line for hop in hops for line in _of_hop(hop)]
+    if app is not None and app.untold:
+        told.append(f"app: not told of every image, and not compared: {', '.join(app.untold)}")
     if not any(phone is not None for _, phone in record.deliveries):
         told.append("no phone took part")
     if record.refused:

@@ -22,7 +22,7 @@ from harness.judgement.gating import Gates
 from harness.judgement.latency import ArmLatency
 from harness.judgement.reasons import Word
 from harness.judgement.sampling_plan import SamplingPlan
-from harness.ladder import Hop
+from harness.ladder import APP, Hop
 from harness.records.inquiry import Inquiry
 from harness.records.observation import Observation, Who
 from harness.records.record import RunRecord
@@ -97,7 +97,7 @@ def judge(
         run_id=record.run_id,
         verdict=word,
         reasons=tuple(why),
-        notes=tuple(reasons.notes(record, hops, results, losses)),
+        notes=tuple(reasons.notes(record, hops, results, losses, told.app)),
         blames=tuple(blame for hop in hops for blame in hop.blames),
         plan=_plan(record, held),
         hops=tuple(hops),
@@ -175,7 +175,8 @@ def _arm_gates(
     attested = {(one.arm, one.phone) for one in record.attestations}
     for who, seen in by_arm.items():
         told = [one for one in mismatches if (one.arm, one.phone) == who]
-        yield judging.attestation_gate(*who, told, attested=who in attested)
+        if who[0] != APP:  # whose lines say what they say
+            yield judging.attestation_gate(*who, told, attested=who in attested)
         if record.carries_canaries(who[0]):
             watched = [one for one in canaries if (one.arm, one.phone) == who]
             yield judging.canary_gate(*who, watched)

@@ -27,6 +27,8 @@ from harness.preprocess.recipes import prepare_case
 from harness.preprocess.search import ranked
 
 _BITMAP_CHANNELS = 4
+_MOST_BYTES = 64 * 2**20
+"""A square of 4096 in RGBA."""
 _STANDS_FOR = ("recipe", "centring", "alpha", "arithmetic", "colour")
 _TRAINING = Pixels(recipe="training-lanczos").spelled_out
 
@@ -96,7 +98,7 @@ def identify_dump(dump: bytes | Path, source: Path) -> DumpMatch:
     Raises:
         CaseError: `dump` is no such square (kind `dump`), or `source` cannot be prepared.
     """
-    pixels = _read_dump(dump)
+    pixels = read_dump(dump)
     ways = [way for way in ranked(pixels, source) if way.fit == "inside"]
     if not ways:
         detail = f"a side of it is 0 in a square of {pixels.width}; crop it to a shape less long"
@@ -119,9 +121,16 @@ def _named(pixels: Pixels) -> PixelRecipe:
     return PixelRecipe(**pixels.model_dump(exclude={"size"}))
 
 
-def _read_dump(dump: bytes | Path) -> Image.Image:
+def read_dump(dump: bytes | Path) -> Image.Image:
+    """The square that a dump holds, in mode RGB.
+
+    Raises:
+        CaseError: it is none, as `identify_dump`.
+    """
     name = "<dump>" if isinstance(dump, bytes) else str(dump)
     try:
+        if isinstance(dump, Path) and dump.stat().st_size > _MOST_BYTES:
+            raise CaseError(name, "dump", "too large for a square; dump exactly the app's bitmap")
         data = dump if isinstance(dump, bytes) else dump.read_bytes()
     except OSError as error:
         raise CaseError(name, "unreadable", f"{error.strerror}; check the path") from error

@@ -82,6 +82,18 @@ class DrivenCase(_Record):
     error: str | None = None
 
 
+class AppRemarks(_Record):
+    """What the app's own lines show beside its answers."""
+
+    untold: tuple[str, ...] = ()
+    """What not every line says: a difference there has no stage."""
+    pixels: str | None = None
+    """How the app made its pixels, as `driftloop pixels` says it; None where they are the
+    contract's, or not told."""
+    models: tuple[str, ...] = ()
+    """Files that it says it loaded and that are not the run's."""
+
+
 class Inquiry(_Record):
     """Everything; a run that was told to drive nothing has no `driven`."""
 
@@ -89,3 +101,4 @@ class Inquiry(_Record):
     files: tuple[FileFault, ...] = ()
     floors: tuple[Floor, ...] = ()
     driven: tuple[DrivenCase, ...] = ()
+    app: AppRemarks | None = None

@@ -69,8 +69,9 @@ class Observation(BaseModel):
     pixels_sha256: str | None
     grid: tuple[int, int] | None
     image_tokens: int | None
-    prompt_ids: list[int]
-    tokens: list[Token]
+    prompt_ids: list[int] | None
+    """None where an app did not say; so are `tokens`."""
+    tokens: list[Token] | None
     label_logprobs: dict[str, float]
     evidence: Evidence = Evidence()
     driven: list[DrivenLayer] = []

@@ -133,6 +133,16 @@ class PhoneSide(_Record):
     runner_sha256: str | None = None
 
 
+class AppRecord(_Record):
+    """Whose answers the arm `app` has."""
+
+    path: str
+    sha256: str
+    """Of the file of lines."""
+    versions: dict[str, str] = {}
+    """As the lines say, of the app, its engine and its device."""
+
+
 class RunRecord(_Record):
     """A whole run but for its observations. Times of day are UTC and for people only."""
 
@@ -146,6 +156,7 @@ class RunRecord(_Record):
     training: Contract | None = None
     """The training side's contract, where `torch:training` takes part."""
     phone_side: PhoneSide = PhoneSide()
+    app: AppRecord | None = None
     bundle: BundleRecord
     arms: tuple[str, ...]
     phones: tuple[PhoneRecord, ...]
@@ -192,8 +203,9 @@ class RunRecord(_Record):
 
     def carries_canaries(self, arm: str) -> bool:
         """Whether this arm runs the canaries: as the app does, or, where none does, the last."""
-        as_app = [spec.name for spec in self.specs if spec.app_runtime or not spec.on_host]
-        return arm in (as_app or [self.arms[-1]])
+        own = [spec for spec in self.specs if spec.kind != "app"]
+        as_app = [spec.name for spec in own if spec.app_runtime or not spec.on_host]
+        return arm in (as_app or [spec.name for spec in own[-1:]])
 
     @property
     def labels(self) -> dict[str, str]:

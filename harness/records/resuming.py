@@ -26,6 +26,8 @@ def differences(earlier: RunRecord, wanted: RunRecord) -> list[str]:
         found.append(f"seed is {earlier.seed}")
     if earlier.phone_side != wanted.phone_side:
         found.append("phones were given another contract, bundle or runner")
+    if (earlier.app and earlier.app.sha256) != (wanted.app and wanted.app.sha256):
+        found.append("the app's lines are others")
     if earlier.sampling != wanted.sampling:
         found.append(f"--fixed is {earlier.sampling.fixed}")
     return found

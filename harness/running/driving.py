@@ -51,6 +51,8 @@ class _Driver:
     def drive(self, hop: Hop) -> None:
         if not {hop.reference, hop.candidate} <= self._specs.keys():
             return
+        if self._specs[hop.candidate].kind == "app":
+            return  # its layers are its own
         done = [one for one in self._journal.inquiry().driven if is_of(hop, one)]
         known = {(one.session, one.position) for one in done}
         wanted = [place for place in self._worth(hop) if place not in known]
@@ -122,7 +124,9 @@ class _Driver:
             session=seen.session,
             position=seen.position,
             outputs=tuple(seen.driven),
-            divergence=None if seen.error else first_divergence(ours.tokens, seen.tokens),
+            divergence=None
+            if seen.error
+            else first_divergence(ours.tokens or (), seen.tokens or ()),
             error=None if seen.error is None else f"{seen.error.kind}: {seen.error.detail}",
         )
 

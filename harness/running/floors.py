@@ -50,7 +50,9 @@ def measure(plan: Plan, arms: OpenArms, journal: Journal, progress: Progress) ->
             found.append(measured(arms.on_host(spec), plan.arm_key(spec), images, track))
     kept = journal.inquiry()
     files = plan.soundness.faults
-    inquiry = kept.model_copy(update={"files": files, "floors": tuple(found)})
+    inquiry = kept.model_copy(
+        update={"files": files, "floors": tuple(found), "app": plan.app_remarks}
+    )
     journal.write(INQUIRY_FILE, inquiry.model_dump_json() + "\n")
 
 

@@ -84,7 +84,7 @@ class Forecaster:
         who = (seen.arm, seen.phone)
         cached = seen.conditions.cached
         # What was timed earlier on this host is better than nothing.
-        if seen.timings_ms is None or (cached and self._ms[who] is not None):
+        if who not in self._ms or seen.timings_ms is None or (cached and self._ms[who] is not None):
             return
         with self._guard:
             self._timed[who].append(seen.timings_ms.total)
@@ -100,11 +100,12 @@ class Forecaster:
                     self._progress.say(_time(now))
 
     def _parties(self) -> list[tuple[ArmSpec, Who]]:
-        """Every arm that takes part, on every attached phone."""
+        """Every arm that has to be run, on every attached phone."""
         serials = [phone.serial for phone in self._attached]
         return [
             (spec, (spec.name, serial))
             for spec in self._plan.runnable
+            if spec.kind != "app"
             for serial in ([None] if spec.on_host else serials)
         ]
 

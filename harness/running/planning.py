@@ -6,7 +6,7 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +16,8 @@ from devices.phone import Phone
 from harness import bundle as bundles
 from harness import contract as contracts
 from harness import ladder, tokens
+from harness.arms import app as app_lines
+from harness.arms.app import AppAnswers
 from harness.arms.base import Prepared
 from harness.bundle import Bundle
 from harness.contract import Contract
@@ -25,14 +27,23 @@ from harness.judgement.gating import Gates
 from harness.judgement.sampling_plan import sampling_plan
 from harness.ladder import ArmSpec, Role
 from harness.progress import Progress
+from harness.records.inquiry import AppRemarks
 from harness.records.record import PhoneSide, RefusedRecord, RunRecord, Sampling
 from harness.running import phones, recording, result_cache, sides
+from harness.running.request import RunRequest
 from harness.running.sides import Side, Sides, Under
 from harness.running.soundness import Soundness, soundness
 from harness.tokens import PromptSize
 from harness.training import record as training_record
 
-_ANSWERED_BY = {"torch": ("torch", "transformers"), "desktop": ("llama_cpp_python",), "phone": ()}
+_ANSWERED_BY = {
+    "torch": ("torch", "transformers"),
+    "desktop": ("llama_cpp_python",),
+    "phone": (),
+    "app": (),
+}
+APP_FOLDER = "app"
+"""Of a run, where what was pulled from an app lies."""
 _RECORDED = (
     "driftloop",
     "torch",
@@ -42,41 +53,6 @@ _RECORDED = (
     "numpy",
     "adbutils",
 )
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """What a user asks for. `phones`: serials, `all` or `virtual`; no `arms`: the whole ladder."""
-
-    bundle: Path
-    images: str
-    out: Path
-    phones: tuple[str, ...] = ()
-    arms: tuple[str, ...] = ()
-    contract: str | None = None
-    """A contract's name or file; None is the one the bundle was made for."""
-    training: str | None = None
-    """The training side's contract, by name or file; None is the one recorded beside the bundle's
-    checkpoint, where there is one."""
-    quant: str = "q8_0"
-    seed: int = 0
-    skip_bad: bool = False
-    gates: str | None = None
-    """A gates file; None is the one that comes with driftloop."""
-    fixed: int | None = None
-    """So many images, instead of as many as the sequential test needs."""
-    drive: int = 3
-    """Cases of every hop along which the candidate is driven; 0: none."""
-    check_files: bool = True
-    """Compare the bundle's files with the checkpoint; False leaves the blame to what ran."""
-    deep: bool = False
-    """Keep every tensor of every case, for people who want to look."""
-    phone_contract: str | None = None
-    """What phones are told instead of the contract, by name or file."""
-    phone_bundle: Path | None = None
-    """What phones are given instead of the bundle."""
-    phone_runner: Path | None = None
-    """The program that phones run instead of the runner that driftloop builds."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +70,25 @@ class Plan:
     deep: bool
     prompt: PromptSize | None
     """Of the contract, around an image; None where nothing here counts its tokens."""
+    app: AppAnswers | None
+    """None where the arm `app` takes no part."""
     record: RunRecord = field(repr=False)
 
     @property
     def runnable(self) -> tuple[ArmSpec, ...]:
         """The arms whose files llama.cpp can run."""
         return tuple(spec for spec in self.specs if spec.name not in self.soundness.unfit)
+
+    @property
+    def app_remarks(self) -> AppRemarks | None:
+        """What the app's lines show beside the answers."""
+        quant = next((spec.quant for spec in reversed(self.specs) if spec.quant is not None), None)
+        if self.app is None:
+            return None
+        models = () if quant is None else (self.bundle.text_model(quant), self.bundle.mmproj(quant))
+        return self.app.remarks(
+            self.sides.by_role["app"].images.values(), [*map(self.bundle.file_sha256, models)]
+        )
 
     def side(self, spec: ArmSpec) -> Side:
         """What that arm runs under."""
@@ -130,6 +119,7 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
     Raises:
         BadInput: contracts, gates, bundle, arms or images are wrong; says which and why.
     """
+    request = _with_pulled(request, attached)
     bundle = bundles.load(request.bundle)
     contract = _contract(request, bundle)
     training = _training(request, bundle)
@@ -152,6 +142,7 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
     _refuse_too_few(request, prepared)
     if request.drive < 0:
         raise BadInput(f"--drive {request.drive}: name a number of cases, or 0 for none")
+    answers = _app_answers(request, prepared, contract)
     record = RunRecord(
         run_id=f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",
         started_at=datetime.now(UTC),
@@ -159,6 +150,7 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
         contract_sha256=contract.sha256,
         training=under["training"].contract if "training" in under else None,
         phone_side=_phone_side(request, under),
+        app=None if answers is None else recording.app_record(answers),
         bundle=recording.bundle_record(bundle),
         arms=tuple(spec.name for spec in specs),
         phones=tuple(phones.describe(phone) for phone in attached),
@@ -183,6 +175,7 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
         drive=request.drive,
         deep=request.deep,
         prompt=prompt,
+        app=answers,
         record=record,
     )
 
@@ -240,7 +233,12 @@ def _specs(
         lacking = missing_packages()
         asked = request.training is not None
         differs = training is not None and _asked(training) != _asked(contract)
-        whole = ladder.default_ladder(request.quant, serials, training=asked or differs)
+        whole = ladder.default_ladder(
+            request.quant,
+            serials,
+            training=asked or differs,
+            app=request.app is not None,
+        )
         names = [spec.name for spec in whole if spec.kind not in lacking]
         return ladder.parse_ladder(names, bundle.quants)
     specs = ladder.parse_ladder(request.arms, bundle.quants)
@@ -249,6 +247,10 @@ def _specs(
         raise BadInput(
             f"arm {ladder.TRAINING}: nothing tells how the checkpoint was trained; "
             "name the training side's contract with --training NAME|FILE"
+        )
+    if (request.app is not None) != any(spec.kind == "app" for spec in specs):
+        raise BadInput(
+            f"the arm {ladder.APP} and --app FILE belong together: name both, or neither"
         )
     if request.training is not None and not named:
         raise BadInput(f"--training is for the arm {ladder.TRAINING}: name it in --arms too")
@@ -329,6 +331,25 @@ def _refuse_too_few(request: RunRequest, prepared: Sides) -> None:
     there = sum(len(session.cases) for session in prepared.sessions)
     if request.fixed is not None and there < request.fixed:
         raise BadInput(f"--fixed {request.fixed}: {request.images} holds only {there} images")
+
+
+def _with_pulled(request: RunRequest, attached: Sequence[Phone]) -> RunRequest:
+    """With the app's lines from its phone, which lie in the run's folder from then on."""
+    if request.app_pull is None:
+        return request
+    if len(attached) != 1 or request.app is not None:
+        raise BadInput(
+            "--app-pull takes the lines of one phone: name it with --phone, and no --app"
+        )
+    folder = request.out / APP_FOLDER
+    return replace(request, app=app_lines.pulled(attached[0], request.app_pull, folder))
+
+
+def _app_answers(request: RunRequest, prepared: Sides, contract: Contract) -> AppAnswers | None:
+    if request.app is None:
+        return None
+    cases = [slot.case for session in prepared.sessions for slot in session.slots]
+    return app_lines.read(request.app, cases, contract)
 
 
 def _phone_side(request: RunRequest, under: Mapping[Role, Under]) -> PhoneSide:

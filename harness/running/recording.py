@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from devices.hashing import file_sha256
+from harness.arms.app import AppAnswers
 from harness.bundle import Bundle, Weights
 from harness.errors import BadInput
-from harness.records.record import BundleRecord, CaseRecord
+from harness.records.record import AppRecord, BundleRecord, CaseRecord
 from harness.running.sides import Sides
 
 
@@ -42,6 +43,14 @@ def bundle_record(bundle: Bundle) -> BundleRecord:
 
 def _hashes(bundle: Bundle, weights: Mapping[str, Weights]) -> dict[str, str]:
     return {quant: bundle.manifest.files[one.file].sha256 for quant, one in weights.items()}
+
+
+def app_record(answers: AppAnswers) -> AppRecord:
+    """Whose lines they are."""
+    versions = {
+        name: version for line in answers.lines.values() for name, version in line.versions.items()
+    }
+    return AppRecord(path=str(answers.path), sha256=answers.sha256, versions=versions)
 
 
 def case_records(prepared: Sides) -> tuple[CaseRecord, ...]:

@@ -18,7 +18,8 @@ from harness.records.session_results import SESSIONS_FILE, session_results, to_j
 from harness.running import answering, driving, phones, planning, whole_tensors
 from harness.running.forecasting import Forecaster
 from harness.running.open_arms import OpenArms
-from harness.running.planning import Plan, RunRequest
+from harness.running.planning import Plan
+from harness.running.request import RunRequest
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.arms import trajectory
+from harness.ladder import APP
 from harness.progress import Progress
 from harness.records.journal import Journal
 from harness.records.observation import Slot
@@ -26,7 +27,7 @@ def keep(plan: Plan, arms: OpenArms, journal: Journal, progress: Progress) -> No
     answered = {seen.slot for seen in journal.read() if seen.canary is None and seen.error is None}
     wanted: dict[tuple[str, str | None], list[Slot]] = {}
     for slot in sorted(answered, key=lambda one: (one[0], one[1] or "", *one[2:])):
-        if not path_of(journal.path, slot).exists():
+        if slot[0] != APP and not path_of(journal.path, slot).exists():
             wanted.setdefault(slot[:2], []).append(slot)
     specs = {spec.name: spec for spec in plan.runnable}
     for (arm, phone), slots in wanted.items():

@@ -50,14 +50,15 @@ def parting(
     place = (case.session, case.position)
     reference = seen.get((hop.reference, hop.reference_phone, *place))
     candidate = seen.get((hop.candidate, hop.phone, *place))
-    if reference is None or candidate is None:
+    if not (reference and reference.tokens and candidate and candidate.tokens):
         return None
     index = case.divergence.index
     ours, theirs = _likely(reference.tokens, index), _likely(candidate.tokens, index)
     chosen = (case.divergence.reference_id, case.divergence.candidate_id)
     return Parting(
         step=index + 1,
-        before="".join(token.piece for token in candidate.tokens[:index]),
+        # Up to there the reference says the same, and every reference spells its tokens.
+        before="".join(token.piece for token in reference.tokens[:index]),
         rivals=tuple(
             Rival(
                 id=token,
@@ -74,7 +75,9 @@ def parting(
 
 def spelled(observations: Iterable[Observation]) -> dict[int, str]:
     """Token id -> how it is spelled, of every token that any answer holds."""
-    return {token.id: token.piece for one in observations for token in one.tokens}
+    return {
+        token.id: token.piece for one in observations for token in one.tokens or () if token.piece
+    }
 
 
 def _likely(tokens: list[Token], index: int) -> dict[int, float]:

@@ -5,7 +5,7 @@ files and settings; pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness.comparison.blame import Blame
 from harness.comparison.blaming.causes import Cause, cause_of, causes, most, ordered, rank
@@ -17,7 +17,7 @@ from harness.comparison.driven import DrivenLimit, Part, faults, of_hop
 from harness.comparison.stages import PICTURE, CaseComparison, Stage, Tolerance
 from harness.comparison.terms import Terms
 from harness.ladder import Hop
-from harness.records.inquiry import DrivenCase, FileFault
+from harness.records.inquiry import AppRemarks, DrivenCase, Inquiry
 from harness.records.observation import Who
 
 _INPUTS: tuple[Stage, ...] = ("resize", "tile", "pixels", "tokens")
@@ -27,27 +27,27 @@ def blames(
     hop: Hop,
     cases: Sequence[CaseComparison],
     tolerance: Tolerance,
-    driven: Sequence[DrivenCase],
+    inquiry: Inquiry,
     limits: Mapping[Part, DrivenLimit],
-    files: Sequence[FileFault],
     terms: Mapping[Who, Terms],
     unanswered: Sequence[Blame] = (),
 ) -> tuple[Blame, ...]:
     """One blame per cause of a hop, what matters most first; none for a clean hop.
 
-    `driven`: of the whole run. `terms`: under what each arm ran; those that are missing explain
+    `inquiry`: of the whole run. `terms`: under what each arm ran; those that are missing explain
     nothing. `unanswered`: blames of cases that the reference alone could answer; they come first,
     with the file that explains them.
     """
     reference = terms.get((hop.reference, hop.reference_phone))
     candidate = terms.get((hop.candidate, hop.phone))
     asked = differences(hop, reference, candidate)
-    own_driven = of_hop(hop, driven)
+    app = inquiry.app if hop.changes == ("app",) else None
+    own_driven = of_hop(hop, inquiry.driven)
     found_faults = faults(own_driven, limits)
     own = _with_asked(causes(cases, found_faults), asked, cases)
     own = _with_driven_answers(own, cases, own_driven, tolerance)
     owners = {who: one.owner for who, one in terms.items()}
-    faulty = read_on(hop, files, owners)
+    faulty = read_on(hop, inquiry.files, owners)
     open_ones = [cause for cause in own if cause.stage not in asked.by_stage]
     explanations = explained(faulty, open_ones)
     failed = [_with_file(blame, explanations) for blame in unanswered]
@@ -64,9 +64,26 @@ def blames(
     ranked = sorted(found, key=lambda one: rank(one[0]))
     clean = bool(own_driven) and not found_faults
     return (
+        *_of_models(hop, app, len(cases)),
         *failed,
-        *(_blame(hop, tolerance, asked, cause, file, clean=clean) for cause, file in ranked),
+        *(_blame(hop, tolerance, asked, app, cause, file, clean=clean) for cause, file in ranked),
     )
+
+
+def _of_models(hop: Hop, app: AppRemarks | None, cases: int) -> Iterator[Blame]:
+    """One for the files that the app says it loaded, where they are not the bundle's."""
+    if app is not None and app.models:
+        yield Blame(
+            hop=hop.name,
+            phone=None,
+            stage="embed" if all(one.startswith("mmproj") for one in app.models) else "prefill",
+            layer=None,
+            cases=cases,
+            of=cases,
+            systematic=True,
+            sentence=f"The app loaded other files than the bundle's: {'; '.join(app.models)}.",
+            confirmed=True,
+        )
 
 
 def _with_file(blame: Blame, files: Sequence[Explained]) -> Blame:
@@ -129,6 +146,7 @@ def _blame(
     hop: Hop,
     tolerance: Tolerance,
     asked: Differences,
+    app: AppRemarks | None,
     cause: Cause,
     file: Explained | None,
     *,
@@ -148,6 +166,7 @@ def _blame(
         explained=file,
         asked=asked.by_stage.get(stage, ()),
         runtime=asked.runtime,
+        pixels=None if app is None else app.pixels,
         names=asked.names,
         confirmed=_confirmed(cause, clean=clean),
     )

@@ -82,6 +82,8 @@ def differences(hop: Hop, reference: Terms | None, candidate: Terms | None) -> D
 
 def _names(hop: Hop, reference: Terms, candidate: Terms) -> tuple[str, str]:
     ours = "training" if reference.spec.training else "the reference"
+    if candidate.spec.kind == "app":
+        return ours, "the app"
     if candidate.phone is not None:
         return ours, "the phone"
     return ours, "the app" if hop.changes == ("contract",) else hop.candidate

@@ -55,6 +55,8 @@ class Told:
     asked: tuple[str, ...]
     """What the two arms were asked differently that shows at this stage."""
     runtime: tuple[str, ...]
+    pixels: str | None
+    """How the candidate made its pixels, where it is an app that dumped them."""
     names: tuple[str, str]
     """Of the reference and the candidate."""
     confirmed: bool | None
@@ -79,6 +81,8 @@ def _what(told: Told) -> str:
         return f"{told.explained.file.file} is faulty"
     if told.stage == "decode" and not told.asked and _same_ids(told.cause.cases):
         return "The same tokens are spelled differently"
+    if told.stage == "decode" and not told.asked and _end_early(told.cause.cases):
+        return "Answers end early"
     if told.stage == "decode" and not told.asked and not _logits_agree(told):
         return "Tokens are chosen, or answers ended, by another rule"
     if told.asked and told.stage in _ASKED:
@@ -206,6 +210,8 @@ def _because(told: Told) -> str:
     if told.explained is not None:
         named = told.layer if told.cause.cases else None
         reasons.append(_fault(told.explained, named))
+    if told.stage == "resize" and told.pixels is not None:
+        reasons.append(f"the app's pixels are {told.pixels}")
     if told.stage in ("prefill", "decode"):
         reasons += told.runtime
     if not reasons and told.cause.leaks:
@@ -242,8 +248,22 @@ def _logits_agree(told: Told) -> bool:
     """Whether that much is known of the first step of every case."""
     judged = math.isfinite(told.tolerance.prefill)
     return all(
-        "prefill" not in case.beyond and (judged or case.distances.get("prefill") == 0.0)
+        "prefill" not in case.beyond
+        and (
+            case.distances.get("prefill") == 0.0
+            or (judged and bool("prefill" in case.distances or case.label_logprob_differences))
+        )
         for case in told.cause.cases
+    )
+
+
+def _end_early(cases: Sequence[CaseComparison]) -> bool:
+    """Whether the candidate says less of the very same words in every case."""
+    return bool(cases) and all(
+        case.reference_text.startswith(case.candidate_text)
+        and not case.text_equal
+        and (case.divergence is None or case.divergence.candidate_id is None)
+        for case in cases
     )
 
 

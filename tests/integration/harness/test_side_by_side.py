@@ -21,7 +21,7 @@ from harness.bundle import Bundle
 from harness.progress import Advance
 from harness.records.journal import RunFolder
 from harness.records.observation import Who
-from harness.running.planning import RunRequest
+from harness.running.request import RunRequest
 from harness.running.run import evaluate
 
 FEWEST = 72

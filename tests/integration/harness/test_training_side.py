@@ -19,7 +19,7 @@ from harness.errors import ContractError, RunFolderError
 from harness.progress import Unseen
 from harness.records.journal import RunFolder
 from harness.records.observation import Observation
-from harness.running.planning import RunRequest
+from harness.running.request import RunRequest
 from harness.running.run import evaluate
 
 DEFAULT = contracts.load("default")

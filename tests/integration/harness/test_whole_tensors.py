@@ -14,7 +14,7 @@ from harness.errors import RunFolderError
 from harness.progress import Unseen
 from harness.records.journal import RunFolder
 from harness.running import forecasting, whole_tensors
-from harness.running.planning import RunRequest
+from harness.running.request import RunRequest
 from harness.running.run import evaluate
 
 IMAGES = 3

@@ -121,6 +121,21 @@ def test_phone_arms_alone_hop_from_each_other_on_the_same_phone() -> None:
     ]
 
 
+def test_the_app_is_compared_with_the_one_phone_else_with_the_last_arm_on_the_host() -> None:
+    def last(phones: tuple[str, ...]) -> str:
+        names = [spec.name for spec in ladder.default_ladder("q8_0", phones, app=True)]
+        return hop_lines(names, phones)[-1]
+
+    assert last(("A",)) == "app: phone:q8_0+app@A -> app@None"
+    assert last(()) == "app: desktop:q8_0+app@None -> app@None"
+    assert last(("A", "B")) == "app: desktop:q8_0+app@None -> app@None"
+
+
+def test_nothing_stands_below_the_app() -> None:
+    with pytest.raises(BadInput, match="'app' is the ladder's last"):
+        ladder.parse_ladder(["app", "phone:q8_0"])
+
+
 @given(st.lists(specs, min_size=2, max_size=5, unique=True))
 def test_every_hop_changes_something(arms: list[ArmSpec]) -> None:
     assert all(hop.changes for hop in ladder.hops(arms, ("A",)))

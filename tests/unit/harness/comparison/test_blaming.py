@@ -54,9 +54,7 @@ def blamed(
     tolerance = TOLERANCE.shown_only if of_hop(HOPS[hop], found.driven) else TOLERANCE
     ours = observations("desktop:f16", len(candidate), evidence=evidence())
     cases = [compare_case(*pair, tolerance) for pair in zip(ours, candidate, strict=True)]
-    return blames(
-        HOPS[hop], cases, tolerance, found.driven, DRIVEN, found.files, under or {}, unanswered
-    )
+    return blames(HOPS[hop], cases, tolerance, found, DRIVEN, under or {}, unanswered)
 
 
 def mixed(changed: Mapping[int, dict[str, Any]], n: int = 24) -> list[Observation]:

@@ -52,6 +52,8 @@ def test_each_part_has_its_own_limit() -> None:
         # Not one that is just beyond: the tail of rounding beside a real fault.
         ({"vision layer 2 ffn": 0.5, "vision layer 0 ffn": 0.03}, "vision layer 2 ffn"),
         ({"vision patches": 0.03, "vision norm": math.inf}, "vision norm"),
+        # Rounding comes nowhere near four times a limit, whatever stands beside it.
+        ({"vision layer 2 ffn": 0.9, "vision layer 0 ffn": 0.09}, "vision layer 0 ffn"),
         ({"embed": 0.5}, None),
     ],
 )  # fmt: skip

@@ -56,6 +56,7 @@ def told(stage: Stage = "embed", of: int = 40, **changed: object) -> Told:
         explained=None,
         asked=(),
         runtime=(),
+        pixels=None,
         names=("the reference", "desktop:q8_0"),
         confirmed=None,
     )

@@ -148,6 +148,26 @@ def test_a_stage_that_one_arm_does_not_tell_takes_no_blame() -> None:
     assert (case.blame, case.distances) == (None, {})
 
 
+UNTOLD: dict[str, Any] = {
+    "pixels_sha256": None, "grid": None, "image_tokens": None, "prompt_ids": None, "tokens": None,
+    "label_logprobs": {}, "evidence": Evidence(),
+}  # fmt: skip
+
+
+def test_of_what_an_arm_does_not_tell_nothing_is_equal() -> None:
+    case = compared(**UNTOLD)
+    assert case.causes == ()
+    same = (case.pixels_equal, case.grid_equal, case.image_tokens_equal, case.prompt_ids_equal)
+    assert (*same, case.tokens_equal) == (None,) * 5
+    assert (case.first_step_kl, case.divergence, case.prompt_difference) == (None, None, None)
+
+
+def test_other_words_without_ids_have_no_stage_unless_they_end_early() -> None:
+    other = compared(**UNTOLD, text="fire", label="fire")
+    assert (other.causes, other.flip) == ((), "real")
+    assert compared(**UNTOLD, text="wat", label=None).causes == ("decode",)
+
+
 def test_embeddings_are_blamed_where_one_arm_tells_no_pixel_values() -> None:
     told = evidence(embed=0.5, prefill=0.5).model_copy(update={"pixels": None})
     case = compared(evidence=told)

@@ -52,6 +52,13 @@ def test_kernels_may_move_as_far_as_multiples_of_the_floor_measured_on_the_model
     assert limits.tolerance(gates, PLATFORM, [floor()]) == expected
 
 
+def test_an_app_beside_a_phone_has_the_floor_of_the_same_files_on_this_host() -> None:
+    app = hop_between("phone:q8_0+app", "app")
+    own = limits.tolerance(GATES, app, [floor("desktop:q8_0+app")])
+    assert own == limits.tolerance(GATES, PLATFORM, [floor("desktop:q8_0+app")])
+    assert limits.tolerance(GATES, app, [floor("desktop:q8_0")]).flip_margin == 0.0
+
+
 def test_arithmetic_that_changes_on_purpose_has_a_flip_margin_and_no_limits_from_floors() -> None:
     expected = Tolerance(math.inf, 0.03, 1e-5, math.inf, math.inf)
     assert limits.tolerance(GATES, QUANTIZATION, [floor("desktop:q8_0")]) == expected

@@ -16,7 +16,8 @@ from harness.contract import Contract
 from harness.errors import BadInput, CaseError
 from harness.progress import Unseen
 from harness.running import planning
-from harness.running.planning import Plan, RunRequest
+from harness.running.planning import Plan
+from harness.running.request import RunRequest
 from harness.training.record import RECORD_NAME, HeldOut, Settings, TrainingRecord
 
 from ..bundle_factory import Miniature

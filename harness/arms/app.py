@@ -1,0 +1,300 @@
+"""`app`: what the app itself saw and answered, from the lines it wrote (docs/app-observations.md).
+
+Any engine can write them. What a line does not say is not known: no stage is equal by silence.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from devices.hashing import file_sha256
+from devices.phone import Phone
+from devices.runner.protocol import RunnerFault, Timings, Token
+from harness.arms.base import Prepared
+from harness.cases import Case
+from harness.contract import Contract
+from harness.errors import BadInput, CaseError
+from harness.ladder import APP
+from harness.preprocess import identify_dump, pixels_sha256
+from harness.preprocess.dump import read_dump
+from harness.records.inquiry import AppRemarks
+from harness.records.observation import Conditions, Observation
+
+_MOST_BYTES: Final = 256 * 2**20
+_MOST_TEXT: Final = 64 * 1024
+"""Characters of one answer: a thousand times the longest that a contract allows."""
+_IDENTIFIED: Final = 3
+"""Pictures whose recipe is looked for: each takes about a second."""
+_UNTOLD: Final = {
+    "pixels": "the app's pixels (resize)",
+    "prompt_ids": "prompt ids (tokens)",
+    "token_ids": "generated ids (decode)",
+    "label_logprobs": "label log-probabilities (prefill)",
+}
+
+
+class AppLine(BaseModel):
+    """One image, as the app handled it. All but the image and the text may be left out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image: str | None = Field(default=None, max_length=4096)
+    """The file's name, or its path below the folder of images."""
+    image_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Of the file, in place of its name."""
+    text: str = Field(max_length=_MOST_TEXT)
+    """The answer, as generated."""
+    label: str | None = None
+    """As the app reads its answer; left out, the contract's rule reads it."""
+    pixels: str | None = None
+    """A file beside this one: the square that the model was given, as raw RGB or RGBA bytes or as
+    PNG."""
+    grid: tuple[int, int] | None = None
+    """Tiles as (rows, columns) without the overview; (0, 0) for a single tile."""
+    image_tokens: int | None = Field(default=None, ge=0)
+    prompt_ids: list[int] | None = None
+    """The whole prompt; -1 for each token of the image."""
+    token_ids: list[int] | None = None
+    """As generated, the end token among them."""
+    label_logprobs: dict[str, float] = {}
+    """Of each label's first token at the first step, in nats."""
+    timings_ms: Timings | None = None
+    text_model_sha256: str | None = None
+    mmproj_sha256: str | None = None
+    versions: dict[str, str] = {}
+    """Of the app, its engine and its device, for people."""
+
+    @model_validator(mode="after")
+    def _names_an_image(self) -> AppLine:
+        if (self.image is None) == (self.image_sha256 is None):
+            raise ValueError("name the image by `image` or by `image_sha256`, one of them")
+        if self.pixels is not None and not _lies_beside(self.pixels):
+            raise ValueError(f"pixels {self.pixels!r} is no path below the folder of this file")
+        return self
+
+
+@dataclass(frozen=True)
+class AppAnswers:
+    """Everything that a file of lines says of a run's cases."""
+
+    path: Path
+    sha256: str
+    """Of the file."""
+    contract: Contract
+    lines: Mapping[str, AppLine]
+    """By case id."""
+    pixels: Mapping[str, str]
+    """Case id -> SHA-256 of the RGB bytes that its line names."""
+    sources: Mapping[str, Path]
+    """Case id -> the image."""
+
+    def observation(self, image: Prepared) -> Observation:
+        """What the app said of that image; a fault where it said nothing."""
+        line = self.lines.get(image.case_id)
+        if line is None:
+            return self._seen(image, RunnerFault(kind="unanswered", detail="the app wrote no line"))
+        seen = self._seen(image, None)
+        return seen.model_copy(
+            update={
+                "pixels_sha256": self.pixels.get(image.case_id),
+                "grid": line.grid,
+                "image_tokens": line.image_tokens,
+                "prompt_ids": line.prompt_ids,
+                "tokens": _tokens(line.token_ids),
+                "label_logprobs": line.label_logprobs,
+                "text": line.text,
+                "label": self.contract.answer.read(line.text) if line.label is None else line.label,
+                "timings_ms": line.timings_ms,
+            }
+        )
+
+    def _seen(self, image: Prepared, error: RunnerFault | None) -> Observation:
+        return Observation(
+            contract_sha256=self.contract.sha256,
+            arm=APP,
+            phone=None,
+            case_id=image.case_id,
+            session=image.session,
+            position=image.position,
+            pixels_sha256=None,
+            grid=None,
+            image_tokens=None,
+            prompt_ids=None,
+            tokens=None,
+            label_logprobs={},
+            text="",
+            label=None,
+            stop_reason="error" if error else "eog",
+            timings_ms=None,
+            conditions=Conditions(),
+            error=error,
+        )
+
+    def remarks(self, images: Iterable[Prepared], models: Sequence[str]) -> AppRemarks:
+        """What the lines show beside the answers.
+
+        `images`: the run's, with the contract's pixels; `models`: the SHA-256 of the text model
+        and of the mmproj that the arm above has, empty where it has the checkpoint.
+        """
+        lines = list(self.lines.values())
+        untold = tuple(
+            what for name, what in _UNTOLD.items() if not all(getattr(line, name) for line in lines)
+        )
+        return AppRemarks(untold=untold, pixels=self._recipe(images), models=self._others(models))
+
+    def _recipe(self, images: Iterable[Prepared]) -> str | None:
+        """How the app made its pixels, where they are others than the contract's."""
+        found = []
+        for image in images:
+            case = image.case_id
+            if self.pixels.get(case, image.pixels_sha256) == image.pixels_sha256:
+                continue
+            dump = self.path.parent / str(self.lines[case].pixels)
+            found.append(str(identify_dump(dump, self.sources[case])))
+            if len(found) == _IDENTIFIED:
+                break
+        return max(found, key=found.count) if found else None
+
+    def _others(self, models: Sequence[str]) -> tuple[str, ...]:
+        """The files that the app says it loaded, where they are not the run's."""
+        own = dict(zip(("text model", "mmproj"), models, strict=False))
+        hashes = {
+            (what, getattr(line, f"{what.replace(' ', '_')}_sha256"))
+            for what in own
+            for line in self.lines.values()
+        }
+        return tuple(
+            f"{what} {sha256[:12]}, not {own[what][:12]}"
+            for what, sha256 in sorted(hashes, key=str)
+            if sha256 is not None and sha256 != own[what]
+        )
+
+
+def _lies_beside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(name) and not path.is_absolute() and ".." not in path.parts
+
+
+def _tokens(ids: Sequence[int] | None) -> list[Token] | None:
+    """Their probabilities are no numbers: nobody told them, and nothing is compared with them."""
+    if ids is None:
+        return None
+    return [Token(id=token, piece="", logprob=math.nan, top=[]) for token in ids]
+
+
+def read(path: Path, cases: Sequence[Case], contract: Contract) -> AppAnswers:
+    """The lines of `path`, each with the case it is of.
+
+    Raises:
+        BadInput: no regular file, too large, a line that is torn, unknown or doubled, names an
+            image that is none of `cases`, or pixels that are no square; says which.
+    """
+    by_name = _by_name(cases)
+    by_sha256: dict[str, list[str]] = {}
+    found: dict[str, AppLine] = {}
+    places: dict[str, int] = {}
+    for number, line in _lines(path):
+        if line.image_sha256 is not None and not by_sha256:
+            for case in cases:
+                by_sha256.setdefault(file_sha256(case.path), []).append(case.id)
+        ids = (
+            by_name.get(line.image, [])
+            if line.image is not None
+            else by_sha256.get(str(line.image_sha256), [])
+        )
+        named = line.image or line.image_sha256
+        if not ids:
+            raise BadInput(
+                f"{path}, line {number}: {named!r} is none of the run's {len(cases)} images; "
+                "give the run the images that the app was given"
+            )
+        if ids[0] in places:
+            raise BadInput(
+                f"{path}, line {number}: {named!r} stands on line {places[ids[0]]} too; "
+                "keep one line an image"
+            )
+        for case_id in ids:
+            found[case_id], places[case_id] = line, number
+    if not found:
+        raise BadInput(f"{path} holds no line; did the app's run come to an end?")
+    pixels = {
+        case_id: _dumped_sha256(path, line.pixels)
+        for case_id, line in found.items()
+        if line.pixels is not None
+    }
+    sources = {case.id: case.path for case in cases}
+    return AppAnswers(path, file_sha256(path), contract, found, pixels, sources)
+
+
+def _dumped_sha256(path: Path, name: str) -> str:
+    try:
+        return pixels_sha256(read_dump(path.parent / name))
+    except CaseError as error:
+        raise BadInput(f"{path}: {error}") from error
+
+
+def pulled(phone: Phone, remote: str, folder: Path) -> Path:
+    """The lines that lie at `remote` on that phone, and the dumps that they name, in `folder`.
+
+    Raises:
+        BadInput: there is no such file, or a line that cannot be used.
+        DeviceError: the phone is lost.
+    """
+    local = folder / PurePosixPath(remote).name
+    _pull(phone, remote, local)
+    for _, line in _lines(local):
+        if line.pixels is not None:
+            _pull(phone, f"{PurePosixPath(remote).parent}/{line.pixels}", folder / line.pixels)
+    return local
+
+
+def _pull(phone: Phone, remote: str, local: Path) -> None:
+    if not phone.patiently(lambda: phone.exists(remote)):
+        raise BadInput(f"--app-pull: {phone.serial} has no {remote} that a shell may read")
+    local.parent.mkdir(parents=True, exist_ok=True)
+    phone.patiently(lambda: phone.pull(remote, local))
+
+
+def _by_name(cases: Sequence[Case]) -> dict[str, list[str]]:
+    """Case ids by all that may name their image: the id, the path's ending where it is unique."""
+    names: dict[str, list[str]] = {}
+    for case in cases:
+        plain = case.id.partition("#")[0]
+        for name in {plain, case.path.name, str(case.path)}:
+            names.setdefault(name, []).append(case.id)
+    paths = {case.id: case.path for case in cases}
+    return {name: ids for name, ids in names.items() if len({paths[one] for one in ids}) == 1}
+
+
+def _lines(path: Path) -> Iterator[tuple[int, AppLine]]:
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadInput(f"{path} is no regular file; name the app's JSON lines")
+            if status.st_size > _MOST_BYTES:
+                raise BadInput(f"{path}: {status.st_size >> 20} MiB are too much for JSON lines")
+            for number, raw in enumerate(file, start=1):
+                if raw.strip():
+                    yield number, _line(path, number, raw)
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}; name the app's JSON lines") from error
+
+
+def _line(path: Path, number: int, raw: bytes) -> AppLine:
+    try:
+        return AppLine.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        said = f"{field}: {first['msg']}" if field else first["msg"]
+        torn = "" if raw.rstrip().endswith(b"}") else "; the line is torn: pull the file again"
+        raise BadInput(f"{path}, line {number}: {said}{torn}") from error

@@ -1,0 +1,45 @@
+"""What a run is asked for, before anything of it has been read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a user asks for. `phones`: serials, `all` or `virtual`; no `arms`: the whole ladder."""
+
+    bundle: Path
+    images: str
+    out: Path
+    phones: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()
+    contract: str | None = None
+    """A contract's name or file; None is the one the bundle was made for."""
+    training: str | None = None
+    """The training side's contract, by name or file; None is the one recorded beside the bundle's
+    checkpoint, where there is one."""
+    quant: str = "q8_0"
+    seed: int = 0
+    skip_bad: bool = False
+    gates: str | None = None
+    """A gates file; None is the one that comes with driftloop."""
+    fixed: int | None = None
+    """So many images, instead of as many as the sequential test needs."""
+    drive: int = 3
+    """Cases of every hop along which the candidate is driven; 0: none."""
+    check_files: bool = True
+    """Compare the bundle's files with the checkpoint; False leaves the blame to what ran."""
+    deep: bool = False
+    """Keep every tensor of every case, for people who want to look."""
+    phone_contract: str | None = None
+    """What phones are told instead of the contract, by name or file."""
+    phone_bundle: Path | None = None
+    """What phones are given instead of the bundle."""
+    phone_runner: Path | None = None
+    """The program that phones run instead of the runner that driftloop builds."""
+    app: Path | None = None
+    """What the app itself saw and answered: see docs/app-observations.md."""
+    app_pull: str | None = None
+    """The same on the one phone of the request, in place of `app`."""
