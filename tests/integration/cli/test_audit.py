@@ -226,8 +226,12 @@ def test_where_nothing_is_read_the_verdict_is_unread(
     (tmp_path / "pictures").mkdir()
     Image.new("RGB", (256, 256)).save(tmp_path / "pictures/a.png")
     shutil.copytree(tiny.checkpoint(), tmp_path / "bare")
-    (tmp_path / "bare/driftloop-training.json").unlink(missing_ok=True)
-    done = driftloop("audit", *options, "--json", cwd=tmp_path)
+    (tmp_path / "bare/driftloop-training.json").unlink()
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        settings = tmp_path / "bare" / name
+        settings.write_text(settings.read_text().replace('splitting": true', 'splitting": false'))
+    option, source = options
+    done = driftloop("audit", option, tmp_path / source, "--json")
     document = json.loads(done.stdout)
     assert (done.returncode, document["verdict"]) == (3, "UNREAD"), done.stderr
     assert document["missing"]
