@@ -11,6 +11,7 @@ from pathlib import Path
 from devices.runner.build import native_tool, runner_binary
 from devices.runner.protocol import (
     LINE,
+    Decoding,
     ImageRequest,
     ImageResult,
     Request,
@@ -28,6 +29,8 @@ from tests.bench.ratios import Row, in_turn
 ROUNDS = 5
 STEPS = 31
 """Decode steps after prefill: both do so many, whatever each calls its limit."""
+NEVER_SAID = "<row_6_col_6>"
+"""The token that ends an answer here, so that none ends before its last step."""
 CONTEXT, BATCH, THREADS = 1024, 512, 2
 
 _PREFILLED = re.compile(r"prompt eval time =\s*([\d.]+) ms")
@@ -78,6 +81,7 @@ def request(text: Path, mmproj: Path, picture: Path) -> Request:
         parse_special=True,
         max_tokens=STEPS + 1,
         labels=["fire"],
+        decoding=Decoding(stop=(NEVER_SAID,)),
         runtime=RuntimeSettings(
             context=CONTEXT,
             batch=BATCH,
@@ -125,11 +129,12 @@ def _cli_s(text: Path, mmproj: Path, picture: Path) -> float:
         "--ctx-size": CONTEXT,
         "--batch-size": BATCH,
         "--flash-attn": "off",
+        "--ignore-eos": None,
         "--verbosity": 4,  # below it no times are told
     }
     command = [str(native_tool("llama-mtmd-cli")), "--jinja", "--no-warmup"]
     for option, value in options.items():
-        command += [option, str(value)]
+        command += [option] if value is None else [option, str(value)]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     prefilled, decoded = _PREFILLED.search(said), _DECODED.search(said)
     if prefilled is None or decoded is None or int(decoded[2]) != STEPS:
