@@ -49,9 +49,13 @@ def columns(file: Path) -> list[str]:
     """The header of a CSV or TSV table.
 
     Raises:
-        TableError: as `text_of`.
+        TableError: as `text_of`; or its quotes do not pair.
     """
-    return list(_reader(file, text_of(file)).fieldnames or [])
+    reader = _reader(file, text_of(file))
+    try:
+        return list(reader.fieldnames or [])
+    except csv.Error as error:
+        raise TableError(str(error), max(1, reader.line_num)) from error
 
 
 def rows(file: Path, *, strict: bool = True) -> Iterator[Row]:

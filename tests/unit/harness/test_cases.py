@@ -90,6 +90,13 @@ def test_a_csv_manifest_is_relative_to_itself(photos: Path, column: str) -> None
     assert load_cases(str(manifest), LABELS).cases[0].path == photos / "a.jpg"
 
 
+def test_a_header_whose_quotes_do_not_pair_is_refused_by_its_line(photos: Path) -> None:
+    manifest = photos / "cases.csv"
+    manifest.write_text('image,"label\na.jpg,fire\n')
+    with pytest.raises(CaseError, match=r"line \d.*save it as comma-separated UTF-8"):
+        load_cases(str(manifest), LABELS)
+
+
 def test_a_jsonl_manifest_is_the_same(photos: Path) -> None:
     manifest = photos / "cases.jsonl"
     rows = [{"image": "a.jpg", "label": " wood "}, {"path": "b.PNG", "label": None}]
