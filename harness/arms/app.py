@@ -81,6 +81,9 @@ class AppLine(BaseModel):
         return self
 
 
+_NO_LINE: Final = AppLine(image="none", text="")
+
+
 @dataclass(frozen=True)
 class AppAnswers:
     """Everything that a file of lines says of a run's cases."""
@@ -99,24 +102,7 @@ class AppAnswers:
     def observation(self, image: Prepared) -> Observation:
         """What the app said of that image; a fault where it said nothing."""
         line = self.lines.get(image.case_id)
-        if line is None:
-            return self._seen(image, RunnerFault(kind="unanswered", detail="the app wrote no line"))
-        seen = self._seen(image, None)
-        return seen.model_copy(
-            update={
-                "pixels_sha256": self.pixels.get(image.case_id),
-                "grid": line.grid,
-                "image_tokens": line.image_tokens,
-                "prompt_ids": line.prompt_ids,
-                "tokens": _tokens(line.token_ids),
-                "label_logprobs": line.label_logprobs,
-                "text": line.text,
-                "label": self.contract.answer.read(line.text) if line.label is None else line.label,
-                "timings_ms": line.timings_ms,
-            }
-        )
-
-    def _seen(self, image: Prepared, error: RunnerFault | None) -> Observation:
+        said = line or _NO_LINE
         return Observation(
             contract_sha256=self.contract.sha256,
             arm=APP,
@@ -124,18 +110,18 @@ class AppAnswers:
             case_id=image.case_id,
             session=image.session,
             position=image.position,
-            pixels_sha256=None,
-            grid=None,
-            image_tokens=None,
-            prompt_ids=None,
-            tokens=None,
-            label_logprobs={},
-            text="",
-            label=None,
-            stop_reason="error" if error else "eog",
-            timings_ms=None,
+            pixels_sha256=self.pixels.get(image.case_id),
+            grid=said.grid,
+            image_tokens=said.image_tokens,
+            prompt_ids=said.prompt_ids,
+            tokens=_tokens(said.token_ids),
+            label_logprobs=said.label_logprobs,
+            text=said.text,
+            label=self.contract.answer.read(said.text) if said.label is None else said.label,
+            stop_reason="eog" if line else "error",
+            timings_ms=said.timings_ms,
             conditions=Conditions(),
-            error=error,
+            error=None if line else RunnerFault(kind="unanswered", detail="the app wrote no line"),
         )
 
     def remarks(self, images: Iterable[Prepared], models: Sequence[str]) -> AppRemarks:
@@ -166,15 +152,14 @@ class AppAnswers:
     def _others(self, models: Sequence[str]) -> tuple[str, ...]:
         """The files that the app says it loaded, where they are not the run's."""
         own = dict(zip(("text model", "mmproj"), models, strict=False))
-        hashes = {
-            (what, getattr(line, f"{what.replace(' ', '_')}_sha256"))
-            for what in own
-            for line in self.lines.values()
+        told = {
+            "text model": {line.text_model_sha256 for line in self.lines.values()},
+            "mmproj": {line.mmproj_sha256 for line in self.lines.values()},
         }
         return tuple(
             f"{what} {sha256[:12]}, not {own[what][:12]}"
-            for what, sha256 in sorted(hashes, key=str)
-            if sha256 is not None and sha256 != own[what]
+            for what in sorted(own)
+            for sha256 in sorted(filter(None, told[what] - {own[what]}))
         )
 
 

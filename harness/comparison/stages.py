@@ -158,15 +158,11 @@ def compare_case(
         if ids_told
         else reference.text.startswith(candidate.text)
     )
-    # Without a limit nothing says that the logits agree, unless they are the same bit for bit.
-    told_alike = distances.get("prefill") == 0.0 or (
-        math.isfinite(tolerance.prefill) and bool("prefill" in distances or differences)
-    )
     causes = _causes(
         beyond,
         prompt_differs=prompt_differs,
         own_choice=own_choice,
-        told_alike=told_alike,
+        told_alike=first_step_judged(distances, differences, tolerance),
         same_text=text_equal,
     )
     return CaseComparison(
@@ -200,6 +196,18 @@ def compare_case(
         candidate_margin=label_margin(candidate.label_logprobs),
         flip=None if label_equal else "numeric" if tie else "real",
     )
+
+
+def first_step_judged(
+    distances: Mapping[Stage, float], differences: Mapping[str, float], tolerance: Tolerance
+) -> bool:
+    """Whether anything says that the first step's logits agree where `prefill` is not beyond.
+
+    Without a limit nothing does, unless they are the same bit for bit; nor where nobody told them.
+    """
+    if distances.get("prefill") == 0.0:
+        return True
+    return math.isfinite(tolerance.prefill) and bool("prefill" in distances or differences)
 
 
 def label_differences(

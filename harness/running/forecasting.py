@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from statistics import fmean
 from threading import Lock
 from typing import Final
@@ -51,10 +52,10 @@ class Forecaster:
         self._guard = Lock()
         self._timed: dict[Who, list[float]] = defaultdict(list)
         self._ms = {who: self._caches[spec].ms_per_image(who[1]) for spec, who in self._parties()}
-        needed = Needed(journal.current, journal.inquiry().floors, journal.read())
+        self._inquiry = journal.inquiry()
+        needed = Needed(journal.current, self._inquiry.floors, journal.read())
         self._decided = {who for _, who in self._parties() if needed.decision(who) is not None}
         """Where an earlier command of this run has come to its end."""
-        self._case_bytes = _trajectory_bytes(plan)
         self._outlook = self._foreseen()
 
     def say(self) -> None:
@@ -203,7 +204,7 @@ class Forecaster:
 
     def _besides(self, spec: ArmSpec, who: Who) -> int:
         """What driven layers and a floor take, in answers: at most, as their results are kept."""
-        inquiry, count = self._journal.inquiry(), 0
+        inquiry, count = self._inquiry, 0
         for hop in self._journal.current.hops:
             if who in ((hop.reference, hop.reference_phone), (hop.candidate, hop.phone)):
                 count += max(0, self._plan.drive - sum(is_of(hop, one) for one in inquiry.driven))
@@ -211,15 +212,16 @@ class Forecaster:
             count += floors.runs(self._plan.arm_key(spec), len(self._journal.current.cases))
         return count
 
-
-def _trajectory_bytes(plan: Plan) -> int:
-    """A case's, about; 0 where nothing tells, since no arm runs or no package counts tokens."""
-    quant = next((spec.quant for spec in plan.runnable if spec.quant is not None), None)
-    prompt = plan.prompt
-    if quant is None or prompt is None:
-        return 0
-    models = plan.bundle.text_model(quant), plan.bundle.mmproj(quant)
-    return trajectory.expected_bytes(*models, prompt.tokens, prompt.image_tokens) or 0
+    @cached_property
+    def _case_bytes(self) -> int:
+        """A case's tensors, about; 0 where nothing tells, since no arm runs or no package counts
+        tokens. Read from the files only where a phone or `--deep` needs it."""
+        bundle, prompt = self._plan.bundle, self._plan.prompt
+        quant = next((spec.quant for spec in self._plan.runnable if spec.quant is not None), None)
+        if quant is None or prompt is None:
+            return 0
+        models = bundle.text_model(quant), bundle.mmproj(quant)
+        return trajectory.expected_bytes(*models, prompt.tokens, prompt.image_tokens) or 0
 
 
 def _images(record: RunRecord) -> tuple[int, int]:

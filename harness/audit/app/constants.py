@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -279,7 +278,7 @@ def _declares(name: str, file: File, function: Function) -> bool:
     )
 
 
-def _constants(name: str, file: File) -> Iterator[Fact] | list[Fact]:
+def _constants(name: str, file: File) -> list[Fact]:
     """Declarations of `name` outside any function."""
     return [
         fact

@@ -11,7 +11,7 @@ from typing import Final
 from harness.comparison.blaming.causes import Cause
 from harness.comparison.blaming.files import Explained
 from harness.comparison.driven import LayerFault, over
-from harness.comparison.stages import CaseComparison, Stage, Tolerance
+from harness.comparison.stages import CaseComparison, Stage, Tolerance, first_step_judged
 from harness.ladder import Hop
 
 _WHAT: Final[dict[Stage, str]] = {
@@ -246,13 +246,9 @@ def _driven(told: Told) -> str:
 
 def _logits_agree(told: Told) -> bool:
     """Whether that much is known of the first step of every case."""
-    judged = math.isfinite(told.tolerance.prefill)
     return all(
         "prefill" not in case.beyond
-        and (
-            case.distances.get("prefill") == 0.0
-            or (judged and bool("prefill" in case.distances or case.label_logprob_differences))
-        )
+        and first_step_judged(case.distances, case.label_logprob_differences, told.tolerance)
         for case in told.cause.cases
     )
 
