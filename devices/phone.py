@@ -60,6 +60,11 @@ class RemoteProcess:
     pid: int
     start_time: int
 
+    @classmethod
+    def of_stat(cls, stat: str) -> RemoteProcess:
+        """The process whose /proc/PID/stat that is."""
+        return cls(int(stat.split(maxsplit=1)[0]), _start_time(stat))
+
 
 class Phone:
     """One phone, real or virtual. Holds no connection: it may go and come back between calls.
@@ -265,7 +270,7 @@ class Phone:
                 f"{self.serial}: the phone took `{command}` but never started it; "
                 f"reconnect it and repeat"
             )
-        shell = RemoteProcess(int(stat.split(maxsplit=1)[0]), _start_time(stat))
+        shell = RemoteProcess.of_stat(stat)
         try:
             self._transport.shell(_kill_command(shell), _KILL_LIMIT_S)
         except ShellTimeout:

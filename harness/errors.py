@@ -13,6 +13,7 @@ DriftloopError
 │   ├── AuditError           a source that an audit was pointed at and cannot read
 │   └── TrainingDiverged     a training whose loss is no number; what was saved before is kept
 ├── EndpointFailed           a labelling endpoint that is down, too slow or speaks no OpenAI; exit 4
+├── AppRunFailed             the app ended without an answer for each image; exit code 4
 └── ArmUnavailable           an arm cannot run on this machine at all (package, build); exit code 4
 
 A fault inside one case is no exception: it is stored in the observation's `error`.
@@ -82,6 +83,10 @@ class TrainingDiverged(BadInput):
 class EndpointFailed(DriftloopError):
     """A labelling endpoint that cannot be reached, stays busy or broken, or answers in no form of
     OpenAI's; what was labelled before is kept."""
+
+
+class AppRunFailed(DriftloopError):
+    """The app ended, or was stuck, without an answer for each image; the same call goes on."""
 
 
 class ArmUnavailable(DriftloopError):

@@ -7,7 +7,7 @@ from typing import Literal
 
 Value = str | int | float | bool | tuple[str, ...]
 
-Side = Literal["dataset", "checkpoint", "bundle", "train-config", "collator", "app"]
+Side = Literal["dataset", "checkpoint", "bundle", "train-config", "collator", "app", "log"]
 """Where a finding was read: one of the things `driftloop audit` is pointed at."""
 
 

@@ -14,8 +14,10 @@ from harness.cli import (
     doctor,
     fortune,
     latency,
+    listen,
     phones,
     pixels,
+    probe,
     reading,
     releases,
     remedy,
@@ -57,7 +59,9 @@ app.add_typer(datasets.app, name="dataset")
 app.command()(deploying.deploy)
 app.command()(training.train)
 app.command()(auditing.audit)
+app.command()(listen.listen)
 app.command()(running.run)
+app.add_typer(probe.app, name="app")
 app.command()(reading.compare)
 app.command()(reading.report)
 app.add_typer(releases.app, name="baseline")

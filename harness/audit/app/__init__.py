@@ -6,24 +6,30 @@ alone is read, of several a person chooses once (`driftloop-app.toml`), the rest
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from harness.audit.app import confirmed
-from harness.audit.app.confirmed import NAME
+from harness.audit.app.confirmed import NAME, Confirmed
 from harness.audit.app.scan import scan
 from harness.audit.findings import Finding
 from harness.contract import Contract
 
-__all__ = ["NAME", "read"]
+__all__ = ["NAME", "Confirmed", "read"]
 
 
 def read(
-    folder: Path, contract: Contract, *, update: bool = False
+    folder: Path,
+    contract: Contract,
+    *,
+    update: bool = False,
+    heard: Mapping[str, Confirmed] | None = None,
 ) -> tuple[list[Finding], list[str]]:
     """What the app's source under `folder` says, or what is confirmed of it; and what is to be said
     of its files, one line each.
 
-    The first time, and with `update`, `driftloop-app.toml` is written into `folder`.
+    The first time, and with `update`, `driftloop-app.toml` is written into `folder`. `heard`: what
+    the app's log says, the stronger evidence; it is written there in place of what stood.
 
     Raises:
         BadInput: no such folder, no source in it, or a file of confirmed values that is none.
@@ -34,8 +40,8 @@ def read(
     before = confirmed.load(file, contract)
     settled = before or {}
     notes = list(found.notes)
-    if before is None or update:
-        settled = confirmed.kept(found, folder, settled)
+    if before is None or update or heard:
+        settled = confirmed.kept(found, folder, settled) | dict(heard or {})
         notes += [
             f"{aspect}: {one.value} is now {settled[aspect].value}"
             for aspect, one in (before or {}).items()

@@ -40,9 +40,10 @@ class Confirmed:
 
     value: Value
     at: str = ""
-    """`file:line` below the app's folder; empty: a person wrote the value without a line."""
+    """`file:line` below the app's folder, or of a log; empty: a person wrote the value alone."""
     line: str = ""
     hash: str = ""
+    """Of a line of source, which may change; a log's line has none."""
 
     def change(self, folder: Path, reading: Reading) -> str | None:
         """What became of the line, in words; None: it still says this."""
@@ -122,7 +123,7 @@ def kept(scan: Scan, folder: Path, old: Mapping[str, Confirmed]) -> dict[str, Co
         before = old.get(reading.aspect)
         same = [c for c in reading.candidates if before and c.value == before.value]
         if before is not None and before.change(folder, reading) is None:
-            found[reading.aspect] = before if before.hash or not same else _of(same[0])
+            found[reading.aspect] = before if before.at or not same else _of(same[0])
         elif reading.status == "read":
             found[reading.aspect] = _of(reading.candidates[0])
     return found
@@ -189,11 +190,12 @@ def _written(reading: Reading, one: Confirmed | None) -> Iterator[str]:
 
 
 def _line(aspect: str, one: Confirmed) -> str:
-    if not one.hash:
+    if not one.at:
         return f"{aspect} = {_toml(one.value)}"
+    proof = f', hash = "{one.hash}"' if one.hash else ""
     return (
         f"{aspect} = {{ value = {_toml(one.value)}, at = {_text(one.at)}, "
-        f'line = {_text(one.line)}, hash = "{one.hash}" }}'
+        f"line = {_text(one.line)}{proof} }}"
     )
 
 

@@ -1,0 +1,110 @@
+"""The lines of an Android log, in any of `logcat`'s one-line formats, or of a plain one."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from harness.errors import AuditError
+
+if TYPE_CHECKING:
+    from devices.phone import Phone
+
+MOST_BYTES: Final = 256 * 2**20
+"""A phone's whole log buffer holds at most this (Developer options end at 16 MiB a buffer)."""
+_LONGEST: Final = 4096
+"""Android cuts a message at 4,068 bytes; what is longer is no line of a log."""
+
+_DATE: Final = r"(?:\d{4}-)?\d\d-\d\d \d\d:\d\d:\d\d\.\d+"
+_FORMATS: Final = tuple(
+    re.compile(pattern)
+    for pattern in (
+        # Android Studio: date pid-tid tag package level text
+        rf"{_DATE} +(?P<pid>\d+)-\d+ +\S+ +\S+ +[VDIWEFA] +(?P<text>.*)",
+        # threadtime, with or without a uid: date (uid) pid tid level tag: text
+        rf"{_DATE}(?: [+-]\d{{4}})? +(?:[\w.]+ +)?(?P<pid>\d+) +\d+ [VDIWEFA] .*?: (?P<text>.*)",
+        # time: date level/tag(pid): text
+        rf"{_DATE} [VDIWEFA]/.*?\( *(?P<pid>\d+)\): (?P<text>.*)",
+        # brief: level/tag(pid): text
+        r"[VDIWEFA]/.*?\( *(?P<pid>\d+)\): (?P<text>.*)",
+        # process: level(pid) text (tag)
+        r"[VDIWEFA]\( *(?P<pid>\d+)\) (?P<text>.*)",
+        # tag: level/tag: text
+        r"[VDIWEFA]/[^:]*?: (?P<text>.*)",
+    )
+)
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line."""
+
+    number: int
+    """From 1, in the log."""
+    text: str
+    """The message, without what logcat puts before it."""
+    pid: int | None = None
+    """The process that wrote it; None where the format does not say."""
+
+
+def of_file(path: Path) -> Iterator[LogLine]:
+    """The lines of a saved log.
+
+    Raises:
+        AuditError: it is no regular file, larger than `MOST_BYTES`, or cannot be read.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise AuditError(f"{path} is no file; name a log saved with adb logcat -d > app.log")
+        if status.st_size > MOST_BYTES:
+            raise AuditError(
+                f"{path} has {status.st_size / 2**20:.0f} MiB, and {MOST_BYTES >> 20} are read; "
+                "cut it to the app's own lines, as in: adb logcat -d --pid PID"
+            )
+        with path.open("rb") as source:
+            for number, line in enumerate(iter(lambda: source.readline(_LONGEST), b""), start=1):
+                yield parsed(number, line.decode("utf-8", "replace"))
+    except OSError as error:
+        raise AuditError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def of_phone(phone: Phone, package: str | None, seconds: int) -> Iterator[LogLine]:
+    """What the phone's log holds now, and for `seconds` from now; of `package` alone if given.
+
+    Raises:
+        AuditError: `package` does not run, or the phone has no logcat.
+        DeviceError: the phone cannot be reached.
+    """
+    command = "logcat -v threadtime" + (f" --pid {_pid(phone, package)}" if package else "")
+    command = f"timeout {seconds} {command}" if seconds else f"{command} -d"
+    result = phone.shell(command, timeout_s=seconds + 60, check=False)
+    # `timeout` ends with 124 where it had to stop logcat, as it has to.
+    if result.status not in (0, 124, 143):
+        said = (result.stderr or result.stdout).strip().splitlines()
+        raise AuditError(f"{phone.serial}: logcat does not run: {said[-1] if said else 'silent'}")
+    for number, line in enumerate(result.stdout.splitlines(), start=1):
+        yield parsed(number, line[:_LONGEST])
+
+
+def _pid(phone: Phone, package: str) -> int:
+    if not re.fullmatch(r"[\w.]+", package):
+        raise AuditError(f"{package!r} is no package; write it as in com.example.app")
+    found = phone.shell(f"pidof {package}", check=False).stdout.split()
+    if not found or not found[0].isdigit():
+        raise AuditError(f"{package} does not run on {phone.serial}; start the app, then listen")
+    return int(found[0])
+
+
+def parsed(number: int, line: str) -> LogLine:
+    """`line` without what logcat puts before its message."""
+    line = line.rstrip("\r\n")
+    for pattern in _FORMATS:
+        if match := pattern.match(line):
+            pid = match.groupdict().get("pid")
+            return LogLine(number, match["text"], int(pid) if pid else None)
+    return LogLine(number, line)

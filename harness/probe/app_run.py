@@ -1,0 +1,200 @@
+"""Asking the app on a phone: images pushed, its test class started, its lines fetched.
+
+All that must outlive this process lies on the phone, below one folder for each run: the images, the
+attempts to start the app and their log. The same call goes on with what is there.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from devices.hashing import file_sha256
+from devices.phone import REMOTE_ROOT, Phone, RemoteProcess
+from harness.arms import app as app_lines
+from harness.atomic import write_text
+from harness.errors import AppRunFailed, BadInput
+from harness.probe.source import CLASS
+
+Progress = Callable[[int, int], None]
+"""Images told, images asked for."""
+
+RUNNER: Final = "androidx.test.runner.AndroidJUnitRunner"
+LINES: Final = "observations.jsonl"
+_STATE: Final = "app-run"
+_POLL_S: Final = 0.5
+_IMAGE_LIMIT_S: Final = 900.0
+"""Without a new line the app is stuck; driftloop's own runner has the same limit for an image."""
+_BEGIN_LIMIT_S: Final = 20.0
+_MOST_SAID: Final = 4
+
+# `mkdir` is what makes a start happen once: a start whose reply was lost is not done again.
+_ONCE: Final = 'mkdir "$0" && cat /proc/$$/stat >"$0/stat" && exec "$@"'
+
+
+@dataclass(frozen=True)
+class App:
+    """What is started, and where it writes."""
+
+    package: str
+    start: str | None = None
+    """A command of the phone's shell in place of `am instrument`. It finds the folder of images in
+    $DRIFTLOOP_IMAGES and writes its lines into $DRIFTLOOP_OUT."""
+    runner: str = RUNNER
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w+(\.\w+)+", self.package):
+            raise BadInput(f"{self.package!r} is no package; write it as in com.example.app")
+
+    def argv(self, run: str, images: str, results: str) -> list[str]:
+        """The command."""
+        if self.start is not None:
+            folders = (f"DRIFTLOOP_IMAGES={images}", f"DRIFTLOOP_OUT={results}")
+            return ["env", *folders, "sh", "-c", self.start]
+        extras = ("-e", "class", CLASS, "-e", "images", images, "-e", "run", run)
+        return ["am", "instrument", "-w", *extras, f"{self.package}.test/{self.runner}"]
+
+    def results(self, run: str, folder: str) -> str:
+        """Where its lines appear: an app can write into its own folders alone."""
+        if self.start is not None:
+            return f"{folder}/results"
+        return f"/sdcard/Android/data/{self.package}/files/driftloop/{run}"
+
+
+def ask(phone: Phone, app: App, images: Sequence[Path], out: Path, progress: Progress) -> Path:
+    """Have `app` answer `images`; returns the file of its lines below `out`, for `run --app`.
+
+    Lost connections are waited for. After a fault, or when this process was ended, the same call
+    goes on: images that were told are not asked again.
+
+    Raises:
+        AppRunFailed: the app ended without a line for each image, or is stuck; the lines it wrote
+            lie in `out`.
+        BadInput: `out` is of another run, or a line that cannot be used.
+        DeviceError: the phone did not come back, or refuses something.
+    """
+    run = _run_name(out)
+    folder = f"{REMOTE_ROOT}/app/{run}"
+    results = app.results(run, folder)
+    asked = {file_sha256(path): path for path in images}
+    with phone.lease():
+        phone.patiently(lambda: _push(phone, asked, f"{folder}/images"))
+        process = phone.patiently(lambda: _running(phone, folder))
+        if process is None and _told(phone, results) < len(asked):
+            phone.patiently(lambda: phone.shell(f"mkdir -p {shlex.quote(folder)}/results"))
+            process = _start(phone, folder, app.argv(run, f"{folder}/images", results))
+        stuck = _follow(phone, process, results, len(asked), progress)
+        told = _told(phone, results)
+        lines = out / LINES
+        if told:
+            lines = app_lines.pulled(phone, f"{results}/{LINES}", out)
+        if told < len(asked):
+            raise AppRunFailed(_why(phone, folder, told, len(asked), stuck))
+        phone.patiently(lambda: phone.shell(f"rm -rf {shlex.join([folder, results])}"))
+    (out / _STATE).unlink()
+    return lines
+
+
+def _run_name(out: Path) -> str:
+    """The name of the run that `out` belongs to; a new one where it holds nothing yet."""
+    state = out / _STATE
+    if state.is_file():
+        return state.read_text("utf-8").strip()
+    if (out / LINES).exists():
+        raise BadInput(f"{out} holds a finished run of the app; name another folder with --out")
+    out.mkdir(parents=True, exist_ok=True)
+    run = uuid.uuid4().hex[:16]
+    write_text(state, f"{run}\n")
+    return run
+
+
+def _push(phone: Phone, asked: dict[str, Path], remote: str) -> None:
+    """Each image under its hash, once: two of the same name may differ."""
+    there = phone.shell(f"cd {shlex.quote(remote)} && sha256sum *", check=False).stdout
+    whole = {line.partition(" ")[0] for line in there.splitlines() if _is_whole(line)}
+    for sha256, path in asked.items():
+        if sha256 not in whole:
+            phone.push(path, f"{remote}/{sha256}{path.suffix.lower()}")
+    # The app is another user than the shell.
+    phone.shell(f"chmod -R a+rX {shlex.quote(remote)}")
+
+
+def _is_whole(line: str) -> bool:
+    sha256, _, name = line.partition(" ")
+    return name.strip().startswith(sha256)
+
+
+def _start(phone: Phone, folder: str, argv: Sequence[str]) -> RemoteProcess | None:
+    """A new attempt; None where it has ended already."""
+    attempt = f"{folder}/attempt-{len(_attempts(phone, folder))}"
+    command = ["sh", "-c", _ONCE, attempt, *argv]
+    phone.patiently(lambda: phone.spawn(command, log=f"{folder}/log"))
+    deadline = time.monotonic() + _BEGIN_LIMIT_S
+    while time.monotonic() < deadline:
+        if phone.patiently(lambda: phone.exists(f"{attempt}/stat")):
+            break
+        time.sleep(_POLL_S)
+    return phone.patiently(lambda: _running(phone, folder))
+
+
+def _attempts(phone: Phone, folder: str) -> list[str]:
+    def listed() -> list[str]:
+        return phone.shell(f"ls -d {shlex.quote(folder)}/attempt-*", check=False).stdout.split()
+
+    return phone.patiently(listed)
+
+
+def _running(phone: Phone, folder: str) -> RemoteProcess | None:
+    """The last attempt's process, if it still runs."""
+    attempts = _attempts(phone, folder)
+    if not attempts:
+        return None
+    last = f"{folder}/attempt-{len(attempts) - 1}"
+    stat = phone.shell(f"cat {shlex.quote(last)}/stat", check=False).stdout
+    process = RemoteProcess.of_stat(stat) if stat else None
+    return process if process is not None and phone.alive(process) else None
+
+
+def _told(phone: Phone, results: str) -> int:
+    """Whole lines that the app has written."""
+
+    def counted() -> int:
+        printed = phone.shell(f"wc -l <{shlex.quote(f'{results}/{LINES}')}", check=False).stdout
+        return int(printed) if printed.strip().isdigit() else 0
+
+    return phone.patiently(counted)
+
+
+def _follow(
+    phone: Phone, process: RemoteProcess | None, results: str, asked: int, progress: Progress
+) -> bool:
+    """Until the app has ended; true where it had to be given up."""
+    told = _told(phone, results)
+    progress(told, asked)
+    last = time.monotonic()
+    while process is not None and phone.patiently(lambda: phone.alive(process)):
+        time.sleep(_POLL_S)
+        if (now := _told(phone, results)) > told:
+            told, last = now, time.monotonic()
+            progress(told, asked)
+        elif time.monotonic() - last > _IMAGE_LIMIT_S:
+            phone.kill(process)
+            return True
+    progress(_told(phone, results), asked)
+    return False
+
+
+def _why(phone: Phone, folder: str, told: int, asked: int, stuck: bool) -> str:
+    log = phone.shell(f"tail -n 40 {shlex.quote(f'{folder}/log')}", check=False).stdout
+    said = [line.strip() for line in log.splitlines() if line.strip()][-_MOST_SAID:]
+    ending = f"wrote nothing for {_IMAGE_LIMIT_S:.0f} s" if stuck else "ended"
+    return (
+        f"{phone.serial}: the app {ending} with {told} of {asked} images answered; "
+        f"it said: {' | '.join(said) or 'nothing'}; the same command goes on"
+    )
