@@ -147,5 +147,5 @@ def _view(found: Sequence[Row], facts: Sequence[Fact], contract: Contract) -> Re
     others.add_column(overflow="fold")
     for fact in facts:
         others.add_row(fact.title, Text(fact.value))
-    heading = Text(f"\nwhat else it says (no matter of the contract {contract.name})", style="bold")
+    heading = Text(f"\nwhat the contract {contract.name} leaves open", style="bold underline")
     return Group(*parts, heading, others)

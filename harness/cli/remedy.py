@@ -11,11 +11,12 @@ import typer
 from harness.cli.console import JsonFlag, answer, print_json, progress_board
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from rich.console import RenderableType
     from rich.table import Table
 
-    from harness.remedy import Remedy
+    from harness.remedy import Remedies, Remedy
 
 
 def remedy(
@@ -34,13 +35,19 @@ def remedy(
         found = remedies(run, board)
     if as_json:
         print_json(asdict(found))
-        return
+    else:
+        for part in view(found):
+            answer().print(part)
+
+
+def view(found: Remedies) -> Iterator[RenderableType]:
+    """A table each for the cache and the weights, for a terminal of 80 columns."""
     for title, rows in (("KV cache", found.cache), ("weights", found.weights)):
         if rows:
-            answer().print(_table(title, rows))
-            answer().print(f"Of the {rows[0].cases} nearest to another label, of {found.cases}.")
+            yield _table(title, rows)
+            yield f"Of the {rows[0].cases} nearest to another label, of {found.cases}."
     if not (found.cache or found.weights):
-        answer().print("Nothing to remedy: the run has no runtime or quantization hop here.")
+        yield "Nothing to remedy: the run has no runtime or quantization hop here."
 
 
 def _table(title: str, rows: Sequence[Remedy]) -> Table:

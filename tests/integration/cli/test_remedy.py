@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
+from rich.console import Console
 
 from fixtures import textures
+from harness.cli.remedy import view
+from harness.remedy import Remedies
 from tests.integration.cli.conftest import Driftloop
 
 IMAGES = 12
+
+
+@pytest.fixture(scope="module")
+def found(run: Path, driftloop: Driftloop) -> dict[str, Any]:
+    """What `driftloop remedy --json` says of that run: some forty seconds' work."""
+    done = driftloop("remedy", run, "--json")
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +39,8 @@ def run(deep_bundle: Path, driftloop: Driftloop, tmp_path_factory: pytest.TempPa
 
 
 def test_dearer_caches_and_weights_cost_memory_and_bring_the_price_down(
-    run: Path, driftloop: Driftloop
+    found: dict[str, Any],
 ) -> None:
-    done = driftloop("remedy", run, "--json")
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
     cache, weights = found["cache"], found["weights"]
     assert [row["what"] for row in cache] == [
         f"KV cache in {one}" for one in ("q4_0", "q8_0", "f16")
@@ -49,8 +60,11 @@ def test_dearer_caches_and_weights_cost_memory_and_bring_the_price_down(
     assert min(row["nats"] for row in weights[1:]) < weights[0]["nats"]
 
 
-def test_the_tables_fit_a_terminal(run: Path, driftloop: Driftloop) -> None:
-    said = driftloop("remedy", run).stdout
+def test_the_tables_fit_a_terminal(found: dict[str, Any]) -> None:
+    shown = TypeAdapter(Remedies).validate_python(found)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(*view(shown), sep="\n")
+    said = console.export_text()
     assert "coin tosses" in said
     assert f"Of the {IMAGES} nearest to another label, of {IMAGES}." in said
     assert max(map(len, said.splitlines())) <= 80

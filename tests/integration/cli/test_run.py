@@ -12,7 +12,7 @@ from devices.virtual import VirtualPhone
 from fixtures import photographs, textures
 from tests.integration.cli.conftest import Driftloop
 
-IMAGES = 9
+IMAGES = 6
 DECISIVE = 120
 """Images, of which a release that flips next to none needs 72 to 120."""
 HOPS = ("conversion", "quantization", "runtime", "platform")

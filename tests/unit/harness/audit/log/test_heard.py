@@ -1,0 +1,210 @@
+"""What real loads say: logs of three llama.cpp commits, trimmed, and of the one that is pinned."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures import demo
+from harness import bundle as bundles
+from harness import contract as contracts
+from harness.arms import llama_log
+from harness.arms.llama import LlamaSession
+from harness.audit.aspects import APP_THREADS
+from harness.audit.findings import Value
+from harness.audit.log import Heard, hear, logcat
+from harness.contract import Contract
+from harness.errors import AuditError
+
+LOGS = Path(__file__).parent / "logs"
+DEFAULT = contracts.load("default")
+ONE_LOAD = (
+    "llama_model_loader: loaded meta data with 28 key-value pairs and 20 tensors from t.gguf "
+    "(version GGUF V3 (latest))"
+)
+
+
+def heard_in(text: str) -> Heard:
+    lines = enumerate(text.strip().splitlines(), start=1)
+    return hear(logcat.parsed(number, line) for number, line in lines)[0]
+
+
+def told(
+    heard: Heard, images: int | None = None, contract: Contract = DEFAULT
+) -> dict[str, Value | None]:
+    return {one.aspect: one.value for one in heard.findings(contract, images, "log")}
+
+
+@pytest.fixture(params=["8733e0cf6", "4227c9be4", "af6528e6d"])
+def recorded(request: pytest.FixtureRequest) -> Heard:
+    """What an older llama-mtmd-cli wrote: the tiny bundle, one picture, the app's runtime."""
+    return hear(logcat.of_file(LOGS / f"llama.cpp-{request.param}.log"))[0]
+
+
+def test_ten_facts_are_told_from_the_log_of_any_llama_cpp(recorded: Heard) -> None:
+    found = told(recorded, images=1)
+    assert (
+        found.items()
+        >= {
+            "context": 1024,
+            "batch": 512,
+            "cache_type_k": "q4_0",
+            "cache_type_v": "q4_0",
+            "flash_attention": True,
+            "backend": "cpu",
+            "weights": "q8_0",
+        }.items()
+    )
+    facts = {fact.key: fact.value for fact in recorded.facts()}
+    assert facts["text_file"].endswith("text-q8_0.gguf")
+    assert facts["text_tensors"] == "f32: 5, q8_0: 15"
+    assert facts["vision_image_size"] == "128"
+    assert facts["vision_backend"] == "CPU"
+    assert int(facts["prompt_tokens"]) > int(facts["slice_tokens"]) > 0
+    assert float(facts["slice_ms"]) > 0
+    assert float(facts["token_ms"]) > 0
+
+
+@pytest.fixture
+def lines_of_llama_cpp() -> Iterator[list[str]]:
+    """What llama.cpp logs here while a test runs."""
+    said: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    handler = Kept()
+    level = llama_log.LOGGER.level
+    llama_log.LOGGER.setLevel(logging.DEBUG)
+    llama_log.LOGGER.addHandler(handler)
+    yield said
+    llama_log.LOGGER.removeHandler(handler)
+    llama_log.LOGGER.setLevel(level)
+
+
+def test_the_pinned_llama_cpp_is_understood(lines_of_llama_cpp: list[str]) -> None:
+    bundle = bundles.load(demo.bundle(print))
+    runtime = DEFAULT.runtime.model_copy(update={"context": 768, "batch": 96, "threads": 1})
+    files = bundle.text_model("q8_0"), bundle.mmproj("q8_0")
+    LlamaSession(*files, runtime, DEFAULT.prompt.marker).close()
+    found = told(heard_in("\n".join(lines_of_llama_cpp)))
+    assert found == {
+        "context": 768,
+        "batch": 96,
+        "cache_type_k": "q4_0",
+        "cache_type_v": "q4_0",
+        "flash_attention": True,
+        "backend": "cpu",
+        "weights": "q8_0",
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "backend"),
+    [
+        ("load_tensors: CPU_Mapped model buffer size = 5 MiB", "cpu"),
+        (
+            "load_tensors: CPU_Mapped model buffer size = 5 MiB\n"
+            "load_tensors: OpenCL model buffer size = 90 MiB",
+            "opencl",
+        ),
+        (
+            "load_tensors: Vulkan_Host model buffer size = 5 MiB\n"
+            "load_tensors: Vulkan0 model buffer size = 90 MiB",
+            "vulkan",
+        ),
+        (
+            "ggml_opencl: platform IDs not available.\nload_tensors: CPU model buffer size = 5 MiB",
+            "cpu, where a GPU was wanted",
+        ),
+        (
+            "load_tensors: offloaded 31/31 layers to GPU\n"
+            "load_tensors: CPU_Mapped model buffer size = 5 MiB",
+            "cpu, where a GPU was wanted",
+        ),
+    ],
+)
+def test_a_model_runs_where_its_weights_lie(lines: str, backend: str) -> None:
+    assert told(heard_in(f"{ONE_LOAD}\n{lines}"))["backend"] == backend
+
+
+SLICE = """\
+encoding image slice...
+image slice encoded in 75 ms
+decoding image batch 1/1, n_tokens_batch = 64
+image decoded (batch 1/1) in 29 ms
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "images", "tiling"),
+    [
+        (SLICE, None, "single"),
+        (f"{SLICE}answer: fire\n{SLICE}answer: land\n", None, "single"),
+        (3 * SLICE, None, None),
+        (3 * SLICE, 3, "single"),
+        (17 * SLICE, 1, "split"),
+        (f"preprocess: grid size: 4 x 4 (16 tiles) + overview\n{17 * SLICE}", None, "split"),
+    ],
+    ids=["one", "two answers", "in a row", "of three", "of one", "grid"],
+)
+def test_slices_of_one_image_are_told_from_single_tiles_of_several_or_left_open(
+    log: str, images: int | None, tiling: str | None
+) -> None:
+    assert told(heard_in(f"{ONE_LOAD}\n{log}"), images)["tiling"] == tiling
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "value"), [(4, 8, APP_THREADS), (2, 2, APP_THREADS), (8, 8, 8)]
+)
+def test_threads_are_held_against_the_apps_rule_for_the_cores_of_that_phone(
+    threads: int, cores: int, value: Value
+) -> None:
+    line = f"system_info: n_threads = {threads} (n_threads_batch = 4) / {cores} | CPU : NEON = 1"
+    assert told(heard_in(f"{ONE_LOAD}\n{line}"))["threads"] == value
+
+
+def test_flash_attention_that_was_left_to_llama_cpp_is_what_it_came_to() -> None:
+    auto = f"{ONE_LOAD}\nllama_context: flash_attn    = auto"
+    assert "flash_attention" not in told(heard_in(auto))
+    resolved = f"{auto}\nllama_context: Flash Attention was auto, set to disabled"
+    assert told(heard_in(resolved))["flash_attention"] is False
+
+
+@pytest.mark.parametrize(
+    ("said", "name"), [("Q8_0", "q8_0"), ("Q4_K - Medium", "q4_k_m"), ("(guessed) F16", "f16")]
+)
+def test_weight_types_have_the_names_that_bundles_give_them(said: str, name: str) -> None:
+    assert told(heard_in(f"{ONE_LOAD}\nprint_info: file type   = {said}"))["weights"] == name
+
+
+def test_two_contexts_of_one_process_are_several_and_both_are_quoted() -> None:
+    heard = heard_in(f"{ONE_LOAD}\nllama_context: n_ctx = 1024\nllama_context: n_ctx = 2048")
+    found = {one.aspect: one for one in heard.findings(DEFAULT, None, "app.log")}
+    context = found["context"]
+    assert context.value is None
+    assert [(one.value, one.where) for one in context.quotes] == [
+        (1024, "app.log:2"), (2048, "app.log:3")
+    ]  # fmt: skip
+
+
+def test_of_several_processes_the_last_is_told_and_the_others_are_named() -> None:
+    def load(pid: int, context: int) -> list[str]:
+        before = f"I/llama( {pid}): "
+        return [f"{before}{ONE_LOAD}", f"{before}llama_context: n_ctx = {context}"]
+
+    lines = [logcat.parsed(1, line) for line in (*load(11, 1024), *load(12, 2048))]
+    last, others = hear(lines)
+    assert (told(last)["context"], others) == (2048, [11])
+    first, others = hear(lines, pid=11)
+    assert (told(first)["context"], others) == (1024, [12])
+
+
+@pytest.mark.parametrize("pid", [None, 7])
+def test_a_log_without_llama_cpp_tells_nothing(pid: int | None) -> None:
+    with pytest.raises(AuditError, match="holds no line in which"):
+        hear([logcat.parsed(1, "I/ActivityManager( 1): Start proc")], pid)
