@@ -38,13 +38,13 @@ def told(
     return {one.aspect: one.value for one in heard.findings(contract, images, "log")}
 
 
-@pytest.fixture(params=["8733e0cf6", "4227c9be4", "af6528e6d"])
-def recorded(request: pytest.FixtureRequest) -> Heard:
-    """What an older llama-mtmd-cli wrote: the tiny bundle, one picture, the app's runtime."""
-    return hear(logcat.of_file(LOGS / f"llama.cpp-{request.param}.log"))[0]
-
-
-def test_ten_facts_are_told_from_the_log_of_any_llama_cpp(recorded: Heard) -> None:
+@pytest.mark.parametrize(
+    ("commit", "tiling"),
+    [("8733e0cf6", "single"), ("4227c9be4", "single"), ("af6528e6d", "split")],
+)
+def test_ten_facts_are_told_from_the_log_of_any_llama_cpp(commit: str, tiling: str) -> None:
+    """Each commit's llama-mtmd-cli: the tiny bundle, one picture, the app's runtime."""
+    recorded = hear(logcat.of_file(LOGS / f"llama.cpp-{commit}.log"))[0]
     found = told(recorded, images=1)
     assert (
         found.items()
