@@ -17,6 +17,7 @@ from harness.judgement import agreement, stats
 from harness.judgement.gate import Decided, GateResult, Outcome, counted, on_arm, on_hop
 from harness.judgement.gating import Gates
 from harness.judgement.latency import ArmLatency
+from harness.ladder import APP
 from harness.records.observation import Observation
 
 STAGE_GATES: Final[tuple[Stage, ...]] = ("resize", "tile", "pixels", "embed", "tokens", "prefill")
@@ -70,7 +71,15 @@ def failing(hop: HopResult) -> list[Blame]:
 def phone_gates(
     latency: ArmLatency, gates: Gates, virtual_phones: AbstractSet[str]
 ) -> list[GateResult]:
-    """Session time and memory of one arm on one phone; nothing for an arm on this host."""
+    """Session time and memory of one arm on one phone; nothing for an arm on this host.
+
+    The app's times are of the device that it ran on, where it told any; its memory nobody measured.
+    """
+    who = (latency.arm, latency.phone)
+    seconds = latency.session.p90_ms / 1000 if latency.session else None
+    limit_s = gates.latency.max_session_p90_s
+    if latency.arm == APP and latency.images:
+        return [on_arm("session_s", *who, _session(latency, gates), seconds, limit_s)]
     if latency.phone is None:
         return []
     if latency.phone in virtual_phones:
@@ -81,11 +90,9 @@ def phone_gates(
         memory: Decided = ("not judged", "a virtual phone's memory holds its emulator too")
     else:
         session, memory = _session(latency, gates), _memory(latency, gates)
-    seconds = latency.session.p90_ms / 1000 if latency.session else None
     peak = latency.memory_peak_kib / 1024 if latency.memory_peak_kib is not None else None
-    who = (latency.arm, latency.phone)
     return [
-        on_arm("session_s", *who, session, seconds, gates.latency.max_session_p90_s),
+        on_arm("session_s", *who, session, seconds, limit_s),
         on_arm("memory_mib", *who, memory, peak, gates.memory.max_peak_mib),
     ]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from devices.runner.protocol import Timings
 from harness.comparison import compare
 from harness.comparison.compare import HopLimits
 from harness.comparison.driven import DrivenLimit
@@ -185,6 +186,21 @@ def test_too_few_sessions_for_a_bound_ask_for_more() -> None:
     assert gate.outcome == "inconclusive"
     assert "bounds 6.0 s and unknown" in gate.why
     assert "14 more sessions within the limit would decide" in gate.why
+
+
+@pytest.mark.parametrize(
+    ("timings_ms", "outcomes"),
+    [(timings(2000.0), ["pass"]), (timings(9000.0), ["fail"]), (None, [])],
+)
+def test_an_apps_session_time_is_judged_where_it_told_one(
+    timings_ms: Timings | None, outcomes: list[str]
+) -> None:
+    seen = observations("app", 66, timings_ms=timings_ms)
+    (latency,) = summarize(seen, dict.fromkeys(range(22), 3))
+    results = judging.phone_gates(latency, GATES, {"a virtual phone"})
+    assert [(gate.name, gate.outcome) for gate in results] == [
+        ("session_s", one) for one in outcomes
+    ]
 
 
 def test_an_arm_on_this_host_has_neither() -> None:
