@@ -31,7 +31,7 @@ def rows() -> list[Row]:
     here = max(count for (_, serial), count in answers.items() if not serial)
     peaks = {
         one["arm"]: one["memory_peak_kib"] / 1024
-        for one in verdict["latencies"]
+        for one in verdict["latency"]
         if one["memory_peak_kib"] is not None
     }
     return [
