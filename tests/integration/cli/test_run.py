@@ -1,4 +1,4 @@
-"""`driftloop run` down to the phone, on both ABIs and both tilings, and what can be done after."""
+"""`driftloop run` down to the phone, on both ABIs, and what can be done after."""
 
 from __future__ import annotations
 
@@ -31,25 +31,21 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["single", "split"])
-def contract(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default contract with one tiling or the other."""
-    path = tmp_path_factory.mktemp("contract") / f"{request.param}.toml"
-    path.write_text(f'extends = "default"\nname = "{request.param}"\ntiling = "{request.param}"\n')
-    return path
-
-
+@pytest.mark.parametrize(("fixture", "tiling"), [("x86_phone", "split"), ("arm64_phone", "single")])
 def test_every_arm_sees_the_same_prompt_and_gives_the_same_answer(
-    virtual_phone: VirtualPhone,
+    fixture: str,
+    tiling: str,
+    request: pytest.FixtureRequest,
     bundle: Path,
     mixed: Path,
-    contract: Path,
     driftloop: Driftloop,
     tmp_path: Path,
 ) -> None:
-    run = tmp_path / "run"
+    phone: VirtualPhone = request.getfixturevalue(fixture)
+    contract, run = tmp_path / "contract.toml", tmp_path / "run"
+    contract.write_text(f'extends = "default"\nname = "{tiling}"\ntiling = "{tiling}"\n')
     done = driftloop(
-        "run", bundle, mixed, "--phone", virtual_phone.serial, "--contract", contract, "--out", run
+        "run", bundle, mixed, "--phone", phone.serial, "--contract", contract, "--out", run
     )
     assert "Traceback" not in done.stderr
     hops = {hop["name"]: hop for hop in _json(run / "verdict.json")["hops"]}

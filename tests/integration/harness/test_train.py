@@ -22,6 +22,8 @@ from harness.dataset import Dataset
 from harness.training import record
 from harness.training.folder import METRICS_NAME, WORK, metrics
 
+pytestmark = pytest.mark.beside
+
 STEPS = 8
 DEFAULT = contracts.load("default")
 ADAPTERS = ("--lora", "--lora-rank", "4", "--lora-vision")

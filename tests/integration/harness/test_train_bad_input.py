@@ -18,6 +18,8 @@ from PIL import Image
 from harness import cli
 from harness.dataset import Dataset
 
+pytestmark = pytest.mark.beside
+
 USAGE = 2
 Call = Callable[..., str]
 

@@ -22,6 +22,8 @@ from harness.records.observation import Observation
 from harness.running.request import RunRequest
 from harness.running.run import evaluate
 
+pytestmark = pytest.mark.beside
+
 DEFAULT = contracts.load("default")
 PICTURES = 6
 

@@ -15,6 +15,8 @@ from harness.dataset.labelling import Outcome, Pace, Question, label, read_label
 from harness.errors import DatasetError, EndpointFailed, EndpointRefused
 from tests.integration.harness.dataset.conftest import Reply, ScriptedServer
 
+pytestmark = pytest.mark.beside
+
 CONTRACT = contracts.load("default")
 QUESTION = Question(text_of(CONTRACT.prompt), 32)
 KEY = "sk-very-secret"
