@@ -204,6 +204,13 @@ def test_of_several_processes_the_last_is_told_and_the_others_are_named() -> Non
     assert (told(first)["context"], others) == (1024, [12])
 
 
+def test_figures_that_are_none_are_left_out() -> None:
+    prompt = "prompt eval time = 1.2.3 ms / 9 tokens"
+    answer = "       eval time = 0.00 ms / 1 runs ( 0.00 ms per token)"
+    heard = heard_in(f"{ONE_LOAD}\n{prompt}\n{answer}")
+    assert {fact.key for fact in heard.facts()} == {"text_file", "prompt_tokens"}
+
+
 @pytest.mark.parametrize("pid", [None, 7])
 def test_a_log_without_llama_cpp_tells_nothing(pid: int | None) -> None:
     with pytest.raises(AuditError, match="holds no line in which"):
