@@ -22,7 +22,6 @@ _NUMBER: Final = "number"
 _HOPS: Final = 3
 _FREE_NAME: Final = re.compile(r"(?<![\w.>:])[A-Za-z_]\w*(?![\w(:])")
 _NOTHING: Final = frozenset({"null", "nullptr", "NULL"})
-_GENERATES: Final = re.compile(rb"(?i)llama|mtmd|vlm|generat|complet|infer|predict")
 _SMALLEST: Final = 8
 """Pixels. What is smaller is no picture's side."""
 _LONGEST: Final = 400
@@ -97,7 +96,8 @@ def spelled_out(scene: Scene, rule: Rule) -> Iterator[Candidate]:
             for name in set(_FREE_NAME.findall(said)) if len(said) <= _LONGEST else ():
                 if (node := initial(name, worth.file, function)) is not None:
                     told = text(node).replace("\\", r"\\")
-                    said = re.sub(rf"(?<![\w.>:]){name}(?![\w(:])", f"({told})", said)
+                    told = told if told.isalnum() else f"({told})"
+                    said = re.sub(rf"(?<![\w.>:]){name}(?![\w(:])", told, said)
         yield from _spoken(scene, rule, replace(worth, said=said))
 
 
@@ -109,7 +109,7 @@ def as_written(scene: Scene, rule: Rule) -> Iterator[Candidate]:
 
 def _spoken(scene: Scene, rule: Rule, worth: Worth) -> Iterator[Candidate]:
     said = "".join(worth.said.split())
-    for form, value in rule.says:
+    for form, value in rule.says.items():
         if match := form.fullmatch(said):
             spoken: Value | None = value
             if value in (_COMPUTED, _NUMBER):
@@ -135,8 +135,8 @@ def first_write(scene: Scene, rule: Rule) -> Iterator[Candidate]:
 
 def limit(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     """A number of tokens by its name. What is computed from another such name says nothing new."""
-    if not _GENERATES.search(scene.file.content):
-        rule = replace(rule, is_sure=False, why="nothing near it generates")
+    if not pattern("GENERATES").search(scene.file.text):
+        rule = rule.model_copy(update={"is_sure": False, "why": "nothing near it generates"})
     node = rule.node(scene.fact)
     names = re.findall(r"\w+", text(node)) if node is not None else []
     is_derived = any(pattern("LIMIT").fullmatch(name) for name in names)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from harness.audit.app.candidates import Candidate
 from harness.audit.app.constants import Constants
@@ -25,41 +26,49 @@ from harness.contract import Contract
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-_MODEL_INPUT: Final = (
-    "vlm|vision|mtmd|llava|smol|for_?model|infer|classif|llm|preprocess|multimodal|letterbox"
-)
-_ABOUT_MODEL: Final = re.compile(_MODEL_INPUT, re.I)
-_PREPARES: Final = re.compile(
-    rf"resize|scale|pad|fit|square|prepare|normal|rgb|bytes|pixel|{_MODEL_INPUT}", re.I
-)
-_FOR_THE_EYE: Final = re.compile(
-    r"thumb|avatar|icon|preview|gallery|display|overlay|mask|ocr|show|crop|draw(?!_)|bench|test",
-    re.I,
-)
-"""Functions that prepare no model's input."""
-_FEEDS: Final = re.compile(rb"<__media__>|mtmd_|llava_|clip_image")
-_OWNERS: Final = "(mtmd|clip|llama|common|gpt|whisper)"
-"""Whose structures hold fields that are called alike."""
+
+@cache
+def _written() -> dict[str, Any]:
+    return tomllib.loads(
+        resources.files("harness.audit.app").joinpath("rules.toml").read_text("utf-8")
+    )
 
 
-@dataclass(frozen=True)
-class Rule:
+@cache
+def pattern(written: str) -> re.Pattern[str]:
+    """A pattern of `rules.toml`, in which the words of its `patterns` stand for others."""
+    for word, meaning in _written()["patterns"].items():
+        escaped = meaning.replace("\\", r"\\")
+        written = re.sub(rf"\b{word}\b", f"(?:{escaped})", written)
+    return re.compile(written, re.I)
+
+
+def _said(written: str | dict[str, Any]) -> dict[str, Any]:
+    return _written()["says"][written] if isinstance(written, str) else written
+
+
+_Pattern = Annotated[re.Pattern[str], BeforeValidator(pattern)]
+
+
+class Rule(BaseModel):
     """One row of `rules.toml`, which says what each field means."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     aspect: str
-    languages: frozenset[str]
-    finds: frozenset[str]
-    name: re.Pattern[str]
-    read: Reader
-    argument: int | None
-    value: Value | None
-    says: tuple[tuple[re.Pattern[str], Value], ...]
-    owner: re.Pattern[str] | None
-    near: re.Pattern[str] | None
-    without: re.Pattern[str] | None
-    is_picture: bool
-    is_sure: bool
-    why: str
+    languages: frozenset[str] = Field(alias="in")
+    find: frozenset[str]
+    name: _Pattern
+    read: str
+    argument: int | None = None
+    value: Value | None = None
+    says: Annotated[dict[_Pattern, Value], BeforeValidator(_said)] = {}
+    owner: _Pattern | None = None
+    near: _Pattern | None = None
+    without: _Pattern | None = None
+    is_picture: bool = Field(default=False, alias="picture")
+    is_sure: bool = Field(default=True, alias="sure")
+    why: str = ""
 
     def node(self, fact: Fact) -> Node | None:
         """The part of `fact` that holds the value."""
@@ -67,6 +76,12 @@ class Rule:
             return fact.node if fact.kind == "parameter" else fact.value
         is_there = -len(fact.args) <= self.argument < len(fact.args)
         return fact.args[self.argument] if is_there else None
+
+
+@cache
+def table() -> tuple[Rule, ...]:
+    """The rows of `rules.toml`."""
+    return tuple(Rule.model_validate(row) for row in _written()["table"]["rules"])
 
 
 @dataclass(frozen=True)
@@ -96,7 +111,7 @@ class Scene:
     @property
     def is_for_the_eye(self) -> bool:
         """By its name that function prepares no model's input."""
-        return _FOR_THE_EYE.search(self.function_name) is not None
+        return pattern("FOR_THE_EYE").search(self.function_name) is not None
 
     @property
     def is_models(self) -> bool:
@@ -105,18 +120,19 @@ class Scene:
         stem = self.file.name.rpartition("/")[2].rpartition(".")[0]
         if self.is_for_the_eye:
             return False
-        if not _ABOUT_MODEL.search(stem) and not _FEEDS.search(self.file.content):
+        if not pattern("MODEL_INPUT").search(stem) and not pattern("FEEDS").search(self.file.text):
             return False
-        return self.file.language == "cpp" or bool(_PREPARES.search(self.function_name))
+        prepares = pattern("PREPARES").search(self.function_name)
+        return self.file.language == "cpp" or prepares is not None
 
     @property
     def owner(self) -> str:
         """Whose parameters the fact sets, by their type or by what made them; empty: not told."""
         name = re.escape(re.split(r"\.|->", self.fact.target)[0])
-        declared = rf"\b{_OWNERS}_\w*params\w*\s*(?:[&*]\s*)?{name}\b"
-        made = rf"\b{name}\s*=\s*{_OWNERS}_"
+        typed = pattern(rf"\b(OWNERS)_\w*params\w*\s*(?:[&*]\s*)?{name}\b")
+        made = pattern(rf"\b{name}\s*=\s*(OWNERS)_")
         for place in (self.around, self.file.text) if name else ():
-            if match := re.search(declared, place) or re.search(made, place):
+            if match := typed.search(place) or made.search(place):
                 return match[1]
         return ""
 
@@ -145,52 +161,5 @@ class Scene:
         if rule.is_picture and not self.is_models:
             is_sure, why = False, why or "it may be a picture for the eye"
         is_sure = is_sure and rule.is_sure and not self.is_for_the_eye
-        quote = file.quoted(line)
-        return Candidate(
-            aspect or rule.aspect, value, file.name, line, quote, is_sure, why or rule.why
-        )
-
-
-Reader = Callable[[Scene, Rule], Iterator[Candidate]]
-
-
-@cache
-def table() -> tuple[Rule, ...]:
-    """The rows of `rules.toml`."""
-    return tuple(_rule(row) for row in _written()["table"]["rules"])
-
-
-def pattern(written: str) -> re.Pattern[str]:
-    """A pattern of `rules.toml`, in which the words of its `patterns` stand for others."""
-    for word, meaning in _written()["patterns"].items():
-        written = written.replace(word, f"(?:{meaning})")
-    return re.compile(written, re.I)
-
-
-@cache
-def _written() -> dict[str, Any]:
-    return tomllib.loads(
-        resources.files("harness.audit.app").joinpath("rules.toml").read_text("utf-8")
-    )
-
-
-def _rule(row: dict[str, Any]) -> Rule:
-    from harness.audit.app import readers, texts
-
-    patterns = {
-        key: pattern(row[key]) if key in row else None for key in ("owner", "near", "without")
-    }
-    return Rule(
-        aspect=row["aspect"],
-        languages=frozenset(row["in"]),
-        finds=frozenset(row["find"].split("|")),
-        name=pattern(row["name"]),
-        read=getattr(readers, row["read"], None) or getattr(texts, row["read"]),
-        argument=row.get("argument"),
-        value=row.get("value"),
-        says=tuple((pattern(said), value) for said, value in row.get("says", {}).items()),
-        is_picture=row.get("picture", False),
-        is_sure=row.get("sure", True),
-        why=row.get("why", ""),
-        **patterns,
-    )
+        where = (file.name, line, file.quoted(line))
+        return Candidate(aspect or rule.aspect, value, *where, is_sure, why or rule.why)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.audit.app import rules, texts
+from harness.audit.app import readers, rules, texts
 from harness.audit.app.candidates import Candidate, Reading, settled
 from harness.audit.app.constants import Constants
-from harness.audit.app.source import FILE_SECONDS, SECONDS, File, Source
+from harness.audit.app.source import FILE_SECONDS, PARSE_ALL, SECONDS, File, Source
 from harness.contract import Contract
 
 ASPECTS: Final = (
@@ -25,13 +25,7 @@ ASPECTS: Final = (
     "vision_threads", "backend", "cache_cleared", "session_images", "weights", "mmproj",
 )  # fmt: skip
 """What an app decides."""
-
-_TRIGGER: Final = re.compile(
-    rb"llama|mtmd|gguf|<__|<image>|n_ctx|n_?len|predict|[mM]ax_?\w*[tT]oken|MAX_\w*TOKEN"
-    rb"|createScaledBitmap|createBitmap|drawColor|eraseColor|drawBitmap|ExifInterface|decodeStream"
-    rb"|getPixels|lockPixels|[pP]rompt|PROMPT|temperature|[cC]ontext_?[sS]ize|BitmapFactory"
-)
-"""Files without any of it state nothing, and are parsed only where a name leads to them."""
+_READERS: Final = vars(readers) | vars(texts)
 
 
 @dataclass(frozen=True)
@@ -64,13 +58,13 @@ def scan(folder: Path, contract: Contract) -> Scan:
 def _candidates(source: Source, contract: Contract) -> Iterator[Candidate]:
     constants = Constants(source)
     labels = "|".join(re.escape(label) for label in contract.answer.labels if label)
-    lists = re.compile(rf'(?i)"(?:{labels or "(?!)"})"'.encode())
-    is_small = source.is_small
+    lists = re.compile(rf'(?i)"(?:{labels or "(?!)"})"')
+    is_small = sum(len(file.content) for file in source.files) <= PARSE_ALL
     for file in source.files:
         if source.is_late:
             source.stop(f"the scan stopped after {SECONDS:g} s")
             return
-        if is_small or _TRIGGER.search(file.content) or lists.search(file.content):
+        if is_small or rules.pattern("STATES").search(file.text) or lists.search(file.text):
             yield from _of_file(file, constants, contract)
 
 
@@ -81,10 +75,10 @@ def _of_file(file: File, constants: Constants, contract: Contract) -> Iterator[C
             continue
         named = [name for name in file.facts if rule.name.fullmatch(name)]
         for fact in (fact for name in named for fact in file.facts[name]):
-            if fact.kind in rule.finds:
+            if fact.kind in rule.find:
                 if time.monotonic() > until:
                     file.notes.append("takes too long: not read to its end")
                     return
                 scene = rules.Scene(fact, file, constants, contract)
                 if scene.fits(rule):
-                    yield from rule.read(scene, rule)
+                    yield from _READERS[rule.read](scene, rule)

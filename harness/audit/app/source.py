@@ -199,11 +199,6 @@ class Source:
             )
 
     @property
-    def is_small(self) -> bool:
-        """So little source that all of it is parsed."""
-        return sum(len(file.content) for file in self.files) <= PARSE_ALL
-
-    @property
     def is_late(self) -> bool:
         """The time for the scan has passed."""
         return time.monotonic() > self.deadline

@@ -11,7 +11,7 @@ from harness.audit import prompt_parts
 from harness.audit.app.candidates import Candidate
 from harness.audit.app.constants import UNKNOWN
 from harness.audit.app.grammar import parted, text
-from harness.audit.app.rules import Rule, Scene
+from harness.audit.app.rules import Rule, Scene, pattern
 from harness.audit.prompt_parts import IMAGE_TOKEN, LIBMTMD_MARKERS
 
 if TYPE_CHECKING:
@@ -19,25 +19,6 @@ if TYPE_CHECKING:
 
 _LABELS: Final = 3
 """So many of the contract's labels make a text the classification's prompt."""
-_SAID: Final = re.compile(
-    r"(?i)log[a-z]?|[vdiwe]|wtf|println?|printf|__android_log_print|require\w*|check\w*|error"
-    r"|assert\w*|throw\w*|\w*exception|\w*error|timber|tostring|makeText|setText|Text"
-)
-"""Calls whose texts are for people."""
-_PROMPT_NAME: Final = re.compile(r"(?i)prompt|instruction|question|query")
-_MAY_STATE: Final = re.compile(r"(?i)<|marker|media|image|prompt")
-"""Of texts that hold none of it and no label, nothing is put together."""
-_TURNS: Final = re.compile(r"<\|im_start\|>|<start_of_turn>|<\|user\|>|\[INST\]|^User:")
-"""How a chat template opens a turn."""
-_GGUF: Final = re.compile(r"(?:.*[/\\])?([^/\\\s?]+\.gguf)(?:\?\S*)?", re.I)
-_TYPE: Final = re.compile(
-    r"(?<![a-z0-9])(iq\d_[a-z]+|q\d_k(?:_[sml])?|q\d_\d|q8|bf16|f16|fp16|f32|fp32)(?![a-z0-9])",
-    re.I,
-)
-_PROJECTOR: Final = re.compile(r"[-_.]?(?:mm-?proj|projector)[-_.]?(?:model)?", re.I)
-_STOCK: Final = re.compile(
-    r"(smolvlm2?|idefics\d?|smoldocling|internvl\d*|qwen[\d.]*-?vl|gemma|llava)[-_]", re.I
-)
 _OWN_MARKER: Final = "the marker that the app sets"
 _ITEMS: Final = 40
 """A longer list is none of labels."""
@@ -48,16 +29,14 @@ _HOLDERS: Final = (
     "property_declaration", "init_declarator", "variable_declarator", "preproc_def",
     "value_argument", "assignment", "parameter",
 )  # fmt: skip
-_ANSWERS: Final = re.compile(r"(?i)label|element|categor|class|answer|parse|word|respon|extract")
-_OTHERWISE: Final = re.compile(r"toRegex|Regex\(|Pattern\.|\.split\(|startsWith|indexOf|substring")
 
 
 def text_of(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     """Everything that one text states about the prompt."""
     node, labels = scene.fact.node, scene.contract.answer.labels
     declared = _declared_as(node)
-    known = re.compile("|".join([_MAY_STATE.pattern, *map(re.escape, filter(None, labels))]), re.I)
-    if not known.search(text(node)) and not _PROMPT_NAME.search(declared):
+    known = pattern("|".join(["MAY_STATE", *map(re.escape, filter(None, labels))]))
+    if not known.search(text(node)) and not pattern("PROMPT_NAME").search(declared):
         return
     if _is_for_people(node):
         return
@@ -70,12 +49,12 @@ def text_of(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     elif IMAGE_TOKEN in found and scene.is_models:
         why, value = "libmtmd takes <image> for plain characters", f"{IMAGE_TOKEN} as text"
         yield scene.says(rule, value, aspect="marker", is_sure=False, why=why)
-    elif _TURNS.search(found):
+    elif pattern("TURN").search(found):
         said, why = found.replace(UNKNOWN, "{prompt}"), "it may be of prompts without an image"
         yield scene.says(rule, said, aspect="chat_template", is_sure=False, why=why)
     spoken = [one for one in labels if one and re.search(rf"(?i)\b{re.escape(one)}\b", found)]
     is_prompt = len(spoken) >= max(min(_LABELS, len(labels)), 1) and len(found.split()) > 1
-    is_named = _PROMPT_NAME.search(declared) is not None and " " in found.strip()
+    is_named = pattern("PROMPT_NAME").search(declared) is not None and " " in found.strip()
     words = found.replace(marker, "") if marker else found
     is_empty = not prompt_parts.split(words, scene.contract.prompt.marker).words
     if UNKNOWN in found or is_empty or not (is_prompt or is_named):
@@ -112,15 +91,15 @@ def model_file(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     node = scene.fact.node
     if ".gguf" not in text(node).lower() or _is_for_people(node):
         return
-    match = _GGUF.fullmatch(scene.constants.text(node, scene.file) or "")
+    match = pattern("GGUF").fullmatch(scene.constants.text(node, scene.file) or "")
     if match is None or UNKNOWN in match[1]:
         return
     name, stem = match[1], _stem(match[1])
     why = f"by its name, {name}"
-    if _PROJECTOR.search(name):
-        whose = f"stock {stem}" if _STOCK.match(stem) else stem or None
+    if pattern("PROJECTOR").search(name):
+        whose = f"stock {stem}" if pattern("STOCK").match(stem) else stem or None
         yield scene.says(rule, whose, aspect="mmproj", why=why)
-    elif kind := _TYPE.search(name.removesuffix(".gguf")):
+    elif kind := pattern("QUANTIZED").search(name.removesuffix(".gguf")):
         said = kind[1].lower().replace("fp", "f")
         yield scene.says(rule, "q8_0" if said == "q8" else said, why=why)
 
@@ -137,7 +116,7 @@ def label_list(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     words = tuple(scene.constants.text(one, scene.file) or UNKNOWN for one in firsts)
     if not _are_labels(scene, words) or any(UNKNOWN in word or len(word) > 40 for word in words):
         return
-    is_named = _ANSWERS.search(scene.function_name + _declared_as(scene.fact.node))
+    is_named = pattern("ANSWERS").search(scene.function_name + _declared_as(scene.fact.node))
     is_used = scene.function is None or re.search(r"contains|==|equals|\bin\b", scene.around)
     is_sure = bool(is_named and is_used)
     yield scene.says(rule, words, is_sure=is_sure, why="" if is_sure else rule.why)
@@ -167,9 +146,9 @@ def answer_by(scene: Scene, rule: Rule) -> Iterator[Candidate]:
         for label in scene.contract.answer.labels
         if re.search(rf'(?i)"{re.escape(label)}"', scene.around)
     ]
-    if len(labels) < 2 and not _ANSWERS.search(scene.function_name):
+    if len(labels) < 2 and not pattern("ANSWERS").search(scene.function_name):
         return
-    if _OTHERWISE.search(scene.around):
+    if pattern("OTHERWISE").search(scene.around):
         yield scene.says(rule, None, why="the function looks at the answer in other ways as well")
         return
     why = "" if len(labels) >= 2 else "by the function's name alone"
@@ -205,8 +184,8 @@ def _settled(one: Candidate, stems: set[str], tokenizes: bool) -> Candidate:
 
 def _stem(name: str) -> str:
     """A file's name without what says mmproj, type and suffix."""
-    plain = _TYPE.sub("", re.sub(r"\.gguf$", "", name, flags=re.I))
-    return re.sub(r"[-_.]{2,}", "-", _PROJECTOR.sub("-", plain)).strip("-_.")
+    plain = pattern("QUANTIZED").sub("", re.sub(r"\.gguf$", "", name, flags=re.I))
+    return re.sub(r"[-_.]{2,}", "-", pattern("PROJECTOR").sub("-", plain)).strip("-_.")
 
 
 def _parents(node: Node) -> Iterator[Node]:
@@ -226,7 +205,7 @@ def _is_for_people(node: Node) -> bool:
         if parent is not node and parent.type in _CALLS:
             fields = (parent.child_by_field_name(name) for name in ("function", "name", "type"))
             callee = next(filter(None, fields), parent.named_children[0])
-            return _SAID.fullmatch(parted(text(callee))[1]) is not None
+            return pattern("FOR_PEOPLE").fullmatch(parted(text(callee))[1]) is not None
     return False
 
 
