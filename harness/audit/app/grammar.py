@@ -29,6 +29,8 @@ TEXTS: Final = frozenset(
 )
 _LONGEST: Final = 6000
 """Bytes. Nested code would otherwise be read as often as it is deep."""
+_DEEPEST: Final = 20_000
+"""Nodes inside one another. A query does not end where a tree is some 65,000 deep."""
 _NAMES: Final = frozenset({"identifier", "field_identifier", "type_identifier"})
 _ELEMENTS: Final = frozenset(
     {"index_expression", "subscript_expression", "array_access", "pointer_expression"}
@@ -121,7 +123,9 @@ def facts(content: bytes, name: str) -> Iterator[Fact | Function]:
 
     root = Parser(language(name)).parse(content).root_node
     starts, forms = _queries(name)
-    nodes = QueryCursor(starts).captures(root).get("start", [])
+    cursor = QueryCursor(starts)
+    cursor.set_max_start_depth(_DEEPEST)
+    nodes = cursor.captures(root).get("start", [])
     # Held against one node at a time: within a tree thousands deep, forms take the square of that.
     cursor = QueryCursor(forms)
     cursor.set_max_start_depth(0)
