@@ -50,8 +50,8 @@ def _read(
 
 
 def _number(worth: Worth) -> int | None:
-    is_whole = isinstance(worth.value, int) and not isinstance(worth.value, bool)
-    return int(worth.value) if is_whole and worth.value is not None else None
+    value = worth.value
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def stated(scene: Scene, rule: Rule) -> Iterator[Candidate]:
@@ -109,6 +109,7 @@ def as_written(scene: Scene, rule: Rule) -> Iterator[Candidate]:
 
 def _spoken(scene: Scene, rule: Rule, worth: Worth) -> Iterator[Candidate]:
     said = "".join(worth.said.split())
+    said = said if len(said) <= _LONGEST else ""  # of which no row says more than "computed"
     for form, value in rule.says.items():
         if match := form.fullmatch(said):
             spoken: Value | None = value
