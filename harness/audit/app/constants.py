@@ -127,28 +127,24 @@ class Constants:
         """What a function's parameter is given where the function is called."""
         name, before = function.called
         parameter = function.parameters[index]
-        found: list[Worth] = []
+        written, found = parameter.value, list[Worth]()
+        default = self._worth(written, file, written, hops - 1) if written else []
         calls = [
             (fact, other)
             for other in self._source.naming(name)
             for fact in other.facts.get(name, ())
             if fact.kind == "call" and not (before and other.language == "cpp")
         ]
-        for fact, other in calls if len(calls) <= _CALLS and index >= before else ():
-            caller = other.function_at(fact.node)
-            if caller is not None and "bench" in caller.name.lower():
-                continue
+        if len(calls) > _CALLS or index < before:
+            return []
+        for fact, other in calls:
             given = fact.keywords.get(parameter.name)
             if given is None and index - before < len(fact.args):
                 given = fact.args[index - before]
-            if given is not None:
-                found += self._worth(given, other, given, hops - 1)
-            elif parameter.value is not None:
-                found += self._worth(parameter.value, file, parameter.value, hops - 1)
-        if found or parameter.value is None:
-            return found
-        default = self._worth(parameter.value, file, parameter.value, hops - 1)
-        return [replace(one, is_sure=False) for one in default]
+            caller = other.function_at(fact.node)
+            if caller is None or "bench" not in caller.name.lower():
+                found += self._worth(given, other, given, hops - 1) if given else default
+        return found or [replace(one, is_sure=False) for one in default]
 
     def _constant(self, name: str, file: File, hops: int) -> list[Worth]:
         places = [(fact, file) for fact in declared(name, file, None)] or [
@@ -235,9 +231,8 @@ def initial(name: str, file: File, function: Function | None) -> Node | None:
 
 
 def _only_text(found: list[Worth]) -> str | None:
-    values = {one.value for one in found}
-    value = values.pop() if len(values) == 1 else None
-    return value if isinstance(value, str) else None
+    texts = {one.value for one in found if isinstance(one.value, str)}
+    return texts.pop() if len({one.value for one in found}) == len(texts) == 1 else None
 
 
 def _unwrapped(node: Node) -> Node | None:
