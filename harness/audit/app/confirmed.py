@@ -145,29 +145,23 @@ def findings(
 
 
 def _read(reading: Reading, change: str | None) -> Finding:
-    quotes = tuple(Quote(c.value, c.where, c.quote, c.why) for c in reading.candidates)
     before = f"{change}; " if change else ""
     if reading.status == "not read":
         note = f"{before}no line states it; write it into {NAME}"
         return Finding(reading.aspect, _SIDE, None, ".", note, is_open=bool(change))
     first = reading.candidates[0]
-    if reading.status == "read":
-        why = f" ({first.why})" if first.why else ""
-        return Finding(
-            reading.aspect,
-            _SIDE,
-            first.value,
-            first.where,
-            f"{before}{first.quote}{why}",
-            quotes=quotes,
-        )
     count = len({one.value for one in reading.candidates} - {None})
-    said = "computed there" if reading.status == "computed" else "1 candidate"
-    if count > 1:
-        said = f"several: {count} values"
-    note = f"{before}{said}; settle it in {NAME}"
+    is_read = reading.status == "read"
+    if is_read:
+        note = f"{first.quote} ({first.why})" if first.why else first.quote
+    else:
+        said = "computed there" if reading.status == "computed" else "1 candidate"
+        note = f"several: {count} values" if count > 1 else said
+        note += f"; settle it in {NAME}"
+    quotes = tuple(Quote(c.value, c.where, c.quote, c.why) for c in reading.candidates)
+    is_open = bool(change) and not is_read
     return Finding(
-        reading.aspect, _SIDE, None, first.where, note, quotes=quotes, is_open=bool(change)
+        reading.aspect, _SIDE, reading.value, first.where, before + note, "", quotes, is_open
     )
 
 

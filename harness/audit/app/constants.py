@@ -12,8 +12,7 @@ import textwrap
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from harness.audit.app import grammar
-from harness.audit.app.grammar import Fact, Function, text
+from harness.audit.app.grammar import TEXTS, Fact, Function, operands, parted, text
 from harness.audit.app.source import File, Source
 
 if TYPE_CHECKING:
@@ -21,33 +20,35 @@ if TYPE_CHECKING:
 
 Literal = str | int | float | bool
 
+UNKNOWN: Final = "\ufffc"
+"""Stands in a text for a part that is not known here."""
 _HOPS: Final = 5
 _CALLS: Final = 12
 """Calls of one function that are looked at; a parameter of more is computed."""
 _OPERANDS: Final = 40
+"""Parts of one sum; a longer one no person wrote."""
 _NUMBER: Final = re.compile(
-    r"-?(?:0[xX][0-9a-fA-F_]+|[\d_]*\.?\d[\d_]*(?:[eE][+-]?\d+)?)[uUlLfFdD]*"
+    r"(-?(?:0|0[xX][0-9a-fA-F]{1,16}|[1-9][\d_]{0,30}))[uUlL]*"
+    r"|(-?\d{0,30}\.?\d{1,30}(?:[eE][+-]?\d{1,3})?)[fFdDlL]?"
 )
 _TRUTH: Final = {"true": True, "false": False, "JNI_TRUE": True, "JNI_FALSE": False}
-_WRAPPERS: Final = frozenset(
-    {"parenthesized_expression", "cast_expression", "as_expression", "argument"}
-)
+_WRAPPERS: Final = frozenset({"parenthesized_expression", "cast_expression", "as_expression"})
 _CASTS: Final = re.compile(
     r"(?:static_cast<[^<>]+>|std::string|string|String|jint|int|float|uint32_t|size_t|int32_t)$"
 )
 _UNCHANGED: Final = frozenset(
     {"toInt", "toFloat", "toLong", "toDouble", "trimIndent", "c_str", "data", "toString", "toUInt"}
 )
-_TEMPLATE: Final = re.compile(r"\$\{([^{}]*)\}|\$([A-Za-z_]\w*)")
-_ESCAPE: Final = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.S)
-_ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "\0"}
+_RAW_MARKS: Final = re.compile(r"\$\{([^{}]*)\}|\$([A-Za-z_]\w*)")
+"""What stands for something else in a Kotlin text of three quotes: a name."""
+_MARKS: Final = re.compile(rf"(?s){_RAW_MARKS.pattern}|\\(u[0-9a-fA-F]{{4}}|x[0-9a-fA-F]{{2}}|.)")
+"""In any other text: a name, or an escaped character."""
+_ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\n": ""}
 _MARKERS: Final = {
     "mtmd_default_marker": "<__media__>",
     "MTMD_DEFAULT_MARKER": "<__media__>",
     "MTMD_DEFAULT_IMAGE_MARKER": "<__image__>",
 }
-UNKNOWN: Final = "\ufffc"
-"""Stands in a text for a part that is not known here."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Worth:
 
     value: Literal | None
     """None: it is computed there."""
+    said: str
+    """The expression that the names led to, as it is written."""
     file: File
     node: Node
     """The line to be quoted."""
@@ -68,14 +71,6 @@ class Constants:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._mentioned: dict[re.Pattern[bytes], bool] = {}
-
-    def mentions(self, pattern: re.Pattern[bytes]) -> bool:
-        """Whether any file of the app holds `pattern`."""
-        if pattern not in self._mentioned:
-            held = any(pattern.search(file.content) for file in self._source.files)
-            self._mentioned[pattern] = held
-        return self._mentioned[pattern]
 
     def worth(self, node: Node, file: File, quoted: Node | None = None) -> list[Worth]:
         """Everything that `node` may stand for. A literal's line is that of `quoted`."""
@@ -85,224 +80,166 @@ class Constants:
         """The text `node` stands for, with UNKNOWN for its unknown parts; None: it is no text."""
         if hops <= 0:
             return None
-        written = text(node)
-        if node.type == "concatenated_string":
-            pieces = [self.text(child, file, hops) or UNKNOWN for child in node.named_children]
-            return "".join(pieces)
-        if node.type in ("string_literal", "multiline_string_literal", "raw_string_literal"):
+        if operands_of := operands(node)[: _OPERANDS + 1]:
+            parts = [self.text(operand, file, hops - 1) for operand in operands_of]
+            is_text = any(part is not None for part in parts) and len(parts) <= _OPERANDS
+            return "".join(UNKNOWN if part is None else part for part in parts) if is_text else None
+        if node.type in TEXTS:
             return self._literal(node, file, hops)
-        if (operands := _summed(node)) is not None:
-            parts = [self.text(operand, file, hops - 1) for operand in operands]
-            if all(part is None for part in parts):
-                return None
-            return "".join(UNKNOWN if part is None else part for part in parts)
-        inner = _unwrapped(node)
-        if inner is not None:
+        if (inner := _unwrapped(node)) is not None:
             found = self.text(inner, file, hops - 1)
-            return (
-                textwrap.dedent(found).strip("\n") if found and "trimIndent" in written else found
-            )
-        name = written.removesuffix("()").rpartition("::")[2]
-        if name in _MARKERS:
-            return _MARKERS[name]
-        values = {one.value for one in self._worth(node, file, node, hops - 1)}
-        value = values.pop() if len(values) == 1 else None
-        return value if isinstance(value, str) else None
-
-    def initial(self, node: Node, file: File) -> Node:
-        """Where `node` is a local name, what it is declared as; else `node` itself."""
-        function = file.function_at(node)
-        if function is None or not re.fullmatch(r"\w+", text(node)):
-            return node
-        local = _local(text(node), file, function)
-        if is_changed(text(node), file, function):
-            return node
-        return local[0].value or node if len(local) == 1 else node
+            is_indented = found is not None and "trimIndent" in text(node)
+            return textwrap.dedent(found or "").strip("\n") if is_indented else found
+        name = text(node).removesuffix("()").rpartition("::")[2]
+        return _MARKERS.get(name) or _only_text(self._worth(node, file, node, hops - 1))
 
     def _worth(self, node: Node, file: File, quoted: Node, hops: int) -> list[Worth]:
-        written = text(node).strip()
-        literal = _plain(written)
-        if literal is None and node.type.endswith("_literal"):
-            literal = self.text(node, file, hops)
-            literal = None if literal is None or UNKNOWN in literal else literal
-        if literal is not None:
-            return [Worth(literal, file, quoted)]
-        computed = [Worth(None, file, quoted)]
-        if hops <= 0:
-            return computed
-        if (inner := _unwrapped(node)) is not None:
-            return self._worth(inner, file, quoted, hops - 1)
-        owner, name = grammar.parted(written)
+        bare = node
+        while (inner := _unwrapped(bare)) is not None:
+            bare = inner
+        value = _plain(text(bare).strip())
+        if value is None and (bare.type in TEXTS or operands(bare)):
+            written = self.text(node, file, hops)
+            value = None if written is None or UNKNOWN in written else written
+        found = self._named(bare, file, hops) if value is None and hops > 0 else []
+        return found or [Worth(value, text(node).strip(), file, quoted)]
+
+    def _named(self, node: Node, file: File, hops: int) -> list[Worth]:
+        """What the name `node` stands for; nothing where it is none, or changed on the way."""
+        owner, name = parted(text(node).strip())
         if not re.fullmatch(r"[A-Za-z_]\w*", name) or not re.fullmatch(r"[\w.:>?!-]*", owner):
-            return computed
+            return []
         function = file.function_at(node)
         if not owner and function is not None:
-            if is_changed(name, file, function):
-                return computed
-            if local := _local(name, file, function):
-                return self._of_local(local, file, hops) or computed
-            index = next((i for i, p in enumerate(function.parameters) if p[0] == name), None)
-            if index is not None:
-                return self._of_parameter(function, index, file, hops) or computed
-        if owner and owner[:1].islower() and owner != "this":
-            return computed
-        return self._of_constant(name, file, hops) or computed
+            local = declared(name, file, function)
+            if is_changed(name, file, function) or len(local) > 1:
+                return []
+            if local and local[0].value is not None:
+                return self._worth(local[0].value, file, local[0].node, hops - 1)
+            for index, parameter in enumerate(function.parameters):
+                if parameter.name == name:
+                    return self._handed(function, index, file, hops)
+        if owner[:1].islower() and owner != "this":
+            return []
+        return self._constant(name, file, hops)
 
-    def _of_local(self, local: list[Fact], file: File, hops: int) -> list[Worth]:
-        if len(local) > 1 or local[0].value is None:
-            return [Worth(None, file, fact.node) for fact in local[:1]]
-        return self._worth(local[0].value, file, local[0].node, hops - 1)
-
-    def _of_parameter(self, function: Function, index: int, file: File, hops: int) -> list[Worth]:
+    def _handed(self, function: Function, index: int, file: File, hops: int) -> list[Worth]:
+        """What a function's parameter is given where the function is called."""
         name, before = function.called
-        parameter, default = function.parameters[index]
-        found: list[Worth] = []
-        calls = 0
-        for other in self._source.naming(name):
-            for fact in other.facts.get(name, ()):
-                wanted = index - before
-                if fact.kind != "call" or (before and other.language == "cpp") or wanted < 0:
-                    continue
-                caller = other.function_at(fact.node)
-                if caller is not None and "bench" in caller.name.lower():
-                    continue
-                calls += 1
-                if calls > _CALLS:
-                    return []
-                named = [
-                    o.value
-                    for o in other.facts.get(parameter, ())
-                    if o.kind == "set" and o.node.parent and o.node.parent.parent == fact.node
-                ]
-                arg = next((n for n in named if n), None) or (
-                    fact.args[wanted] if wanted < len(fact.args) else None
-                )
-                if arg is not None:
-                    found += self._worth(arg, other, arg, hops - 1)
-                elif default is not None:
-                    found += self._worth(default, file, default, hops - 1)
-        if not found and default is not None:
-            found = self._worth(default, file, default, hops - 1)
-            return [replace(one, is_sure=False) for one in found]
-        return found
+        parameter = function.parameters[index]
+        written, found = parameter.value, list[Worth]()
+        default = self._worth(written, file, written, hops - 1) if written else []
+        calls = [
+            (fact, other)
+            for other in self._source.naming(name)
+            for fact in other.facts.get(name, ())
+            if fact.kind == "call" and not (before and other.language == "cpp")
+        ]
+        if len(calls) > _CALLS or index < before:
+            return []
+        for fact, other in calls:
+            given = fact.keywords.get(parameter.name)
+            if given is None and index - before < len(fact.args):
+                given = fact.args[index - before]
+            caller = other.function_at(fact.node)
+            if caller is None or "bench" not in caller.name.lower():
+                found += self._worth(given, other, given, hops - 1) if given else default
+        return found or [replace(one, is_sure=False) for one in default]
 
-    def _of_constant(self, name: str, file: File, hops: int) -> list[Worth]:
-        own = _constants(name, file)
-        places = [(file, fact) for fact in own] or [
-            (other, fact)
+    def _constant(self, name: str, file: File, hops: int) -> list[Worth]:
+        places = [(fact, file) for fact in declared(name, file, None)] or [
+            (fact, other)
             for other in self._source.naming(name)
             if other is not file
-            for fact in _constants(name, other)
+            for fact in declared(name, other, None)
         ]
-        found: list[Worth] = []
-        for other, fact in places[:_CALLS]:
-            if fact.value is not None:
-                worths = self._worth(fact.value, other, fact.node, hops - 1)
-                found += [replace(w, is_sure=w.is_sure and fact.is_fixed) for w in worths]
-        return found
+        return [
+            replace(one, is_sure=one.is_sure and fact.is_fixed)
+            for fact, other in places[:_CALLS]
+            if fact.value is not None
+            for one in self._worth(fact.value, other, fact.node, hops - 1)
+        ]
 
     def _literal(self, node: Node, file: File, hops: int) -> str:
-        found = self._unescaped(node, file, hops)
-        # An emoji may be written as the two halves of UTF-16.
-        return found.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-    def _unescaped(self, node: Node, file: File, hops: int) -> str:
         written = text(node)
         if node.type == "raw_string_literal":  # C++
             return re.sub(r'(?s)^[uUL8]*R"([^(]*)\((.*)\)\1"$', r"\2", written)
-        if written.startswith('"""'):
-            body = written[3:-3]
-            body = body if file.language == "kotlin" else textwrap.dedent(body.lstrip("\n"))
-        else:
-            body = written[written.find('"') + 1 : -1]
-        if file.language != "kotlin":
-            return _ESCAPE.sub(_escaped, body)
-        parts, at = [], 0
-        raw = written.startswith('"""')
-        for match in _TEMPLATE.finditer(body):
-            if match.start() and body[match.start() - 1] == "\\" and not raw:
-                continue
-            parts += [_spelled(body[at : match.start()], raw)]
-            name = match.group(1) or match.group(2)
-            parts += [self._interpolated(name, node, file, hops)]
-            at = match.end()
-        return "".join([*parts, _spelled(body[at:], raw)])
+        is_kotlin, is_block = file.language == "kotlin", written.startswith('"""')
+        body = written[3:-3] if is_block else written[written.find('"') + 1 : -1]
+        if is_block and not is_kotlin:
+            body = textwrap.dedent(body.lstrip("\n"))
 
-    def _interpolated(self, name: str, node: Node, file: File, hops: int) -> str:
+        def put(match: re.Match[str]) -> str:
+            if match.lastindex == 3:
+                return _escaped(match[3])
+            name = match[1] or match[2] or ""
+            return self._inserted(name, node, file, hops) if is_kotlin else match[0]
+
+        found = (_RAW_MARKS if is_block and is_kotlin else _MARKS).sub(put, body)
+        # An emoji may be written as the two halves of UTF-16.
+        return found.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+    def _inserted(self, name: str, node: Node, file: File, hops: int) -> str:
         """A name inside a text. Only constants are put in: a parameter stays unknown."""
         function = file.function_at(node)
-        own = function is not None and (
-            any(p[0] == name for p in function.parameters) or _local(name, file, function)
+        is_own = function is not None and (
+            any(one.name == name for one in function.parameters) or declared(name, file, function)
         )
-        if own or not re.fullmatch(r"[A-Za-z_][\w.]*", name) or hops <= 0:
+        if is_own or not re.fullmatch(r"[A-Za-z_][\w.]*", name) or hops <= 0:
             return UNKNOWN
-        values = {w.value for w in self._of_constant(name.rpartition(".")[2], file, hops - 1)}
-        value = values.pop() if len(values) == 1 else None
-        return value if isinstance(value, str) else UNKNOWN
+        return _only_text(self._constant(name.rpartition(".")[2], file, hops - 1)) or UNKNOWN
+
+
+def declared(name: str, file: File, function: Function | None) -> list[Fact]:
+    """Where `function` declares `name`; None: where it is declared outside any function."""
+    return [
+        fact
+        for fact in file.facts.get(name, ())
+        if fact.kind == "declare"
+        and (
+            file.function_at(fact.node) is None
+            if function is None
+            else function.holds(fact.node) and fact.node.type != "class_parameter"
+        )
+    ]
 
 
 def is_changed(name: str, file: File, function: Function) -> bool:
     """Whether `function` gives `name` another value than it has from its declaration or caller."""
     word = re.escape(name)
-    if re.search(rf"\b{word}\s*(?:\+\+|--|[-+*/%|&]=)|(?:\+\+|--|[^&]&)\s*{word}\b", function.text):
+    if re.search(
+        rf"\b{word}\s*(?:\+\+|--|(?:[-+*/%|&^]|<<|>>)=)|(?:\+\+|--|[^&]&)\s*{word}\b",
+        function.text,
+    ):
         return True
-    declared = any(fact.kind == "declare" for fact in _local(name, file, function))
-    sets = re.findall(rf"(?<![.\w>]){word}\s*=(?!=)", function.text)
-    return file.language != "kotlin" and len(sets) > declared
-
-
-def _local(name: str, file: File, function: Function) -> list[Fact]:
-    """Where `function` declares or changes `name`."""
-    return [
-        fact
-        for fact in file.facts.get(name, ())
-        if (
-            fact.kind == "declare"
-            or (
-                fact.kind == "set"
-                and not fact.target
-                and fact.node.type != "value_argument"
-                and fact.node.type != "initializer_pair"
-            )
-        )
-        and function.start <= fact.node.start_byte < function.end
-        and fact.node.type != "class_parameter"
-        and (fact.kind == "declare" or _declares(name, file, function))
-    ]
-
-
-def _declares(name: str, file: File, function: Function) -> bool:
     return any(
-        fact.kind == "declare" and function.start <= fact.node.start_byte < function.end
+        fact.kind == "set" and not fact.target and fact.node.type.startswith("assignment")
         for fact in file.facts.get(name, ())
+        if function.holds(fact.node)
     )
 
 
-def _constants(name: str, file: File) -> list[Fact]:
-    """Declarations of `name` outside any function."""
-    return [
-        fact
-        for fact in file.facts.get(name, ())
-        if fact.kind == "declare" and file.function_at(fact.node) is None
-    ]
+def initial(name: str, file: File, function: Function | None) -> Node | None:
+    """What `name` is declared as, once, in `function` or else outside any, and stays."""
+    found: list[Fact] = []
+    if function is not None:
+        if is_changed(name, file, function):
+            return None
+        found = declared(name, file, function)
+    found = found or declared(name, file, None)
+    return found[0].value if len(found) == 1 else None
 
 
-def _summed(node: Node) -> list[Node] | None:
-    """The operands of a chain of `+`; None: it is none, or one that no person wrote."""
-    operands: list[Node] = []
-    while node.type == "binary_expression" and any(child.type == "+" for child in node.children):
-        operands.append(node.named_children[-1])
-        node = node.named_children[0]
-    return [node, *reversed(operands)] if 0 < len(operands) <= _OPERANDS else None
+def _only_text(found: list[Worth]) -> str | None:
+    texts = {one.value for one in found if isinstance(one.value, str)}
+    return texts.pop() if len({one.value for one in found}) == len(texts) == 1 else None
 
 
 def _unwrapped(node: Node) -> Node | None:
     """What stands inside brackets, a cast, or a call that leaves a value as it is."""
     if node.type in _WRAPPERS and node.named_children:
-        return (
-            node.child_by_field_name("value")
-            or node.named_children[0 if node.type == "as_expression" else -1]
-        )
+        last = 0 if node.type == "as_expression" else -1
+        return node.child_by_field_name("value") or node.named_children[last]
     if node.type not in ("call_expression", "method_invocation"):
         return None
     callee = node.child_by_field_name("function") or next(iter(node.named_children), None)
@@ -311,7 +248,7 @@ def _unwrapped(node: Node) -> Node | None:
         return None
     if arguments is not None and _CASTS.match(text(callee)) and len(arguments.named_children) == 1:
         return arguments.named_children[0]
-    if grammar.parted(text(callee))[1] in _UNCHANGED and len(callee.named_children) == 2:
+    if parted(text(callee))[1] in _UNCHANGED and len(callee.named_children) == 2:
         return callee.named_children[0]
     return None
 
@@ -320,21 +257,12 @@ def _plain(written: str) -> Literal | None:
     """A number or a truth value."""
     if written in _TRUTH:
         return _TRUTH[written]
-    if not _NUMBER.fullmatch(written):
+    match = _NUMBER.fullmatch(written)
+    if match is None:
         return None
-    if written.lower().startswith(("0x", "-0x")):
-        return int(written.rstrip("uUlL").replace("_", ""), 16)
-    digits = written.rstrip("uUlLfFdD").replace("_", "")
-    is_float = any(mark in written for mark in ".eEfF")
-    return float(digits) if is_float else int(digits)
+    return int(match[1].replace("_", ""), 0) if match[1] else float(match[2])
 
 
-def _spelled(body: str, raw: bool) -> str:
-    return body if raw else _ESCAPE.sub(_escaped, body)
-
-
-def _escaped(match: re.Match[str]) -> str:
-    said = match.group(1)
-    if said[0] in "ux" and len(said) > 1:
-        return chr(int(said[1:], 16))
-    return "" if said == "\n" else _ESCAPES.get(said, said)
+def _escaped(said: str) -> str:
+    is_code = said[0] in "ux" and len(said) > 1
+    return chr(int(said[1:], 16)) if is_code else _ESCAPES.get(said, said)

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from harness.audit.app.candidates import Candidate
 from harness.audit.app.constants import Constants
-from harness.audit.app.grammar import Fact
+from harness.audit.app.grammar import Fact, Function
 from harness.audit.app.source import File
 from harness.audit.findings import Value
 from harness.contract import Contract
@@ -25,23 +26,62 @@ from harness.contract import Contract
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-LIMIT_NAME: Final = (
-    r"n_?len|n_?predict|num_?predict"
-    r"|k?max_?(?:new_?|gen_?|output_?|response_?|completion_?)?tokens?"
-)
-"""What a limit of new tokens is called; `LIMIT` in the table."""
-_MODEL_INPUT: Final = re.compile(
-    r"vlm|vision|mtmd|llava|smol|for_?model|infer|classif|llm|preprocess|multimodal|letterbox", re.I
-)
-_PREPARES: Final = re.compile(
-    rf"resize|scale|pad|fit|square|prepare|normal|rgb|bytes|pixel|{_MODEL_INPUT.pattern}", re.I
-)
-FOR_THE_EYE: Final = re.compile(
-    r"thumb|avatar|icon|preview|gallery|display|overlay|mask|ocr|show|crop|draw(?!_)|bench|test",
-    re.I,
-)
-"""Functions that prepare no model's input."""
-_FEEDS: Final = re.compile(rb"<__media__>|mtmd_|llava_|clip_image")
+
+@cache
+def _written() -> dict[str, Any]:
+    return tomllib.loads(
+        resources.files("harness.audit.app").joinpath("rules.toml").read_text("utf-8")
+    )
+
+
+@cache
+def pattern(written: str) -> re.Pattern[str]:
+    """A pattern of `rules.toml`, in which the words of its `patterns` stand for others."""
+    for word, meaning in _written()["patterns"].items():
+        escaped = meaning.replace("\\", r"\\")
+        written = re.sub(rf"\b{word}\b", f"(?:{escaped})", written)
+    return re.compile(written, re.I)
+
+
+def _said(written: str | dict[str, Any]) -> dict[str, Any]:
+    return _written()["says"][written] if isinstance(written, str) else written
+
+
+_Pattern = Annotated[re.Pattern[str], BeforeValidator(pattern)]
+
+
+class Rule(BaseModel):
+    """One row of `rules.toml`, which says what each field means."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    aspect: str
+    languages: frozenset[str] = Field(alias="in")
+    find: frozenset[str]
+    name: _Pattern
+    read: str
+    argument: int | None = None
+    value: Value | None = None
+    says: Annotated[dict[_Pattern, Value], BeforeValidator(_said)] = {}
+    owner: _Pattern | None = None
+    near: _Pattern | None = None
+    without: _Pattern | None = None
+    is_picture: bool = Field(default=False, alias="picture")
+    is_sure: bool = Field(default=True, alias="sure")
+    why: str = ""
+
+    def node(self, fact: Fact) -> Node | None:
+        """The part of `fact` that holds the value."""
+        if self.argument is None:
+            return fact.node if fact.kind == "parameter" else fact.value
+        is_there = -len(fact.args) <= self.argument < len(fact.args)
+        return fact.args[self.argument] if is_there else None
+
+
+@cache
+def table() -> tuple[Rule, ...]:
+    """The rows of `rules.toml`."""
+    return tuple(Rule.model_validate(row) for row in _written()["table"]["rules"])
 
 
 @dataclass(frozen=True)
@@ -53,85 +93,73 @@ class Scene:
     constants: Constants
     contract: Contract
 
-    def says(
-        self,
-        aspect: str,
-        value: Value | None,
-        node: Node,
-        *,
-        is_sure: bool = True,
-        why: str = "",
-        file: File | None = None,
-    ) -> Candidate:
-        """A candidate that quotes the line of `node`."""
-        file = file or self.file
-        line = file.line(node)
-        return Candidate(aspect, value, file.name, line, file.quoted(line), is_sure, why)
+    @property
+    def function(self) -> Function | None:
+        """The function around it."""
+        return self.file.function_at(self.fact.node)
+
+    @property
+    def around(self) -> str:
+        """That function as it is written."""
+        return self.function.text if self.function is not None else ""
 
     @property
     def function_name(self) -> str:
-        """The function around it."""
-        function = self.file.function_at(self.fact.node)
-        return function.called[0] if function is not None else ""
+        """What that function is called."""
+        return self.function.called[0] if self.function is not None else ""
+
+    @property
+    def is_for_the_eye(self) -> bool:
+        """By its name that function prepares no model's input."""
+        return pattern("FOR_THE_EYE").search(self.function_name) is not None
 
     @property
     def is_models(self) -> bool:
         """By its names this prepares what the model gets, and is nothing for the eye: the file is
         about the model and, where there may be a screen as well, so is the function."""
         stem = self.file.name.rpartition("/")[2].rpartition(".")[0]
-        if FOR_THE_EYE.search(self.function_name):
+        if self.is_for_the_eye:
             return False
-        if not _MODEL_INPUT.search(stem) and not _FEEDS.search(self.file.content):
+        if not pattern("MODEL_INPUT").search(stem) and not pattern("FEEDS").search(self.file.text):
             return False
-        return self.file.language == "cpp" or bool(_PREPARES.search(self.function_name))
+        prepares = pattern("PREPARES").search(self.function_name)
+        return self.file.language == "cpp" or prepares is not None
 
+    @property
+    def owner(self) -> str:
+        """Whose parameters the fact sets, by their type or by what made them; empty: not told."""
+        name = re.escape(re.split(r"\.|->", self.fact.target)[0])
+        typed = pattern(rf"\b(OWNERS)_\w*params\w*\s*(?:[&*]\s*)?{name}\b")
+        made = pattern(rf"\b{name}\s*=\s*(OWNERS)_")
+        for place in (self.around, self.file.text) if name else ():
+            if match := typed.search(place) or made.search(place):
+                return match[1]
+        return ""
 
-Reader = Callable[[Scene, "Rule"], Iterator[Candidate]]
+    def fits(self, rule: Rule) -> bool:
+        """Whether what `rule` wants around the fact is there."""
+        if rule.near is not None and not rule.near.search(self.around):
+            return False
+        if rule.without is not None and rule.without.search(self.around):
+            return False
+        return rule.owner is None or rule.owner.fullmatch(self.owner) is not None
 
-
-@dataclass(frozen=True)
-class Rule:
-    """One row of `rules.toml`."""
-
-    aspect: str
-    languages: frozenset[str]
-    finds: frozenset[str]
-    name: re.Pattern[str]
-    read: Reader
-    argument: int | None = None
-    value: Value | None = None
-    is_sure: bool = True
-    why: str = ""
-
-    def node(self, fact: Fact) -> Node | None:
-        """The part of `fact` that holds the value."""
-        if self.argument is None:
-            return fact.value
-        is_there = -len(fact.args) <= self.argument < len(fact.args)
-        return fact.args[self.argument] if is_there else None
-
-
-@cache
-def table() -> tuple[Rule, ...]:
-    """The rows of `rules.toml`."""
-    from harness.audit.app import channels, readers, texts
-
-    written = resources.files("harness.audit.app").joinpath("rules.toml").read_text("utf-8")
-    return tuple(
-        Rule(
-            aspect=row["aspect"],
-            languages=frozenset(row["in"]),
-            finds=frozenset(row["find"].split("|")),
-            name=re.compile(row["name"].replace("LIMIT", LIMIT_NAME)),
-            read=next(
-                getattr(module, row["read"])
-                for module in (readers, channels, texts)
-                if hasattr(module, row["read"])
-            ),
-            argument=row.get("argument"),
-            value=row.get("value"),
-            is_sure=row.get("sure", True),
-            why=row.get("why", ""),
-        )
-        for row in tomllib.loads(written)["rules"]
-    )
+    def says(
+        self,
+        rule: Rule,
+        value: Value | None,
+        node: Node | None = None,
+        *,
+        aspect: str = "",
+        file: File | None = None,
+        is_sure: bool = True,
+        why: str = "",
+    ) -> Candidate:
+        """A candidate that quotes the line of `node`, else of the fact."""
+        file = file or self.file
+        line = file.line(node or self.fact.node)
+        if rule.is_picture and not self.is_models:
+            is_sure, why = False, why or "it may be a picture for the eye"
+        is_sure = is_sure and rule.is_sure and not self.is_for_the_eye
+        where = (file.name, line, file.quoted(line))
+        return Candidate(aspect or rule.aspect, value, *where, is_sure, why or rule.why)

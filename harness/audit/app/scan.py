@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import time
 from collections import defaultdict
@@ -11,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.audit.app import rules, texts
+from harness.audit.app import readers, rules, texts
 from harness.audit.app.candidates import Candidate, Reading, settled
 from harness.audit.app.constants import Constants
-from harness.audit.app.rules import Scene
-from harness.audit.app.source import FILE_SECONDS, File, Source
+from harness.audit.app.source import FILE_SECONDS, PARSE_ALL, SECONDS, File, Source
 from harness.contract import Contract
 
 ASPECTS: Final = (
@@ -27,13 +25,7 @@ ASPECTS: Final = (
     "vision_threads", "backend", "cache_cleared", "session_images", "weights", "mmproj",
 )  # fmt: skip
 """What an app decides."""
-
-_TRIGGER: Final = re.compile(
-    rb"llama|mtmd|gguf|<__|<image>|n_ctx|n_?len|predict|[mM]ax_?\w*[tT]oken|MAX_\w*TOKEN"
-    rb"|createScaledBitmap|createBitmap|drawColor|eraseColor|drawBitmap|ExifInterface|decodeStream"
-    rb"|getPixels|lockPixels|[pP]rompt|PROMPT|temperature|[cC]ontext_?[sS]ize|BitmapFactory"
-)
-"""Files without any of it state nothing, and are parsed only where a name leads to them."""
+_READERS: Final = vars(readers) | vars(texts)
 
 
 @dataclass(frozen=True)
@@ -55,37 +47,38 @@ def scan(folder: Path, contract: Contract) -> Scan:
         ArmUnavailable: the packages of the extra `audit` are not installed.
     """
     source = Source(folder)
-    constants = Constants(source)
     found: defaultdict[str, list[Candidate]] = defaultdict(list)
-    every = texts.settled_together(list(_candidates(source, constants, contract)))
-    for candidate in every:
+    for candidate in texts.settled_together(list(_candidates(source, contract))):
         found[candidate.aspect].append(candidate)
-    whole = source.is_whole
-    readings = tuple(settled(aspect, found.get(aspect, []), whole) for aspect in ASPECTS)
+    is_whole = source.is_whole and not source.is_late
+    readings = tuple(settled(aspect, found.get(aspect, []), is_whole) for aspect in ASPECTS)
     return Scan(readings, tuple(source.notes()))
 
 
-def _candidates(source: Source, constants: Constants, contract: Contract) -> Iterator[Candidate]:
-    is_small = source.is_small
+def _candidates(source: Source, contract: Contract) -> Iterator[Candidate]:
+    constants = Constants(source)
     labels = "|".join(re.escape(label) for label in contract.answer.labels if label)
-    lists = re.compile(rf'(?i)"(?:{labels or "(?!)"})"'.encode())
+    lists = re.compile(rf'(?i)"(?:{labels or "(?!)"})"')
+    is_small = sum(len(file.content) for file in source.files) <= PARSE_ALL
     for file in source.files:
         if source.is_late:
-            source.stop()
+            source.stop(f"the scan stopped after {SECONDS:g} s")
             return
-        is_relevant = _TRIGGER.search(file.content) or lists.search(file.content)
-        if is_relevant or is_small:
+        if is_small or rules.pattern("STATES").search(file.text) or lists.search(file.text):
             yield from _of_file(file, constants, contract)
 
 
 def _of_file(file: File, constants: Constants, contract: Contract) -> Iterator[Candidate]:
-    own = [rule for rule in rules.table() if file.language in rule.languages]
     until = time.monotonic() + FILE_SECONDS
-    for name, facts in file.facts.items():
-        fitting = [rule for rule in own if rule.name.fullmatch(name)]
-        for rule, fact in itertools.product(fitting, facts):
-            if fact.kind in rule.finds:
+    for rule in rules.table():
+        if file.language not in rule.languages:
+            continue
+        named = [name for name in file.facts if rule.name.fullmatch(name)]
+        for fact in (fact for name in named for fact in file.facts[name]):
+            if fact.kind in rule.find:
                 if time.monotonic() > until:
                     file.notes.append("takes too long: not read to its end")
                     return
-                yield from rule.read(Scene(fact, file, constants, contract), rule)
+                scene = rules.Scene(fact, file, constants, contract)
+                if scene.fits(rule):
+                    yield from _READERS[rule.read](scene, rule)

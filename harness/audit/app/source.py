@@ -52,14 +52,21 @@ _GENERATED: Final = re.compile(
     rb"@generated|auto-?generated|generated (?:by|from|code)|do not (?:edit|modify)", re.I
 )
 _DELEGATED: Final = re.compile(
-    rb"(\bclass\s+\w[^{}=;]{0,1000}?[:,]\s*[\w.<>?]+)"
-    rb"(\s+by\s+[\w.]+\s*\([^(){}]*\))"
+    rb"\bclass\s+\w[^{}=;]{0,1000}?[:,]\s*[\w.<>?]+"
+    rb"(?P<out>\s+by\s+[\w.]+\s*\([^(){}]*\))"
     rb"(?=\s*(?:,[^{}=;]{0,1000})?\{)"
 )
 _IF_ZERO: Final = re.compile(
     rb"^[ \t]*#\s*if\s+0\b(?s:.{0,20000}?)^[ \t]*#\s*(?:endif|else)\b", re.M
 )
+_BRACKET: Final = re.compile(rb"[()\[\]{}]")
 _JNI_MACRO: Final = re.compile(rb"\bJNI(?:EXPORT|CALL)\b")
+_ODD: Final[dict[str, tuple[re.Pattern[bytes], ...]]] = {
+    "kotlin": (_DELEGATED,),
+    "cpp": (_IF_ZERO, _JNI_MACRO),
+}
+"""What the grammars do not take: JNI's macros stand where one expects a type, a class's body behind
+a call where one expects the call's."""
 _COMMENT_OR_TEXT: Final = re.compile(
     rb'/\*.*?\*/|//[^\n]*|"""(?s:.)*?"""|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S
 )
@@ -73,7 +80,7 @@ _DECLARED: Final = {
 }
 
 
-@dataclass
+@dataclass(eq=False)
 class File:
     """One file of the app."""
 
@@ -91,74 +98,75 @@ class File:
 
     def quoted(self, line: int) -> str:
         """That line as it stands, without white space around it."""
-        lines = self._lines
-        return lines[line - 1].strip() if 0 < line <= len(lines) else ""
+        return self._lines[line - 1].strip() if 0 < line <= len(self._lines) else ""
+
+    @cached_property
+    def text(self) -> str:
+        """All of it."""
+        return self.content.decode("utf-8", "replace")
 
     @cached_property
     def _lines(self) -> list[str]:
-        return self.content.decode("utf-8", "replace").split("\n")
+        return self.text.split("\n")
 
     @cached_property
     def facts(self) -> dict[str, list[Fact]]:
         """What the file says, by the name it says it of."""
         found: defaultdict[str, list[Fact]] = defaultdict(list)
-        for fact in self._parsed[0]:
-            found[fact.name].append(fact)
+        for one in self._parsed:
+            if isinstance(one, Fact):
+                found[one.name].append(one)
         return found
 
-    @property
+    @cached_property
     def functions(self) -> list[Function]:
         """Every function with its parameters."""
-        return self._parsed[1]
-
-    @cached_property
-    def _parsed(self) -> tuple[list[Fact], list[Function]]:
-        content = self.content
-        if time.monotonic() > self.deadline:
-            return [], []
-        if self.language == "cpp":
-            # JNI's macros stand where the grammar expects a type.
-            content = _IF_ZERO.sub(lambda match: _blank(match.group()), content)
-            content = _JNI_MACRO.sub(lambda match: _blank(match.group()), content)
-        elif self.language == "kotlin":
-            content = self._undelegated(content)
-        code = _COMMENT_OR_TEXT.sub(lambda match: _blank(match.group()), content)
-        if grammar.nesting(code) > DEEPEST_CODE:
-            self.notes.append("nested too deeply: not read")
-            return [], []
-        until = min(self.deadline, time.monotonic() + FILE_SECONDS)
-        tree = grammar.parse(content, self.language)
-        found = grammar.facts(tree.root_node, content, self.language, until)
-        if found is None:
-            if time.monotonic() < self.deadline:
-                self.notes.append("takes too long to parse: not read")
-            return [], []
-        facts, functions, declared = found
-        named = _DECLARED[self.language].finditer(code)
-        wanted = {name for match in named for name in match.groups() if name}
-        if lost := sorted(wanted - declared):
-            names = ", ".join(name.decode("utf-8", "replace") for name in lost[:3])
-            said = "vanishes" if len(lost) == 1 else "vanish"
-            self.notes.append(f"{names} {said} in parsing: not all is read")
-        elif tree.root_node.has_error and (line := grammar.first_error(tree.root_node)):
-            self.notes.append(f"line {line} does not parse: what stands near it may be missed")
-        return facts, functions
-
-    def _undelegated(self, content: bytes) -> bytes:
-        """`class A : B by c() { }` without its delegation: the grammar takes the body for c's."""
-        blanked, count = _DELEGATED.subn(
-            lambda match: match.group(1) + _blank(match.group(2)), content
-        )
-        if count:
-            self.notes.append(
-                "a class header delegates by a call; it is read without the delegation"
-            )
-        return blanked
+        return [one for one in self._parsed if isinstance(one, Function)]
 
     def function_at(self, node: Node) -> Function | None:
         """The innermost function around `node`."""
-        around = [f for f in self.functions if f.start <= node.start_byte < f.end]
+        around = (function for function in self.functions if function.holds(node))
         return max(around, key=lambda function: function.start, default=None)
+
+    @cached_property
+    def _parsed(self) -> list[Fact | Function]:
+        if time.monotonic() > self.deadline:
+            return []
+        content = self.content
+        for pattern in _ODD.get(self.language, ()):
+            content, count = pattern.subn(_blanked, content)
+            if count and pattern is _DELEGATED:
+                self.notes.append(
+                    "a class header delegates by a call; it is read without the delegation"
+                )
+        code = _COMMENT_OR_TEXT.sub(_blanked, content)
+        brackets = (1 if bracket in b"([{" else -1 for bracket in _BRACKET.findall(code))
+        if max(itertools.accumulate(brackets), default=0) > DEEPEST_CODE:
+            self.notes.append("nested too deeply: not read")
+            return []
+        until = min(self.deadline, time.monotonic() + FILE_SECONDS)
+        found: list[Fact | Function] = []
+        for one in grammar.facts(content, self.language):
+            if time.monotonic() > until:
+                self.notes.append("takes too long to parse: not read")
+                return []
+            found.append(one)
+        self._check(code, found)
+        return found
+
+    def _check(self, code: bytes, found: list[Fact | Function]) -> None:
+        """Say what vanishes in parsing, or does not parse."""
+        told = {one.name for one in found if isinstance(one, Function) or one.kind == "class"}
+        named = _DECLARED[self.language].finditer(code)
+        wanted = {name.decode("utf-8", "replace") for one in named for name in one.groups() if name}
+        lost = sorted(wanted - told)
+        errors = [one for one in found if isinstance(one, Fact) and one.kind == "error"]
+        if lost:
+            said = "vanishes" if len(lost) == 1 else "vanish"
+            self.notes.append(f"{', '.join(lost[:3])} {said} in parsing: not all is read")
+        elif errors:
+            line = self.line(errors[0].node)
+            self.notes.append(f"line {line} does not parse: what stands near it may be missed")
 
 
 class Source:
@@ -174,12 +182,14 @@ class Source:
             raise BadInput(
                 f"{folder}: no such folder; --app-source takes the folder of the app's source"
             )
-        grammar.check_installed()
+        grammar.language("kotlin")
         self.folder = folder
         self.deadline = time.monotonic() + SECONDS
         self.files: list[File] = []
         self.left_out: list[str] = []
         """One line for each file or folder that is not read, and why."""
+        self.is_whole = True
+        """Nothing was left out for time or number."""
         self._by_name: dict[str, list[File]] = {}
         self._load()
         if not self.files and not self.left_out:
@@ -189,19 +199,14 @@ class Source:
             )
 
     @property
-    def is_small(self) -> bool:
-        """So little source that all of it is parsed."""
-        return sum(len(file.content) for file in self.files) <= PARSE_ALL
-
-    @property
     def is_late(self) -> bool:
         """The time for the scan has passed."""
         return time.monotonic() > self.deadline
 
-    @property
-    def is_whole(self) -> bool:
-        """Nothing was left out for time or number."""
-        return not self._stopped and not self.is_late
+    def stop(self, why: str) -> None:
+        """The scan ends before the source does."""
+        self.is_whole = False
+        self.left_out.append(f"{why}; point --app-source at the app's own modules")
 
     def naming(self, name: str) -> list[File]:
         """The files in which `name` occurs as a word; none where that is everywhere."""
@@ -218,13 +223,6 @@ class Source:
             self._by_name[name] = first if len(first) < _EVERYWHERE else []
         return self._by_name[name]
 
-    def stop(self) -> None:
-        """The scan ends before the source does."""
-        self._stopped = True
-        self.left_out.append(
-            f"the scan stopped after {SECONDS:g} s; point --app-source at the app's own modules"
-        )
-
     def notes(self) -> list[str]:
         """What was left out, then what is wrong with a file that was read; one line each."""
         return self.left_out + [
@@ -232,15 +230,12 @@ class Source:
         ]
 
     def _load(self) -> None:
-        self._stopped = False
         for count, path in enumerate(_walked(self.folder)):
             if count >= MOST_FILES or self.is_late:
                 why = f"{SECONDS:g} s" if self.is_late else f"{MOST_FILES:,} files"
-                self.left_out.append(
-                    f"the folder is not read to its end: stopped after {why} ({count:,} files); "
-                    "point --app-source at the app's own modules"
+                self.stop(
+                    f"the folder is not read to its end: stopped after {why} ({count:,} files)"
                 )
-                self._stopped = True
                 return
             self._read(path)
 
@@ -269,32 +264,28 @@ class Source:
 def _walked(folder: Path) -> Iterator[Path]:
     """The app's files in order: without tests, build outputs, and a llama.cpp checkout in it (but
     with its Android example, which apps are grown from)."""
-    depth = len(folder.parts)
     for parent, folders, names in os.walk(folder):
         here = Path(parent)
-        flat = "ggml.h" in names
-        checkout = _is_checkout(here)
-        keep = []
-        for name in sorted(folders):
-            ours = not name.startswith(".") and not _NOT_THE_APP.match(name) and not flat
-            if checkout:
-                ours = name == "examples"
-            elif here.name == "examples" and _is_checkout(here.parent):
-                ours = name == "llama.android"
-            if ours and len(here.parts) - depth < DEEPEST and not (here / name).is_symlink():
-                keep.append(name)
-        folders[:] = keep
+        is_engine = "ggml.h" in names
+        if (here / "ggml/include").is_dir() or (here / "src/llama.cpp").is_file():
+            folders.clear()
+            yield from _walked(here / "examples/llama.android")
+            continue
+        is_deep = len(here.relative_to(folder).parts) >= DEEPEST
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not (is_engine or is_deep or name.startswith(".") or _NOT_THE_APP.match(name))
+        ]
         for name in sorted(names):
             path = here / name
-            ours = not checkout and not (flat and _ENGINE_FILE.match(name))
-            if ours and path.suffix.lower() in _LANGUAGES and not path.is_symlink():
+            ours = path.suffix.lower() in _LANGUAGES and not path.is_symlink()
+            if ours and not (is_engine and _ENGINE_FILE.match(name)):
                 yield path
 
 
-def _is_checkout(folder: Path) -> bool:
-    return (folder / "ggml" / "include").is_dir() or (folder / "src" / "llama.cpp").is_file()
-
-
-def _blank(text: bytes) -> bytes:
-    """Spaces in the place of `text`, its lines kept, so that every place stays what it was."""
-    return re.sub(rb"[^\n]", b" ", text)
+def _blanked(match: re.Match[bytes]) -> bytes:
+    """Spaces in place of what is found, or of its group `out`; every line stays where it was."""
+    start, end = match.span("out") if "out" in match.re.groupindex else match.span()
+    spaces = re.sub(rb"[^\n]", b" ", match.string[start:end])
+    return match.string[match.start() : start] + spaces + match.string[end : match.end()]

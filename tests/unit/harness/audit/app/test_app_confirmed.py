@@ -36,7 +36,7 @@ def settle(folder: Path, old: str, new: str) -> None:
 
 def test_the_first_audit_writes_the_file_and_the_next_reads_it(folder: Path) -> None:
     first, notes = audited(folder)
-    assert any("25 of 35 aspects stand" in note for note in notes)
+    assert any("26 of 35 aspects stand" in note for note in notes)
     assert first["image_size"].value is None
     settle(folder, "# image_size = {", "image_size = {")
     second, notes = audited(folder)
@@ -47,7 +47,7 @@ def test_the_first_audit_writes_the_file_and_the_next_reads_it(folder: Path) -> 
 
 def test_a_value_written_by_hand_counts_without_a_line(folder: Path) -> None:
     audited(folder)
-    settle(folder, "# alpha: not read", 'alpha = "composited"\nlimit_counts_prompt = false')
+    settle(folder, "# alpha: several", 'alpha = "composited"\nlimit_counts_prompt = false')
     found, _ = audited(folder)
     assert (found["alpha"].value, found["limit_counts_prompt"].value) == ("composited", False)
 

@@ -22,12 +22,14 @@ AS_SHIPPED = {
     "answer_reading": "contains", "context": 1024, "batch": 512, "cache_type_k": "q4_0",
     "cache_type_v": "q4_0", "flash_attention": True, "threads": "clamp(cores / 2, 2, 6)",
     "vision_threads": 4, "weights": "q8_0", "mmproj": "stock SmolVLM2-500M-Video-Instruct",
+    "size_arithmetic": "float32",
 }  # fmt: skip
 
 JAVA = {
     "sampling": "temperature 0.2", "images_per_prompt": 1, "prompt_end": " ", "context": 2048,
     "add_special": False, "parse_special": True, "cache_type_k": "q8_0", "vision_threads": 2,
     "flash_attention": False, "weights": "q4_k_m", "mmproj": "of this checkpoint",
+    "channels": "rgb", "threads": "cores - 1",
 }  # fmt: skip
 
 NATIVE_CLASS = {
@@ -93,6 +95,8 @@ def test_a_computed_value_is_quoted_and_not_worked_out(tmp_path: Path) -> None:
         ("p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_AUTO;", "flash_attention"),
         ("int t = std::max(1, cores() / 2); if (q) t = 4; p.n_threads = t;", "threads"),
         ("p.n_threads = q > 0 ? q : 4;", "threads"),
+        ("p.n_threads = max(2, min(6, (int) sysconf(_SC_NPROCESSORS_ONLN)) / 2);", "threads"),
+        ("int c = sysconf(_SC_NPROCESSORS_ONLN); c -= 1; p.n_threads = c / 2;", "threads"),
     ],
 )
 def test_what_is_decided_on_the_way_is_computed(body: str, aspect: str, tmp_path: Path) -> None:
@@ -125,6 +129,123 @@ def test_a_name_is_followed_through_jni_to_the_argument(tmp_path: Path) -> None:
     )
     found = read(tmp_path)["context"]
     assert (found.value, found.candidates[0].where) == (768, "b.kt:3")
+
+
+def test_two_bounds_are_read_however_they_are_written(tmp_path: Path) -> None:
+    for number, clamp in enumerate(
+        (
+            "std::max(2, std::min(6, cores / 2))",
+            "std::min(6, std::max(2, cores / 2))",
+            "std::max(std::min(cores / 2, 6), 2)",
+            "std::clamp(cores / 2, 2, 6)",
+        )
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        written(
+            folder,
+            a_cpp="void f() {\n    int cores = (int) sysconf(_SC_NPROCESSORS_ONLN);\n"
+            f"    llama_context_params p;\n    p.n_threads = {clamp};\n}}\n",
+        )
+        assert read(folder)["threads"].value == "clamp(cores / 2, 2, 6)", clamp
+
+
+RESIZE = """class VlmInput {{
+    fun resizeForVlm(b: Bitmap, side: Int): Bitmap {{
+        {}
+        return Bitmap.createScaledBitmap(b, w, h, true)
+    }}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (
+            "val scale = side.toFloat() / b.width\n        val w = (b.width * scale).toInt()",
+            "float32",
+        ),
+        ("val ratio = 256f / maxOf(b.width, b.height)", "float32"),
+        ("val scale = side.toDouble() / b.width", "float64"),
+        ("val scale = 256.0 / maxOf(b.width, b.height)", "float64"),
+        (
+            "val scale = side.toFloat() / b.width\n        val w = (b.width * scale).roundToInt()",
+            None,
+        ),
+        ("val scale = settings.scale", None),
+    ],
+)
+def test_the_size_arithmetic_is_that_of_the_scale_unless_something_is_rounded(
+    body: str, value: str | None, tmp_path: Path
+) -> None:
+    written(tmp_path, vlm_kt=RESIZE.format(body))
+    found = read(tmp_path)["size_arithmetic"]
+    assert found.value == value
+    assert found.status != "several" or {one.value for one in found.candidates} == {
+        "float32",
+        "rounded",
+    }
+
+
+def test_a_filled_canvas_and_unpremultiplied_colours_are_shown_for_alpha(tmp_path: Path) -> None:
+    written(
+        tmp_path,
+        a_kt="class Vlm {\n    fun pad(b: Bitmap, c: Canvas) {\n        c.drawColor(Color.BLACK)\n"
+        "        c.drawBitmap(b, 0f, 0f, null)\n    }\n"
+        "    fun options() = BitmapFactory.Options().apply { inPremultiplied = false }\n}\n",
+    )
+    found = read(tmp_path)["alpha"]
+    assert found.status == "several"
+    assert {one.value: one.quote for one in found.candidates} == {
+        "composited": "c.drawBitmap(b, 0f, 0f, null)",
+        "dropped": "fun options() = BitmapFactory.Options().apply { inPremultiplied = false }",
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("p.max_slice_nums = 1;", "single"),
+        ("p.max_slice_nums = 9;", "split"),
+        ("const int n_tiles = 0;", "single"),
+        ("p.image_max_tokens = 64;", None),
+    ],
+)
+def test_a_slice_count_is_shown_for_tiling(line: str, value: str | None, tmp_path: Path) -> None:
+    written(tmp_path, a_cpp=f"void f() {{\n    clip_params p;\n    {line}\n}}\n")
+    found = read(tmp_path)["tiling"]
+    assert found.value is None
+    assert [one.value for one in found.candidates] == ([value] if value else [])
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("int max_tokens = n_past + n_len;", False),
+        ("int stop_position = n_predict + prompt_tokens.size();", False),
+        ("while (n_past < n_len) llama_decode(c, b);", True),
+        ("if (n_cur == n_len) return; llama_decode(c, b);", True),
+        ("for (int i = 0; i < n_predict; i++) llama_decode(c, b);", False),
+        ("if (n_past < n_ctx) llama_decode(c, b);", None),
+    ],
+)
+def test_what_the_limit_is_held_against_is_shown(
+    line: str, value: bool | None, tmp_path: Path
+) -> None:
+    written(tmp_path, a_cpp=f"void f(int n_past, int n_len) {{\n    {line}\n}}\n")
+    found = read(tmp_path)["limit_counts_prompt"]
+    assert found.value is None
+    assert [one.value for one in found.candidates] == ([] if value is None else [value])
+
+
+def test_penalties_leave_greedy_open(tmp_path: Path) -> None:
+    written(
+        tmp_path,
+        a_cpp="void f() {\n    llama_sampler_init_penalties(64, 1.3f, 0, 0);\n"
+        "    llama_sampler_init_greedy();\n}\n",
+    )
+    assert read(tmp_path)["sampling"].status == "several"
 
 
 def test_thumbnails_benchmarks_and_logs_are_no_statements(tmp_path: Path) -> None:
@@ -194,6 +315,7 @@ def test_odd_files_cost_one_line_each(tmp_path: Path) -> None:
     (tmp_path / "made.java").write_text("// Generated by protoc. DO NOT EDIT!\nclass A {}\n")
     (tmp_path / "deep.kt").write_text("fun f() { g" + "(" * 30_000 + ")" * 30_000 + " }\n")
     (tmp_path / "sum.kt").write_text("val prompt = " + " + ".join(['"a b"'] * 30_000))
+    (tmp_path / "chain.kt").write_text("fun f() { a" + ".b(1)" * 100_000 + " }\n")
     (tmp_path / "torn.kt").write_text("}}} fun (((( class\nfun lost(a { \n")
     latin = "// Größe\nval maxTokens = 32\nfun generate() = 1\n"
     (tmp_path / "latin.kt").write_bytes(latin.encode("latin-1"))

@@ -1,0 +1,29 @@
+; What facts are read from: the nodes to look at, then the forms of those that say something; the
+; capture of a form's whole says the kind (`grammar.Fact`).
+[(call_expression) (parameter_declaration) (declaration) (assignment_expression) (initializer_pair)
+ (field_declaration) (preproc_def) (enumerator) (binary_expression) (string_literal)
+ (raw_string_literal) (concatenated_string) (function_definition) (ERROR) (MISSING)] @start
+
+(call_expression function: (_) @name arguments: (argument_list) @args) @call
+; `T x(f(), g);`, which C++ takes for a function's declaration
+(parameter_declaration type: (_) @name declarator: (abstract_function_declarator)) @call
+; `T x{a, b};` makes a T as a call does
+(declaration type: (_) @name declarator: (init_declarator value: (initializer_list) @args) @call)
+(assignment_expression left: (_) @name operator: "=" right: (_) @value) @set
+(initializer_pair designator: (_) @name value: (_) @value) @set
+(declaration
+  declarator: (init_declarator declarator: (_) @name value: (_) @value) @declare) @whole
+(field_declaration declarator: (_) @name default_value: (_) @value) @declare
+(preproc_def name: (_) @name value: (_) @value) @declare
+(enumerator name: (_) @name value: (_) @value) @declare
+[(string_literal) (raw_string_literal) (concatenated_string)] @text
+(function_definition declarator: [
+  (function_declarator declarator: (_) @name parameters: (_) @parameters)
+  (_ (function_declarator declarator: (_) @name parameters: (_) @parameters))]) @function
+(call_expression
+  function: (field_expression argument: (_) @name field: (field_identifier) @how)
+  arguments: (argument_list . (_) @value .)
+  (#eq? @how "push_back")) @write
+(binary_expression left: (_) @name operator: ["<" "<=" ">" ">=" "=="] right: (_) @value) @compare
+(binary_expression operator: "+") @text
+[(ERROR) (MISSING)] @error

@@ -1,0 +1,25 @@
+; What facts are read from: the nodes to look at, then the forms of those that say something; the
+; capture of a form's whole says the kind (`grammar.Fact`).
+[(method_invocation) (object_creation_expression) (assignment_expression) (field_declaration)
+ (local_variable_declaration) (binary_expression) (string_literal) (method_declaration)
+ (constructor_declaration) (class_declaration) (interface_declaration) (enum_declaration)
+ (ERROR) (MISSING)] @start
+
+(method_invocation name: (_) @name arguments: (_) @args) @call
+(object_creation_expression type: (_) @name arguments: (_) @args) @call
+(assignment_expression left: (_) @name operator: "=" right: (_) @value) @set
+(field_declaration
+  declarator: (variable_declarator name: (_) @name value: (_) @value) @declare) @whole
+(local_variable_declaration
+  declarator: (variable_declarator name: (_) @name value: (_) @value) @declare) @whole
+(string_literal) @text
+[(method_declaration name: (_) @name parameters: (_) @parameters)
+ (constructor_declaration name: (_) @name parameters: (_) @parameters)] @function
+[(class_declaration name: (_) @name) (interface_declaration name: (_) @name)
+ (enum_declaration name: (_) @name)] @class
+(method_invocation
+  object: (_) @name name: (identifier) @how arguments: (argument_list . (_) @value .)
+  (#any-of? @how "put" "add" "write")) @write
+(binary_expression left: (_) @name operator: ["<" "<=" ">" ">=" "=="] right: (_) @value) @compare
+(binary_expression operator: "+") @text
+[(ERROR) (MISSING)] @error

@@ -1,0 +1,23 @@
+; What facts are read from: the nodes to look at, then the forms of those that say something; the
+; capture of a form's whole says the kind (`grammar.Fact`).
+[(call_expression) (assignment) (value_argument) (property_declaration) (class_parameter)
+ (binary_expression) (string_literal) (multiline_string_literal) (function_declaration)
+ (class_declaration) (object_declaration) (companion_object) (ERROR) (MISSING)] @start
+
+(call_expression . (_) @name (value_arguments) @args) @call
+(assignment left: (_) @name operator: "=" right: (_) @value) @set
+(value_argument . (identifier) @name "=" . (_) @value) @set
+(property_declaration (variable_declaration (identifier) @name) "=" . (_) @value) @declare
+(property_declaration (variable_declaration (identifier) @name) (property_delegate) @value) @declare
+(class_parameter (identifier) @name "=" . (_) @value) @declare
+[(string_literal) (multiline_string_literal)] @text
+(function_declaration name: (_) @name (function_value_parameters) @parameters) @function
+[(class_declaration name: (_) @name) (object_declaration name: (_) @name)] @class
+(companion_object name: (_) @name) @class
+(call_expression
+  (navigation_expression (_) @name (identifier) @how)
+  (value_arguments . (value_argument . (_) @value .) .)
+  (#any-of? @how "put" "add" "write")) @write
+(binary_expression left: (_) @name operator: ["<" "<=" ">" ">=" "=="] right: (_) @value) @compare
+(binary_expression operator: "+") @text
+[(ERROR) (MISSING)] @error
