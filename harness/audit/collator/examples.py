@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,10 +16,11 @@ from harness.training import dataset
 if TYPE_CHECKING:
     from transformers import Idefics3Processor
 
-RAW_SIZES: Final = ((480, 480), (641, 430), (333, 500))
+_SIZES: Final = ((480, 480), (641, 430), (333, 500))
 """A square, a wide and a tall picture; the last two leave odd remainders."""
-
-_CONTEXT: Final = "a photo"
+_PROMPTS: Final = ("prompt", "query", "instruction", "prefix")
+_ANSWERS: Final = ("target", "answer", "label", "response", "suffix", "multiple_choice_answer")
+_REASONS: Final = ("reason", "context", "caption")
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,47 @@ class Sample:
     fields: Mapping[str, Any] = field(default_factory=dict)
     """The dataset's own entry."""
 
+    def asked(self, prompt: str) -> Sample:
+        """The same with another prompt, wherever the dataset's entry says it."""
+        own = {key: prompt if said == self.prompt else said for key, said in self.fields.items()}
+        return replace(self, prompt=prompt, fields=own)
+
+    def dictionary(self) -> dict[str, Any]:
+        """All of it under the commonest names; a collator takes what it knows."""
+        words = self.prompt.replace(IMAGE_TOKEN, "")
+        asked = [{"type": "image", "image": self.image}, {"type": "text", "text": words}]
+        answer = [{"type": "text", "text": self.label}]
+        return {
+            "image": self.image,
+            "images": [self.image],
+            "question": words.lstrip(),
+            "text": self.prompt + self.label,
+            "answers": [self.label],
+            "messages": [
+                {"role": "user", "content": asked},
+                {"role": "assistant", "content": answer},
+            ],
+            "conversations": [
+                {"from": "human", "value": self.prompt},
+                {"from": "gpt", "value": self.label},
+            ],
+            "texts": [{"user": words.lstrip(), "assistant": self.label}],
+            "max_tokens": 32,
+            **dict.fromkeys(_PROMPTS, self.prompt),
+            **dict.fromkeys(_ANSWERS, self.label),
+            **dict.fromkeys(_REASONS, "a photo"),
+            **{key: said for key, said in self.fields.items() if not key.startswith("image")},
+        }
+
+
+Shape = tuple[str, Sequence[Sample], Callable[[Sample], Any]]
+"""A name, samples, and what makes an example of each."""
+
 
 def drawn(labels: Sequence[str], prompt: str) -> list[Sample]:
     """Pictures of many colours and edges, seeded: one of each shape."""
     samples = []
-    for index, size in enumerate(RAW_SIZES):
+    for index, size in enumerate(_SIZES):
         noise = np.random.default_rng(index).integers(0, 256, (24, 24, 3), dtype=np.uint8)
         picture = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
         fine = np.random.default_rng(index).integers(-24, 25, (size[1], size[0], 3))
@@ -49,71 +86,24 @@ def drawn(labels: Sequence[str], prompt: str) -> list[Sample]:
 
 def shapes(
     samples: Sequence[Sample], contract: Contract, processor: Idefics3Processor
-) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """(name, how to make it) of each shape that trainers hand to a collator, the commonest first.
-
-    A dictionary says everything under the commonest names; a collator takes what it knows. Any
-    other shape takes an adaptor.
-    """
-    marker = contract.prompt.marker
-    token = [_with(sample, sample.prompt.replace(marker, IMAGE_TOKEN)) for sample in samples]
-    yield "dictionaries, the image as <image>", lambda: [_dictionary(item) for item in token]
-    bare = [_with(item, item.prompt.replace(IMAGE_TOKEN, "").lstrip()) for item in token]
-    further = [
-        (
-            "dictionaries, the prompt as the dataset or the contract has it",
-            lambda: [_dictionary(sample) for sample in samples],
-        ),
-        (
-            "dictionaries, the prompt without a marker",
-            lambda: [_dictionary(one) for one in bare],
-        ),
-    ]
+) -> Iterator[Shape]:
+    """Each shape that trainers hand to a collator, the commonest first; any other takes an
+    adaptor."""
+    token = [one.asked(one.prompt.replace(contract.prompt.marker, IMAGE_TOKEN)) for one in samples]
+    bare = [one.asked(one.prompt.replace(IMAGE_TOKEN, "").lstrip()) for one in token]
+    groups = {
+        "dictionaries, the prompt as the dataset or the contract has it": samples,
+        "dictionaries, the prompt without a marker": bare,
+    }
     # A marker in drawn samples is nobody's text: not to be held against the collator.
-    yield from further if any(sample.fields for sample in samples) else further[::-1]
-    yield (
-        "triples of image, prompt and label",
-        lambda: [(item.image, item.prompt, item.label) for item in bare],
-    )
-    yield "pairs of image and label", lambda: [(item.image, item.label) for item in samples]
+    names = list(groups) if any(sample.fields for sample in samples) else reversed(groups)
+    yield "dictionaries, the image as <image>", token, Sample.dictionary
+    yield from ((name, groups[name], Sample.dictionary) for name in names)
+    triple = "triples of image, prompt and label"
+    yield triple, bare, lambda one: (one.image, one.prompt, one.label)
+    yield "pairs of image and label", samples, lambda one: (one.image, one.label)
     yield (
         "driftloop's own examples",
-        lambda: [
-            dataset.example(processor, contract, sample.image, sample.label) for sample in samples
-        ],
+        samples,
+        lambda one: dataset.example(processor, contract, one.image, one.label),
     )
-
-
-def _with(sample: Sample, prompt: str) -> Sample:
-    fields = {
-        key: prompt if value == sample.prompt else value for key, value in sample.fields.items()
-    }
-    return Sample(sample.image, prompt, sample.label, fields)
-
-
-def _dictionary(sample: Sample) -> dict[str, Any]:
-    after_image = sample.prompt.replace(IMAGE_TOKEN, "")
-    words = after_image.lstrip()
-    user = [{"type": "image", "image": sample.image}, {"type": "text", "text": after_image}]
-    answer = [{"type": "text", "text": sample.label}]
-    talk = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
-    from_value = [{"from": "human", "value": sample.prompt}, {"from": "gpt", "value": sample.label}]
-    prompts = ("prompt", "query", "instruction", "prefix")
-    answers = ("target", "answer", "label", "response", "suffix", "multiple_choice_answer")
-    reasons = ("reason", "context", "caption")
-    said = {
-        "image": sample.image,
-        "images": [sample.image],
-        "question": words,
-        "text": sample.prompt + sample.label,
-        "answers": [sample.label],
-        "messages": talk,
-        "conversations": from_value,
-        "texts": [{"user": words, "assistant": sample.label}],
-        "max_tokens": 32,
-        **dict.fromkeys(prompts, sample.prompt),
-        **dict.fromkeys(answers, sample.label),
-        **dict.fromkeys(reasons, _CONTEXT),
-    }
-    own = {key: value for key, value in sample.fields.items() if not key.startswith("image")}
-    return {**said, **own}
