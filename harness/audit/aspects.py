@@ -62,16 +62,8 @@ def _untried(name: str) -> Says:
     return attrgetter(name.replace("pixels.", "pixels.spelled_out."))
 
 
-def _part(name: str) -> Says:
-    """A part of the contract's prompt."""
-
-    def says(contract: Contract) -> Value:
-        value: Value = getattr(
-            prompt_parts.split(contract.prompt.text, contract.prompt.marker), name
-        )
-        return value
-
-    return says
+def _text(contract: Contract) -> prompt_parts.Parts:
+    return prompt_parts.split(contract.prompt.text, contract.prompt.marker)
 
 
 def _around_image(contract: Contract) -> tuple[str, str]:
@@ -120,14 +112,6 @@ def _with_template(contract: Contract, value: Value) -> dict[str, Any] | None:
     return _prompt(value.replace("{prompt}", contract.prompt.text))
 
 
-def _threads(contract: Contract) -> Value:
-    return contract.runtime.threads or APP_THREADS
-
-
-def _context(contract: Contract) -> Value:
-    return bool(_part("context")(contract))
-
-
 _QUANTIZED_CACHE: Final[Mapping[Value, str]] = dict.fromkeys(
     ("q8_0", "q4_0"), "a second quantization, beside the weights'"
 )
@@ -142,10 +126,10 @@ ASPECTS: Final = (
     Aspect("sampling", "sampling", always="greedy"),
     Aspect("images_per_prompt", "number of images", always=1),
     # prompt
-    Aspect("after_marker", "text after the image", _part("after_marker"), _with_gap),
-    Aspect("prompt_words", "prompt words", _part("words"), _with_words),
-    Aspect("context_block", "context block", _context, _with_context),
-    Aspect("prompt_end", "end of the prompt", _part("end"), _with_end),
+    Aspect("after_marker", "text after the image", lambda c: _text(c).after_marker, _with_gap),
+    Aspect("prompt_words", "prompt words", lambda c: _text(c).words, _with_words),
+    Aspect("context_block", "context block", lambda c: bool(_text(c).context), _with_context),
+    Aspect("prompt_end", "end of the prompt", lambda c: _text(c).end, _with_end),
     Aspect("chat_template", "chat template", None, _with_template, always=NO_TEMPLATE),
     # pixels
     Aspect("resize", "resize recipe", *_field("pixels.recipe")),
@@ -187,7 +171,7 @@ ASPECTS: Final = (
         "cache_type_v", "KV cache V", _untried("runtime.cache_type_v"), remarks=_QUANTIZED_CACHE
     ),
     Aspect("flash_attention", "flash attention", _untried("runtime.flash_attention")),
-    Aspect("threads", "threads", _threads),
+    Aspect("threads", "threads", lambda c: c.runtime.threads or APP_THREADS),
     Aspect("vision_threads", "vision threads", _untried("runtime.vision_threads")),
     Aspect("backend", "backend", _untried("runtime.backend")),
     Aspect(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harness import bundle as bundles
 from harness import checkpoint as checkpoints
-from harness.audit import bundle, checkpoint, impact
+from harness.audit import bundle, checkpoint, collator, dataset, impact, train_config
 from harness.audit import rows as rows_of
 from harness.audit.aspects import changed, in_order
 from harness.audit.findings import Finding, Side, Value
@@ -23,8 +23,15 @@ if TYPE_CHECKING:
     from harness.audit.measure import Impact
     from harness.progress import Progress
 
-_AUTHORITY: Final = ("collator", "dataset", "train-config", "checkpoint", "bundle", "app")
-"""Whose value stands for the training side where several were found, the surest first."""
+_SIDES: Final[dict[Side, str]] = {
+    "collator": "collator",
+    "dataset": "dataset",
+    "train-config": "train_config",
+    "checkpoint": "checkpoint",
+    "bundle": "bundle",
+    "app": "app_source",
+}
+"""Side -> field of `Sources`. The surest first: whose value stands where several were found."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +54,7 @@ class Sources:
     @property
     def sides(self) -> list[Side]:
         """The sides that are given."""
-        named: dict[Side, object] = {
-            "dataset": self.dataset,
-            "checkpoint": self.checkpoint,
-            "bundle": self.bundle,
-            "train-config": self.train_config,
-            "collator": self.collator,
-            "app": self.app_source,
-        }
-        return [side for side, value in named.items() if value is not None]
+        return [side for side, name in _SIDES.items() if getattr(self, name) is not None]
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,9 @@ def audit(
     gauge = impact.Gauge(contract, house.tokens, *pictures)
     rows = rows_of.rows(findings, contract)
     measured = house.measured(rows, measure_on) if measure_on is not None else []
-    said = {one.change.key: one.text for one in measured if one.change is not None}
+    said: dict[tuple[str, Value | None], str] = {
+        (one.change.aspect, one.change.found): one.text for one in measured if one.change
+    }
     rows = [gauge.measured(row, said.get((row.aspect, row.value), "")) for row in rows]
     return Audit(
         contract,
@@ -125,18 +126,11 @@ def audit(
 
 def _decided(findings: list[Finding]) -> list[Finding]:
     """The default tiling of the checkpoint's processor counts only where nothing else sets it."""
-    others = [
-        finding.side
-        for finding in findings
-        if finding.aspect == "tiling"
-        and finding.side in ("collator", "train-config")
-        and finding.value is not None
-    ]
-    if not others:
-        return findings
+    told = [one.side for one in findings if one.aspect == "tiling" and one.value is not None]
+    surer = next((side for side in ("collator", "train-config") if side in told), None)
     return [
-        replace(one, value=None, note=f"its default is {one.value}, but the {others[-1]} decides")
-        if one.where.endswith(checkpoint.DEFAULT_TILING)
+        replace(one, value=None, note=f"its default is {one.value}, but the {surer} decides")
+        if surer is not None and one.where.endswith(checkpoint.DEFAULT_TILING)
         else one
         for one in findings
     ]
@@ -168,8 +162,6 @@ class _House:
         sources, contract = self.sources, self.contract
         # Small and likely to be mistyped first: nothing is waited for before it is refused.
         if sources.train_config is not None:
-            from harness.audit import train_config
-
             read = train_config.read(sources.train_config, contract, self.tokens)
             self.config_keys_left = read.keys_left
             yield from read.findings
@@ -182,15 +174,11 @@ class _House:
             yield from of_app
             yield from self._app_fits(of_app)
         if sources.collator is not None:
-            from harness.audit import collator
-
             if self.tokens is None:
                 said = "reading its batch takes a tokenizer; give --checkpoint or --bundle"
                 raise AuditError(f"collator {sources.collator}: {said}")
             yield from collator.findings(sources.collator, self.tokens, contract, sources.dataset)
         if sources.dataset is not None:
-            from harness.audit import dataset
-
             yield from dataset.findings(
                 sources.dataset,
                 contract,
@@ -246,7 +234,7 @@ class _House:
 def _together(wrong: Sequence[Row], contract: Contract) -> Contract:
     """The contract with everything as it was found; of several values the surest side's."""
     surest: dict[str, Value] = {}
-    for row in sorted(wrong, key=lambda row: _AUTHORITY.index(row.side)):
+    for row in sorted(wrong, key=lambda row: list(_SIDES).index(row.side)):
         if row.value is not None:
             surest.setdefault(row.aspect, row.value)
     for aspect in in_order(surest):

@@ -65,10 +65,7 @@ def _vision(mmproj: GgufFile, tokens: Tokens) -> Finding:
     if not others:
         return Finding("mmproj", _SIDE, "of this checkpoint", str(mmproj.path))
     named = ", ".join(tensor.name for tensor in others[:_NAMED])
-    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-    errors = [tensor.relative_error for tensor in others if tensor.relative_error is not None]
-    worst = f"; up to {max(errors):.2g} off" if errors else ""
-    note = f"not from the vision tower of {tokens.checkpoint.source}: {named}{more}{worst}"
+    note = f"not from the vision tower of {tokens.checkpoint.source}: {named} first"
     value = f"{len(others)} tensors of another model"
     return Finding("mmproj", _SIDE, value, str(mmproj.path), note)
 

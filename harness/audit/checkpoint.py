@@ -10,8 +10,8 @@ from typing import Any, Final
 from PIL import Image
 
 from harness.audit import values
-from harness.audit.aspects import stated
-from harness.audit.findings import Finding, Value
+from harness.audit.aspects import BY_KEY, stated
+from harness.audit.findings import Finding
 from harness.audit.tokens import Tokens
 from harness.checkpoint import END_OF_GENERATION
 from harness.contract import Contract
@@ -23,15 +23,8 @@ DEFAULT_TILING: Final = ": do_image_splitting"
 
 _SIDE: Final = "checkpoint"
 _LEVELS: Final = 255
-_BY_DESIGN: Final[dict[str, Value]] = {
-    "marker": "image token",
-    "chat_template": "none",
-    "loss": "answer",
-    "end_token": True,
-    "output": "label",
-    "images_per_prompt": 1,
-}
-"""What `driftloop train` always does."""
+_BY_DESIGN: Final = ("marker", "chat_template", "loss", "end_token", "output", "images_per_prompt")
+"""What `driftloop train` always does as it should be."""
 
 
 def findings(tokens: Tokens, contract: Contract) -> Iterator[Finding]:
@@ -47,14 +40,12 @@ def findings(tokens: Tokens, contract: Contract) -> Iterator[Finding]:
     if trained is not None:
         where = str(folder / record.RECORD_NAME)
         yield from stated(trained.contract, _SIDE, where)
-        for aspect, value in _BY_DESIGN.items():
-            yield Finding(aspect, _SIDE, value, where, "as `driftloop train` always does")
+        for aspect in _BY_DESIGN:
+            note = "as `driftloop train` always does"
+            yield Finding(aspect, _SIDE, BY_KEY[aspect].always, where, note)
     else:
         comes = "a" if any(folder.glob("chat_template.*")) else "no"
-        note = (
-            f"{comes} chat template comes with it; whether training used one is read with "
-            "--collator or --train-config"
-        )
+        note = f"{comes} chat template comes with it; --collator or --train-config tells its use"
         yield Finding("chat_template", _SIDE, None, str(folder), note)
         yield _tiling(tokens, contract, settings)
     yield from _processor(tokens.settings, settings)

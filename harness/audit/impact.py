@@ -12,7 +12,7 @@ from PIL import Image
 
 from harness import cases
 from harness.audit.aspects import changed
-from harness.audit.collator.examples import drawn
+from harness.audit.collator import drawn
 from harness.audit.findings import Value
 from harness.audit.rows import Row
 from harness.audit.tokens import Tokens, first_difference

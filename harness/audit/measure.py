@@ -44,11 +44,6 @@ class Change:
     contract: Contract
     """The contract with that one thing as it was found."""
 
-    @property
-    def key(self) -> tuple[str, Value | None]:
-        """What a row of the audit is known by."""
-        return self.aspect, self.found
-
 
 @dataclass(frozen=True)
 class Impact:

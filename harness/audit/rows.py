@@ -125,18 +125,19 @@ def _row(finding: Finding, contract: Contract) -> Row:
 
 def _agreeing(found: list[Row]) -> list[Row]:
     """Say it where training and app differ from the contract in the same way."""
-    wrong: dict[tuple[str, Value | None], set[Side]] = {}
-    for row in found:
-        if row.match is False:
-            wrong.setdefault((row.aspect, row.value), set()).add(row.side)
+    wrong = {(row.aspect, row.value, row.side) for row in found if row.match is False}
+    agreed = {
+        (aspect, value)
+        for aspect, value, side in wrong
+        if side in _GROUPS["training"] and (aspect, value, "app") in wrong
+    }
     remark = "training and app agree in this, so nothing drifts between them"
-    said = []
-    for row in found:
-        sides = wrong.get((row.aspect, row.value), set()) if row.match is False else set()
-        if "app" in sides and not sides.isdisjoint(_GROUPS["training"]):
-            row = replace(row, note=f"{row.note}; {remark}" if row.note else remark)
-        said.append(row)
-    return said
+    return [
+        replace(row, note="; ".join(filter(None, (row.note, remark))))
+        if row.match is False and (row.aspect, row.value) in agreed
+        else row
+        for row in found
+    ]
 
 
 def _plain(value: object) -> object:

@@ -109,35 +109,24 @@ class Tokens:
         return contract.model_copy(update={"tiling": "split" if split else "single"})
 
     def difference(self, one: Contract, other: Contract) -> str | None:
-        """Both prompts' ids side by side from the first difference on; None where they are equal.
+        """Both prompts' ids from the first difference on; None where they are equal.
 
         A run of image tokens counts as one place.
         """
-        first, second = self._short(one), self._short(other)
-        at = first_difference(first, second)
+        both = self._places(one), self._places(other)
+        at = first_difference(*both)
         if at is None:
             return None
-        return (
-            f"ids differ from token {at} on: contract {self._shown(first[at:])}, "
-            f"found {self._shown(second[at:])}"
-        )
+        shown = [", ".join(places[at : at + _AROUND]) or "nothing" for places in both]
+        return f"ids differ from token {at} on: contract [{shown[0]}], found [{shown[1]}]"
 
-    def _short(self, contract: Contract) -> list[tuple[int, int]]:
+    def _places(self, contract: Contract) -> list[str]:
         prompt = self.prompt(contract)
-        runs: list[tuple[int, int]] = []
+        places: list[str] = []
         for token, run in groupby(prompt.ids):
-            count = len(list(run))
-            runs += [(token, count)] if token == prompt.image_id else [(token, 1)] * count
-        return runs
-
-    def _shown(self, runs: list[tuple[int, int]]) -> str:
-        if not runs:
-            return "nothing"
-        said = (
-            f"{token} {self.tokenizer.decode([token])!r}" + (f" x{count}" if count > 1 else "")
-            for token, count in runs[:_AROUND]
-        )
-        return "[" + ", ".join(said) + (", ...]" if len(runs) > _AROUND else "]")
+            said, count = f"{token} {self.text([token])!r}", len(list(run))
+            places += [f"{said} x{count}"] if token == prompt.image_id else [said] * count
+        return places
 
 
 def first_difference(one: Sequence[object], other: Sequence[object]) -> int | None:

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+from PIL import Image
+
 from harness import dataset as datasets
 from harness.audit.collator import batch, batch_pixels, user_code
+from harness.audit.collator.batch import Batch
 from harness.audit.collator.batch_pixels import Made
-from harness.audit.collator.examples import Sample, Shape, drawn, shapes
 from harness.audit.collator.user_code import ADAPTOR, Collator
 from harness.audit.dataset import is_prepared, records
 from harness.audit.findings import Finding, tallied
+from harness.audit.prompt_parts import IMAGE_TOKEN
 from harness.audit.tokens import Tokens
 from harness.checkpoint import load_processor
 from harness.contract import Contract
 from harness.errors import AuditError
 from harness.preprocess import prepare_as
-from harness.training.prompt import IMAGE_TOKEN
+from harness.training.dataset import example
 
 if TYPE_CHECKING:
     from transformers import Idefics3Processor
 
 _SIDE: Final = "collator"
 _TAKEN: Final = 3
+_SIZES: Final = ((480, 480), (641, 430), (333, 500))
+"""A square, a wide and a tall picture; the last two leave odd remainders."""
+_PROMPTS: Final = ("prompt", "query", "instruction", "prefix")
+_ANSWERS: Final = ("target", "answer", "label", "response", "suffix", "multiple_choice_answer")
+_REASONS: Final = ("reason", "context", "caption")
 
 SMOLVLM_TEMPLATE: Final = (
     "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
@@ -38,11 +47,51 @@ SMOLVLM_TEMPLATE: Final = (
 
 
 @dataclass(frozen=True)
-class _Run:
-    """A batch, and the shape of the examples it was made of."""
+class Sample:
+    """One image with its prompt and answer."""
 
-    batch: batch.Batch
-    shape: str
+    image: Image.Image
+    prompt: str
+    """As the dataset has it; the contract's where there is none."""
+    label: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """The dataset's own entry."""
+
+    def asked(self, prompt: str) -> Sample:
+        """The same with another prompt, wherever the dataset's entry says it."""
+        own = {key: prompt if said == self.prompt else said for key, said in self.fields.items()}
+        return replace(self, prompt=prompt, fields=own)
+
+    def dictionary(self) -> dict[str, Any]:
+        """All of it under the commonest names; a collator takes what it knows."""
+        words = self.prompt.replace(IMAGE_TOKEN, "")
+        asked = [{"type": "image", "image": self.image}, {"type": "text", "text": words}]
+        answer = [{"type": "text", "text": self.label}]
+        return {
+            "image": self.image,
+            "images": [self.image],
+            "question": words.lstrip(),
+            "text": self.prompt + self.label,
+            "answers": [self.label],
+            "messages": [
+                {"role": "user", "content": asked},
+                {"role": "assistant", "content": answer},
+            ],
+            "conversations": [
+                {"from": "human", "value": self.prompt},
+                {"from": "gpt", "value": self.label},
+            ],
+            "texts": [{"user": words.lstrip(), "assistant": self.label}],
+            "max_tokens": 32,
+            **dict.fromkeys(_PROMPTS, self.prompt),
+            **dict.fromkeys(_ANSWERS, self.label),
+            **dict.fromkeys(_REASONS, "a photo"),
+            **{key: said for key, said in self.fields.items() if not key.startswith("image")},
+        }
+
+
+Shape = tuple[str, Sequence[Sample], Callable[[Sample], Any]]
+"""A name, samples, and what makes an example of each."""
 
 
 def findings(
@@ -61,10 +110,10 @@ def findings(
     given = [replace(one, image=prepare_as(one.image, contract.pixels)) for one in raw]
     if dataset is not None:
         given = _of_dataset(dataset, contract)
-    run = _run(collator, given, contract, processor)
+    run, shape = _run(collator, given, contract, processor)
     where = f"{spec}, on {len(given)} {'samples' if dataset else 'drawn samples'}"
     answers = [sample.label for sample in given]
-    found = batch.findings(run.batch, answers, tokens, contract, spec)
+    found = batch.findings(run, answers, tokens, contract, spec)
     if not has_template:
         found = (
             replace(one, note="SmolVLM's chat template stood in for the checkpoint's")
@@ -72,7 +121,7 @@ def findings(
             else one
             for one in found
         )
-    yield from tallied(found, f"{where} ({run.shape})")
+    yield from tallied(found, f"{where} ({shape})")
     yield Finding("images_per_prompt", _SIDE, 1, where)
     made = _made(run, given, processor, tokens)
     if made is None:
@@ -83,12 +132,50 @@ def findings(
     if levels is None:
         return
     try:
-        run = _run(collator, raw, contract, processor, only=run.shape)
+        run, _ = _run(collator, raw, contract, processor, only=shape)
     except AuditError:  # it takes prepared squares alone
         return
     if (made := _made(run, raw, processor, tokens)) is not None:
         where = f"{spec}, on {len(raw)} drawn pictures as a camera takes them"
         yield from batch_pixels.own_preparation(made, levels, contract, where)
+
+
+def drawn(labels: Sequence[str], prompt: str) -> list[Sample]:
+    """Pictures of many colours and edges, seeded: one of each shape."""
+    samples = []
+    for index, size in enumerate(_SIZES):
+        noise = np.random.default_rng(index).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+        picture = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+        fine = np.random.default_rng(index).integers(-24, 25, (size[1], size[0], 3))
+        levels = np.clip(np.asarray(picture).astype(np.int16) + fine, 0, 255).astype(np.uint8)
+        label = labels[index % len(labels)] if labels else ""
+        samples.append(Sample(Image.fromarray(levels), prompt, label))
+    return samples
+
+
+def _shapes(
+    samples: Sequence[Sample], contract: Contract, processor: Idefics3Processor
+) -> Iterator[Shape]:
+    """Each shape that trainers hand to a collator, the commonest first; any other takes an
+    adaptor."""
+    token = [one.asked(one.prompt.replace(contract.prompt.marker, IMAGE_TOKEN)) for one in samples]
+    bare = [one.asked(one.prompt.replace(IMAGE_TOKEN, "").lstrip()) for one in token]
+    groups = {
+        "dictionaries, the prompt as the dataset or the contract has it": samples,
+        "dictionaries, the prompt without a marker": bare,
+    }
+    # A marker in drawn samples is nobody's text: not to be held against the collator.
+    names = list(groups) if any(sample.fields for sample in samples) else reversed(groups)
+    yield "dictionaries, the image as <image>", token, Sample.dictionary
+    yield from ((name, groups[name], Sample.dictionary) for name in names)
+    triple = "triples of image, prompt and label"
+    yield triple, bare, lambda one: (one.image, one.prompt, one.label)
+    yield "pairs of image and label", samples, lambda one: (one.image, one.label)
+    yield (
+        "driftloop's own examples",
+        samples,
+        lambda one: example(processor, contract, one.image, one.label),
+    )
 
 
 def _run(
@@ -97,10 +184,11 @@ def _run(
     contract: Contract,
     processor: Idefics3Processor,
     only: str | None = None,
-) -> _Run:
-    first: Exception | SystemExit | None = None
+) -> tuple[Batch, str]:
+    """A batch, and the shape of the examples it was made of."""
+    errors: list[Exception | SystemExit] = []
     adaptor = collator.example
-    tried = shapes(samples, contract, processor)
+    tried = _shapes(samples, contract, processor)
     if adaptor is not None:
         own: Shape = (ADAPTOR, samples, lambda one: adaptor(one.image, one.prompt, one.label))
         tried = iter([own])
@@ -110,30 +198,28 @@ def _run(
         try:
             found = collator.call([make(one) for one in group])
         except (Exception, SystemExit) as error:  # noqa: BLE001  (it may raise anything)
-            first = first or error
+            errors.append(error)
         else:
-            return _Run(batch.read(found, collator.spec), name)
-    if first is None:
-        raise AuditError(f"collator {collator.spec}: no samples to run it on")
-    failed = user_code.failed(collator.spec, first)
+            return batch.read(found, collator.spec), name
+    failed = user_code.failed(collator.spec, errors[0])
     if adaptor is not None:
-        raise failed from first
+        raise failed from errors[0]
     raise AuditError(
         f"{failed}; if its examples look otherwise, say how in two lines beside it: "
         f"def {ADAPTOR}(image, prompt, label): return {{...}}"
-    ) from first
+    ) from errors[0]
 
 
 def _made(
-    run: _Run, samples: Sequence[Sample], processor: Idefics3Processor, tokens: Tokens
+    found: Batch, samples: Sequence[Sample], processor: Idefics3Processor, tokens: Tokens
 ) -> Made | None:
     """The batch's pixel values and the pictures they were made of; None where it has none."""
-    if run.batch.pixel_values is None:
+    if found.pixel_values is None:
         return None
     image = tokens.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-    is_split = int((run.batch.input_ids[0] == image).sum()) > tokens.checkpoint.tokens_per_tile
+    is_split = int((found.input_ids[0] == image).sum()) > tokens.checkpoint.tokens_per_tile
     images = [sample.image for sample in samples]
-    return Made(run.batch.pixel_values, images, processor, "split" if is_split else "single")
+    return Made(found.pixel_values, images, processor, "split" if is_split else "single")
 
 
 def _of_dataset(path: Path, contract: Contract) -> list[Sample]:

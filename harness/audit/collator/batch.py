@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.audit import prompt_parts, targets
+from harness.audit import prompt_parts
 from harness.audit.findings import Finding
 from harness.audit.tokens import Tokens
 from harness.checkpoint import END_OF_GENERATION
@@ -112,8 +112,8 @@ def _texts(
     if space and is_bare:
         note = "white space before the answer, which is part of the answer's first token"
         yield Finding("prompt_end", _SIDE, space, where, note)
-    ends = [answer.find(token) for token in targets.END_TOKENS if token in answer]
-    form = targets.read(answer[: min(ends, default=None)], contract.answer.labels).form
+    ends = [answer.find(token) for token in prompt_parts.END_TOKENS if token in answer]
+    form = prompt_parts.read_target(answer[: min(ends, default=None)], contract.answer.labels).form
     yield Finding("output", _SIDE, form, where, f"the answer is {answer!r}")
 
 

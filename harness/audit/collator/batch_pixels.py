@@ -91,29 +91,23 @@ def levels(made: Made) -> Levels | None:
 
 
 def _fitted(channels: Channels, found: Values, expected: Values) -> Levels:
-    slopes, offsets, residuals = np.ones(3), np.zeros(3), np.zeros(3)
+    fits, residuals = [], []
     for channel in range(3):
         one, other = found[:, :, channel].ravel(), expected[:, :, channel].ravel()
-        slope, offset = 1.0, 0.0
-        if np.mean(np.abs(one - other)) > _SAME:
-            slope, offset = np.polyfit(other, one, 1)
-        residuals[channel] = np.mean(np.abs(slope * other + offset - one))
-        slopes[channel] = slope if abs(slope) > _SAME else 1.0
-        offsets[channel] = offset
-    return Levels(channels, slopes, offsets, float(residuals.mean()))
+        is_same = np.mean(np.abs(one - other)) <= _SAME
+        slope, offset = (1.0, 0.0) if is_same else np.polyfit(other, one, 1)
+        residuals.append(np.mean(np.abs(slope * other + offset - one)))
+        fits.append((slope if abs(slope) > _SAME else 1.0, offset))
+    slopes, offsets = np.asarray(fits).T
+    return Levels(channels, slopes, offsets, float(np.mean(residuals)))
 
 
 def as_given(found: Levels | None, processor: Idefics3Processor, where: str) -> Iterator[Finding]:
     """Channels and normalisation, from pictures that are already prepared."""
-    if found is None:
+    if found is None or found.residual > _LIKE:
         note = "its pixel_values have another shape than the checkpoint's processor gives"
-        yield Finding("normalisation", _SIDE, None, where, note)
-        return
-    if found.residual > _LIKE:
-        note = (
-            f"pixel values lie {found.residual:.3f} from the processor's own on the same pictures,"
-            " and no mean and deviation explain it"
-        )
+        if found is not None:
+            note = f"{found.residual:.3f} from the processor's own whatever mean and deviation"
         yield Finding("normalisation", _SIDE, None, where, note)
         return
     yield Finding("channels", _SIDE, found.channels, where)
@@ -122,11 +116,9 @@ def as_given(found: Levels | None, processor: Idefics3Processor, where: str) -> 
     deviations = own.image_std / found.slopes
     means = own.image_mean - found.offsets * deviations
     value = f"mean {means.round(3).tolist()}, deviation {deviations.round(3).tolist()}"
-    note = ""
-    ours = ((means, own.image_mean), (deviations, own.image_std))
-    if all(np.allclose(one, other, atol=0.01) for one, other in ours):
+    if np.allclose([means, deviations], [own.image_mean, own.image_std], atol=0.01):
         value = "the checkpoint's"
-        note = f"pixel values within {found.residual:.1e} (mean) of the processor's own"
+    note = f"pixel values within {found.residual:.1e} (mean) of what this gives"
     yield Finding("normalisation", _SIDE, value, where, note)
 
 

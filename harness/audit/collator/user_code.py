@@ -9,6 +9,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final, TypeVar
@@ -65,13 +66,10 @@ def load(spec: str, offered: Mapping[str, Any]) -> Collator:
     unknown = [item for item in wanted if item not in offered]
     if inspect.isclass(found) or (wanted and not unknown):
         if unknown:
-            raise AuditError(
-                f"collator {spec}: it asks for {', '.join(unknown)}, which is not known here; name"
-                " a function of the examples alone"
-            )
+            said = f"it asks for {', '.join(unknown)}, which is not known here"
+            raise AuditError(f"collator {spec}: {said}; name a function of the examples alone")
         known = {item: offered[item] for item in asked if item in offered}
-        factory = found
-        found = _guarded(spec, lambda: factory(**known))
+        found = _guarded(spec, partial(found, **known))
         if not callable(found):
             raise AuditError(f"collator {spec}: what it returns is no callable")
         found = _with_globals(found, offered)
@@ -110,20 +108,17 @@ def _imported(spec: str, name: str) -> ModuleType:
             raise AuditError(f"collator {spec}: {name} is no Python file")
         module = importlib.util.module_from_spec(found)
         sys.modules[_MODULE_NAME] = module
-        loader = found.loader
-        _guarded(spec, lambda: loader.exec_module(module))
+        _guarded(spec, partial(found.loader.exec_module, module))
         return module
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        return _guarded(spec, lambda: importlib.import_module(name))
+        return _guarded(spec, partial(importlib.import_module, name))
     except AuditError as error:
         if isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name == name:
-            raise AuditError(
-                f"collator {spec}: no module {name}; run it from the folder that holds it, or name"
-                " the file"
-            ) from error
+            said = "run it from the folder that holds it, or name the file"
+            raise AuditError(f"collator {spec}: no module {name}; {said}") from error
         raise
 
 
@@ -167,9 +162,8 @@ def _bound(
     extra = {item: offered[item] for item in names if item in offered}
     examples = [item for item in names if item not in offered]
     if len(examples) > 1:
-        raise AuditError(
-            f"collator {spec}: it asks for {', '.join(examples)}; it must take the examples alone"
-        )
+        said = f"it asks for {', '.join(examples)}; it must take the examples alone"
+        raise AuditError(f"collator {spec}: {said}")
     if examples and extra:
         return lambda batch: found(**{examples[0]: batch}, **extra)
     return lambda batch: found(batch, **extra)
@@ -186,12 +180,7 @@ def _with_globals(found: Callable[..., Any], offered: Mapping[str, Any]) -> Call
     missing = {name: offered[name] for name in names if own.get(name) is None}
     if not missing:
         return found
-    copy = FunctionType(
-        function.__code__,
-        {**own, **missing},
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
+    name, code, closure = function.__name__, function.__code__, function.__closure__
+    copy = FunctionType(code, {**own, **missing}, name, function.__defaults__, closure)
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy if function is found else MethodType(copy, found)

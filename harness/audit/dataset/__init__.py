@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from devices.hashing import file_sha256
 from harness import dataset as datasets
-from harness.audit import prompt_parts, targets, values
+from harness.audit import prompt_parts, values
 from harness.audit.dataset import pixels, records
 from harness.audit.dataset.records import Record, Records
-from harness.audit.findings import Finding, Value, tallied
+from harness.audit.findings import Finding, tallied
 from harness.contract import Contract
 from harness.images import IMAGE_SUFFIXES
 from harness.preprocess import pixels_sha256
@@ -27,6 +27,7 @@ Template = Callable[[Sequence[Any]], str | None]
 _SIDE: Final = "dataset"
 _SAMPLE: Final = 16
 """So many images have their pixels searched, drawn with seed 0."""
+_LABELS: Final = 12
 _LABEL_IMAGE: Final = re.compile(
     r"(?:label|labell?ed|annotat\w*)_?(?:image_|img_)?"
     r"(?:at|on|size|resolution|width|pixels|px|sha256|hash|image|source)(?:_sha256)?$"
@@ -63,10 +64,10 @@ def findings(
     )
     yield from tallied(said, str(found.root / found.kind.removeprefix("table ")))
     known = contract.answer.labels
-    answers = {_parted(record, known)[1] for record in found.records} - {None}
-    labels = {targets.read(answer, known).label or answer.strip() for answer in answers if answer}
-    if labels:
-        yield _label_set(labels, contract, str(found.root))
+    answers = {_parted(record, known)[1] for record in found.records}
+    read = [(one, prompt_parts.read_target(one, known)) for one in answers if one is not None]
+    labels = {target.label or answer.strip() for answer, target in read}
+    yield from _label_set(labels, contract, str(found.root))
     yield from _sizes(found, contract)
     yield from _pictures(found, contract, told, sources)
 
@@ -100,9 +101,8 @@ def _prepared(
     for aspect, field in pixels.ASPECTS.items():
         if aspect not in seen:
             yield Finding(aspect, _SIDE, getattr(stated, field), where, "as the manifest says")
-    found = {entry.label for entry in loaded.entries if entry.label is not None}
-    if found:
-        yield _label_set(found, contract, where)
+    labels = {entry.label for entry in loaded.entries if entry.label is not None}
+    yield from _label_set(labels, contract, where)
     yield Finding("images_per_prompt", _SIDE, 1, where)
     looked_at = [entry for entry in loaded.entries if entry.label_image_sha256 is not None]
     other = [entry for entry in looked_at if entry.label_image_sha256 != entry.pixels_sha256]
@@ -124,7 +124,7 @@ def _texts(
     if prompt is not None:
         yield from _prompt(record, prompt, contract, image_texts, template)
     if target is not None:
-        read = targets.read(target, known)
+        read = prompt_parts.read_target(target, known)
         yield Finding("output", _SIDE, read.form, record.where, f"for example {target!r}")
         if record.text is not None:
             note = "" if read.ends else "no end token is spelled out: the collator's to say"
@@ -139,7 +139,7 @@ def _parted(record: Record, labels: Sequence[str]) -> tuple[str | None, str | No
     """Prompt and target."""
     if record.text is None:
         return record.prompt, record.target
-    return targets.parted(record.text, labels) or (None, None)
+    return prompt_parts.parted(record.text, labels) or (None, None)
 
 
 def _prompt(
@@ -200,14 +200,14 @@ def _hashes(record: Record) -> Iterator[str]:
             yield file_sha256(Path(name))
 
 
-def _label_set(found: Collection[str], contract: Contract, where: str) -> Finding:
+def _label_set(found: set[str], contract: Contract, where: str) -> Iterator[Finding]:
     known = contract.answer.labels
-    outside = sorted(set(found) - set(known))
-    if outside:
+    if outside := sorted(found - set(known)):
         note = f"{len(outside)} are no labels of the contract, {outside[0]!r} first"
-        return Finding("labels", _SIDE, tuple(sorted(found))[:12], where, note)
-    absent = ", ".join(label for label in known if label not in found)
-    return Finding("labels", _SIDE, known, where, f"no example of {absent}" if absent else "")
+        yield Finding("labels", _SIDE, tuple(sorted(found))[:_LABELS], where, note)
+    elif found:
+        absent = ", ".join(label for label in known if label not in found)
+        yield Finding("labels", _SIDE, known, where, f"no example of {absent}" if absent else "")
 
 
 def _sizes(found: Records, contract: Contract) -> Iterator[Finding]:
@@ -215,21 +215,17 @@ def _sizes(found: Records, contract: Contract) -> Iterator[Finding]:
     sizes = Counter(size for size in seen if size is not None)
     total = sizes.total()
     where = f"{found.root} ({found.kind}), {total} of {len(found.records)} images"
-    if not total:
-        note = "no entry names an image that can be opened"
-        yield Finding("image_size", _SIDE, None, where, note)
-        return
     side = contract.pixels.size
     others = [item for item in sizes.most_common() if item[0] != (side, side)]
     if not others:
-        yield Finding("image_size", _SIDE, side, where)
+        value = side if total else None
+        note = "" if total else "no entry names an image that can be opened"
+        yield Finding("image_size", _SIDE, value, where, note)
         return
     (width, height), count = others[0]
-    value: Value = width if width == height else f"{width}x{height}"
-    note = f"{count} of {total} are {width}x{height}"
-    if len(sizes) > 1:
-        note += f", {len(sizes)} sizes in all"
-    yield Finding("image_size", _SIDE, value, where, note)
+    shape = f"{width}x{height}"
+    note = f"{count} of {total} are {shape}; different sizes: {len(sizes)}"
+    yield Finding("image_size", _SIDE, width if width == height else shape, where, note)
     if width != height and max(width, height) == side:
         yield Finding("padding", _SIDE, "none", where, "the pictures fill no square")
 
@@ -248,10 +244,10 @@ def _pictures(
     where = str(found.root)
     if pairs:
         yield from pixels.findings(pairs, where, contract, told)
-        return
-    yield from pixels.looks(squares, where)
-    note = "how the pixels were made is read from the source images; give --sources"
-    yield Finding("resize", _SIDE, None, where, note)
+    else:
+        yield from pixels.looks(squares, where)
+        note = "how the pixels were made is read from the source images; give --sources"
+        yield Finding("resize", _SIDE, None, where, note)
 
 
 def _named_source(record: Record, root: Path, sources: Path | None) -> Path | None:

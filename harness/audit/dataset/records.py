@@ -31,6 +31,9 @@ _SOURCE_KEYS: Final = ("source", "source_path", "original", "original_path", "so
 _USERS: Final = frozenset({"user", "human"})
 _ASSISTANTS: Final = frozenset({"assistant", "gpt", "model"})
 
+_ASKS: Final = re.compile(r"\S+\s+\S+\s+\S|[.?!:<\n]")
+"""Three words, or a stop."""
+
 _Seen = TypeVar("_Seen")
 
 
@@ -228,18 +231,14 @@ def _record(where: str, row: Mapping[str, Any], root: Path, labels: Sequence[str
 
 def _prompt(row: Mapping[str, Any], *, is_labelled: bool) -> str | None:
     prompt = _string(_first(row, _PROMPT_KEYS))
-    if prompt is not None and prompt == row.get("query") and _is_search(prompt):
+    # A word or two without a stop is what an image was looked up by, not what is asked of it.
+    if prompt is not None and prompt == row.get("query") and not re.search(_ASKS, prompt):
         return None
     further = row.get("input")
     # Alpaca's form: the instruction, and what it is applied to.
     if "instruction" in row and isinstance(further, str) and further:
         return f"{prompt}\n{further}"
     return _string(row.get("text")) if prompt is None and is_labelled else prompt
-
-
-def _is_search(query: str) -> bool:
-    """A word or two without a stop is what an image was looked up by, not what is asked of it."""
-    return len(query.split()) < 3 and not re.search(r"[.?!:<\n]", query)
 
 
 def _talk(row: Mapping[str, Any]) -> list[Any]:

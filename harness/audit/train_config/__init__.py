@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from harness.audit import prompt_parts, targets, values
+from harness.audit import prompt_parts, values
 from harness.audit.findings import Finding, Value
 from harness.audit.tokens import Tokens
 from harness.audit.train_config import settings
@@ -27,8 +27,6 @@ EXTENSION: Final = "driftloop-keys.toml"
 _SAMPLING: Final = "sampling"
 _SWITCHES: Final = frozenset({"do_sample", "temperature", "num_beams"})
 """Settings without which the others of sampling decide nothing."""
-
-
 _SIDE: Final = "train-config"
 _SHOWN: Final = 48
 _NO_TEMPLATE: Final = frozenset({"", "none", "null", "empty", "raw"})
@@ -327,7 +325,7 @@ def _target(scope: _Scope, setting: Setting) -> Iterator[Finding]:
     if not isinstance(setting.value, str) or not _ANSWER.search(setting.value):
         return
     labels = scope.contract.answer.labels
-    read_back = targets.read(_ANSWER.sub(labels[0], setting.value), labels)
+    read_back = prompt_parts.read_target(_ANSWER.sub(labels[0], setting.value), labels)
     yield scope.finding("output", setting, read_back.form)
     if read_back.ends:
         yield scope.finding("end_token", setting, True)
