@@ -184,8 +184,7 @@ class _House:
                 contract,
                 self.progress.track("searching pixels"),
                 sources=sources.originals,
-                image_texts=self.tokens.image_texts if self.tokens else (),
-                template=self.tokens.written if self.tokens else None,
+                tokens=self.tokens,
             )
         if self.bundle is not None and self.tokens is not None:
             yield from bundle.findings(self.bundle, self.tokens, contract)

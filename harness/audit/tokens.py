@@ -51,7 +51,7 @@ class Tokens:
         """Of the checkpoint's image processor."""
         return processor_settings(self.checkpoint.path)
 
-    @property
+    @cached_property
     def image_texts(self) -> tuple[str, ...]:
         """The texts that this tokenizer takes for the image's token."""
         return (IMAGE_TOKEN,) if len(self.ids(IMAGE_TOKEN)) == 1 else ()

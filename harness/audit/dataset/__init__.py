@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -16,13 +16,11 @@ from harness.audit import prompt_parts, values
 from harness.audit.dataset import pixels, records
 from harness.audit.dataset.records import Record, Records
 from harness.audit.findings import Finding, tallied
+from harness.audit.tokens import Tokens
 from harness.contract import Contract
 from harness.images import IMAGE_SUFFIXES
 from harness.preprocess import pixels_sha256
 from harness.progress import Advance
-
-Template = Callable[[Sequence[Any]], str | None]
-"""A conversation as the checkpoint's chat template writes it; None where that cannot be done."""
 
 _SIDE: Final = "dataset"
 _SAMPLE: Final = 16
@@ -41,13 +39,12 @@ def findings(
     told: Advance,
     *,
     sources: Path | None = None,
-    image_texts: Collection[str] = (),
-    template: Template | None = None,
+    tokens: Tokens | None = None,
 ) -> Iterator[Finding]:
     """What the dataset at `path` says.
 
-    `sources` is a folder with the images it was made from. `image_texts` and `template` come from
-    a checkpoint: what its tokenizer takes for the image, and how it writes conversations.
+    `sources` is a folder with the images it was made from. `tokens`, of the checkpoint, tell what
+    its tokenizer takes for the image, and how it writes conversations.
 
     Raises:
         DatasetError: no dataset is there, or it is damaged.
@@ -57,11 +54,7 @@ def findings(
         yield from _prepared(path, contract, told, sources)
         return
     found = records.read(path, contract.answer.labels)
-    said = (
-        finding
-        for record in found.records
-        for finding in _texts(record, contract, image_texts, template)
-    )
+    said = (one for record in found.records for one in _texts(record, contract, tokens))
     yield from tallied(said, str(found.root / found.kind.removeprefix("table ")))
     known = contract.answer.labels
     answers = {_parted(record, known)[1] for record in found.records}
@@ -113,16 +106,11 @@ def _prepared(
     yield Finding("label_image", _SIDE, value, where, note)
 
 
-def _texts(
-    record: Record,
-    contract: Contract,
-    image_texts: Collection[str],
-    template: Template | None,
-) -> Iterator[Finding]:
+def _texts(record: Record, contract: Contract, tokens: Tokens | None) -> Iterator[Finding]:
     known = contract.answer.labels
     prompt, target = _parted(record, known)
     if prompt is not None:
-        yield from _prompt(record, prompt, contract, image_texts, template)
+        yield from _prompt(record, prompt, contract, tokens)
     if target is not None:
         read = prompt_parts.read_target(target, known)
         yield Finding("output", _SIDE, read.form, record.where, f"for example {target!r}")
@@ -143,20 +131,15 @@ def _parted(record: Record, labels: Sequence[str]) -> tuple[str | None, str | No
 
 
 def _prompt(
-    record: Record,
-    prompt: str,
-    contract: Contract,
-    image_texts: Collection[str],
-    template: Template | None,
+    record: Record, prompt: str, contract: Contract, tokens: Tokens | None
 ) -> Iterator[Finding]:
-    known = (*image_texts, prompt_parts.IMAGE_TOKEN) if record.image_is_structured else image_texts
-    written = template(record.messages) if template and record.messages else None
+    known = tokens.image_texts if tokens else ()
+    if record.image_is_structured:
+        known = (prompt_parts.IMAGE_TOKEN,)
+    written = tokens.written(record.messages) if tokens and record.messages else None
     for one in prompt_parts.findings(written or prompt, _SIDE, record.where, contract, known):
         if record.messages and not written and one.aspect == "chat_template":
-            note = (
-                "a conversation: a trainer puts it into a chat template; which one is read with "
-                "--checkpoint or --collator"
-            )
+            note = "a conversation, put into a template that --checkpoint or --collator tells"
             one = replace(one, value=None, note=note)
         yield one
 
