@@ -1,26 +1,26 @@
 """The aspects in which training, bundle and app can differ from the contract, in table order.
 
-The first seven are the alignment table, without which nothing is aligned. `expected` gives an
-aspect's value under a contract; `change` gives the part of a contract (`harness.contract.merged`)
-that takes on a found value instead, so that its cost can be measured. An aspect without `change`
-cannot be tried at inference: what it costs shows only by training.
+The first seven are the alignment table, without which nothing is aligned. An aspect that can be
+tried at inference has a `change`; what any other costs shows only by training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, get_args
+from operator import attrgetter
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from harness.audit import prompt_parts
-from harness.audit.findings import Value
-from harness.contract import Contract, Padding, Recipe, merged
+from harness.audit.findings import Finding, Side, Value
+from harness.contract import Contract, merged
 
-Expected = Callable[[Contract], Value | None]
+Says = Callable[[Contract], Value]
 Change = Callable[[Contract, Value], dict[str, Any] | None]
-"""None: this value cannot be tried, as no contract can say it."""
+"""The part of a contract (`harness.contract.merged`) that takes on a found value; None where no
+contract can say it."""
 
 APP_THREADS: Final = "clamp(cores / 2, 2, 6)"
 """The app's own rule, which a contract writes as 0."""
@@ -35,35 +35,31 @@ class Aspect:
 
     key: str
     title: str
-    expected: Expected
-    """The contract's value; None where the contract leaves it open."""
+    says: Says | None = None
+    """What a contract says; None where it says nothing."""
     change: Change | None = None
+    always: Value | None = None
+    """What holds under every contract: the app's design, or the model's own need."""
     remarks: Mapping[Value, str] = field(default_factory=dict)
     """What is worth knowing of a value even where the contract has the same."""
 
-
-def always(value: Value) -> Expected:
-    """What holds under every contract: the app's design, or the model's own need."""
-    return lambda contract: value
-
-
-def _pixels(field: str, known: tuple[Value, ...] = ()) -> tuple[Expected, Change]:
-    def expected(contract: Contract) -> Value:
-        value: Value = getattr(contract.pixels.spelled_out, field)
-        return value
-
-    def change(contract: Contract, value: Value) -> dict[str, Any] | None:
-        return None if known and value not in known else {"pixels": {field: value}}
-
-    return expected, change
+    def expected(self, contract: Contract) -> Value | None:
+        """The value under `contract`; None where that is left open."""
+        return self.always if self.says is None else self.says(contract)
 
 
-def _runtime(field: str) -> Expected:
-    def expected(contract: Contract) -> Value:
-        value: Value = getattr(contract.runtime, field)
-        return value
+def _field(name: str) -> tuple[Says, Change]:
+    """A field of the contract, `pixels.size`: how it is read and how it is changed."""
+    table, _, key = name.rpartition(".")
 
-    return expected
+    def change(contract: Contract, value: Value) -> dict[str, Any]:
+        return {table: {key: value}} if table else {key: value}
+
+    return _untried(name), change
+
+
+def _untried(name: str) -> Says:
+    return attrgetter(name.replace("pixels.", "pixels.spelled_out."))
 
 
 def _text(contract: Contract) -> prompt_parts.Parts:
@@ -81,13 +77,10 @@ def _prompt(text: str, **others: str) -> dict[str, Any]:
 
 def _with_marker(contract: Contract, value: Value) -> dict[str, Any] | None:
     """The marker spelled out after the image, as a chat template with an image placeholder does."""
-    if value != "literal text":
-        return None
     image, marker = prompt_parts.IMAGE_TOKEN, contract.prompt.marker
-    if image in contract.prompt.text:
+    if value != "literal text" or image in contract.prompt.text:
         return None
-    before, after = contract.prompt.text.split(marker)
-    return _prompt(f"{before}{image}{marker}{after}", marker=image)
+    return _prompt(contract.prompt.text.replace(marker, image + marker), marker=image)
 
 
 def _with_gap(contract: Contract, value: Value) -> dict[str, Any]:
@@ -119,102 +112,83 @@ def _with_template(contract: Contract, value: Value) -> dict[str, Any] | None:
     return _prompt(value.replace("{prompt}", contract.prompt.text))
 
 
-def _threads(contract: Contract) -> Value:
-    return contract.runtime.threads or APP_THREADS
-
-
-_SIZE, _PADDING = _pixels("size"), _pixels("padding", get_args(Padding))
-_RESIZE, _ARITHMETIC = _pixels("recipe", get_args(Recipe)), _pixels("arithmetic")
-_CENTRING, _ALPHA, _COLOUR = _pixels("centring"), _pixels("alpha"), _pixels("colour")
-_EXIF, _CHANNELS = _pixels("apply_exif"), _pixels("channels")
-
 _QUANTIZED_CACHE: Final[Mapping[Value, str]] = dict.fromkeys(
     ("q8_0", "q4_0"), "a second quantization, beside the weights'"
 )
 
 ASPECTS: Final = (
     # the alignment table
-    Aspect("image_size", "image size", *_SIZE),
-    Aspect("padding", "image format: padding", *_PADDING),
-    Aspect("marker", "prompt format: image", always("image token"), _with_marker),
-    Aspect(
-        "max_tokens",
-        "max tokens",
-        lambda contract: contract.limits.max_tokens,
-        lambda contract, value: {"limits": {"max_tokens": value}},
-    ),
-    Aspect("output", "output", always("label")),
-    Aspect("sampling", "sampling", always("greedy")),
-    Aspect("images_per_prompt", "number of images", always(1)),
+    Aspect("image_size", "image size", *_field("pixels.size")),
+    Aspect("padding", "image format: padding", *_field("pixels.padding")),
+    Aspect("marker", "prompt format: image", None, _with_marker, always="image token"),
+    Aspect("max_tokens", "max tokens", *_field("limits.max_tokens")),
+    Aspect("output", "output", always="label"),
+    Aspect("sampling", "sampling", always="greedy"),
+    Aspect("images_per_prompt", "number of images", always=1),
     # prompt
     Aspect("after_marker", "text after the image", lambda c: _text(c).after_marker, _with_gap),
     Aspect("prompt_words", "prompt words", lambda c: _text(c).words, _with_words),
     Aspect("context_block", "context block", lambda c: bool(_text(c).context), _with_context),
     Aspect("prompt_end", "end of the prompt", lambda c: _text(c).end, _with_end),
-    Aspect("chat_template", "chat template", always(NO_TEMPLATE), _with_template),
+    Aspect("chat_template", "chat template", None, _with_template, always=NO_TEMPLATE),
     # pixels
-    Aspect("resize", "resize recipe", *_RESIZE),
-    Aspect("size_arithmetic", "size arithmetic", *_ARITHMETIC),
-    Aspect("centring", "centring", *_CENTRING),
-    Aspect("alpha", "alpha", *_ALPHA),
-    Aspect("colour_space", "colour space", *_COLOUR),
-    Aspect("exif", "EXIF applied", *_EXIF),
-    Aspect("channels", "channel order", *_CHANNELS),
-    Aspect("tiling", "tiling", lambda c: c.tiling, lambda contract, value: {"tiling": value}),
-    Aspect("tile_resize", "resize to the tile", always("lanczos")),
-    Aspect("normalisation", "normalisation", always("the checkpoint's")),
+    Aspect("resize", "resize recipe", *_field("pixels.recipe")),
+    Aspect("size_arithmetic", "size arithmetic", *_field("pixels.arithmetic")),
+    Aspect("centring", "centring", *_field("pixels.centring")),
+    Aspect("alpha", "alpha", *_field("pixels.alpha")),
+    Aspect("colour_space", "colour space", *_field("pixels.colour")),
+    Aspect("exif", "EXIF applied", *_field("pixels.apply_exif")),
+    Aspect("channels", "channel order", *_field("pixels.channels")),
+    Aspect("tiling", "tiling", *_field("tiling")),
+    Aspect("tile_resize", "resize to the tile", always="lanczos"),
+    Aspect("normalisation", "normalisation", always="the checkpoint's"),
     # tokens
-    Aspect(
-        "add_special",
-        "special tokens added",
-        lambda c: c.prompt.add_special,
-        lambda contract, value: {"prompt": {"add_special": value}},
-    ),
-    Aspect(
-        "parse_special",
-        "special tokens parsed",
-        lambda c: c.prompt.parse_special,
-        lambda contract, value: {"prompt": {"parse_special": value}},
-    ),
-    Aspect("tokenizer", "tokenizer", always("the checkpoint's")),
-    Aspect("end_token", "end token in the target", always(True)),
-    Aspect("label_tokens", "label tokens", always("first tokens distinct")),
-    Aspect("loss", "loss", always("answer")),
-    Aspect("sequence", "training sequence", always("whole")),
+    Aspect("add_special", "special tokens added", *_field("prompt.add_special")),
+    Aspect("parse_special", "special tokens parsed", *_field("prompt.parse_special")),
+    Aspect("tokenizer", "tokenizer", always="the checkpoint's"),
+    Aspect("end_token", "end token in the target", always=True),
+    Aspect("label_tokens", "label tokens", always="first tokens distinct"),
+    Aspect("loss", "loss", always="answer"),
+    Aspect("sequence", "training sequence", always="whole"),
     # labels
-    Aspect("labels", "labels", lambda c: c.answer.labels),
-    Aspect("label_image", "image that was labelled", always("as the model sees it")),
+    Aspect("labels", "labels", _untried("answer.labels")),
+    Aspect("label_image", "image that was labelled", always="as the model sees it"),
     # app and runtime
     Aspect(
         "answer_reading",
         "answer read by",
-        lambda c: c.answer.reading,
-        lambda contract, value: {"answer": {"reading": value}},
-        {"contains": "'the land by the water' is read as water, and 'wooden' as wood"},
+        *_field("answer.reading"),
+        remarks={"contains": "'the land by the water' is read as water, and 'wooden' as wood"},
     ),
-    Aspect("limit_counts_prompt", "limit counts the prompt", always(False)),
-    Aspect("context", "context", _runtime("context")),
-    Aspect("prompt_fits", "prompt fits the context", always(True)),
-    Aspect("batch", "batch", _runtime("batch")),
-    Aspect("cache_type_k", "KV cache K", _runtime("cache_type_k"), remarks=_QUANTIZED_CACHE),
-    Aspect("cache_type_v", "KV cache V", _runtime("cache_type_v"), remarks=_QUANTIZED_CACHE),
-    Aspect("flash_attention", "flash attention", _runtime("flash_attention")),
-    Aspect("threads", "threads", _threads),
-    Aspect("vision_threads", "vision threads", _runtime("vision_threads")),
-    Aspect("backend", "backend", _runtime("backend")),
+    Aspect("limit_counts_prompt", "limit counts the prompt", always=False),
+    Aspect("context", "context", _untried("runtime.context")),
+    Aspect("prompt_fits", "prompt fits the context", always=True),
+    Aspect("batch", "batch", _untried("runtime.batch")),
+    Aspect(
+        "cache_type_k", "KV cache K", _untried("runtime.cache_type_k"), remarks=_QUANTIZED_CACHE
+    ),
+    Aspect(
+        "cache_type_v", "KV cache V", _untried("runtime.cache_type_v"), remarks=_QUANTIZED_CACHE
+    ),
+    Aspect("flash_attention", "flash attention", _untried("runtime.flash_attention")),
+    Aspect("threads", "threads", lambda c: c.runtime.threads or APP_THREADS),
+    Aspect("vision_threads", "vision threads", _untried("runtime.vision_threads")),
+    Aspect("backend", "backend", _untried("runtime.backend")),
     Aspect(
         "gpu_fallback",
         "GPU fall-back",
-        lambda contract: None,
         remarks={"silent": "nobody sees on which backend an answer was made"},
     ),
-    Aspect("cache_cleared", "KV cache cleared", always(True)),
-    Aspect("session_images", "images a session", lambda c: c.limits.images_per_session),
-    Aspect("weights", "weight type", always("q8_0")),
-    Aspect("mmproj", "mmproj", always("of this checkpoint")),
+    Aspect("cache_cleared", "KV cache cleared", always=True),
+    Aspect("session_images", "images a session", _untried("limits.images_per_session")),
+    Aspect("weights", "weight type", always="q8_0"),
+    Aspect("mmproj", "mmproj", always="of this checkpoint"),
 )
 
 BY_KEY: Final[Mapping[str, Aspect]] = {aspect.key: aspect for aspect in ASPECTS}
+
+_TRAINING: Final = ASPECTS[: ASPECTS.index(BY_KEY["answer_reading"])]
+"""What decides a training example."""
 
 _PROMPT_LAST: Final = (
     "prompt_words",
@@ -244,3 +218,10 @@ def changed(contract: Contract, key: str, value: Value) -> Contract | None:
         return Contract.model_validate(merged(spelled.model_dump(), table))
     except ValidationError:
         return None
+
+
+def stated(contract: Contract, side: Side, where: str) -> Iterator[Finding]:
+    """What the contract that a bundle, or a checkpoint's training, was made under says."""
+    for aspect in _TRAINING if side == "checkpoint" else ASPECTS:
+        if aspect.says is not None:
+            yield Finding(aspect.key, side, aspect.says(contract), where)

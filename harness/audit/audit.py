@@ -1,20 +1,60 @@
-"""The audit: every source that was given, read and put beside the contract."""
+"""The audit: every source that was given, opened once, read, and put beside the contract."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
+from harness import bundle as bundles
+from harness import checkpoint as checkpoints
+from harness.audit import bundle, checkpoint, collator, dataset, impact, train_config
 from harness.audit import rows as rows_of
-from harness.audit.findings import Finding, Value
-from harness.audit.house import House, Measured, Sources
-from harness.audit.impact import Gauge
+from harness.audit.aspects import changed, in_order
+from harness.audit.findings import Finding, Side, Value
 from harness.audit.rows import Missing, Row, Verdict
+from harness.audit.tokens import Tokens
 from harness.contract import Contract
+from harness.errors import AuditError
 
 if TYPE_CHECKING:
+    from harness.audit.measure import Impact
     from harness.progress import Progress
+
+_SIDES: Final[dict[Side, str]] = {
+    "collator": "collator",
+    "dataset": "dataset",
+    "train-config": "train_config",
+    "checkpoint": "checkpoint",
+    "bundle": "bundle",
+    "app": "app_source",
+}
+"""Side -> field of `Sources`. The surest first: whose value stands where several were found."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What an audit reads; at least one of these is given."""
+
+    dataset: Path | None = None
+    checkpoint: str | None = None
+    """A folder, or a Hugging Face id."""
+    bundle: Path | None = None
+    train_config: Path | None = None
+    collator: str | None = None
+    """`module:callable` or `file.py:callable`."""
+    app_source: Path | None = None
+    originals: Path | None = None
+    """The images that the dataset was made from."""
+    update: bool = False
+    """Whether the app's confirmed values are written anew."""
+
+    @property
+    def sides(self) -> list[Side]:
+        """The sides that are given."""
+        return [side for side, name in _SIDES.items() if getattr(self, name) is not None]
 
 
 @dataclass(frozen=True)
@@ -23,13 +63,13 @@ class Audit:
 
     contract: Contract
     rows: tuple[Row, ...]
-    measured: tuple[Measured, ...] = field(default=())
+    measured: tuple[Impact, ...]
     """Worst first, all together last; empty unless it was asked for."""
-    config_keys_left: int = 0
+    config_keys_left: int
     """Settings of the trainer's configuration that say nothing about any aspect."""
-    missing: tuple[Missing, ...] = ()
+    missing: tuple[Missing, ...]
     """What has to be supplied before anything can be called aligned."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
     """What is to be said of the app's files, one line each."""
 
     @property
@@ -41,7 +81,7 @@ class Audit:
         """The document of `--json`."""
         return {
             "verdict": self.verdict,
-            "missing": [one.as_json() for one in self.missing],
+            "missing": [asdict(one) for one in self.missing],
             "rows": [row.as_json() for row in self.rows],
             "notes": list(self.notes),
         }
@@ -59,47 +99,143 @@ def audit(
         BadInput: a source that is not there or cannot be read, or nothing to audit.
         ArmUnavailable: a package that a source needs is missing.
     """
-    house = House(sources, contract, progress)
-    findings = list(house.findings())
-    gauge = Gauge(contract, house.tokens, *house.pictures(measure_on))
-    rows = [gauge.measured(row) for row in rows_of.rows(_overridden(findings), contract)]
-    measured: list[Measured] = []
-    if measure_on is not None:
-        measured = house.measured(rows, measure_on)
-        texts = {(one.aspect, one.found): one.impact.text for one in measured}
-        rows = [_with_text(row, texts) for row in rows]
-    lacking = rows_of.missing(rows, sources.sides)
+    if not sources.sides:
+        raise AuditError(
+            "nothing to audit: give at least one of --dataset, --checkpoint, --bundle, "
+            "--train-config, --collator and --app-source"
+        )
+    house = _House(sources, contract, progress)
+    findings = _decided(list(house.findings()))
+    pictures = impact.pictures(contract, measure_on, sources.originals)
+    gauge = impact.Gauge(contract, house.tokens, *pictures)
+    rows = rows_of.rows(findings, contract)
+    measured = house.measured(rows, measure_on) if measure_on is not None else []
+    said: dict[tuple[str, Value | None], str] = {
+        (one.change.aspect, one.change.found): one.text for one in measured if one.change
+    }
+    rows = [gauge.measured(row, said.get((row.aspect, row.value), "")) for row in rows]
     return Audit(
         contract,
         tuple(rows),
         tuple(measured),
-        house.config_keys_left(),
-        tuple(lacking),
+        house.config_keys_left,
+        tuple(rows_of.missing(rows, sources.sides)),
         tuple(house.notes),
     )
 
 
-def _with_text(row: Row, texts: dict[tuple[str | None, Value | None], str]) -> Row:
-    said = texts.get((row.aspect, row.found)) if row.match is False else None
-    if said is None:
-        return row
-    return replace(row, impact=f"{said}; {row.impact}" if row.impact else said)
-
-
-def _overridden(findings: Sequence[Finding]) -> list[Finding]:
+def _decided(findings: list[Finding]) -> list[Finding]:
     """The default tiling of the checkpoint's processor counts only where nothing else sets it."""
-    from harness.audit import checkpoint
+    told = [one.side for one in findings if one.aspect == "tiling" and one.value is not None]
+    surer = next((side for side in ("collator", "train-config") if side in told), None)
+    return [
+        replace(one, value=None, note=f"its default is {one.value}, but the {surer} decides")
+        if surer is not None and one.where.endswith(checkpoint.DEFAULT_TILING)
+        else one
+        for one in findings
+    ]
 
-    set_by = {
-        finding.aspect: finding.side
-        for finding in findings
-        if finding.side in ("collator", "train-config") and finding.value is not None
-    }
-    kept = []
-    for finding in findings:
-        other = set_by.get(finding.aspect)
-        if finding.where.endswith(checkpoint.DEFAULT_TILING) and other is not None:
-            note = f"its default is {finding.value}, but the {other} decides"
-            finding = replace(finding, value=None, note=note)
-        kept.append(finding)
-    return kept
+
+@dataclass
+class _House:
+    """The sources, opened once each."""
+
+    sources: Sources
+    contract: Contract
+    progress: Progress
+    notes: list[str] = field(default_factory=list)
+    config_keys_left: int = 0
+
+    @cached_property
+    def bundle(self) -> bundles.Bundle | None:
+        return bundles.load(self.sources.bundle) if self.sources.bundle is not None else None
+
+    @cached_property
+    def tokens(self) -> Tokens | None:
+        """Of the checkpoint that was given, else of the one in the bundle."""
+        if self.sources.checkpoint is not None:
+            return Tokens(checkpoints.load(self.sources.checkpoint))
+        return Tokens(checkpoints.load(self.bundle.checkpoint)) if self.bundle else None
+
+    def findings(self) -> Iterator[Finding]:
+        """Everything that the sources say."""
+        sources, contract = self.sources, self.contract
+        # Small and likely to be mistyped first: nothing is waited for before it is refused.
+        if sources.train_config is not None:
+            read = train_config.read(sources.train_config, contract, self.tokens)
+            self.config_keys_left = read.keys_left
+            yield from read.findings
+        if sources.checkpoint is not None and self.tokens is not None:
+            yield from checkpoint.findings(self.tokens, contract)
+        if sources.app_source is not None:
+            from harness.audit import app
+
+            of_app, self.notes = app.read(sources.app_source, contract, update=sources.update)
+            yield from of_app
+            yield from self._app_fits(of_app)
+        if sources.collator is not None:
+            if self.tokens is None:
+                said = "reading its batch takes a tokenizer; give --checkpoint or --bundle"
+                raise AuditError(f"collator {sources.collator}: {said}")
+            yield from collator.findings(sources.collator, self.tokens, contract, sources.dataset)
+        if sources.dataset is not None:
+            yield from dataset.findings(
+                sources.dataset,
+                contract,
+                self.progress.track("searching pixels"),
+                sources=sources.originals,
+                tokens=self.tokens,
+            )
+        if self.bundle is not None and self.tokens is not None:
+            yield from bundle.findings(self.bundle, self.tokens, contract)
+
+    def _app_fits(self, found: Sequence[Finding]) -> Iterator[Finding]:
+        """The app's own prompt and limit in the app's own context, as its tokens."""
+        if self.tokens is None or any(finding.aspect == "prompt_fits" for finding in found):
+            return
+        own = {finding.aspect: finding for finding in found if finding.value is not None}
+        if "context" not in own:
+            return
+        contract: Contract | None = self.contract
+        room = own["context"].value
+        if isinstance(room, int):
+            runtime = self.contract.runtime.model_copy(update={"context": room})
+            contract = self.contract.model_copy(update={"runtime": runtime})
+        for key in ("max_tokens", "tiling", "prompt_words"):
+            if contract is not None and key in own and (value := own[key].value) is not None:
+                contract = changed(contract, key, value)
+        if contract is not None:
+            yield bundle.prompt_fits(self.tokens, contract, "app", own["context"].where)
+
+    def measured(self, rows: Sequence[Row], images: str) -> list[Impact]:
+        """What each mismatch does to the checkpoint's answers on `images`."""
+        from harness.audit import measure
+
+        if self.tokens is None:
+            raise AuditError("--measure runs the checkpoint; give --checkpoint or --bundle")
+        spelled = self.contract.model_copy(update={"pixels": self.contract.pixels.spelled_out})
+        wrong = [row for row in rows if row.match is False]
+        changes = [
+            measure.Change(aspect, found, other)
+            for aspect, found in dict.fromkeys((row.aspect, row.value) for row in wrong)
+            if found is not None and (other := changed(spelled, aspect, found)) is not None
+        ]
+        return measure.impacts(
+            self.tokens.checkpoint,
+            spelled,
+            changes,
+            images,
+            self.progress,
+            together=_together(wrong, spelled) if len(changes) > 1 else None,
+        )
+
+
+def _together(wrong: Sequence[Row], contract: Contract) -> Contract:
+    """The contract with everything as it was found; of several values the surest side's."""
+    surest: dict[str, Value] = {}
+    for row in sorted(wrong, key=lambda row: list(_SIDES).index(row.side)):
+        if row.value is not None:
+            surest.setdefault(row.aspect, row.value)
+    for aspect in in_order(surest):
+        contract = changed(contract, aspect, surest[aspect]) or contract
+    return contract

@@ -3,134 +3,106 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from harness.audit import stated
+from PIL import Image
+
+from harness.audit import values
+from harness.audit.aspects import BY_KEY, stated
 from harness.audit.findings import Finding
-from harness.audit.sampling import spoken
 from harness.audit.tokens import Tokens
-from harness.checkpoint import END_OF_GENERATION, Checkpoint, processor_settings
+from harness.checkpoint import END_OF_GENERATION
 from harness.contract import Contract
 from harness.errors import CheckpointError
 from harness.training import record
-
-RESAMPLING: Final = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-"""Pillow's numbers for its filters."""
 
 DEFAULT_TILING: Final = ": do_image_splitting"
 """How the place of a finding ends that is but a default."""
 
 _SIDE: Final = "checkpoint"
 _LEVELS: Final = 255
+_BY_DESIGN: Final = ("marker", "chat_template", "loss", "end_token", "output", "images_per_prompt")
+"""What `driftloop train` always does as it should be."""
 
 
-def findings(checkpoint: Checkpoint, tokens: Tokens, contract: Contract) -> Iterator[Finding]:
-    """What the checkpoint says of its training, and else what it does by default.
+def findings(tokens: Tokens, contract: Contract) -> Iterator[Finding]:
+    """What the checkpoint of `tokens` says of its training, and else what it does by default.
 
     Raises:
         CheckpointError: one of its files cannot be read.
     """
-    trained = record.load(checkpoint.path)
-    yield from _training(checkpoint, trained)
-    yield from _processor(checkpoint.path, tokens, contract, trained is not None)
-    yield from _generation(checkpoint.path)
+    folder = tokens.checkpoint.path
+    trained = record.load(folder)
+    name = "preprocessor_config.json"
+    settings = str(folder / (name if (folder / name).is_file() else "processor_config.json"))
+    if trained is not None:
+        where = str(folder / record.RECORD_NAME)
+        yield from stated(trained.contract, _SIDE, where)
+        for aspect in _BY_DESIGN:
+            note = "as `driftloop train` always does"
+            yield Finding(aspect, _SIDE, BY_KEY[aspect].always, where, note)
+    else:
+        comes = "a" if any(folder.glob("chat_template.*")) else "no"
+        note = f"{comes} chat template comes with it; --collator or --train-config tells its use"
+        yield Finding("chat_template", _SIDE, None, str(folder), note)
+        yield _tiling(tokens, contract, settings)
+    yield from _processor(tokens.settings, settings)
+    yield from _generation(folder / "generation_config.json")
     yield from _labels(tokens, contract)
 
 
-def _training(checkpoint: Checkpoint, trained: record.TrainingRecord | None) -> Iterator[Finding]:
-    where = str(checkpoint.path / record.RECORD_NAME)
-    if trained is None:
-        template = "no chat template comes with it"
-        if any(checkpoint.path.glob("chat_template.*")):
-            template = "a chat template comes with it"
-        note = f"{template}; whether training used one is read with --collator or --train-config"
-        yield Finding("chat_template", _SIDE, None, str(checkpoint.path), note)
-        return
-    yield from stated.findings(trained.contract, stated.TRAINING, _SIDE, where)
-    by_design = "as `driftloop train` always does"
-    for aspect, value in (
-        ("marker", "image token"),
-        ("chat_template", "none"),
-        ("loss", "answer"),
-        ("end_token", True),
-        ("output", "label"),
-        ("images_per_prompt", 1),
-    ):
-        yield Finding(aspect, _SIDE, value, where, by_design)
+def _tiling(tokens: Tokens, contract: Contract, where: str) -> Finding:
+    found = tokens.trained_under(contract, None)
+    note = (
+        f"the processor's default: {tokens.prompt(found).image_tokens} image tokens, "
+        f"{tokens.prompt(contract).image_tokens} under the contract"
+    )
+    return Finding("tiling", _SIDE, found.tiling, f"{where}{DEFAULT_TILING}", note)
 
 
-def _processor(
-    folder: Path, tokens: Tokens, contract: Contract, is_recorded: bool
-) -> Iterator[Finding]:
-    settings = processor_settings(folder)
-    name = "preprocessor_config.json"
-    where = str(folder / (name if (folder / name).is_file() else "processor_config.json"))
-    if not is_recorded:
-        split = settings.get("do_image_splitting", True)
-        found = contract.model_copy(update={"tiling": "split" if split else "single"})
-        note = (
-            f"the processor's default: {tokens.prompt(found).image_tokens} image tokens, "
-            f"{tokens.prompt(contract).image_tokens} under the contract"
-        )
-        place = f"{where}{DEFAULT_TILING}"
-        yield Finding("tiling", _SIDE, found.tiling, place, note)
-    resample = settings.get("resample", RESAMPLING.index("lanczos"))
-    known = isinstance(resample, int) and resample < len(RESAMPLING)
-    filter_name = RESAMPLING[resample] if known else str(resample)
-    yield Finding("tile_resize", _SIDE, filter_name, f"{where}: resample")
-    yield Finding("normalisation", _SIDE, *_normalisation(settings, where))
-
-
-def _normalisation(settings: dict[str, Any], where: str) -> tuple[str, str, str]:
-    factor = settings.get("rescale_factor", 1 / _LEVELS)
-    if not settings.get("do_rescale", True) or abs(factor * _LEVELS - 1) > 1e-6:
+def _processor(settings: Mapping[str, Any], where: str) -> Iterator[Finding]:
+    resample = settings.get("resample", Image.Resampling.LANCZOS)
+    name = values.resampling(resample) or str(resample)
+    yield Finding("tile_resize", _SIDE, name, f"{where}: resample")
+    factor = settings.get("rescale_factor", 1 / _LEVELS) if settings.get("do_rescale", True) else 1
+    value, place = "the checkpoint's", f"{where}: image_mean, image_std"
+    note = f"mean {settings.get('image_mean')}, deviation {settings.get('image_std')}"
+    if abs(factor * _LEVELS - 1) > 1e-6:
+        value, place = f"levels times {factor}", where
         note = "libmtmd always divides levels by 255"
-        return f"levels times {factor if settings.get('do_rescale', True) else 1}", where, note
-    if not settings.get("do_normalize", True):
-        return "none", f"{where}: do_normalize", "libmtmd always normalises"
-    said = f"mean {settings.get('image_mean')}, deviation {settings.get('image_std')}"
-    return "the checkpoint's", f"{where}: image_mean, image_std", said
+    elif not settings.get("do_normalize", True):
+        value, place, note = "none", f"{where}: do_normalize", "libmtmd always normalises"
+    yield Finding("normalisation", _SIDE, value, place, note)
 
 
-def _generation(folder: Path) -> Iterator[Finding]:
-    file = folder / "generation_config.json"
+def _generation(file: Path) -> Iterator[Finding]:
     if not file.is_file():
         return
     try:
         settings = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file}: cannot be read: {error}") from error
-    yield Finding("sampling", _SIDE, spoken(settings), str(file))
+    yield Finding("sampling", _SIDE, values.sampling(settings), str(file))
     if isinstance(limit := settings.get("max_new_tokens"), int):
         yield Finding("max_tokens", _SIDE, limit, f"{file}: max_new_tokens")
 
 
 def _labels(tokens: Tokens, contract: Contract) -> Iterator[Finding]:
-    tokenizer = tokens.tokenizer
     where = str(tokens.checkpoint.path / "tokenizer.json")
-    ids = {
-        label: tokenizer.encode(label, add_special_tokens=False) for label in contract.answer.labels
-    }
-    spaced = {
-        label: tokenizer.encode(f" {label}", add_special_tokens=False)
-        for label in contract.answer.labels
-    }
+    ids = {label: tokens.ids(label) for label in contract.answer.labels}
     heads: dict[int, list[str]] = {}
     for label, own in ids.items():
         heads.setdefault(own[0], []).append(label)
-    shared = [labels for labels in heads.values() if len(labels) > 1]
-    value = "first tokens distinct"
-    if shared:
-        value = "; ".join(f"{' and '.join(labels)} begin alike" for labels in shared)
-    lengths = ", ".join(
-        f"{label} {own} (after a space {spaced[label]})" for label, own in ids.items()
+    alike = [f"{' and '.join(same)} begin alike" for same in heads.values() if len(same) > 1]
+    value = "; ".join(alike) or "first tokens distinct"
+    told = (
+        f"{label} {own} (after a space {tokens.ids(f' {label}')})" for label, own in ids.items()
     )
-    yield Finding("label_tokens", _SIDE, value, where, lengths)
-    eos = tokenizer.eos_token
-    ends = eos in END_OF_GENERATION
-    note = f"its end token is {eos}"
-    if not ends:
+    yield Finding("label_tokens", _SIDE, value, where, ", ".join(told))
+    end = tokens.tokenizer.eos_token
+    note = f"its end token is {end}"
+    if end not in END_OF_GENERATION:
         note += ", which llama.cpp takes for an end only if the GGUF names it"
     yield Finding("tokenizer", _SIDE, "the checkpoint's", where, note)

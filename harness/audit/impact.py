@@ -4,47 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from PIL import Image
 
+from harness import cases
 from harness.audit.aspects import changed
+from harness.audit.collator import drawn
 from harness.audit.findings import Value
 from harness.audit.rows import Row
-from harness.audit.tokens import Tokens
+from harness.audit.tokens import Tokens, first_difference
 from harness.contract import Contract
 from harness.errors import CaseError
+from harness.images import IMAGE_SUFFIXES, open_image
 from harness.preprocess import prepare_as
 from harness.preprocess.cost import difference
 
-_PROMPT: Final = frozenset(
-    {
-        "marker",
-        "after_marker",
-        "prompt_words",
-        "context_block",
-        "prompt_end",
-        "chat_template",
-        "add_special",
-        "parse_special",
-    }
-)
-_PIXELS: Final = frozenset(
-    {
-        "image_size",
-        "padding",
-        "resize",
-        "size_arithmetic",
-        "centring",
-        "alpha",
-        "colour_space",
-        "exif",
-        "channels",
-    }
-)
+_PICTURES: Final = 6
 _BEFORE, _AFTER = 12, 20
 """Characters shown around the first difference of two texts."""
+
+
+def pictures(
+    contract: Contract, measure_on: str | None, originals: Path | None
+) -> tuple[list[Image.Image], str]:
+    """Pictures to measure pixels on, the user's own where there are some, and what they are."""
+    files: list[Path] = []
+    if measure_on is not None:
+        found = cases.load_cases(measure_on, contract.answer.labels, skip_bad=True)
+        files = [case.path for case in found.cases]
+    elif originals is not None:
+        files = [
+            file for file in sorted(originals.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES
+        ]
+    opened = []
+    for file in files[:_PICTURES]:
+        try:
+            opened.append(open_image(file))
+        except CaseError:
+            continue
+    if opened:
+        return opened, "of the images"
+    return [sample.image for sample in drawn(contract.answer.labels, "")], "drawn pictures"
 
 
 @dataclass(frozen=True)
@@ -59,31 +62,31 @@ class Gauge:
     pictures_are: str
     """Where they come from, in words."""
 
-    def measured(self, row: Row) -> Row:
-        """`row` with its impact, where it is a mismatch of which none is known yet."""
-        if row.match is not False or row.impact is not None or row.found is None:
+    def measured(self, row: Row, on_answers: str = "") -> Row:
+        """A mismatch with its impact, that `on_answers` first; any other row as it is."""
+        if row.match is not False or row.value is None:
             return row
-        return replace(row, impact=self._impact(row.aspect, row.found))
+        known = row.impact or self._impact(row.aspect, row.value)
+        return replace(row, impact="; ".join(filter(None, (on_answers, known))))
 
     def _impact(self, aspect: str, value: Value) -> str | None:
         if aspect == "max_tokens" and self.tokens is not None:
-            return _longest_label(self.tokens, self.contract)
+            longest = self.tokens.longest_answer(self.contract)
+            return f"none while the answer is a label: {longest} tokens with its end, at most"
         other = changed(self.contract, aspect, value)
         if other is None:
             return None
-        if aspect in _PIXELS:
+        if other.pixels != self.contract.pixels.spelled_out:
             return self._levels(other)
-        if aspect == "tiling" and self.tokens is not None:
+        if self.tokens is None:
+            return _texts(self.contract.prompt.text, other.prompt.text)
+        if other.tiling != self.contract.tiling:
             found, wanted = (self.tokens.prompt(one) for one in (other, self.contract))
             return (
                 f"{found.image_tokens} image tokens against {wanted.image_tokens}, "
                 f"{len(found.ids)} prompt tokens against {len(wanted.ids)}"
             )
-        if aspect not in _PROMPT:
-            return None
-        if self.tokens is not None:
-            return self.tokens.difference(self.contract, other)
-        return _texts(self.contract.prompt.text, other.prompt.text)
+        return self.tokens.difference(self.contract, other)
 
     def _levels(self, other: Contract) -> str | None:
         distances = []
@@ -104,20 +107,9 @@ class Gauge:
         )
 
 
-def _longest_label(tokens: Tokens, contract: Contract) -> str:
-    lengths = [
-        len(tokens.tokenizer.encode(label, add_special_tokens=False)) + 1
-        for label in contract.answer.labels
-    ]
-    return f"none while the answer is a label: {max(lengths)} tokens with its end, at most"
-
-
 def _texts(one: str, other: str) -> str | None:
-    at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    at = first_difference(one, other)
     if at is None:
-        if len(one) == len(other):
-            return None
-        at = min(len(one), len(other))
-    start = max(0, at - _BEFORE)
-    shown = [repr(text[start : at + _AFTER]) for text in (one, other)]
+        return None
+    shown = [repr(text[max(0, at - _BEFORE) : at + _AFTER]) for text in (one, other)]
     return f"texts differ from character {at} on: contract {shown[0]}, found {shown[1]}"

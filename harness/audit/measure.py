@@ -7,29 +7,25 @@ the torch arm's are, so that nothing is answered twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Final
 
 from devices.hashing import file_sha256
 from devices.paths import cache_dir
 from harness import cases, ladder
-from harness import checkpoint as checkpoints
 from harness.arms.base import Prepared
+from harness.audit.findings import Value
 from harness.checkpoint import Checkpoint
 from harness.comparison.stages import label_differences
-from harness.contract import Contract, Pixels, merged
-from harness.errors import ArmUnavailable, ContractError
+from harness.contract import Contract, Pixels
+from harness.errors import ArmUnavailable
 from harness.records.observation import Observation
 from harness.running import planning, result_cache
 from harness.running.prepared import prepare_cases
 from harness.running.result_cache import ResultCache
 
 if TYPE_CHECKING:
-    from harness.arms.torch import TorchArm
     from harness.progress import Progress
 
 _ARM: Final = ladder.parse("torch")
@@ -44,21 +40,9 @@ class Change:
 
     aspect: str
     """Key of an `harness.audit.aspects.Aspect`."""
+    found: Value
     contract: Contract
-    """The contract with that one thing changed."""
-
-    @classmethod
-    def of(cls, aspect: str, contract: Contract, table: Mapping[str, Any]) -> Change:
-        """`contract` with a partial table, as `harness.contract.merged` takes it.
-
-        Raises:
-            ContractError: the two make no contract; names the aspect.
-        """
-        try:
-            changed = merged(contract.model_dump(mode="json"), dict(table))
-            return cls(aspect, Contract.model_validate(changed))
-        except ValidationError as error:
-            raise ContractError(f"{aspect}: {error.errors()[0]['msg']}") from error
+    """The contract with that one thing as it was found."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +62,6 @@ class Impact:
     right_after: int
     mean_shift: float | None
     """Nats, absolute, over every label of every case; None where no probability was told."""
-    max_shift: float | None
 
     @property
     def text(self) -> str:
@@ -99,7 +82,7 @@ class Impact:
 
 
 def impacts(
-    checkpoint: Checkpoint | Path,
+    checkpoint: Checkpoint,
     contract: Contract,
     changes: Sequence[Change],
     images: str,
@@ -113,7 +96,7 @@ def impacts(
     changed; its impact, whose `change` is None, comes last. Without changes nothing is run.
 
     Raises:
-        BadInput: images or checkpoint.
+        BadInput: the images.
         ArmUnavailable: torch is not installed.
     """
     if not changes:
@@ -128,11 +111,16 @@ class _Bench:
     """One checkpoint and one set of images, to be answered under any contract."""
 
     def __init__(
-        self, checkpoint: Checkpoint | Path, contract: Contract, images: str, progress: Progress
+        self, checkpoint: Checkpoint, contract: Contract, images: str, progress: Progress
     ) -> None:
-        opened = checkpoint if isinstance(checkpoint, Checkpoint) else checkpoints.load(checkpoint)
-        self._arm = _torch_arm(opened, contract)
-        files = sorted(opened.path.iterdir())
+        try:
+            from harness.arms.torch import TorchArm
+        except ModuleNotFoundError as error:
+            raise ArmUnavailable(
+                f"measuring needs the package {error.name}: pip install 'driftloop[torch]'"
+            ) from error
+        self._arm = TorchArm(checkpoint, contract)
+        files = sorted(checkpoint.path.iterdir())
         self._hashes = [file_sha256(file) for file in files if file.suffix in _CHECKPOINT_SUFFIXES]
         self._contract = contract
         self._progress = progress
@@ -161,20 +149,17 @@ class _Bench:
             right_before=sum(ours.label == truths[ours.case_id] for ours, _ in told),
             right_after=sum(theirs.label == truths[theirs.case_id] for _, theirs in told),
             mean_shift=sum(shifts) / len(shifts) if shifts else None,
-            max_shift=max(shifts, default=None),
         )
 
     def _answers(self, contract: Contract, name: str, *, skip_bad: bool) -> dict[str, Observation]:
         """Case id -> answer under `contract`, those with an error left out."""
         images = self._prepared(contract.pixels, skip_bad=skip_bad)
         advance = self._progress.track(f"measuring {name}")
-        cache = ResultCache(self._key(contract))
-        kept = {image.case_id: self._kept(image, contract) for image in images}
-        seen = {case: answer for case, answer in kept.items() if answer is not None}
+        seen = {image.case_id: kept for image in images if (kept := self._kept(image, contract))}
         fresh = [image for image in images if image.case_id not in seen]
         advance(len(seen), len(images))
         if fresh:
-            arm = self._arm.under(contract)
+            arm, cache = self._arm.under(contract), self._cache(contract)
             cache.keep_attestation(arm.attest())
             for image, answer in zip(fresh, arm.observe(fresh), strict=True):
                 cache.put(image, answer)
@@ -195,26 +180,16 @@ class _Bench:
         return self._ready[pixels]
 
     def _kept(self, image: Prepared, contract: Contract) -> Observation | None:
-        kept = ResultCache(self._key(contract)).get(image, contract, _ARM.name)
+        kept = self._cache(contract).get(image, contract, _ARM.name)
         if kept is not None:
             return kept
         # An answer that ended by itself is the same under every limit that it keeps to.
         usual = contract.model_copy(update={"limits": self._contract.limits})
-        kept = ResultCache(self._key(usual)).get(image, contract, _ARM.name)
+        kept = self._cache(usual).get(image, contract, _ARM.name)
         if kept is None or kept.stop_reason != "eog":
             return None
         return kept if len(kept.tokens or ()) <= contract.limits.max_tokens else None
 
-    def _key(self, contract: Contract) -> str:
+    def _cache(self, contract: Contract) -> ResultCache:
         versions = planning.answered_by(_ARM.kind)
-        return result_cache.arm_key(_ARM, contract, self._hashes, versions)
-
-
-def _torch_arm(checkpoint: Checkpoint, contract: Contract) -> TorchArm:
-    try:
-        from harness.arms.torch import TorchArm
-    except ModuleNotFoundError as error:
-        raise ArmUnavailable(
-            f"measuring needs the package {error.name}: pip install 'driftloop[torch]'"
-        ) from error
-    return TorchArm(checkpoint, contract)
+        return ResultCache(result_cache.arm_key(_ARM, contract, self._hashes, versions))

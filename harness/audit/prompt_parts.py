@@ -1,18 +1,21 @@
-"""A prompt as it was found, taken apart: how the image stands in it, and the text around it."""
+"""Prompts and targets as they were found, taken apart: how the image stands in the prompt and the
+text around it, and whether the target is the label alone."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.audit.findings import Finding, Side
+from harness.checkpoint import END_OF_GENERATION
 from harness.contract import Contract
+from harness.training import prompt
 
 LIBMTMD_MARKERS = ("<__media__>", "<__image__>")
 """libmtmd's default marker, and the one it still takes for the same."""
 
-IMAGE_TOKEN = "<image>"  # noqa: S105  (a token of the model, not a secret)
+IMAGE_TOKEN = prompt.IMAGE_TOKEN
 
 _PLACEHOLDERS = (
     *LIBMTMD_MARKERS,
@@ -28,6 +31,8 @@ _PLACEHOLDERS = (
     "{image}",
 )
 """What training texts put where the image goes."""
+
+END_TOKENS = (*END_OF_GENERATION, "<eos>", "<|eot_id|>", "<end_of_turn>")
 
 _CONTEXT = re.compile(r"(?:(?<=\n)|^)[ \t]*context[ \t]*:[^\n]*(?:\n+|$)", re.IGNORECASE)
 _ROLE = r"(?:user|human|system)"
@@ -59,7 +64,6 @@ class Parts:
     template: str
     """What a chat template put around it, with `{prompt}`; `{prompt}` alone: nothing."""
     before: str
-    """Text before the image."""
     placeholders: tuple[str, ...]
     """What stands for the image, in order; empty: nothing does."""
     after_marker: str
@@ -108,51 +112,93 @@ def findings(
     prompt_end and chat_template.
 
     `text` is the whole prompt as it is sent or trained on, without the answer. `image_texts` are
-    the texts in it that become the image's tokens: libmtmd's markers in the app, `<image>` once a
-    tokenizer showed it to be the image's token. None: libmtmd's markers for the sides that use
-    libmtmd (app, bundle), none for the training's.
+    the texts in it that become the image's tokens: `<image>` once a tokenizer showed it to be one.
+    None: libmtmd's markers for the sides that use libmtmd (app, bundle), none for the training's.
     """
     if image_texts is None:
         runs_libmtmd = side in ("app", "bundle")
         image_texts = (*LIBMTMD_MARKERS, contract.prompt.marker) if runs_libmtmd else ()
     parts = split(text, contract.prompt.marker)
-    found = [_marker(parts, side, where, image_texts)]
+    template = "none" if parts.template == "{prompt}" else parts.template
+    quoted = f"it says {parts.context!r}" if parts.context else ""
+    value, note = _marker(parts, side, image_texts)
+    found = [
+        Finding("marker", side, value, where, note),
+        Finding("prompt_words", side, " ".join([parts.before, parts.words]).strip(), where),
+        Finding("context_block", side, bool(parts.context), where, quoted),
+        Finding("prompt_end", side, parts.end, where),
+        Finding("chat_template", side, template, where),
+    ]
     if parts.placeholders:
         found.append(Finding("after_marker", side, parts.after_marker, where))
-    return [
-        *found,
-        Finding("prompt_words", side, " ".join([parts.before, parts.words]).strip(), where),
-        Finding("context_block", side, bool(parts.context), where, _quoted(parts.context)),
-        Finding("prompt_end", side, parts.end, where),
-        Finding("chat_template", side, _template(parts), where),
-    ]
+    return found
 
 
-def _template(parts: Parts) -> str:
-    return "none" if parts.template == "{prompt}" else parts.template
-
-
-def _quoted(context: str) -> str:
-    return f"it says {context!r}" if context else ""
-
-
-def _marker(parts: Parts, side: Side, where: str, image_texts: Collection[str]) -> Finding:
-    literal = [item for item in parts.placeholders if item not in image_texts]
-    if literal:
-        value = "literal text" if literal[0] in LIBMTMD_MARKERS else f"{literal[0]} as text"
-        return Finding("marker", side, value, where, _literal_note(literal[0]))
-    if parts.placeholders:
-        return Finding("marker", side, "image token", where)
-    if side in ("app", "collator"):
-        return Finding("marker", side, "missing", where, "nothing in the prompt is the image")
-    note = "the text holds no marker: where the image goes is the collator's to say"
-    return Finding("marker", side, None, where, note)
-
-
-def _literal_note(text: str) -> str:
-    if text in LIBMTMD_MARKERS:
-        return (
-            f"{text} is libmtmd's marker, not a token of the model: spelled out in training text "
-            "it becomes ordinary characters that the phone never sends"
+def _marker(parts: Parts, side: Side, image_texts: Collection[str]) -> tuple[str | None, str]:
+    """How the image stands in the prompt, and a note."""
+    literal = next((item for item in parts.placeholders if item not in image_texts), None)
+    if literal in LIBMTMD_MARKERS:
+        note = (
+            f"{literal} is libmtmd's marker, not a token of the model: spelled out in training "
+            "text it becomes ordinary characters that the phone never sends"
         )
-    return f"{text} stands as text; whether it is the image's token is read with --checkpoint"
+        return "literal text", note
+    if literal is not None:
+        note = f"{literal} stands as text; --checkpoint tells whether it is the image's token"
+        return f"{literal} as text", note
+    if parts.placeholders:
+        return "image token", ""
+    if side in ("app", "collator"):
+        return "missing", "nothing in the prompt is the image"
+    return None, "the text holds no marker: where the image goes is the collator's to say"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target, read."""
+
+    label: str | None
+    """The one label it holds; None: none of them, or more than one."""
+    form: str
+    """`label`, or in words what stands around or in the place of the label."""
+    ends: bool
+    """An end token is spelled out at its end."""
+
+
+def read_target(target: str, labels: Sequence[str]) -> Target:
+    """`target` against `labels`."""
+    body, ends = _without_end(target)
+    lowered = body.strip().lower()
+    words = [word for word in re.findall(r"[^\W_]+", lowered) if word in labels]
+    label = words[0] if len(set(words)) == 1 else None
+    if label is None:
+        return Target(None, "several labels" if words else "none of the labels", ends)
+    return Target(label, " and ".join(_traits(body, label, labels)) or "label", ends)
+
+
+def parted(text: str, labels: Sequence[str]) -> tuple[str, str] | None:
+    """Prompt and target of a text that holds both, the answer last; None where no label ends it."""
+    body, _ = _without_end(text)
+    names = "|".join(re.escape(label) for label in labels)
+    match = re.search(rf"({names})[.!\s]*$", body, re.IGNORECASE)
+    return (text[: match.start()], text[match.start() :]) if match else None
+
+
+def _without_end(text: str) -> tuple[str, bool]:
+    stripped = text.rstrip()
+    token = next((token for token in END_TOKENS if stripped.endswith(token)), None)
+    return (stripped[: -len(token)], True) if token else (text, False)
+
+
+def _traits(body: str, label: str, labels: Sequence[str]) -> Iterator[str]:
+    lowered = body.strip().lower()
+    if lowered != label:
+        yield "label with trailing text" if lowered.startswith(label) else "label inside a text"
+        if len(lowered.replace(label, "", 1).strip()) <= 1:
+            return
+    elif body.strip() not in labels:
+        yield "label in other letters"
+    if body[:1].isspace():
+        yield "label after a space"
+    if body != body.rstrip():
+        yield "white space at the end"

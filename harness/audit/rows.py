@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from harness.audit.aspects import ASPECTS, BY_KEY
-from harness.audit.findings import Finding, Quote, Side, Value
+from harness.audit.findings import Finding, Side, Value
 from harness.contract import Contract
 
 Verdict = Literal["ALIGNED", "MISALIGNED", "UNREAD"]
@@ -23,7 +23,7 @@ _GROUPS: Final[dict[str, tuple[Side, ...]]] = {
     "app": ("app",),
 }
 """Sides that together tell of one thing."""
-_NOT_THE_APPS: Final = frozenset({"output"})
+_NOT_THE_APPS: Final = "output"
 """What a training target looks like is nothing an app decides."""
 _SUPPLIED_BY: Final = {
     "image_size": "--dataset, or image_size in --train-config",
@@ -35,27 +35,22 @@ _SUPPLIED_BY: Final = {
     "images_per_prompt": "--dataset or --collator",
 }
 _SETTLED_IN: Final = "a line of driftloop-app.toml"
-_TRAINING: Final = frozenset({"dataset", "checkpoint", "train-config", "collator"})
 _ORDER: Final = {aspect.key: index for index, aspect in enumerate(ASPECTS)}
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Finding):
     """One finding beside the contract."""
 
-    aspect: str
-    contract: Value | None
+    contract: Value | None = None
     """None: the contract leaves it open."""
-    found: Value | None
+    match: bool | None = None
     """None: it could not be read."""
-    where: str
-    match: bool | None
-    """None: it could not be read."""
-    impact: str | None
-    side: Side
-    note: str
-    quotes: tuple[Quote, ...] = ()
-    is_open: bool = False
+
+    @property
+    def found(self) -> Value | None:
+        """What was read."""
+        return self.value
 
     def as_json(self) -> dict[str, Any]:
         """Keys `aspect`, `contract`, `found`, `where`, `match`, `impact`, `side`, `note`, and the
@@ -63,16 +58,13 @@ class Row:
         return {
             "aspect": self.aspect,
             "contract": _plain(self.contract),
-            "found": _plain(self.found),
+            "found": _plain(self.value),
             "where": self.where,
             "match": self.match,
-            "impact": self.impact,
+            "impact": self.impact or None,
             "side": self.side,
             "note": self.note or None,
-            "candidates": [
-                {"value": _plain(one.value), "where": one.where, "line": one.line, "why": one.why}
-                for one in self.quotes
-            ],
+            "candidates": [vars(one) | {"value": _plain(one.value)} for one in self.quotes],
         }
 
 
@@ -85,15 +77,10 @@ class Missing:
     """`training`, `bundle` or `app`."""
     supply: str
 
-    def as_json(self) -> dict[str, str]:
-        """Keys `aspect`, `side`, `supply`."""
-        return {"aspect": self.aspect, "side": self.side, "supply": self.supply}
-
 
 def rows(findings: Iterable[Finding], contract: Contract) -> list[Row]:
     """A row per finding, in the order of the table; equal findings of one side become one row."""
-    unique = list(dict.fromkeys(findings))
-    ordered = sorted(unique, key=lambda finding: _ORDER[finding.aspect])
+    ordered = sorted(dict.fromkeys(findings), key=lambda finding: _ORDER[finding.aspect])
     return _agreeing([_row(finding, contract) for finding in ordered])
 
 
@@ -102,23 +89,20 @@ def missing(found: Sequence[Row], sides: Iterable[Side]) -> list[Missing]:
 
     The training's sides are one: what the dataset leaves open, the collator may say.
     """
-    given = set(sides)
     known = {(row.aspect, row.side) for row in found if row.match is not None}
-    lacking = []
-    for group, members in _GROUPS.items():
-        if given.isdisjoint(members):
-            continue
-        for aspect in [aspect.key for aspect in ASPECTS[:DOCUMENT_ROWS]]:
-            is_none = group == "app" and aspect in _NOT_THE_APPS
-            if not is_none and all((aspect, side) not in known for side in members):
-                supply = _SETTLED_IN if group == "app" else _SUPPLIED_BY[aspect]
-                lacking.append(Missing(aspect, group, supply))
-    told = {(one.aspect, one.side) for one in lacking}
-    return lacking + [
-        Missing(row.aspect, row.side, _SETTLED_IN)
-        for row in found
-        if row.is_open and (row.aspect, row.side) not in told
-    ]
+    given = set(sides)
+    lacking = {
+        (aspect.key, group): _SETTLED_IN if group == "app" else _SUPPLIED_BY[aspect.key]
+        for group, members in _GROUPS.items()
+        for aspect in ASPECTS[:DOCUMENT_ROWS]
+        if not given.isdisjoint(members)
+        and known.isdisjoint((aspect.key, side) for side in members)
+        and (group, aspect.key) != ("app", _NOT_THE_APPS)
+    }
+    for row in found:
+        if row.is_open:
+            lacking.setdefault((row.aspect, row.side), _SETTLED_IN)
+    return [Missing(aspect, side, supply) for (aspect, side), supply in lacking.items()]
 
 
 def verdict(found: Sequence[Row], lacking: Sequence[Missing]) -> Verdict:
@@ -131,38 +115,30 @@ def verdict(found: Sequence[Row], lacking: Sequence[Missing]) -> Verdict:
 def _row(finding: Finding, contract: Contract) -> Row:
     aspect = BY_KEY[finding.aspect]
     expected = aspect.expected(contract)
-    match = None if finding.value is None else expected is None or finding.value == expected
-    remark = aspect.remarks.get(finding.value, "") if match and finding.value is not None else ""
-    impact = finding.impact or remark or None
-    return Row(
-        finding.aspect,
-        expected,
-        finding.value,
-        finding.where,
-        match,
-        impact,
-        finding.side,
-        finding.note,
-        finding.quotes,
-        finding.is_open,
-    )
+    row = Row(**vars(finding), contract=expected)
+    if finding.value is None:
+        return row
+    if expected is not None and finding.value != expected:
+        return replace(row, match=False)
+    return replace(row, match=True, impact=row.impact or aspect.remarks.get(finding.value, ""))
 
 
 def _agreeing(found: list[Row]) -> list[Row]:
     """Say it where training and app differ from the contract in the same way."""
-    wrong: dict[tuple[str, Value | None], set[Side]] = {}
-    for row in found:
-        if row.match is False:
-            wrong.setdefault((row.aspect, row.found), set()).add(row.side)
-    said = []
-    for row in found:
-        sides = wrong.get((row.aspect, row.found), set()) if row.match is False else set()
-        if "app" in sides and sides & _TRAINING:
-            remark = "training and app agree in this, so nothing drifts between them"
-            row = replace(row, note=f"{row.note}; {remark}" if row.note else remark)
-        said.append(row)
-    return said
+    wrong = {(row.aspect, row.value, row.side) for row in found if row.match is False}
+    agreed = {
+        (aspect, value)
+        for aspect, value, side in wrong
+        if side in _GROUPS["training"] and (aspect, value, "app") in wrong
+    }
+    remark = "training and app agree in this, so nothing drifts between them"
+    return [
+        replace(row, note="; ".join(filter(None, (row.note, remark))))
+        if row.match is False and (row.aspect, row.value) in agreed
+        else row
+        for row in found
+    ]
 
 
-def _plain(value: Value | None) -> object:
+def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value

@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby, zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
-from harness.audit.prompt_parts import IMAGE_TOKEN
 from harness.checkpoint import Checkpoint, processor_settings
 from harness.contract import Contract
 from harness.errors import ArmUnavailable, CheckpointError
-from harness.training.prompt import PromptIds, encode
+from harness.training import record
+from harness.training.prompt import IMAGE_TOKEN, PromptIds, encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -45,19 +46,40 @@ class Tokens:
                 f"{said}"
             ) from error
 
-    @property
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Of the checkpoint's image processor."""
+        return processor_settings(self.checkpoint.path)
+
+    @cached_property
     def image_texts(self) -> tuple[str, ...]:
         """The texts that this tokenizer takes for the image's token."""
-        ids = self.tokenizer.encode(IMAGE_TOKEN, add_special_tokens=False)
-        return (IMAGE_TOKEN,) if len(ids) == 1 else ()
+        return (IMAGE_TOKEN,) if len(self.ids(IMAGE_TOKEN)) == 1 else ()
+
+    def ids(self, text: str) -> list[int]:
+        """Of `text` alone, without special tokens around it."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Of `ids`, the special tokens spelled out."""
+        return str(
+            self.tokenizer.decode(
+                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        )
+
+    def longest_answer(self, contract: Contract) -> int:
+        """Tokens of the longest label with its end."""
+        return 1 + max(len(self.ids(label)) for label in contract.answer.labels)
 
     def written(self, messages: Sequence[Any]) -> str | None:
         """A conversation up to the answer as the checkpoint's chat template writes it, the image as
         `<image>`; None where there is no template or it refuses the conversation."""
         from jinja2 import TemplateError
 
-        template = self.chat_template
-        if template is None:
+        file = self.checkpoint.path / "chat_template.jinja"
+        template = file.read_text("utf-8") if file.is_file() else self.tokenizer.chat_template
+        if not isinstance(template, str):
             return None
         try:
             text = self.tokenizer.apply_chat_template(
@@ -67,79 +89,47 @@ class Tokens:
             return None
         return str(text)
 
-    @property
-    def chat_template(self) -> str | None:
-        """The checkpoint's own, for images and text; None where it has none."""
-        file = self.checkpoint.path / "chat_template.jinja"
-        if file.is_file():
-            return file.read_text("utf-8")
-        template = self.tokenizer.chat_template
-        return template if isinstance(template, str) else None
-
-    def grid(self, contract: Contract) -> tuple[int, int]:
-        """Rows and columns of tiles of the contract's square; (0, 0): the overview alone."""
-        settings = processor_settings(self.checkpoint.path)
-        longest = int((settings.get("size") or {}).get("longest_edge", self.checkpoint.tile_size))
-        if contract.tiling == "single" or longest <= self.checkpoint.tile_size:
-            return 0, 0
-        tiles = math.ceil(longest / self.checkpoint.tile_size)
-        return tiles, tiles
+    def prompt(self, contract: Contract) -> PromptIds:
+        """The prompt's ids as the model gets them."""
+        tile = self.checkpoint.tile_size
+        longest = int((self.settings.get("size") or {}).get("longest_edge", tile))
+        is_split = contract.tiling == "split" and longest > tile
+        side = math.ceil(longest / tile) if is_split else 0
+        tokens_per_tile = self.checkpoint.tokens_per_tile
+        return encode(self.tokenizer, contract.prompt, (side, side), tokens_per_tile)
 
     def trained_under(self, contract: Contract, split: bool | None) -> Contract:
         """`contract` with the tiling that training has: as told, as the checkpoint's record says,
         else its processor's default."""
-        from harness.training import record
-
         trained = record.load(self.checkpoint.path)
         if split is None and trained is not None:
             return contract.model_copy(update={"tiling": trained.contract.tiling})
         if split is None:
-            settings = processor_settings(self.checkpoint.path)
-            split = bool(settings.get("do_image_splitting", True))
+            split = bool(self.settings.get("do_image_splitting", True))
         return contract.model_copy(update={"tiling": "split" if split else "single"})
 
-    def prompt(self, contract: Contract) -> PromptIds:
-        """The prompt's ids as the model gets them."""
-        return encode(
-            self.tokenizer, contract.prompt, self.grid(contract), self.checkpoint.tokens_per_tile
-        )
-
     def difference(self, one: Contract, other: Contract) -> str | None:
-        """Both prompts' ids side by side from the first difference on; None where they are equal.
+        """Both prompts' ids from the first difference on; None where they are equal.
 
         A run of image tokens counts as one place.
         """
-        first, second = (self._short(contract) for contract in (one, other))
-        at = _first_difference(first, second)
+        both = self._places(one), self._places(other)
+        at = first_difference(*both)
         if at is None:
             return None
-        return (
-            f"ids differ from token {at} on: contract {self._shown(first[at:])}, "
-            f"found {self._shown(second[at:])}"
-        )
+        shown = [", ".join(places[at : at + _AROUND]) or "nothing" for places in both]
+        return f"ids differ from token {at} on: contract [{shown[0]}], found [{shown[1]}]"
 
-    def _short(self, contract: Contract) -> list[tuple[int, int]]:
+    def _places(self, contract: Contract) -> list[str]:
         prompt = self.prompt(contract)
-        runs: list[tuple[int, int]] = []
-        for token in prompt.ids:
-            if token == prompt.image_id and runs and runs[-1][0] == token:
-                runs[-1] = (token, runs[-1][1] + 1)
-            else:
-                runs.append((token, 1))
-        return runs
-
-    def _shown(self, runs: list[tuple[int, int]]) -> str:
-        if not runs:
-            return "nothing"
-        said = (
-            f"{token} {self.tokenizer.decode([token])!r}" + (f" x{count}" if count > 1 else "")
-            for token, count in runs[:_AROUND]
-        )
-        return "[" + ", ".join(said) + (", ...]" if len(runs) > _AROUND else "]")
+        places: list[str] = []
+        for token, run in groupby(prompt.ids):
+            said, count = f"{token} {self.text([token])!r}", len(list(run))
+            places += [f"{said} x{count}"] if token == prompt.image_id else [said] * count
+        return places
 
 
-def _first_difference(one: Sequence[object], other: Sequence[object]) -> int | None:
-    for at, (mine, theirs) in enumerate(zip(one, other, strict=False)):
-        if mine != theirs:
-            return at
-    return None if len(one) == len(other) else min(len(one), len(other))
+def first_difference(one: Sequence[object], other: Sequence[object]) -> int | None:
+    """The first place at which the two differ; None where they are equal."""
+    pairs = enumerate(zip_longest(one, other))
+    return next((at for at, (mine, theirs) in pairs if mine != theirs), None)

@@ -17,7 +17,7 @@ from harness.audit.rows import DOCUMENT_ROWS
 if TYPE_CHECKING:
     from harness.audit.audit import Audit
     from harness.audit.findings import Value
-    from harness.audit.house import Measured
+    from harness.audit.measure import Impact
     from harness.audit.rows import Missing, Row
     from harness.contract import Contract
 
@@ -140,18 +140,17 @@ def _explained(rows: Sequence[Row]) -> Iterable[RenderableType]:
                 yield Padding(Text(text, style=style, overflow="fold"), (0, 0, 0, 4))
 
 
-def _measured(measured: Sequence[Measured]) -> Table:
+def _measured(measured: Sequence[Impact]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("changed")
     table.add_column("answers\nchanged", justify="right")
     table.add_column("right\nbefore", justify="right")
     table.add_column("right\nafter", justify="right")
     table.add_column("labels shift\n(mean nats)", justify="right")
-    for one in measured:
-        impact = one.impact
+    for impact in measured:
         name = "all together"
-        if one.aspect is not None:
-            name = f"{BY_KEY[one.aspect].title}: {shown(one.found)}"
+        if impact.change is not None:
+            name = f"{BY_KEY[impact.change.aspect].title}: {shown(impact.change.found)}"
         else:
             table.add_section()
         of = f"/{impact.labelled}" if impact.labelled else ""

@@ -56,10 +56,9 @@ def audit(
     """
     from harness import contract as contracts
     from harness.audit import audit as auditing
-    from harness.audit.house import Sources
     from harness.audit.rows import EXIT_CODES
 
-    chosen = Sources(
+    chosen = auditing.Sources(
         dataset=dataset,
         checkpoint=checkpoint,
         bundle=bundle,

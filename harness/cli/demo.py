@@ -57,8 +57,7 @@ def _audit(bundle: Path, dataset: Path) -> int:
     """Shows how dataset and bundle, with the checkpoint in it, stand to the contract."""
     from harness import bundle as bundles
     from harness import contract as contracts
-    from harness.audit.audit import audit
-    from harness.audit.house import Sources
+    from harness.audit.audit import Sources, audit
     from harness.audit.rows import EXIT_CODES
     from harness.cli.audit_table import audit_view
 

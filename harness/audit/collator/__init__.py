@@ -1,5 +1,278 @@
-"""A trainer's own collator, run on real samples; its batch is read."""
+"""A collator, run on real samples: what the model would train on, id by id and pixel by pixel."""
 
-from harness.audit.collator.reader import findings
+from __future__ import annotations
 
-__all__ = ["findings"]
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from PIL import Image
+
+from harness import dataset as datasets
+from harness.audit.collator import batch, batch_pixels, user_code
+from harness.audit.collator.batch import Batch
+from harness.audit.collator.batch_pixels import Made
+from harness.audit.collator.user_code import ADAPTOR, Collator
+from harness.audit.dataset import is_prepared, records
+from harness.audit.findings import Finding, tallied
+from harness.audit.prompt_parts import IMAGE_TOKEN
+from harness.audit.tokens import Tokens
+from harness.checkpoint import load_processor
+from harness.contract import Contract
+from harness.errors import AuditError
+from harness.preprocess import prepare_as
+from harness.training.dataset import example
+
+if TYPE_CHECKING:
+    from transformers import Idefics3Processor
+
+_SIDE: Final = "collator"
+_TAKEN: Final = 3
+_SIZES: Final = ((480, 480), (641, 430), (333, 500))
+"""A square, a wide and a tall picture; the last two leave odd remainders."""
+_PROMPTS: Final = ("prompt", "query", "instruction", "prefix")
+_ANSWERS: Final = ("target", "answer", "label", "response", "suffix", "multiple_choice_answer")
+_REASONS: Final = ("reason", "context", "caption")
+
+SMOLVLM_TEMPLATE: Final = (
+    "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
+    "{% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}"
+    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}"
+    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+"""As the published SmolVLM checkpoints have it."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its prompt and answer."""
+
+    image: Image.Image
+    prompt: str
+    """As the dataset has it; the contract's where there is none."""
+    label: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """The dataset's own entry."""
+
+    def asked(self, prompt: str) -> Sample:
+        """The same with another prompt, wherever the dataset's entry says it."""
+        own = {key: prompt if said == self.prompt else said for key, said in self.fields.items()}
+        return replace(self, prompt=prompt, fields=own)
+
+    def dictionary(self) -> dict[str, Any]:
+        """All of it under the commonest names; a collator takes what it knows."""
+        words = self.prompt.replace(IMAGE_TOKEN, "")
+        asked = [{"type": "image", "image": self.image}, {"type": "text", "text": words}]
+        answer = [{"type": "text", "text": self.label}]
+        return {
+            "image": self.image,
+            "images": [self.image],
+            "question": words.lstrip(),
+            "text": self.prompt + self.label,
+            "answers": [self.label],
+            "messages": [
+                {"role": "user", "content": asked},
+                {"role": "assistant", "content": answer},
+            ],
+            "conversations": [
+                {"from": "human", "value": self.prompt},
+                {"from": "gpt", "value": self.label},
+            ],
+            "texts": [{"user": words.lstrip(), "assistant": self.label}],
+            "max_tokens": 32,
+            **dict.fromkeys(_PROMPTS, self.prompt),
+            **dict.fromkeys(_ANSWERS, self.label),
+            **dict.fromkeys(_REASONS, "a photo"),
+            **{key: said for key, said in self.fields.items() if not key.startswith("image")},
+        }
+
+
+Shape = tuple[str, Sequence[Sample], Callable[[Sample], Any]]
+"""A name, samples, and what makes an example of each."""
+
+
+def findings(
+    spec: str, tokens: Tokens, contract: Contract, dataset: Path | None
+) -> Iterator[Finding]:
+    """What the collator `spec` makes of samples of `dataset`, or of drawn pictures without one.
+
+    Raises:
+        AuditError: there is no such collator, or its code fails on every known shape of examples.
+        DatasetError: the dataset cannot be read.
+    """
+    processor = load_processor(tokens.checkpoint)
+    has_template = _takes_images(processor)
+    collator = user_code.load(spec, _offered(processor, tokens, contract))
+    raw = drawn(contract.answer.labels, contract.prompt.text)
+    given = [replace(one, image=prepare_as(one.image, contract.pixels)) for one in raw]
+    if dataset is not None:
+        given = _of_dataset(dataset, contract)
+    run, shape = _run(collator, given, contract, processor)
+    where = f"{spec}, on {len(given)} {'samples' if dataset else 'drawn samples'}"
+    answers = [sample.label for sample in given]
+    found = batch.findings(run, answers, tokens, contract, spec)
+    if not has_template:
+        found = (
+            replace(one, note="SmolVLM's chat template stood in for the checkpoint's")
+            if one.aspect == "chat_template" and one.value != "none"
+            else one
+            for one in found
+        )
+    yield from tallied(found, f"{where} ({shape})")
+    yield Finding("images_per_prompt", _SIDE, 1, where)
+    made = _made(run, given, processor, tokens)
+    if made is None:
+        yield Finding("normalisation", _SIDE, None, where, "the batch has no pixel_values")
+        return
+    levels = batch_pixels.levels(made)
+    yield from batch_pixels.as_given(levels, processor, where)
+    if levels is None:
+        return
+    try:
+        run, _ = _run(collator, raw, contract, processor, only=shape)
+    except AuditError:  # it takes prepared squares alone
+        return
+    if (made := _made(run, raw, processor, tokens)) is not None:
+        where = f"{spec}, on {len(raw)} drawn pictures as a camera takes them"
+        yield from batch_pixels.own_preparation(made, levels, contract, where)
+
+
+def drawn(labels: Sequence[str], prompt: str) -> list[Sample]:
+    """Pictures of many colours and edges, seeded: one of each shape."""
+    samples = []
+    for index, size in enumerate(_SIZES):
+        noise = np.random.default_rng(index).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+        picture = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+        fine = np.random.default_rng(index).integers(-24, 25, (size[1], size[0], 3))
+        levels = np.clip(np.asarray(picture).astype(np.int16) + fine, 0, 255).astype(np.uint8)
+        label = labels[index % len(labels)] if labels else ""
+        samples.append(Sample(Image.fromarray(levels), prompt, label))
+    return samples
+
+
+def _shapes(
+    samples: Sequence[Sample], contract: Contract, processor: Idefics3Processor
+) -> Iterator[Shape]:
+    """Each shape that trainers hand to a collator, the commonest first; any other takes an
+    adaptor."""
+    token = [one.asked(one.prompt.replace(contract.prompt.marker, IMAGE_TOKEN)) for one in samples]
+    bare = [one.asked(one.prompt.replace(IMAGE_TOKEN, "").lstrip()) for one in token]
+    groups = {
+        "dictionaries, the prompt as the dataset or the contract has it": samples,
+        "dictionaries, the prompt without a marker": bare,
+    }
+    # A marker in drawn samples is nobody's text: not to be held against the collator.
+    names = list(groups) if any(sample.fields for sample in samples) else reversed(groups)
+    yield "dictionaries, the image as <image>", token, Sample.dictionary
+    yield from ((name, groups[name], Sample.dictionary) for name in names)
+    triple = "triples of image, prompt and label"
+    yield triple, bare, lambda one: (one.image, one.prompt, one.label)
+    yield "pairs of image and label", samples, lambda one: (one.image, one.label)
+    yield (
+        "driftloop's own examples",
+        samples,
+        lambda one: example(processor, contract, one.image, one.label),
+    )
+
+
+def _run(
+    collator: Collator,
+    samples: Sequence[Sample],
+    contract: Contract,
+    processor: Idefics3Processor,
+    only: str | None = None,
+) -> tuple[Batch, str]:
+    """A batch, and the shape of the examples it was made of."""
+    errors: list[Exception | SystemExit] = []
+    adaptor = collator.example
+    tried = _shapes(samples, contract, processor)
+    if adaptor is not None:
+        own: Shape = (ADAPTOR, samples, lambda one: adaptor(one.image, one.prompt, one.label))
+        tried = iter([own])
+    for name, group, make in tried:
+        if only is not None and name != only:
+            continue
+        try:
+            found = collator.call([make(one) for one in group])
+        except (Exception, SystemExit) as error:  # noqa: BLE001  (it may raise anything)
+            errors.append(error)
+        else:
+            return batch.read(found, collator.spec), name
+    failed = user_code.failed(collator.spec, errors[0])
+    if adaptor is not None:
+        raise failed from errors[0]
+    raise AuditError(
+        f"{failed}; if its examples look otherwise, say how in two lines beside it: "
+        f"def {ADAPTOR}(image, prompt, label): return {{...}}"
+    ) from errors[0]
+
+
+def _made(
+    found: Batch, samples: Sequence[Sample], processor: Idefics3Processor, tokens: Tokens
+) -> Made | None:
+    """The batch's pixel values and the pictures they were made of; None where it has none."""
+    if found.pixel_values is None:
+        return None
+    image = tokens.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    is_split = int((found.input_ids[0] == image).sum()) > tokens.checkpoint.tokens_per_tile
+    images = [sample.image for sample in samples]
+    return Made(found.pixel_values, images, processor, "split" if is_split else "single")
+
+
+def _of_dataset(path: Path, contract: Contract) -> list[Sample]:
+    if is_prepared(path):
+        entries = datasets.load(path).labelled[:_TAKEN]
+        return [Sample(one.square(), contract.prompt.text, str(one.label)) for one in entries]
+    samples: list[Sample] = []
+    for record in records.read(path, contract.answer.labels).records:
+        if len(samples) < _TAKEN and (image := record.decoded) is not None:
+            prompt = record.prompt or contract.prompt.text
+            label = record.target or contract.answer.labels[0]
+            samples.append(Sample(image, prompt, label, record.fields))
+    if not samples:
+        raise AuditError(f"{path}: none of its images can be opened to run the collator on")
+    return samples
+
+
+def _offered(processor: Idefics3Processor, tokens: Tokens, contract: Contract) -> dict[str, Any]:
+    """What a collator may ask for, by name."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    tokenizer, folder = processor.tokenizer, tokens.checkpoint.path
+    if not hasattr(tokenizer, "additional_special_tokens"):
+        # Most published SmolVLM collators find `<image>` in these lists of transformers 4.
+        names = list(tokenizer.extra_special_tokens)
+        tokenizer.additional_special_tokens = names
+        tokenizer.additional_special_tokens_ids = tokenizer.convert_tokens_to_ids(names)
+    with torch.device("meta"):  # the model's class and configuration, without its weights
+        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder))
+    return {
+        "processor": processor,
+        "model": model,
+        "tokenizer": tokenizer,
+        "image_processor": processor.image_processor,
+        "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        "pad_id": tokenizer.pad_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "contract": contract,
+        "checkpoint": folder,
+    }
+
+
+def _takes_images(processor: Idefics3Processor) -> bool:
+    """Whether the processor's own chat template takes images; if not, SmolVLM's is put in."""
+    from jinja2 import TemplateError
+
+    talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
+    try:
+        if processor.chat_template:
+            processor.apply_chat_template(talk, add_generation_prompt=True)
+            return True
+    except (TemplateError, TypeError, ValueError, KeyError):
+        pass
+    processor.chat_template = SMOLVLM_TEMPLATE
+    return False

@@ -9,14 +9,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.audit import prompt_parts, targets
+from harness.audit import prompt_parts
 from harness.audit.findings import Finding
 from harness.audit.tokens import Tokens
 from harness.checkpoint import END_OF_GENERATION
 from harness.contract import Contract
 from harness.errors import AuditError
 from harness.training.dataset import IGNORED
-from harness.training.prompt import AROUND_IMAGE
+from harness.training.prompt import AROUND_IMAGE, IMAGE_TOKEN
 
 _SIDE: Final = "collator"
 
@@ -43,33 +43,17 @@ def read(found: object, spec: str) -> Batch:
     if "input_ids" not in table:
         names = ", ".join(map(str, table)) or type(found).__name__
         raise AuditError(f"collator {spec}: its batch has no input_ids, only {names}")
-    ids = _array(table["input_ids"], np.int64)
-    ids = ids[None] if ids.ndim == 1 else ids
-    mask = _array(table["attention_mask"], np.int64) if "attention_mask" in table else None
+    ids = np.atleast_2d(_array(table["input_ids"], np.int64))
+    mask = np.ones_like(ids)
+    if "attention_mask" in table:
+        mask = _array(table["attention_mask"], np.int64).reshape(ids.shape)
     labels = next((table[key] for key in ("labels", "targets") if table.get(key) is not None), None)
+    if labels is not None:
+        labels = np.atleast_2d(_array(labels, np.int64))
+        missing = ids.shape[1] - labels.shape[1]
+        labels = np.pad(labels, ((0, 0), (missing, 0)), constant_values=IGNORED)
     pixels = table.get("pixel_values")
-    return Batch(
-        ids,
-        np.ones_like(ids) if mask is None else mask.reshape(ids.shape),
-        None if labels is None else _as_long(_array(labels, np.int64), ids),
-        None if pixels is None else _array(pixels, np.float32),
-    )
-
-
-def _array(values: Any, dtype: Any) -> NDArray[Any]:  # noqa: ANN401  (a tensor of any library)
-    if isinstance(values, list | tuple) and values and hasattr(values[0], "shape"):
-        values = np.stack([_array(value, dtype) for value in values])
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        values = values.float() if values.is_floating_point() else values
-        values = values.numpy()
-    return np.asarray(values, dtype=dtype)
-
-
-def _as_long(labels: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    labels = labels[None] if labels.ndim == 1 else labels
-    missing = ids.shape[1] - labels.shape[1]
-    return np.pad(labels, ((0, 0), (missing, 0)), constant_values=IGNORED)
+    return Batch(ids, mask, labels, None if pixels is None else _array(pixels, np.float32))
 
 
 def findings(
@@ -80,112 +64,95 @@ def findings(
         kept = batch.mask[index] != 0
         ids = batch.input_ids[index][kept].tolist()
         labels = None if batch.labels is None else batch.labels[index][kept].tolist()
-        yield from _of_row(ids, labels, answer, tokens, contract, where)
+        yield _tiling(ids, tokens, contract, where)
+        span = _answer(ids, answer, tokens)
+        if span is None:
+            note = f"the answer {answer!r} is not among its ids: cut off, or no part of the batch"
+            yield Finding("output", _SIDE, None, where, note)
+            continue
+        yield from _texts(ids, span[0], tokens, contract, where)
+        yield from _trained(ids, labels, span, tokens, where)
 
 
-def _of_row(
-    ids: list[int],
-    labels: list[int] | None,
-    answer: str,
-    tokens: Tokens,
-    contract: Contract,
-    where: str,
-) -> Iterator[Finding]:
-    image_id = tokens.prompt(contract).image_id
-    yield from _tiling(ids.count(image_id), tokens, contract, where)
-    span = _answer(ids, answer, tokens)
-    if span is None:
-        note = f"the answer {answer!r} is not among its ids: cut off, or no part of the batch"
-        yield Finding("output", _SIDE, None, where, note)
-        return
-    start, end = span
-    text = _decoded(_without_image(ids[:start], tokens), tokens)
-    yield from prompt_parts.findings(
-        text, _SIDE, where, contract, (prompt_parts.IMAGE_TOKEN, *tokens.image_texts)
-    )
-    rest = _decoded(ids[start:], tokens)
-    bare = prompt_parts.split(text, contract.prompt.marker).template == "{prompt}"
-    if rest[:1].isspace() and bare:
-        note = (
-            "a space between the prompt and the answer, which is part of the answer's first token"
-        )
-        yield Finding("prompt_end", _SIDE, rest[: len(rest) - len(rest.lstrip())], where, note)
-    form = targets.read(_up_to_end(rest), contract.answer.labels).form
-    yield Finding("output", _SIDE, form, where, f"the answer is {rest!r}")
-    ends = {tokens.tokenizer.eos_token_id} | {
-        token
-        for name in END_OF_GENERATION
-        if (token := tokens.tokenizer.get_vocab().get(name)) is not None
-    }
-    closing = next((at for at in range(end, len(ids)) if ids[at] in ends), None)
-    if labels is None:
-        yield Finding("loss", _SIDE, None, where, "the batch has no labels")
-        yield Finding("end_token", _SIDE, closing is not None, where)
-        return
-    yield _loss(labels, start, where)
-    if closing is not None and labels[closing] == IGNORED:
-        note = "it is there but its label is -100: masked with the padding?"
-        yield Finding("end_token", _SIDE, False, where, note)
-    else:
-        yield Finding("end_token", _SIDE, closing is not None, where)
-
-
-def _tiling(found: int, tokens: Tokens, contract: Contract, where: str) -> Iterator[Finding]:
-    single = tokens.checkpoint.tokens_per_tile
-    wanted = tokens.prompt(contract).image_tokens
-    note = f"{found} image tokens against {wanted} under the contract"
+def _tiling(ids: list[int], tokens: Tokens, contract: Contract, where: str) -> Finding:
+    prompt = tokens.prompt(contract)
+    found = ids.count(prompt.image_id)
     if found == 0:
-        note = "no image token is in its ids"
-        yield Finding("tiling", _SIDE, None, where, note)
-    else:
-        yield Finding("tiling", _SIDE, "single" if found == single else "split", where, note)
+        return Finding("tiling", _SIDE, None, where, "no image token is in its ids")
+    value = "single" if found == tokens.checkpoint.tokens_per_tile else "split"
+    note = f"{found} image tokens against {prompt.image_tokens} under the contract"
+    return Finding("tiling", _SIDE, value, where, note)
 
 
 def _answer(ids: list[int], answer: str, tokens: Tokens) -> tuple[int, int] | None:
     """Where the answer's ids stand: the last place, with or without a space before it."""
     spellings = [
-        tokens.tokenizer.encode(text, add_special_tokens=False)
+        tokens.ids(f"{before}{form}")
         for form in (answer, answer.capitalize())
-        for text in (form, f" {form}", f"\n{form}")
+        for before in ("", " ", "\n")
     ]
     places = [
         (start, start + len(spelled))
         for spelled in spellings
-        for start in range(len(ids) - len(spelled), -1, -1)
+        for start in range(len(ids) - len(spelled) + 1)
         if ids[start : start + len(spelled)] == spelled
     ]
     return max(places, default=None)
 
 
+def _texts(
+    ids: list[int], start: int, tokens: Tokens, contract: Contract, where: str
+) -> Iterator[Finding]:
+    """What prompt and answer, which begins at `start`, say as texts."""
+    prompt, answer = tokens.text(_without_image(ids[:start], tokens)), tokens.text(ids[start:])
+    known = (IMAGE_TOKEN, *tokens.image_texts)
+    yield from prompt_parts.findings(prompt, _SIDE, where, contract, known)
+    is_bare = prompt_parts.split(prompt, contract.prompt.marker).template == "{prompt}"
+    space = answer[: len(answer) - len(answer.lstrip())]
+    if space and is_bare:
+        note = "white space before the answer, which is part of the answer's first token"
+        yield Finding("prompt_end", _SIDE, space, where, note)
+    ends = [answer.find(token) for token in prompt_parts.END_TOKENS if token in answer]
+    form = prompt_parts.read_target(answer[: min(ends, default=None)], contract.answer.labels).form
+    yield Finding("output", _SIDE, form, where, f"the answer is {answer!r}")
+
+
 def _without_image(ids: list[int], tokens: Tokens) -> list[int]:
     """The image's run of tokens, with all that frames it, as one image token."""
-    around, image = (
-        tokens.tokenizer.convert_tokens_to_ids(name)
-        for name in (AROUND_IMAGE, prompt_parts.IMAGE_TOKEN)
-    )
+    around, image = tokens.tokenizer.convert_tokens_to_ids([AROUND_IMAGE, IMAGE_TOKEN])
     places = [at for at, token in enumerate(ids) if token in (around, image)]
     if not places:
         return ids
     return [*ids[: places[0]], image, *ids[places[-1] + 1 :]]
 
 
-def _loss(labels: list[int], start: int, where: str) -> Finding:
-    on_prompt = sum(1 for label in labels[:start] if label != IGNORED)
-    on_answer = sum(1 for label in labels[start:] if label != IGNORED)
+def _trained(
+    ids: list[int], labels: list[int] | None, span: tuple[int, int], tokens: Tokens, where: str
+) -> Iterator[Finding]:
+    """What the loss covers, and whether the end token is a part of it."""
+    start, end = span
+    vocabulary = tokens.tokenizer.get_vocab()
+    ends = {vocabulary.get(name) for name in END_OF_GENERATION} | {tokens.tokenizer.eos_token_id}
+    closing = next((at for at in range(end, len(ids)) if ids[at] in ends), None)
+    if labels is None:
+        yield Finding("loss", _SIDE, None, where, "the batch has no labels")
+        yield Finding("end_token", _SIDE, closing is not None, where)
+        return
+    on_prompt = sum(label != IGNORED for label in labels[:start])
+    on_answer = sum(label != IGNORED for label in labels[start:])
+    value = "nothing of the answer" if not on_answer else "prompt too" if on_prompt else "answer"
     note = f"{on_prompt} of {start} prompt tokens and {on_answer} after them take part in the loss"
-    if not on_answer:
-        return Finding("loss", _SIDE, "nothing of the answer", where, note)
-    return Finding("loss", _SIDE, "prompt too" if on_prompt else "answer", where, note)
+    yield Finding("loss", _SIDE, value, where, note)
+    is_masked = closing is not None and labels[closing] == IGNORED
+    note = "it is there but its label is -100: masked with the padding?" if is_masked else ""
+    yield Finding("end_token", _SIDE, closing is not None and not is_masked, where, note)
 
 
-def _decoded(ids: Sequence[int], tokens: Tokens) -> str:
-    return str(
-        tokens.tokenizer.decode(
-            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-    )
-
-
-def _up_to_end(text: str) -> str:
-    places = [text.find(token) for token in targets.END_TOKENS if token in text]
-    return text[: min(places)] if places else text
+def _array(values: Any, dtype: Any) -> NDArray[Any]:  # noqa: ANN401  (a tensor of any library)
+    if isinstance(values, list | tuple) and values and hasattr(values[0], "shape"):
+        values = np.stack([_array(value, dtype) for value in values])
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        # numpy has no bfloat16.
+        values = (values.float() if values.is_floating_point() else values).numpy()
+    return np.asarray(values, dtype=dtype)

@@ -7,8 +7,9 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final, TypeVar
@@ -60,58 +61,64 @@ def load(spec: str, offered: Mapping[str, Any]) -> Collator:
     if not callable(found):
         raise AuditError(f"collator {spec}: it is no callable")
     found = _with_globals(found, offered)
-    wanted = _required(found)
-    if inspect.isclass(found) or (wanted and all(item in offered for item in wanted)):
-        missing = [item for item in wanted if item not in offered]
-        if missing:
-            raise AuditError(
-                f"collator {spec}: it asks for {', '.join(missing)}, which is not known here; name"
-                " a function of the examples alone"
-            )
-        found = _guarded(spec, lambda: made(found, offered))
+    asked = _asked(found)
+    wanted = [item for item, is_required in asked.items() if is_required]
+    unknown = [item for item in wanted if item not in offered]
+    if inspect.isclass(found) or (wanted and not unknown):
+        if unknown:
+            said = f"it asks for {', '.join(unknown)}, which is not known here"
+            raise AuditError(f"collator {spec}: {said}; name a function of the examples alone")
+        known = {item: offered[item] for item in asked if item in offered}
+        found = _guarded(spec, partial(found, **known))
         if not callable(found):
             raise AuditError(f"collator {spec}: what it returns is no callable")
         found = _with_globals(found, offered)
     run = _bound(spec, found, offered)
 
-    def quietly(examples: object) -> object:
-        with contextlib.redirect_stdout(sys.stderr):
+    def call(examples: object) -> object:
+        with _as_script(spec):
             return run(examples)
 
     adaptor = getattr(module, ADAPTOR, None)
-    return Collator(spec, quietly, adaptor if callable(adaptor) else None)
+    return Collator(spec, call, adaptor if callable(adaptor) else None)
 
 
-def made(factory: Callable[..., Any], offered: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """What `factory` gives for the offered things it asks for."""
-    return factory(**{item: offered[item] for item in _named(factory) if item in offered})
+def failed(spec: str, error: Exception | SystemExit) -> AuditError:
+    """The user's code failed: one line with the exception's type, message and place."""
+    said = " ".join(str(error).split()) or "no message"
+    if isinstance(error, SystemExit):
+        said += ", it ends the process; put what a script does under `if __name__ == '__main__'`"
+    elif isinstance(error, ModuleNotFoundError):
+        said += "; install it, or name a file that holds the collator alone"
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file != __file__ and "site-packages" not in file:
+            place = f" ({Path(file).name}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return AuditError(f"collator {spec}: its code failed: {type(error).__name__}: {said}{place}")
 
 
 def _imported(spec: str, name: str) -> ModuleType:
-    def from_file() -> ModuleType:
+    if name.endswith(".py"):
+        if not Path(name).is_file():
+            raise AuditError(f"collator {spec}: no file {name}")
         found = importlib.util.spec_from_file_location(_MODULE_NAME, Path(name))
         if found is None or found.loader is None:
             raise AuditError(f"collator {spec}: {name} is no Python file")
         module = importlib.util.module_from_spec(found)
         sys.modules[_MODULE_NAME] = module
-        found.loader.exec_module(module)
+        _guarded(spec, partial(found.loader.exec_module, module))
         return module
-
-    if name.endswith(".py"):
-        if not Path(name).is_file():
-            raise AuditError(f"collator {spec}: no file {name}")
-        return _guarded(spec, from_file)
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        return _guarded(spec, lambda: importlib.import_module(name))
+        return _guarded(spec, partial(importlib.import_module, name))
     except AuditError as error:
         if isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name == name:
-            raise AuditError(
-                f"collator {spec}: no module {name}; run it from the folder that holds it, or name"
-                " the file"
-            ) from error
+            said = "run it from the folder that holds it, or name the file"
+            raise AuditError(f"collator {spec}: no module {name}; {said}") from error
         raise
 
 
@@ -138,50 +145,25 @@ def _as_script(spec: str) -> Iterator[None]:
         sys.argv = own
 
 
-def failed(spec: str, error: Exception | SystemExit) -> AuditError:
-    """The user's code failed: one line with the exception's type, message and place."""
-    said = " ".join(str(error).split()) or "no message"
-    if isinstance(error, SystemExit):
-        said += ", it ends the process; put what a script does under `if __name__ == '__main__'`"
-    elif isinstance(error, ModuleNotFoundError):
-        said += "; install it, or name a file that holds the collator alone"
-    place, trace = "", error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if code.co_filename != __file__ and "site-packages" not in code.co_filename:
-            place = f" ({Path(code.co_filename).name}:{trace.tb_lineno})"
-        trace = trace.tb_next
-    return AuditError(f"collator {spec}: its code failed: {type(error).__name__}: {said}{place}")
-
-
-def _parameters(target: Callable[..., Any]) -> Sequence[inspect.Parameter]:
+def _asked(target: Callable[..., Any]) -> dict[str, bool]:
+    """The names of the parameters, and whether each has to be given."""
     try:
         found = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):  # builtins tell nothing
-        return ()
+        return {}
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [item for item in found if item.kind in kinds]
-
-
-def _named(target: Callable[..., Any]) -> list[str]:
-    return [item.name for item in _parameters(target)]
-
-
-def _required(target: Callable[..., Any]) -> list[str]:
-    return [item.name for item in _parameters(target) if item.default is inspect.Parameter.empty]
+    return {item.name: item.default is item.empty for item in found if item.kind in kinds}
 
 
 def _bound(
     spec: str, found: Callable[..., Any], offered: Mapping[str, Any]
 ) -> Callable[[Any], Any]:
-    names = _required(found)
-    asked = [item for item in names if item in offered]
+    names = [item for item, is_required in _asked(found).items() if is_required]
+    extra = {item: offered[item] for item in names if item in offered}
     examples = [item for item in names if item not in offered]
     if len(examples) > 1:
-        raise AuditError(
-            f"collator {spec}: it asks for {', '.join(examples)}; it must take the examples alone"
-        )
-    extra = {item: offered[item] for item in asked}
+        said = f"it asks for {', '.join(examples)}; it must take the examples alone"
+        raise AuditError(f"collator {spec}: {said}")
     if examples and extra:
         return lambda batch: found(**{examples[0]: batch}, **extra)
     return lambda batch: found(batch, **extra)
@@ -198,12 +180,7 @@ def _with_globals(found: Callable[..., Any], offered: Mapping[str, Any]) -> Call
     missing = {name: offered[name] for name in names if own.get(name) is None}
     if not missing:
         return found
-    copy = FunctionType(
-        function.__code__,
-        {**own, **missing},
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
+    name, code, closure = function.__name__, function.__code__, function.__closure__
+    copy = FunctionType(code, {**own, **missing}, name, function.__defaults__, closure)
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy if function is found else MethodType(copy, found)

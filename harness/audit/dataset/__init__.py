@@ -1,5 +1,259 @@
-"""Training images and texts as they lie on disk, in the forms teams keep them."""
+"""Training images and texts as they lie on disk. Every entry is read; pixels on a sample."""
 
-from harness.audit.dataset.reader import findings, is_prepared
+from __future__ import annotations
 
-__all__ = ["findings", "is_prepared"]
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from devices.hashing import file_sha256
+from harness import dataset as datasets
+from harness.audit import prompt_parts, values
+from harness.audit.dataset import pixels, records
+from harness.audit.dataset.records import Record, Records
+from harness.audit.findings import Finding, tallied
+from harness.audit.tokens import Tokens
+from harness.contract import Contract
+from harness.images import IMAGE_SUFFIXES
+from harness.preprocess import pixels_sha256
+from harness.progress import Advance
+
+_SIDE: Final = "dataset"
+_SAMPLE: Final = 16
+"""So many images have their pixels searched, drawn with seed 0."""
+_LABELS: Final = 12
+_LABEL_IMAGE: Final = re.compile(
+    r"(?:label|labell?ed|annotat\w*)_?(?:image_|img_)?"
+    r"(?:at|on|size|resolution|width|pixels|px|sha256|hash|image|source)(?:_sha256)?$"
+)
+"""A key of an entry that says which picture was labelled."""
+
+
+def findings(
+    path: Path,
+    contract: Contract,
+    told: Advance,
+    *,
+    sources: Path | None = None,
+    tokens: Tokens | None = None,
+) -> Iterator[Finding]:
+    """What the dataset at `path` says.
+
+    `sources` is a folder with the images it was made from. `tokens`, of the checkpoint, tell what
+    its tokenizer takes for the image, and how it writes conversations.
+
+    Raises:
+        DatasetError: no dataset is there, or it is damaged.
+        ArmUnavailable: a package that its form needs is missing.
+    """
+    if is_prepared(path):
+        yield from _prepared(path, contract, told, sources)
+        return
+    found = records.read(path, contract.answer.labels)
+    said = (one for record in found.records for one in _texts(record, contract, tokens))
+    yield from tallied(said, str(found.root / found.kind.removeprefix("table ")))
+    known = contract.answer.labels
+    answers = {_parted(record, known)[1] for record in found.records}
+    read = [(one, prompt_parts.read_target(one, known)) for one in answers if one is not None]
+    labels = {target.label or answer.strip() for answer, target in read}
+    yield from _label_set(labels, contract, str(found.root))
+    yield from _sizes(found, contract)
+    yield from _pictures(found, contract, told, sources)
+
+
+def is_prepared(path: Path) -> bool:
+    """True for a folder that `driftloop dataset prepare` made."""
+    manifest = path / datasets.MANIFEST_NAME
+    if not manifest.is_file():
+        return False
+    with manifest.open(encoding="utf-8", errors="replace") as lines:
+        return '"pixels_sha256"' in lines.readline()
+
+
+def _prepared(
+    path: Path, contract: Contract, told: Advance, sources: Path | None
+) -> Iterator[Finding]:
+    loaded = datasets.load(path)
+    manifest = path / datasets.MANIFEST_NAME
+    where = f"{manifest}, {len(loaded.entries)} of {len(loaded.entries)} entries"
+    stated = loaded.pixels.spelled_out
+    yield Finding("image_size", _SIDE, stated.size, where)
+    sample = [(entry, entry.square()) for entry in _sample(loaded.entries)]
+    pairs = [
+        pixels.Pair(entry.image, square, source)
+        for entry, square in sample
+        if (source := _source(sources, entry.source, entry.source_sha256)) is not None
+    ]
+    searched = list(pixels.findings(pairs, str(manifest), contract, told)) if pairs else []
+    yield from searched
+    seen = {finding.aspect for finding in searched if finding.value is not None}
+    for aspect, field in pixels.ASPECTS.items():
+        if aspect not in seen:
+            yield Finding(aspect, _SIDE, getattr(stated, field), where, "as the manifest says")
+    labels = {entry.label for entry in loaded.entries if entry.label is not None}
+    yield from _label_set(labels, contract, where)
+    yield Finding("images_per_prompt", _SIDE, 1, where)
+    looked_at = [entry for entry in loaded.entries if entry.label_image_sha256 is not None]
+    other = [entry for entry in looked_at if entry.label_image_sha256 != entry.pixels_sha256]
+    value: str | None = "another picture" if other else "as the model sees it"
+    note = f"{len(other)} of {len(looked_at)}, {other[0].source} first" if other else ""
+    if not looked_at:
+        value, note = None, "the manifest does not say which pixels the labels were made on"
+    yield Finding("label_image", _SIDE, value, where, note)
+
+
+def _texts(record: Record, contract: Contract, tokens: Tokens | None) -> Iterator[Finding]:
+    known = contract.answer.labels
+    prompt, target = _parted(record, known)
+    if prompt is not None:
+        yield from _prompt(record, prompt, contract, tokens)
+    if target is not None:
+        read = prompt_parts.read_target(target, known)
+        yield Finding("output", _SIDE, read.form, record.where, f"for example {target!r}")
+        if record.text is not None:
+            note = "" if read.ends else "no end token is spelled out: the collator's to say"
+            yield Finding("end_token", _SIDE, read.ends or None, record.where, note)
+    if record.max_tokens is not None:
+        yield Finding("max_tokens", _SIDE, record.max_tokens, record.where)
+    yield Finding("images_per_prompt", _SIDE, record.images, record.where)
+    yield from _label_image(record, contract.pixels.size)
+
+
+def _parted(record: Record, labels: Sequence[str]) -> tuple[str | None, str | None]:
+    """Prompt and target."""
+    if record.text is None:
+        return record.prompt, record.target
+    return prompt_parts.parted(record.text, labels) or (None, None)
+
+
+def _prompt(
+    record: Record, prompt: str, contract: Contract, tokens: Tokens | None
+) -> Iterator[Finding]:
+    known = tokens.image_texts if tokens else ()
+    if record.image_is_structured:
+        known = (prompt_parts.IMAGE_TOKEN,)
+    written = tokens.written(record.messages) if tokens and record.messages else None
+    for one in prompt_parts.findings(written or prompt, _SIDE, record.where, contract, known):
+        if record.messages and not written and one.aspect == "chat_template":
+            note = "a conversation, put into a template that --checkpoint or --collator tells"
+            one = replace(one, value=None, note=note)
+        yield one
+
+
+def _label_image(record: Record, size: int) -> Iterator[Finding]:
+    """The picture that was labelled, as an entry tells it: by size, by hash, by name."""
+    for key, value in record.fields.items():
+        if not _LABEL_IMAGE.match(key.lower()) or value in (None, ""):
+            continue
+        same = _is_the_square(value, record, size)
+        if same is not None:
+            found = "as the model sees it" if same else "another picture"
+            yield Finding("label_image", _SIDE, found, record.where, f"{key} is {value!r}")
+            return
+
+
+def _is_the_square(value: object, record: Record, size: int) -> bool | None:
+    if isinstance(value, int | float):
+        return int(value) == size
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
+        return value in _hashes(record)
+    if found := values.sides(value):
+        return set(found) == {size}
+    if not isinstance(value, str):
+        return None
+    lowered = value.lower()
+    if any(word in lowered for word in ("full", "original", "native", "high-res", "highres")):
+        return False
+    if value == record.name:
+        return True
+    return False if Path(value).suffix.lower() in IMAGE_SUFFIXES else None
+
+
+def _hashes(record: Record) -> Iterator[str]:
+    if (image := record.decoded) is not None:
+        yield pixels_sha256(image)
+    if record.open is not None:
+        with record.open() as opened:
+            name = getattr(opened, "filename", "")
+        if name:
+            yield file_sha256(Path(name))
+
+
+def _label_set(found: set[str], contract: Contract, where: str) -> Iterator[Finding]:
+    known = contract.answer.labels
+    if outside := sorted(found - set(known)):
+        note = f"{len(outside)} are no labels of the contract, {outside[0]!r} first"
+        yield Finding("labels", _SIDE, tuple(sorted(found))[:_LABELS], where, note)
+    elif found:
+        absent = ", ".join(label for label in known if label not in found)
+        yield Finding("labels", _SIDE, known, where, f"no example of {absent}" if absent else "")
+
+
+def _sizes(found: Records, contract: Contract) -> Iterator[Finding]:
+    seen = (record.seen(lambda image: image.size) for record in found.records)
+    sizes = Counter(size for size in seen if size is not None)
+    total = sizes.total()
+    where = f"{found.root} ({found.kind}), {total} of {len(found.records)} images"
+    side = contract.pixels.size
+    others = [item for item in sizes.most_common() if item[0] != (side, side)]
+    if not others:
+        value = side if total else None
+        note = "" if total else "no entry names an image that can be opened"
+        yield Finding("image_size", _SIDE, value, where, note)
+        return
+    (width, height), count = others[0]
+    shape = f"{width}x{height}"
+    note = f"{count} of {total} are {shape}; different sizes: {len(sizes)}"
+    yield Finding("image_size", _SIDE, width if width == height else shape, where, note)
+    if width != height and max(width, height) == side:
+        yield Finding("padding", _SIDE, "none", where, "the pictures fill no square")
+
+
+def _pictures(
+    found: Records, contract: Contract, told: Advance, sources: Path | None
+) -> Iterator[Finding]:
+    pairs, squares = [], []
+    for record in _sample(found.records):
+        if (image := record.decoded) is None:
+            continue
+        squares.append(image)
+        source = _named_source(record, found.root, sources)
+        if source is not None:
+            pairs.append(pixels.Pair(record.name, image, source))
+    where = str(found.root)
+    if pairs:
+        yield from pixels.findings(pairs, where, contract, told)
+    else:
+        yield from pixels.looks(squares, where)
+        note = "how the pixels were made is read from the source images; give --sources"
+        yield Finding("resize", _SIDE, None, where, note)
+
+
+def _named_source(record: Record, root: Path, sources: Path | None) -> Path | None:
+    name = record.source or record.name
+    found = _source(sources, name)
+    if found is not None or name == record.name:
+        return found
+    return root / name if (root / name).is_file() else None
+
+
+def _source(folder: Path | None, name: str, sha256: str | None = None) -> Path | None:
+    """The image called `name` below `folder`, whatever its suffix; the very one where `sha256`."""
+    if folder is None:
+        return None
+    bases = (folder / name, folder / Path(name).name)
+    tried = [*bases]
+    for base in bases:
+        tried += sorted(base.parent.glob(f"{base.stem}.*")) if base.parent.is_dir() else []
+    images = (path for path in tried if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    return next((p for p in images if sha256 is None or file_sha256(p) == sha256), None)
+
+
+def _sample(items: Sequence[Any]) -> list[Any]:
+    if len(items) <= _SAMPLE:
+        return list(items)
+    return random.Random(0).sample(list(items), _SAMPLE)  # noqa: S311 (a sample, not a secret)

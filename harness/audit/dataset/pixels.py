@@ -1,4 +1,5 @@
-"""How the pixels of a dataset were really made: a sample of squares held against their sources."""
+"""How the pixels of a dataset were really made: a sample of squares held against their sources, or
+their padding by its looks where no source is known."""
 
 from __future__ import annotations
 
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from harness.audit.findings import Finding, Side, Value
+from harness.audit.findings import Finding, Value
 from harness.contract import Contract
 from harness.errors import CaseError
 from harness.preprocess import prepare_case
@@ -31,12 +33,17 @@ ASPECTS: Final = {
 }
 """Aspect -> field of the contract's `[pixels]`."""
 
+_SIDE: Final = "dataset"
 _TOO_FAR: Final = 12.0
 """Levels: a picture farther from every known way was not made from that source by any of them."""
 _EXACT: Final = 1e-9
 _NEARLY: Final = (1.1, 0.02)
 """Of pictures that no way makes exactly (JPEG, another library), ways this near are not told
 apart: so many times the nearest distance, and so many levels more."""
+_NEEDED: Final = 2
+"""Pictures with bars of a colour other than black, before they are taken for padding."""
+_ROWS: Final = 3
+"""A bar is at least so wide."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class _Read:
 
 
 def findings(
-    pairs: Sequence[Pair], side: Side, where: str, contract: Contract, told: Advance
+    pairs: Sequence[Pair], where: str, contract: Contract, told: Advance
 ) -> Iterator[Finding]:
     """How `pairs` were made, aspect by aspect.
 
@@ -82,8 +89,7 @@ def findings(
                 read.append(found)
         told(done, len(pairs))
     if not read:
-        note = refused[0] if refused else "no source image is known"
-        yield Finding("resize", side, None, where, note)
+        yield Finding("resize", _SIDE, None, where, refused[0])
         return
     place = f"{where}, a sample of {len(read)} held against their sources"
     distance = max(item.distance for item in read)
@@ -92,13 +98,13 @@ def findings(
     for aspect, field in ASPECTS.items():
         expected = getattr(contract.pixels.spelled_out, field)
         sets = [item.values[aspect] for item in read if aspect in item.values]
-        value, count = _agreed(sets, expected)
-        if value is None:
+        if not sets:
             continue
+        value, count = _agreed(sets, expected)
         note = f"{count} of {len(sets)} images that tell; {exact}"
         if aspect == "padding" and any(item.fit != "inside" for item in read):
             note = f"{Counter(item.fit for item in read).most_common(1)[0][0]}; {note}"
-        yield Finding(aspect, side, value, place, note, cost if value != expected else "")
+        yield Finding(aspect, _SIDE, value, place, note, cost if value != expected else "")
 
 
 def _read(pair: Pair) -> _Read | None:
@@ -108,15 +114,13 @@ def _read(pair: Pair) -> _Read | None:
     best = ways[0].mean_abs
     limit = best if best < _EXACT else best * _NEARLY[0] + _NEARLY[1]
     near = [way for way in ways if way.mean_abs <= limit]
-    values = {aspect: frozenset(_values(aspect, near)) for aspect in ASPECTS}
-    all_ways = {aspect: set(_values(aspect, ways)) for aspect in ASPECTS}
-    # What no way would have shown otherwise is not told by this image.
-    telling = {
-        aspect: found
-        for aspect, found in values.items()
-        if found and (aspect == "padding" or len(all_ways[aspect]) > len(found))
-    }
-    return _Read(telling, best, near[0].fit)
+    values = {}
+    for aspect in ASPECTS:
+        found = frozenset(_values(aspect, near))
+        # What no way would have shown otherwise is not told by this image.
+        if found and (aspect == "padding" or len(set(_values(aspect, ways))) > len(found)):
+            values[aspect] = found
+    return _Read(values, best, near[0].fit)
 
 
 def _values(aspect: str, ways: Sequence[Way]) -> Iterator[Value]:
@@ -133,26 +137,22 @@ def _values(aspect: str, ways: Sequence[Way]) -> Iterator[Value]:
             yield getattr(way.pixels, ASPECTS[aspect])
 
 
-def _agreed(sets: Sequence[frozenset[Value]], expected: Value) -> tuple[Value | None, int]:
-    """The value to report and how many of `sets` show it; (None, 0) where no image tells."""
-    if not sets:
-        return None, 0
+def _agreed(sets: Sequence[frozenset[Value]], expected: Value) -> tuple[Value, int]:
+    """The value to report and how many of `sets` show it."""
     votes = Counter(value for values in sets for value in values)
     if votes[expected] == len(sets):
         return expected, len(sets)
-    value, count = max(
+    return max(
         ((value, count) for value, count in votes.items() if value != expected),
         # Of values that tie, one that a contract can say.
         key=lambda vote: (vote[1], vote[0] != "rounded", str(vote[0])),
     )
-    return value, count
 
 
 def _cost(pairs: Sequence[Pair], contract: Contract) -> str:
     distances = []
     for pair in pairs:
-        size = max(pair.square.size)
-        pixels = contract.pixels.model_copy(update={"size": size})
+        pixels = contract.pixels.model_copy(update={"size": max(pair.square.size)})
         try:
             made = prepare_case(pair.source, pixels)
         except CaseError:
@@ -165,3 +165,38 @@ def _cost(pairs: Sequence[Pair], contract: Contract) -> str:
         f"the pictures lie {np.mean(distances):.2f} of 255 levels from the contract's (mean of "
         f"{len(distances)}), all differences together"
     )
+
+
+def looks(squares: Sequence[Image.Image], where: str) -> Iterator[Finding]:
+    """Padding by its looks: two bars of one colour, or of repeated rows, at opposite edges."""
+    seen = Counter(kind for square in squares if (kind := _bar(np.asarray(square))) is not None)
+    if not seen:
+        return
+    kind, count = max(seen.items(), key=lambda item: (item[0] != "black", item[1]))
+    if kind != "black" and count < _NEEDED:
+        kind, count = "black", seen["black"]
+    if count:
+        note = f"bars at the edges of {count} of {len(squares)} pictures, by their looks"
+        yield Finding("padding", _SIDE, kind, where, note)
+
+
+def _bar(square: NDArray[np.uint8]) -> str | None:
+    if square.shape[0] != square.shape[1]:
+        return None
+    told = []
+    for rows in (square.swapaxes(0, 1).astype(np.int16), square.astype(np.int16)):
+        kind = _edge_kind(rows)
+        if kind is not None and kind == _edge_kind(rows[::-1]):
+            told.append(kind)
+    # A picture fits the square in one direction; bars in both are its own background.
+    return told[0] if len(told) == 1 else None
+
+
+def _edge_kind(rows: NDArray[np.int16]) -> str | None:
+    first = rows[:_ROWS]
+    for name, level in (("black", 0), ("white", 255)):
+        if np.mean(np.abs(first - level)) < 1:
+            return name
+    if np.ptp(first, axis=1).max() > 0 and np.abs(np.diff(first, axis=0)).max() == 0:
+        return "edge"
+    return "other" if np.ptp(first.reshape(-1, 3), axis=0).max() == 0 else None

@@ -11,22 +11,30 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from PIL import Image
 
 from harness import tables
-from harness.audit.dataset import conversation
+from harness.audit import values
+from harness.audit.prompt_parts import IMAGE_TOKEN
 from harness.errors import ArmUnavailable, DatasetError
 from harness.images import DECODE_FAULTS, IMAGE_SUFFIXES
 from harness.tables import TableError
 
-IMAGE_KEYS: Final = ("image", "images", "image_path", "file_name", "filename", "path", "img")
-PROMPT_KEYS: Final = ("prompt", "instruction", "question", "query", "prefix", "input")
-TARGET_KEYS: Final = ("target", "answer", "label", "output", "response", "completion", "suffix")
-TALK_KEYS: Final = ("messages", "conversations", "conversation")
-LIMIT_KEYS: Final = ("max_tokens", "max_new_tokens")
-SOURCE_KEYS: Final = ("source", "source_path", "original", "original_path", "source_image")
+_IMAGE_KEYS: Final = ("image", "images", "image_path", "file_name", "filename", "path", "img")
+_PROMPT_KEYS: Final = ("prompt", "instruction", "question", "query", "prefix", "input")
+_TARGET_KEYS: Final = ("target", "answer", "label", "output", "response", "completion", "suffix")
+_TALK_KEYS: Final = ("messages", "conversations", "conversation")
+_LIMIT_KEYS: Final = ("max_tokens", "max_new_tokens")
+_SOURCE_KEYS: Final = ("source", "source_path", "original", "original_path", "source_image")
+_USERS: Final = frozenset({"user", "human"})
+_ASSISTANTS: Final = frozenset({"assistant", "gpt", "model"})
+
+_ASKS: Final = re.compile(r"\S+\s+\S+\s+\S|[.?!:<\n]")
+"""Three words, or a stop."""
+
+_Seen = TypeVar("_Seen")
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,21 @@ class Record:
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Everything the entry says beside; for facts about how it was labelled."""
 
+    def seen(self, look: Callable[[Image.Image], _Seen]) -> _Seen | None:
+        """What `look` gives for the image; None where there is none or it cannot be decoded."""
+        if self.open is None:
+            return None
+        try:
+            with self.open() as image:
+                return look(image)
+        except DECODE_FAULTS:
+            return None
+
+    @property
+    def decoded(self) -> Image.Image | None:
+        """The image in mode RGB; None as in `seen`."""
+        return self.seen(lambda image: image.convert("RGB"))
+
 
 @dataclass(frozen=True)
 class Records:
@@ -72,30 +95,33 @@ def read(path: Path, labels: Sequence[str]) -> Records:
         DatasetError: nothing is there, or a line of a table is none.
         ArmUnavailable: a `datasets` folder, and that package is missing.
     """
+    root, kind, found = _form(path, labels)
+    records = Records(root, kind, tuple(found))
+    if not records.records:
+        raise DatasetError(f"{root}: no training example is found in it ({kind})")
+    return records
+
+
+def _form(path: Path, labels: Sequence[str]) -> tuple[Path, str, Iterator[Record]]:
     if path.is_file():
         if path.suffix.lower() not in tables.SUFFIXES:
             raise DatasetError(f"{path}: no dataset; give a folder, or a JSONL, JSON or CSV table")
-        return _checked(Records(path.parent, f"table {path.name}", tuple(_table(path, labels))))
+        return path.parent, f"table {path.name}", _table(path, labels)
     if not path.is_dir():
         raise DatasetError(f"{path}: no such dataset; check the path")
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
-        return _checked(Records(path, "datasets folder", tuple(_hugging_face(path, labels))))
-    found = [
-        file
-        for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in tables.SUFFIXES and _is_table(file)
-    ]
+        return path, "datasets folder", _hugging_face(path, labels)
+    files = sorted(path.rglob("*"))
+    found = [file for file in files if file.suffix.lower() in tables.SUFFIXES and _is_table(file)]
     if found:
-        entries = tuple(_once(found, labels))
         names = ", ".join(str(table.relative_to(path)) for table in found)
-        return _checked(Records(path, f"table {names}", entries))
-    return _checked(Records(path, "image folders", tuple(_folders(path, labels))))
-
-
-def _checked(records: Records) -> Records:
-    if not records.records:
-        raise DatasetError(f"{records.root}: no training example is found in it ({records.kind})")
-    return records
+        return path, f"table {names}", _once(found, labels)
+    images = [
+        file
+        for file in files
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    ]
+    return path, "image folders", _folders(path, images, labels)
 
 
 def _is_table(file: Path) -> bool:
@@ -104,7 +130,7 @@ def _is_table(file: Path) -> bool:
         first = next(_rows(file), None)
     except DatasetError:
         return file.suffix.lower() == ".jsonl"
-    known = {*IMAGE_KEYS, *PROMPT_KEYS, *TALK_KEYS, "text"}
+    known = {*_IMAGE_KEYS, *_PROMPT_KEYS, *_TALK_KEYS, "text"}
     return first is not None and not known.isdisjoint(first[1])
 
 
@@ -121,79 +147,149 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _table(file: Path, labels: Sequence[str]) -> Iterator[Record]:
-    for where, row in _rows(file):
-        yield _record(where, row, file.parent, labels)
+    return (_record(where, row, file.parent, labels) for where, row in _rows(file))
 
 
-def _once(tables: Sequence[Path], labels: Sequence[str]) -> Iterator[Record]:
+def _once(files: Sequence[Path], labels: Sequence[str]) -> Iterator[Record]:
     """Each entry of a folder's tables once: one of everything often lies beside its splits."""
     seen: dict[tuple[Path, str], Path] = {}
-    for table in tables:
-        for record in _table(table, labels):
+    for file in files:
+        for record in _table(file, labels):
             said = json.dumps(record.fields, sort_keys=True, default=str)
-            if seen.setdefault((table.parent, said), table) == table:
+            if seen.setdefault((file.parent, said), file) == file:
                 yield record
 
 
+def _folders(root: Path, files: Sequence[Path], labels: Sequence[str]) -> Iterator[Record]:
+    parents = {file.parent for file in files}
+    are_labels = len(parents) > 1 or any(parent.name in labels for parent in parents)
+    for file in files:
+        name = file.relative_to(root).as_posix()
+        target = file.parent.name if are_labels and file.parent != root else None
+        yield Record(name, name, _image(name, root)[1], target=target, source=name)
+
+
+def _hugging_face(root: Path, labels: Sequence[str]) -> Iterator[Record]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ArmUnavailable(
+            f"{root}: reading it needs the package datasets: pip install 'driftloop[hf]'"
+        ) from error
+    try:
+        loaded = datasets.load_from_disk(str(root))
+    except (OSError, ValueError, KeyError) as error:
+        raise DatasetError(f"{root}: datasets cannot read it: {error}") from error
+    for split, part in (loaded if isinstance(loaded, dict) else {"": loaded}).items():
+        names: dict[str, list[str]] = {}
+        raw = part.with_format(None)
+        for column, feature in part.features.items():
+            if isinstance(feature, datasets.ClassLabel):
+                names[column] = feature.names
+            elif isinstance(feature, datasets.Image):
+                raw = raw.cast_column(column, datasets.Image(decode=False))
+        for number, row in enumerate(raw):
+            for column, known in names.items():
+                if isinstance(row[column], int):
+                    row[column] = known[row[column]]
+            yield _record(f"{split}[{number}]", row, root, labels)
+
+
 def _record(where: str, row: Mapping[str, Any], root: Path, labels: Sequence[str]) -> Record:
-    image = _first(row, IMAGE_KEYS)
-    images = len(image) if isinstance(image, list) else 1
+    image = _first(row, _IMAGE_KEYS)
+    images = 1
     if isinstance(image, list):
-        image = image[0] if image else None
+        images, image = len(image), next(iter(image), None)
     name, opened = _image(image, root)
-    talk = _first(row, TALK_KEYS)
+    limit = _first(row, _LIMIT_KEYS)
+    if isinstance(limit, str) and limit.strip().isdigit():
+        limit = int(limit)
     common: dict[str, Any] = {
         "where": where,
         "name": name or where,
         "open": opened,
-        "max_tokens": _whole(_first(row, LIMIT_KEYS)),
+        "max_tokens": values.whole(limit),
         "images": images,
-        "source": _string(_first(row, SOURCE_KEYS)),
+        "source": _string(_first(row, _SOURCE_KEYS)),
         "fields": row,
     }
-    pair = row.get("texts")
-    if isinstance(pair, list) and pair and isinstance(pair[0], dict) and "user" in pair[0]:
-        talk = [
-            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": one["user"]}]}
-            for one in pair[:1]
-        ] + [{"role": "assistant", "content": pair[0].get("assistant", "")}]
-    if isinstance(talk, list) and talk:
-        return Record(**common, **conversation.read(talk))
-    target = _first(row, TARGET_KEYS)
+    if talk := _talk(row):
+        return Record(**common, **_conversation(talk))
+    target = _first(row, _TARGET_KEYS)
+    prompt = _prompt(row, is_labelled=target is not None)
     if target is None:
         # A team calls its target what it classifies (`element`); its value says that it is one.
         named = {
             value
             for key, value in row.items()
-            if key not in PROMPT_KEYS and isinstance(value, str) and value in labels
+            if key not in _PROMPT_KEYS and isinstance(value, str) and value in labels
         }
         target = named.pop() if len(named) == 1 else None
-    return Record(
-        **common,
-        prompt=_prompt(row),
-        target=_string(target),
-        text=_string(row.get("text")) if _prompt(row) is None and target is None else None,
-    )
+    text = _string(row.get("text")) if prompt is None and target is None else None
+    return Record(**common, prompt=prompt, target=_string(target), text=text)
 
 
-def _prompt(row: Mapping[str, Any]) -> str | None:
-    prompt = _string(_first(row, PROMPT_KEYS))
-    if prompt == row.get("query") and _is_search(prompt):
+def _prompt(row: Mapping[str, Any], *, is_labelled: bool) -> str | None:
+    prompt = _string(_first(row, _PROMPT_KEYS))
+    # A word or two without a stop is what an image was looked up by, not what is asked of it.
+    if prompt is not None and prompt == row.get("query") and not re.search(_ASKS, prompt):
         return None
     further = row.get("input")
     # Alpaca's form: the instruction, and what it is applied to.
     if "instruction" in row and isinstance(further, str) and further:
         return f"{prompt}\n{further}"
-    return prompt if prompt is not None else _string(row.get("text")) if _labelled(row) else None
+    return _string(row.get("text")) if prompt is None and is_labelled else prompt
 
 
-def _is_search(query: str | None) -> bool:
-    """A word or two without a stop is what an image was looked up by, not what is asked of it."""
-    return query is not None and len(query.split()) < 3 and not re.search(r"[.?!:<\n]", query)
+def _talk(row: Mapping[str, Any]) -> list[Any]:
+    """The turns of a conversation: of chat templates, LLaVA, ShareGPT, or The Cauldron's pairs."""
+    pair = row.get("texts")
+    if isinstance(pair, list) and pair and isinstance(pair[0], dict) and "user" in pair[0]:
+        asked = [{"type": "image"}, {"type": "text", "text": pair[0]["user"]}]
+        return [
+            {"role": "user", "content": asked},
+            {"role": "assistant", "content": pair[0].get("assistant", "")},
+        ]
+    talk = _first(row, _TALK_KEYS)
+    return talk if isinstance(talk, list) else []
 
 
-def _labelled(row: Mapping[str, Any]) -> bool:
-    return _first(row, TARGET_KEYS) is not None
+def _conversation(talk: Sequence[Any]) -> dict[str, Any]:
+    """Prompt and target of a conversation; an image that is a part of its own becomes `<image>`."""
+    prompt: list[str] = []
+    target: str | None = None
+    messages = []
+    is_structured = False
+    for turn in (turn for turn in talk if isinstance(turn, dict)):
+        role = str(turn.get("role", turn.get("from", ""))).lower()
+        content = turn.get("content", turn.get("value", ""))
+        parts = content if isinstance(content, list) else []
+        parts = [part for part in parts if isinstance(part, dict)]
+        is_structured |= any(_is_image(part) for part in parts)
+        said = content if isinstance(content, str) else "".join(map(_part, parts))
+        if role in _ASSISTANTS:
+            target = said
+            break
+        if role in _USERS:
+            role = "user"
+            prompt.append(said)
+        messages.append({"role": role, "content": content})
+    return {
+        "prompt": "\n".join(prompt),
+        "image_is_structured": is_structured,
+        "messages": tuple(messages),
+        "target": target,
+    }
+
+
+def _is_image(part: Mapping[str, Any]) -> bool:
+    return str(part.get("type", "")).startswith("image") or (
+        "image" in part and part.get("text") is None
+    )
+
+
+def _part(part: Mapping[str, Any]) -> str:
+    return IMAGE_TOKEN if _is_image(part) else str(part.get("text") or part.get("content") or "")
 
 
 def _image(value: object, root: Path) -> tuple[str, Callable[[], Image.Image] | None]:
@@ -213,81 +309,9 @@ def _image(value: object, root: Path) -> tuple[str, Callable[[], Image.Image] | 
     return "", None
 
 
-def _folders(root: Path, labels: Sequence[str]) -> Iterator[Record]:
-    files = [
-        file
-        for file in sorted(root.rglob("*"))
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-    ]
-    parents = {file.parent for file in files}
-    are_labels = len(parents) > 1 or any(parent.name in labels for parent in parents)
-    for file in files:
-        name = file.relative_to(root).as_posix()
-        opened = _image(name, root)[1]
-        target = file.parent.name if are_labels and file.parent != root else None
-        yield Record(where=name, name=name, open=opened, target=target, source=name)
-
-
-def _hugging_face(root: Path, labels: Sequence[str]) -> Iterator[Record]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise ArmUnavailable(
-            f"{root}: reading it needs the package datasets: pip install 'driftloop[hf]'"
-        ) from error
-    try:
-        loaded = datasets.load_from_disk(str(root))
-    except (OSError, ValueError, KeyError) as error:
-        raise DatasetError(f"{root}: datasets cannot read it: {error}") from error
-    parts = loaded if isinstance(loaded, dict) else {"": loaded}
-    for split, part in parts.items():
-        names = {
-            column: feature.names
-            for column, feature in part.features.items()
-            if isinstance(feature, datasets.ClassLabel)
-        }
-        raw = part.with_format(None)
-        for column, feature in part.features.items():
-            if isinstance(feature, datasets.Image):
-                raw = raw.cast_column(column, datasets.Image(decode=False))
-        for number, row in enumerate(raw):
-            for column, known in names.items():
-                if isinstance(row[column], int):
-                    row[column] = known[row[column]]
-            yield _record(f"{split}[{number}]", row, root, labels)
-
-
 def _first(row: Mapping[str, Any], keys: Sequence[str]) -> Any:  # noqa: ANN401  (any JSON)
     return next((row[key] for key in keys if row.get(key) not in (None, "")), None)
 
 
 def _string(value: object) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _whole(value: object) -> int | None:
-    if isinstance(value, str) and value.strip().isdigit():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def decoded(record: Record) -> Image.Image | None:
-    """The record's picture in mode RGB; None where it has none or it cannot be decoded."""
-    if record.open is None:
-        return None
-    try:
-        with record.open() as image:
-            return image.convert("RGB")
-    except DECODE_FAULTS:
-        return None
-
-
-def size_of(record: Record) -> tuple[int, int] | None:
-    """Width and height, from the header alone; None where they cannot be read."""
-    if record.open is None:
-        return None
-    try:
-        with record.open() as image:
-            return image.size
-    except DECODE_FAULTS:
-        return None

@@ -22,8 +22,7 @@ Edit = Callable[[dict[str, Any]], object]
 
 
 def judged(folder: Path, contract: Contract) -> list[Finding]:
-    opened = checkpoints.load(folder)
-    return list(checkpoint.findings(opened, Tokens(opened), contract))
+    return list(checkpoint.findings(Tokens(checkpoints.load(folder)), contract))
 
 
 def edited(source: Path, folder: Path, name: str, edit: Edit) -> Path:

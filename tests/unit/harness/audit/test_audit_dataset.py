@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from fixtures import tiny
+from harness import checkpoint as checkpoints
 from harness.audit import dataset
 from harness.audit.findings import Finding
+from harness.audit.tokens import Tokens
 from harness.contract import Contract, Pixels
 
 from .reading import LABELS, Make, wrong
@@ -21,7 +24,7 @@ Change = Callable[[int, Record], Record]
 
 
 def read(path: Path, contract: Contract, **options: Any) -> list[Finding]:  # noqa: ANN401
-    options.setdefault("image_texts", ("<image>",))
+    options.setdefault("tokens", Tokens(checkpoints.load(str(tiny.checkpoint()))))
     return list(dataset.findings(path, contract, lambda done, total: None, **options))
 
 
@@ -110,7 +113,7 @@ def test_texts_and_facts_that_differ_are_named(
 def test_an_image_placeholder_is_text_until_a_tokenizer_says_otherwise(
     table: Make, contract: Contract
 ) -> None:
-    found = wrong(read(table(), contract, image_texts=()), contract)
+    found = wrong(read(table(), contract, tokens=None), contract)
     assert found["marker"].found == "<image> as text"
     assert "--checkpoint" in found["marker"].note
 
@@ -135,7 +138,7 @@ def test_a_conversation_is_read_up_to_its_answer(table: Make, contract: Contract
             ],
         }
 
-    found = read(table(record=talk), contract, image_texts=())
+    found = read(table(record=talk), contract, tokens=None)
     assert wrong(found, contract) == {}
     template = next(finding for finding in found if finding.aspect == "chat_template")
     assert template.value is None
@@ -150,7 +153,7 @@ def test_llava_turns_and_alpaca_rows_are_read(table: Make, contract: Contract) -
     def alpaca(index: int, record: Record) -> Record:
         return {"image": record["image"], "instruction": record["prompt"], "output": "It is fire."}
 
-    assert "prompt_end" in wrong(read(table(record=llava), contract), contract)
+    assert "prompt_end" in wrong(read(table(record=llava), contract, tokens=None), contract)
     assert "output" in wrong(read(table(record=alpaca), contract), contract)
 
 

@@ -73,7 +73,7 @@ def test_two_sides_that_differ_in_the_same_way_are_told_to_agree(contract: Contr
 
 
 def test_pixels_cost_levels_and_texts_show_where_they_part(contract: Contract) -> None:
-    from harness.audit.collator.examples import drawn
+    from harness.audit.collator import drawn
 
     pictures = [sample.image for sample in drawn(contract.answer.labels, "")]
     gauge = Gauge(contract, None, pictures, "drawn pictures")

@@ -98,10 +98,14 @@ generation:
 """
 
 
+def tokens() -> Tokens:
+    return Tokens(checkpoints.load(str(tiny.checkpoint())))
+
+
 def judged(text: str, name: str, folder: Path, contract: Contract) -> dict[str, Row]:
     file = folder / name
     file.write_text(text, "utf-8")
-    return wrong(train_config.findings(file, contract, image_texts=("<image>",)), contract)
+    return wrong(train_config.read(file, contract, tokens()).findings, contract)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +178,7 @@ def test_transformers_names_of_a_batchs_columns_are_no_labels(
 def test_a_sequence_length_is_no_limit_of_the_answer(tmp_path: Path, contract: Contract) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("max_seq_length: 128\n", "utf-8")
-    (finding,) = train_config.findings(file, contract)
+    (finding,) = train_config.read(file, contract).findings
     assert (finding.aspect, finding.value) == ("max_tokens", None)
     assert "sequence length" in finding.note
 
@@ -182,7 +186,7 @@ def test_a_sequence_length_is_no_limit_of_the_answer(tmp_path: Path, contract: C
 def test_what_concerns_no_aspect_is_counted(tmp_path: Path, contract: Contract) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(LLAMA_FACTORY, "utf-8")
-    assert train_config.unread(file, contract) == 4
+    assert train_config.read(file, contract).keys_left == 4
 
 
 @pytest.mark.parametrize(
@@ -200,7 +204,7 @@ def test_a_file_that_is_no_configuration_is_refused_in_one_line(
 ) -> None:
     (tmp_path / name).write_text(text, "utf-8")
     with pytest.raises(AuditError) as refusal:
-        list(train_config.findings(tmp_path / name, contract))
+        train_config.read(tmp_path / name, contract)
     assert name in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -228,8 +232,7 @@ def test_a_sequence_length_is_held_against_the_real_number_of_tokens(
 ) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(text, "utf-8")
-    tokens = Tokens(checkpoints.load(str(tiny.checkpoint())))
-    rows = wrong(train_config.findings(file, contract, tokens=tokens), contract)
+    rows = wrong(train_config.read(file, contract, tokens()).findings, contract)
     if found is None:
         assert "sequence" not in rows
     else:

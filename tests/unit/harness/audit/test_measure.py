@@ -17,7 +17,6 @@ IMPACT = Impact(
     right_before=90,
     right_after=78,
     mean_shift=1.31,
-    max_shift=8.0,
 )
 
 
