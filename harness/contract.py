@@ -123,6 +123,10 @@ class Runtime(_Part):
             raise ValueError("llama.cpp needs runtime.flash_attention for a quantized V cache")
         return self
 
+    def threads_on(self, cores: int) -> int:
+        """How many threads that is on so many cores."""
+        return self.threads or min(max(cores // 2, 2), 6)
+
     def reference(self) -> Runtime:
         """The same context, threads and backend with nothing quantized: the arms without `+app`."""
         return self.model_copy(

@@ -43,7 +43,7 @@ class LlamaSession:
         llama_log.redirect()
         llama_cpp.llama_backend_init()
         cores = host.usable_cores()
-        self.threads = llama_load.resolve_threads(runtime.threads, cores)
+        self.threads = runtime.threads_on(cores)
         self.vision_threads = llama_load.resolve_vision_threads(runtime.vision_threads, cores)
         self._batch_size = runtime.batch
         stack = ExitStack()

@@ -24,11 +24,6 @@ _CACHE_TYPES: Final = {
 }
 
 
-def resolve_threads(threads: int, cores: int) -> int:
-    """The app's rule where `threads` is 0: clamp(cores / 2, 2, 6)."""
-    return threads or min(max(cores // 2, 2), 6)
-
-
 def resolve_vision_threads(threads: int, cores: int) -> int:
     """No more than there are cores: ggml's threads wait for each other by spinning.
 

@@ -47,11 +47,6 @@ class Row(Finding):
     match: bool | None = None
     """None: it could not be read."""
 
-    @property
-    def found(self) -> Value | None:
-        """What was read."""
-        return self.value
-
     def as_json(self) -> dict[str, Any]:
         """Keys `aspect`, `contract`, `found`, `where`, `match`, `impact`, `side`, `note`, and the
         `candidates` of an app's source."""

@@ -122,7 +122,7 @@ def _grouped(rows: Iterable[Row]) -> list[tuple[Value | None, list[str], bool]]:
     """Each found value once, with the sides that have it; mismatches first."""
     sides: dict[tuple[Value | None, bool], list[str]] = {}
     for row in rows:
-        named = sides.setdefault((row.found, bool(row.match)), [])
+        named = sides.setdefault((row.value, bool(row.match)), [])
         if row.side not in named:
             named.append(row.side)
     ordered = sorted(sides.items(), key=lambda item: item[0][1])
@@ -132,7 +132,7 @@ def _grouped(rows: Iterable[Row]) -> list[tuple[Value | None, list[str], bool]]:
 def _explained(rows: Sequence[Row]) -> Iterable[RenderableType]:
     for row in rows:
         title = BY_KEY[row.aspect].title
-        line = f"{row.side}: {shown(row.found)} where the contract has {shown(row.contract)}"
+        line = f"{row.side}: {shown(row.value)} where the contract has {shown(row.contract)}"
         yield Text.assemble((title, "bold"), f"  {line}")
         for text in (row.where, row.note, row.impact or ""):
             if text:
@@ -166,7 +166,7 @@ def _measured(measured: Sequence[Impact]) -> Table:
 
 def _remarks(rows: Sequence[Row]) -> Iterable[RenderableType]:
     for text in dict.fromkeys(
-        f"{BY_KEY[row.aspect].title} {shown(row.found)}: {row.impact}" for row in rows
+        f"{BY_KEY[row.aspect].title} {shown(row.value)}: {row.impact}" for row in rows
     ):
         yield Text(text, overflow="fold")
 

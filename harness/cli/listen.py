@@ -107,9 +107,9 @@ def _fed(folder: Path, contract: Contract, found: Sequence[Row]) -> list[str]:
     from harness.audit import app
 
     heard = {
-        row.aspect: app.Confirmed(row.found, row.quotes[0].where, row.quotes[0].line)
+        row.aspect: app.Confirmed(row.value, row.quotes[0].where, row.quotes[0].line)
         for row in found
-        if row.found is not None
+        if row.value is not None
     }
     return app.read(folder, contract, heard=heard)[1]
 
@@ -134,7 +134,7 @@ def _view(found: Sequence[Row], facts: Sequence[Fact], contract: Contract) -> Re
     }
     parts: list[RenderableType] = [table]
     for row in found:
-        said = shown(row.found) if row.found is not None else "several"
+        said = shown(row.value) if row.value is not None else "several"
         table.add_row(BY_KEY[row.aspect].title, shown(row.contract), Text(said), marks[row.match])
         if row.match:
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
@@ -14,7 +14,6 @@ app = typer.Typer(
     help="The app itself on the ladder: a probe for its androidTest, and runs of it.",
     no_args_is_help=True,
 )
-_RUNNER: Final = "androidx.test.runner.AndroidJUnitRunner"
 
 
 class LanguageChoice(StrEnum):
@@ -55,7 +54,10 @@ def run(
             "and writes observations.jsonl into $DRIFTLOOP_OUT.",
         ),
     ] = None,
-    runner: Annotated[str, typer.Option(help="The test APK's instrumentation.")] = _RUNNER,
+    runner: Annotated[
+        str | None,
+        typer.Option(help="The test APK's instrumentation; androidx's for JUnit if left out."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Have the app answer images, and fetch what it saw and said.
@@ -68,12 +70,14 @@ def run(
     from devices import adb
     from harness import contract as contracts
     from harness.cases import load_cases
-    from harness.probe import App, ask
+    from harness.probe import RUNNER, App, ask
 
     labels = contracts.load("default").answer.labels
     paths = [case.path for case in load_cases(images, labels, skip_bad=True).cases]
     with progress_board() as board:
-        lines = ask(adb.find(phone), App(package, start, runner), paths, out, board.track("app"))
+        lines = ask(
+            adb.find(phone), App(package, start, runner or RUNNER), paths, out, board.track("app")
+        )
     if as_json:
         print_json({"lines": str(lines), "images": len(set(paths))})
     else:

@@ -4,7 +4,7 @@ The class (Kotlin or Java) goes into the app's `androidTest`. It reads the image
 pushes and writes one line an image, as docs/app-observations.md has them.
 """
 
-from harness.probe.app_run import App, ask
+from harness.probe.app_run import RUNNER, App, ask
 from harness.probe.source import Language, write
 
-__all__ = ["App", "Language", "ask", "write"]
+__all__ = ["RUNNER", "App", "Language", "ask", "write"]

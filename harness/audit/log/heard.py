@@ -143,13 +143,14 @@ class Heard:
                 yield _Said(value, line)
 
     def _threads(self, contract: Contract) -> Iterator[_Said]:
+        runtime = contract.runtime
         cores = next((int(one) for one in self.said.get("cores", ())), None)
         for said, line in self.said.get("threads", {}).items():
-            if contract.runtime.threads:
+            if runtime.threads:
                 yield _Said(int(said), line)
             elif cores is not None:
-                rule = min(max(cores // 2, 2), 6)
-                yield _Said(APP_THREADS if int(said) == rule else int(said), line)
+                is_rule = int(said) == runtime.threads_on(cores)
+                yield _Said(APP_THREADS if is_rule else int(said), line)
 
     def _backend(self) -> Iterator[_Said]:
         """Where the weights lie is where they are computed; a GPU's host buffers hold what is

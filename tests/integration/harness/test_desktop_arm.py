@@ -17,7 +17,7 @@ from harness import bundle as bundles
 from harness import contract as contracts
 from harness.arms.base import Prepared
 from harness.arms.desktop import DesktopArm
-from harness.arms.llama_load import resolve_threads, resolve_vision_threads
+from harness.arms.llama_load import resolve_vision_threads
 from harness.arms.torch import TorchArm
 from harness.bundle import Bundle
 from harness.contract import Contract, Prompt, Runtime, Tiling
@@ -253,7 +253,7 @@ def test_the_micro_batch_in_force_is_told_though_nobody_set_it(tiny_bundle: Bund
     ("asked", "cores", "given"), [(0, 1, 2), (0, 2, 2), (0, 8, 4), (0, 64, 6), (3, 64, 3)]
 )
 def test_threads_follow_the_apps_rule(asked: int, cores: int, given: int) -> None:
-    assert resolve_threads(asked, cores) == given
+    assert Runtime(threads=asked).threads_on(cores) == given
 
 
 def test_vision_threads_never_outnumber_the_cores() -> None:

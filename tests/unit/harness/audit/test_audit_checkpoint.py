@@ -88,7 +88,7 @@ def test_a_default_that_differs_is_named(
 ) -> None:
     found = wrong(judged(edited(saved_checkpoint, tmp_path, name, edit), contract), contract)
     assert aspect in found
-    assert value is None or found[aspect].found == value
+    assert value is None or found[aspect].value == value
 
 
 def test_a_greedy_checkpoint_with_a_temperature_beside_is_greedy(
@@ -108,4 +108,4 @@ def test_labels_that_begin_with_the_same_token_are_named(
 ) -> None:
     alike = contract.answer.model_copy(update={"labels": ("water", "waterfall", "fire")})
     found = wrong(judged(saved_checkpoint, contract.model_copy(update={"answer": alike})), contract)
-    assert found["label_tokens"].found == "water and waterfall begin alike"
+    assert found["label_tokens"].value == "water and waterfall begin alike"

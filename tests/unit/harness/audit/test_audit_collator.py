@@ -86,7 +86,7 @@ def test_each_fault_of_a_collator_is_named(
     assert set(found) == set(faults)
     for aspect, value in faults.items():
         if value is not None:
-            assert found[aspect].found == value
+            assert found[aspect].value == value
 
 
 def test_a_conversation_keeps_the_text_it_is_given_and_what_it_prints_stays_off_stdout(

@@ -65,7 +65,7 @@ def test_pixels_made_otherwise_are_found_in_the_pixels(
     made = Pixels.model_validate(contract.pixels.model_dump() | pixels)
     found = wrong(read(table(made), contract), contract)
     assert set(found) == {aspect}
-    assert found[aspect].found == value
+    assert found[aspect].value == value
     assert "sample" in found[aspect].where or aspect == "image_size"
 
 
@@ -106,7 +106,7 @@ def test_texts_and_facts_that_differ_are_named(
     found = wrong(read(table(record=record), contract), contract)
     assert aspect in found
     if value is not None:
-        assert found[aspect].found == value
+        assert found[aspect].value == value
     assert "train.jsonl" in found[aspect].where or aspect == "labels"
 
 
@@ -114,7 +114,7 @@ def test_an_image_placeholder_is_text_until_a_tokenizer_says_otherwise(
     table: Make, contract: Contract
 ) -> None:
     found = wrong(read(table(), contract, tokens=None), contract)
-    assert found["marker"].found == "<image> as text"
+    assert found["marker"].value == "<image> as text"
     assert "--checkpoint" in found["marker"].note
 
 
@@ -162,7 +162,7 @@ def test_label_folders_are_a_dataset(tmp_path: Path, contract: Contract) -> None
         (tmp_path / label).mkdir()
         Image.new("RGB", (512, 512), "olive").save(tmp_path / label / "one.png")
     found = wrong(read(tmp_path, contract), contract)
-    assert found["image_size"].found == 512
+    assert found["image_size"].value == 512
     assert "plasma" in found["labels"].note
 
 
@@ -173,8 +173,8 @@ def test_originals_of_the_same_name_show_how_pixels_were_made(
     for photo in photos.iterdir():
         Image.open(photo).convert("RGB").resize((256, 256)).save(tmp_path / "fire" / photo.name)
     found = wrong(read(tmp_path, contract, sources=photos), contract)
-    assert found["padding"].found == "none"
-    assert found["resize"].found == "bicubic"
+    assert found["padding"].value == "none"
+    assert found["resize"].value == "bicubic"
 
 
 def test_without_sources_padding_is_judged_by_its_looks(
@@ -186,7 +186,7 @@ def test_without_sources_padding_is_judged_by_its_looks(
         picture = Image.open(photo).resize((256, 171))
         square.paste(picture, (0, 42))
         square.save(tmp_path / "fire" / f"{index}.png")
-    assert wrong(read(tmp_path, contract), contract)["padding"].found == "white"
+    assert wrong(read(tmp_path, contract), contract)["padding"].value == "white"
 
 
 def test_a_csv_table_says_the_same_as_jsonl(table: Make, contract: Contract) -> None:
@@ -220,7 +220,7 @@ def test_a_query_that_asks_something_is_a_prompt(table: Make, contract: Contract
         return {"image": record["image"], "query": "Fire or not?", "label": record["target"]}
 
     found = wrong(read(table(record=asked), contract), contract)
-    assert found["prompt_words"].found == "Fire or not?"
+    assert found["prompt_words"].value == "Fire or not?"
 
 
 def test_entries_that_read_the_same_in_two_folders_are_two(

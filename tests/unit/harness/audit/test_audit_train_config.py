@@ -163,7 +163,7 @@ def test_axolotls_conversations_go_through_the_checkpoints_template(
 ) -> None:
     unnamed = AXOLOTL.replace("chat_template: smolvlm2\n", "")
     found = judged(unnamed, "lora.yml", tmp_path, contract)["chat_template"]
-    assert found.found == "the checkpoint's"
+    assert found.value == "the checkpoint's"
     assert found.where.endswith(":4")
 
 
@@ -212,7 +212,7 @@ def test_a_file_that_is_no_configuration_is_refused_in_one_line(
 def test_a_user_adds_keys_of_their_own_trainer(tmp_path: Path, contract: Contract) -> None:
     (tmp_path / "driftloop-keys.toml").write_text('[keys]\nsize = ["vision-input-px"]\n', "utf-8")
     found = judged("vision_input_px: 384\n", "own.yaml", tmp_path, contract)
-    assert found["image_size"].found == 384
+    assert found["image_size"].value == 384
     (tmp_path / "driftloop-keys.toml").write_text('[keys]\nsizes = ["px"]\n', "utf-8")
     with pytest.raises(AuditError, match="meanings are"):
         judged("px: 384\n", "own.yaml", tmp_path, contract)
@@ -236,4 +236,4 @@ def test_a_sequence_length_is_held_against_the_real_number_of_tokens(
     if found is None:
         assert "sequence" not in rows
     else:
-        assert str(rows["sequence"].found).startswith(found)
+        assert str(rows["sequence"].value).startswith(found)
