@@ -85,17 +85,16 @@ def ask(phone: Phone, app: App, images: Sequence[Path], out: Path, progress: Pro
     asked = {file_sha256(path): path for path in images}
     with phone.lease():
         phone.patiently(lambda: _push(phone, asked, f"{folder}/images"))
-        process = phone.patiently(lambda: _running(phone, folder))
+        process = _running(phone, folder)
         if process is None and _told(phone, results) < len(asked):
             phone.patiently(lambda: phone.shell(f"mkdir -p {shlex.quote(folder)}/results"))
             process = _start(phone, folder, app.argv(run, f"{folder}/images", results))
-        stuck = _follow(phone, process, results, len(asked), progress)
-        told = _told(phone, results)
+        told, is_stuck = _follow(phone, process, results, len(asked), progress)
         lines = out / LINES
         if told:
             lines = app_lines.pulled(phone, f"{results}/{LINES}", out)
         if told < len(asked):
-            raise AppRunFailed(_why(phone, folder, told, len(asked), stuck))
+            raise AppRunFailed(_why(phone, folder, told, len(asked), is_stuck))
         phone.patiently(lambda: phone.shell(f"rm -rf {shlex.join([folder, results])}"))
     (out / _STATE).unlink()
     return lines
@@ -140,14 +139,16 @@ def _start(phone: Phone, folder: str, argv: Sequence[str]) -> RemoteProcess | No
         if phone.patiently(lambda: phone.exists(f"{attempt}/stat")):
             break
         time.sleep(_POLL_S)
-    return phone.patiently(lambda: _running(phone, folder))
+    return _running(phone, folder)
+
+
+def _printed(phone: Phone, command: str) -> str:
+    """What a command prints that may be repeated; nothing where what it asks for is not there."""
+    return phone.patiently(lambda: phone.shell(command, check=False).stdout)
 
 
 def _attempts(phone: Phone, folder: str) -> list[str]:
-    def listed() -> list[str]:
-        return phone.shell(f"ls -d {shlex.quote(folder)}/attempt-*", check=False).stdout.split()
-
-    return phone.patiently(listed)
+    return _printed(phone, f"ls -d {shlex.quote(folder)}/attempt-*").split()
 
 
 def _running(phone: Phone, folder: str) -> RemoteProcess | None:
@@ -156,25 +157,22 @@ def _running(phone: Phone, folder: str) -> RemoteProcess | None:
     if not attempts:
         return None
     last = f"{folder}/attempt-{len(attempts) - 1}"
-    stat = phone.shell(f"cat {shlex.quote(last)}/stat", check=False).stdout
-    process = RemoteProcess.of_stat(stat) if stat else None
-    return process if process is not None and phone.alive(process) else None
+    if not (stat := _printed(phone, f"cat {shlex.quote(last)}/stat")):
+        return None
+    process = RemoteProcess.of_stat(stat)
+    return process if phone.patiently(lambda: phone.alive(process)) else None
 
 
 def _told(phone: Phone, results: str) -> int:
     """Whole lines that the app has written."""
-
-    def counted() -> int:
-        printed = phone.shell(f"wc -l <{shlex.quote(f'{results}/{LINES}')}", check=False).stdout
-        return int(printed) if printed.strip().isdigit() else 0
-
-    return phone.patiently(counted)
+    printed = _printed(phone, f"wc -l <{shlex.quote(f'{results}/{LINES}')}").strip()
+    return int(printed) if printed.isdigit() else 0
 
 
 def _follow(
     phone: Phone, process: RemoteProcess | None, results: str, asked: int, progress: Progress
-) -> bool:
-    """Until the app has ended; true where it had to be given up."""
+) -> tuple[int, bool]:
+    """Until the app has ended: how many images it told, and whether it had to be given up."""
     told = _told(phone, results)
     progress(told, asked)
     last = time.monotonic()
@@ -185,15 +183,16 @@ def _follow(
             progress(told, asked)
         elif time.monotonic() - last > _IMAGE_LIMIT_S:
             phone.kill(process)
-            return True
-    progress(_told(phone, results), asked)
-    return False
+            return told, True
+    told = _told(phone, results)
+    progress(told, asked)
+    return told, False
 
 
-def _why(phone: Phone, folder: str, told: int, asked: int, stuck: bool) -> str:
-    log = phone.shell(f"tail -n 40 {shlex.quote(f'{folder}/log')}", check=False).stdout
+def _why(phone: Phone, folder: str, told: int, asked: int, is_stuck: bool) -> str:
+    log = _printed(phone, f"tail -n 40 {shlex.quote(f'{folder}/log')}")
     said = [line.strip() for line in log.splitlines() if line.strip()][-_MOST_SAID:]
-    ending = f"wrote nothing for {_IMAGE_LIMIT_S:.0f} s" if stuck else "ended"
+    ending = f"wrote nothing for {_IMAGE_LIMIT_S:.0f} s" if is_stuck else "ended"
     return (
         f"{phone.serial}: the app {ending} with {told} of {asked} images answered; "
         f"it said: {' | '.join(said) or 'nothing'}; the same command goes on"
