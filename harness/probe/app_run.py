@@ -90,11 +90,11 @@ def ask(phone: Phone, app: App, images: Sequence[Path], out: Path, progress: Pro
             phone.patiently(lambda: phone.shell(f"mkdir -p {shlex.quote(folder)}/results"))
             process = _start(phone, folder, app.argv(run, f"{folder}/images", results))
         told, is_stuck = _follow(phone, process, results, len(asked), progress)
-        lines = out / LINES
-        if told:
-            lines = app_lines.pulled(phone, f"{results}/{LINES}", out)
         if told < len(asked):
+            if told:  # as they are: the last may be torn
+                phone.patiently(lambda: phone.pull(f"{results}/{LINES}", out / LINES))
             raise AppRunFailed(_why(phone, folder, told, len(asked), is_stuck))
+        lines = app_lines.pulled(phone, f"{results}/{LINES}", out)
         phone.patiently(lambda: phone.shell(f"rm -rf {shlex.join([folder, results])}"))
     (out / _STATE).unlink()
     return lines

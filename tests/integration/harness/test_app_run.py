@@ -79,6 +79,15 @@ def test_an_app_that_dies_is_started_anew_by_the_same_call_and_goes_on(
     assert first.items() <= both.items()
 
 
+def test_a_line_that_the_apps_death_tore_is_no_other_fault(
+    phone: Phone, images: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(AppRunFailed, match=f"1 of {IMAGES} "):
+        ask(phone, app("""printf '{"image_sha' >>"$lines"; exit 1"""), images, out, quiet)
+    assert len((out / "observations.jsonl").read_text().splitlines()) == 2
+
+
 def test_a_lost_connection_neither_stops_the_app_nor_starts_it_twice(
     x86_phone: VirtualPhone, phone: Phone, images: list[Path], tmp_path: Path
 ) -> None:
