@@ -41,7 +41,7 @@ def audit_view(audit: Audit) -> RenderableType:
     parts: list[RenderableType] = [_table(audit.rows, audit.contract)]
     wrong = [row for row in audit.rows if row.match is False]
     if wrong:
-        parts += [_heading("what does not match"), *_explained(wrong)]
+        parts += [_heading("what does not match"), *explained(wrong)]
     if audit.measured:
         parts += [_heading("measured, worst first"), _measured(audit.measured)]
     remarks = [row for row in audit.rows if row.match and row.impact]
@@ -49,7 +49,7 @@ def audit_view(audit: Audit) -> RenderableType:
         parts += [_heading("matches, and worth knowing"), *_remarks(remarks)]
     unread = [row for row in audit.rows if row.match is None]
     if unread:
-        parts += [_heading("could not be read"), *_unread(unread)]
+        parts += [_heading("could not be read"), *left_open(unread)]
     if audit.notes:
         parts += [_heading("files"), *_few(audit.notes)]
     if audit.config_keys_left:
@@ -129,7 +129,8 @@ def _grouped(rows: Iterable[Row]) -> list[tuple[Value | None, list[str], bool]]:
     return [(found, named, match) for (found, match), named in ordered]
 
 
-def _explained(rows: Sequence[Row]) -> Iterable[RenderableType]:
+def explained(rows: Sequence[Row]) -> Iterable[RenderableType]:
+    """What does not match: where it was found, and what it costs."""
     for row in rows:
         title = BY_KEY[row.aspect].title
         line = f"{row.side}: {shown(row.value)} where the contract has {shown(row.contract)}"
@@ -171,7 +172,8 @@ def _remarks(rows: Sequence[Row]) -> Iterable[RenderableType]:
         yield Text(text, overflow="fold")
 
 
-def _unread(rows: Sequence[Row]) -> Iterable[RenderableType]:
+def left_open(rows: Sequence[Row]) -> Iterable[RenderableType]:
+    """What could not be read, each with the lines that may state it."""
     unstated = [row for row in rows if row.side == "app" and not row.quotes and not row.is_open]
     if unstated:
         titles = ", ".join(BY_KEY[row.aspect].title for row in unstated)

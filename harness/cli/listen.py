@@ -117,12 +117,11 @@ def _fed(folder: Path, contract: Contract, found: Sequence[Row]) -> list[str]:
 def _view(found: Sequence[Row], facts: Sequence[Fact], contract: Contract) -> RenderableType:
     from rich import box
     from rich.console import Group
-    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
     from harness.audit.aspects import BY_KEY
-    from harness.cli.audit_table import shown
+    from harness.cli.audit_table import explained, left_open, shown
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), width=80)
     for title, width in (("Aspect", 21), ("Contract", 18), ("The log", None), ("match", 5)):
@@ -132,20 +131,15 @@ def _view(found: Sequence[Row], facts: Sequence[Fact], contract: Contract) -> Re
         False: Text("NO", style="bold red"),
         None: Text("?", style="yellow"),
     }
-    parts: list[RenderableType] = [table]
     for row in found:
         said = shown(row.value) if row.value is not None else "several"
         table.add_row(BY_KEY[row.aspect].title, shown(row.contract), Text(said), marks[row.match])
-        if row.match:
-            continue
-        parts.append(Text(f"{BY_KEY[row.aspect].title}: {row.note}", overflow="fold"))
-        for quote in row.quotes:
-            line = Text(f"{quote.where}: {quote.line}", style="dim", overflow="fold")
-            parts.append(Padding(line, (0, 0, 0, 4)))
+    wrong = [row for row in found if row.match is False]
+    several = [row for row in found if row.match is None]
     others = Table(box=None, pad_edge=False, show_header=False, width=80)
     others.add_column(width=28)
     others.add_column(overflow="fold")
     for fact in facts:
         others.add_row(fact.title, Text(fact.value))
     heading = Text(f"\nwhat the contract {contract.name} leaves open", style="bold underline")
-    return Group(*parts, heading, others)
+    return Group(table, *explained(wrong), *left_open(several), heading, others)
