@@ -124,8 +124,12 @@ class Runtime(_Part):
         return self
 
     def threads_on(self, cores: int) -> int:
-        """How many threads that is on so many cores."""
-        return self.threads or min(max(cores // 2, 2), 6)
+        """How many threads that is on `cores` cores.
+
+        The app's rule gives two on a lone core; here it is one, since ggml's threads wait for
+        each other by spinning.
+        """
+        return self.threads or min(max(cores // 2, 2), 6, cores)
 
     def reference(self) -> Runtime:
         """The same context, threads and backend with nothing quantized: the arms without `+app`."""

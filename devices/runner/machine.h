@@ -48,9 +48,9 @@ inline int cores() {
     return std::max(1u, std::thread::hardware_concurrency());
 }
 
-// The app's rule where the contract says 0.
+// The app's rule where the contract says 0; on a lone core, one.
 inline int text_threads(int asked) {
-    return asked > 0 ? asked : std::clamp(cores() / 2, 2, 6);
+    return asked > 0 ? asked : std::min(std::clamp(cores() / 2, 2, 6), cores());
 }
 
 // ggml's threads wait for each other by spinning: with more of them than cores, each step takes

@@ -250,7 +250,7 @@ def test_the_micro_batch_in_force_is_told_though_nobody_set_it(tiny_bundle: Bund
 
 
 @pytest.mark.parametrize(
-    ("asked", "cores", "given"), [(0, 1, 2), (0, 2, 2), (0, 8, 4), (0, 64, 6), (3, 64, 3)]
+    ("asked", "cores", "given"), [(0, 1, 1), (0, 2, 2), (0, 8, 4), (0, 64, 6), (3, 64, 3)]
 )
 def test_threads_follow_the_apps_rule(asked: int, cores: int, given: int) -> None:
     assert Runtime(threads=asked).threads_on(cores) == given
