@@ -19,9 +19,8 @@ from harness import bundle as bundles
 from harness import cases
 from harness import contract as contracts
 from harness.bundle import Bundle
-from harness.comparison.driven import DrivenOutput, Part, part_of
+from harness.comparison.driven import DrivenOutput, part_of
 from harness.comparison.hop import HopResult
-from harness.comparison.stages import Stage
 from harness.comparison.terms import Terms, terms
 from harness.errors import BadInput
 from harness.judgement.verdict import Verdict
@@ -31,6 +30,8 @@ from harness.records.journal import RunFolder
 from harness.records.record import RunRecord
 from harness.running.request import RunRequest
 from harness.running.run import evaluate
+from harness.stage import Stage
+from harness.tolerance import Part
 
 _EXACT: Final[tuple[Stage, ...]] = ("resize", "tile", "pixels", "tokens", "label")
 _LEAST: Final = 1e-6

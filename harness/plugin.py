@@ -16,7 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from devices.phone import Phone
     from harness.bundle import Bundle
-    from harness.judgement.gating import Gates
+    from harness.gates_file import Gates
     from reports.summary import Summary
 
 NO_BUNDLE = "no bundle to judge: give --driftloop-bundle DIR and --driftloop-images IMAGES"
@@ -191,11 +191,11 @@ def gate_names(gates: Gates) -> list[str]:
 
 
 def _gate_names(config: pytest.Config) -> list[str]:
+    from harness import gates_file
     from harness.errors import GatesError
-    from harness.judgement import gating
 
     try:
-        return gate_names(gating.load(config.getoption("driftloop_gates")))
+        return gate_names(gates_file.load(config.getoption("driftloop_gates")))
     except GatesError as error:
         raise pytest.UsageError(str(error)) from error
 

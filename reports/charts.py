@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.judgement.stats import quantile
+from harness.stats import quantile
 
 CLOCK_STEP_MS = 1e-6
 """A nanosecond: what the clocks behind these times tell apart."""

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.comparison.hop import HopResult
-from harness.comparison.stages import CaseComparison, Stage
+from harness.comparison.stages import CaseComparison
 from harness.records.observation import Observation, Place
 from harness.records.record import CaseRecord, RunRecord
+from harness.stage import Stage
 
 Delivery = tuple[str, str | None]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness import atomic
 from harness.errors import RunFolderError
-from harness.judgement.gating import Gates
+from harness.gates_file import Gates
 from harness.records.journal import VERDICT_FILE
 from harness.records.session_results import SESSIONS_FILE, to_jsonl
 from harness.releases.store import Store, store_path

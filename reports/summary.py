@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import gates_file
 from harness.comparison.compare import session_agreement
 from harness.comparison.hop import HopResult, Share
-from harness.judgement import gating
 from harness.judgement.verdict import Verdict, judge
 from harness.records.inquiry import Inquiry
 from harness.records.journal import RunFolder
@@ -67,7 +67,7 @@ class Summary:
 
     folder: Path
     record: RunRecord
-    gates: gating.Gates
+    gates: gates_file.Gates
     """Those it is judged by."""
     verdict: Verdict
     observations: tuple[Observation, ...]
@@ -85,7 +85,9 @@ class Summary:
     conditions: tuple[PhoneConditions, ...]
 
 
-def load(run_dir: Path, gates: gating.Gates | None = None, store: Store | None = None) -> Summary:
+def load(
+    run_dir: Path, gates: gates_file.Gates | None = None, store: Store | None = None
+) -> Summary:
     """Read and judge a run folder; no phone, model or network is needed.
 
     `gates`: other than those the run was made with. `store`: baselines that tell since when.

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from devices.runner.protocol import Attestation
+from harness.bundle import Bundle
+from harness.contract import Contract
 from harness.records.observation import Canary, Observation
 
 if TYPE_CHECKING:
@@ -32,6 +34,16 @@ class Prepared:
     """SHA-256 over the RGB bytes, row by row."""
     canary: Canary | None = None
     """What this image watches for; None for a case of the run."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One role's contract and bundle, and every image in its place."""
+
+    contract: Contract
+    bundle: Bundle
+    images: dict[tuple[int, int], Prepared] = field(repr=False)
+    """By (session, position), the canaries' too."""
 
 
 class StageFailed(Exception):

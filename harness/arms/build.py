@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from devices.phone import Phone
-from harness.arms.base import Arm
+from harness.arms.base import Arm, Side
 from harness.contract import Contract, Runtime
 from harness.errors import ArmUnavailable
 from harness.ladder import ArmSpec
-from harness.running.sides import Side
-
-if TYPE_CHECKING:
-    from harness.arms.phone import PhoneArm
-    from harness.progress import Progress
-    from harness.running.planning import Plan
 
 
 def host_arm(spec: ArmSpec, side: Side) -> Arm:
@@ -37,23 +28,6 @@ def host_arm(spec: ArmSpec, side: Side) -> Arm:
             f"arm {spec.name} needs the package {error.name}: "
             f"pip install 'driftloop[{'torch' if spec.quant is None else 'desktop'}]'"
         ) from error
-
-
-def phone_arm(spec: ArmSpec, plan: Plan, phone: Phone, run_id: str, progress: Progress) -> PhoneArm:
-    """The `phone` arm on one phone; its runner is built here if it is not in the cache."""
-    from harness.arms.phone import PhoneArm
-
-    side = plan.side(spec)
-    return PhoneArm(
-        spec,
-        side.bundle,
-        side.contract,
-        runtime(spec, side.contract),
-        phone,
-        run_id,
-        progress,
-        runner=plan.phone_runner,
-    )
 
 
 def runtime(spec: ArmSpec, contract: Contract) -> Runtime:

@@ -16,6 +16,7 @@ from devices.phone import Phone
 from devices.runner import client, looking
 from devices.runner.protocol import Attestation, ImageResult
 from devices.runner.work import Work, WorkImage
+from harness.arms import deployment
 from harness.arms.base import Look, Prepared
 from harness.arms.trajectory import Trajectory
 from harness.bundle import Bundle
@@ -23,7 +24,6 @@ from harness.contract import Contract, Runtime
 from harness.errors import ArmUnavailable
 from harness.ladder import ArmSpec
 from harness.records.observation import Canary, Conditions, Observation
-from harness.running import deploying
 
 if TYPE_CHECKING:
     from harness.progress import Progress
@@ -137,7 +137,7 @@ class PhoneArm:
                 yield from self._observations([line], before, before)
 
     def _work(self, images: Sequence[tuple[Prepared, Trajectory | None]]) -> Work:
-        ready = deploying.payload(
+        ready = deployment.payload(
             self._phone, self._bundle, self._quant, self._progress, runner=self._runner
         )
         self._canaries = {(one.session, one.position): one.canary for one, _ in images}
@@ -148,12 +148,12 @@ class PhoneArm:
             text_model_sha256=ready.text_model.sha256,
             mmproj=ready.mmproj.path,
             mmproj_sha256=ready.mmproj.sha256,
-            settings=deploying.settings(self._contract, self._runtime),
+            settings=deployment.settings(self._contract, self._runtime),
             images=tuple(_work_image(image, along) for image, along in images),
         )
 
     def _pushing(self) -> deploy.Progress:
-        return deploying.pushing(self._phone, self._progress)
+        return deployment.pushing(self._phone, self._progress)
 
     def _health(self) -> Health:
         return self._phone.patiently(lambda: health.read(self._phone))

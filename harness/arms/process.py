@@ -34,8 +34,7 @@ from harness.records.observation import Observation
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
-    from harness.arms.base import Arm
-    from harness.running.sides import Side
+    from harness.arms.base import Arm, Side
 
 _ENDING_S: Final = 2.0
 """How long a process that is no longer needed may take to end by itself."""

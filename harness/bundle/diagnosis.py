@@ -15,7 +15,7 @@ from harness.bundle.names import checkpoint_name, is_rotary
 from harness.bundle.quant_mix import block_values, rounds_more_coarsely
 from harness.bundle.rounding import rounded, slack
 from harness.bundle.tensor_error import Rows, TensorError, squared_difference, wanted_rows
-from harness.comparison.stages import Stage
+from harness.stage import Stage
 
 _ROWS: Final = 64
 """About so many rows, evenly spread, stand for a tensor when it is looked up among others."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.comparison.stages import Stage
+from harness.stage import Stage
 
 
 @dataclass(frozen=True)

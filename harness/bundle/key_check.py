@@ -19,7 +19,7 @@ from harness.bundle.gguf_file import DESCRIPTIONS, GgufFile
 from harness.bundle.gguf_header import Value
 from harness.bundle.names import is_vision
 from harness.bundle.quant_mix import coarsest, is_coarser, is_its_own
-from harness.comparison.stages import Stage
+from harness.stage import Stage
 
 _CONTEXT: Final = "llama.context_length"
 _FILE_TYPE: Final = "general.file_type"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from harness.bundle.checkpoint_files import read_json
 from harness.bundle.finding import Finding
 from harness.bundle.gguf_file import GgufFile
-from harness.comparison.stages import Stage
 from harness.errors import BundleError
+from harness.stage import Stage
 
 if TYPE_CHECKING:
     from gguf import SpecialVocab

@@ -31,10 +31,10 @@ from harness.bundle.manifest import (
 from harness.bundle.structure import check_parts, mmproj_clashes, text_clashes
 from harness.bundle.tensor_check import other_types, tensor_findings
 from harness.bundle.tokenizer_check import tokenizer_findings
-from harness.comparison.stages import Stage
 from harness.errors import BundleError
 from harness.progress import Advance
 from harness.records.inquiry import FileFault, Half, Owner
+from harness.stage import Stage
 
 _LOOK: Final = 4
 """Raised whenever something else is looked for: what an older driftloop found is then forgotten."""

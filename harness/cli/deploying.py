@@ -13,7 +13,7 @@ from harness.cli.console import JsonFlag, answer, print_json, progress_board, sa
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from harness.running.deploying import Deployment
+    from harness.arms.deployment import Deployment
 
 
 def deploy(
@@ -33,8 +33,8 @@ def deploy(
     from concurrent.futures import ThreadPoolExecutor
 
     from harness import bundle as bundles
+    from harness.arms.deployment import deploy_bundle
     from harness.running import phones
-    from harness.running.deploying import deploy_bundle
 
     loaded = bundles.load(bundle)
     say(f"verifying {loaded.path}")

@@ -52,8 +52,8 @@ def latency(
 
     Exit code: 0 PASS, 1 FAIL, 2 bad input, 3 INCONCLUSIVE, 4 INFRA.
     """
+    from harness import gates_file
     from harness.cli.latency_table import trial_view
-    from harness.judgement import gating
     from harness.judgement.verdict import EXIT_CODES
     from harness.trials.contenders import Entry
     from harness.trials.trial import TEXT_FILE, TrialRequest, run_trial
@@ -67,7 +67,7 @@ def latency(
         images_per_run=images_per_run,
         quant=quant,
         seed=seed,
-        rule=gating.load(gates).latency.trial,
+        rule=gates_file.load(gates).latency.trial,
     )
     with progress_board() as board:
         ended = run_trial(request, board, say)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.comparison.stages import Stage
+from harness.stage import Stage
 
 
 class Blame(BaseModel):

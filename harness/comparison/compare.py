@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from harness import stats
 from harness.comparison import blaming, driven
 from harness.comparison.blaming.unanswered import unanswered
-from harness.comparison.driven import DrivenLimit, Part
 from harness.comparison.hop import (
     ArmAccuracy,
     CaseFault,
@@ -20,12 +20,13 @@ from harness.comparison.hop import (
     Share,
     Spread,
 )
-from harness.comparison.stages import STAGES, CaseComparison, Tolerance, compare_case
+from harness.comparison.stages import CaseComparison, compare_case
 from harness.comparison.terms import Terms
-from harness.judgement import stats
 from harness.ladder import Hop
 from harness.records.inquiry import Inquiry
 from harness.records.observation import Observation, Place, Who
+from harness.stage import STAGES
+from harness.tolerance import DrivenLimit, Part, Tolerance
 
 
 @dataclass(frozen=True)

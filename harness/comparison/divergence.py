@@ -9,21 +9,8 @@ from itertools import zip_longest
 from pydantic import BaseModel, ConfigDict
 
 from devices.runner.protocol import Token
+from harness.records.inquiry import Divergence
 from harness.training.prompt import OBSERVED_IMAGE_ID
-
-
-class Divergence(BaseModel):
-    """The first generated token at which two answers part; an id is None where one had ended."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-    index: int
-    reference_id: int | None
-    candidate_id: int | None
-    reference_margin: float | None
-    """Nats by which the reference preferred its own token; None where the other is not in its
-    top-k."""
-    candidate_margin: float | None
 
 
 class PromptDifference(BaseModel):

@@ -5,26 +5,19 @@ Errors of driven layers do not add up: one beyond its limit is at fault itself, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median_low
-from typing import Final, Literal, get_args
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
 from devices.runner.protocol import DrivenLayer
-from harness.comparison.stages import Stage
 from harness.ladder import Hop
 from harness.records.inquiry import DrivenCase
 from harness.records.observation import Place
-
-Part = Literal["vision layers", "vision ends", "text attention", "text ffn", "text ends"]
-"""What has the same arithmetic: of the vision tower its layers, and its patches (which some
-processors sum in f16) with norm and projector; of the text model its attention (which a KV cache
-rounds), its feed-forward parts, and its embedding and output."""
-
-PARTS: Final[tuple[Part, ...]] = get_args(Part)
+from harness.stage import Stage
+from harness.tolerance import DrivenLimit, Part
 
 _TOWER: Final[dict[Stage, str]] = {"embed": "vision", "prefill": "text"}
 _STANDS_OUT: Final = 0.25
@@ -33,30 +26,6 @@ less far, it is more likely to be the tail of rounding beside a real fault."""
 _BEYOND_ROUNDING: Final = 4.0
 """Times a limit. Limits are some twice the largest error seen, so that no rounding comes so far:
 what is wrong in every layer, as a rotary base is, starts at the first."""
-
-
-@dataclass(frozen=True)
-class DrivenLimit:
-    """How far one driven output may be off: see `DrivenLayer`."""
-
-    error: float
-    gain: float
-    shift: float
-
-    def __add__(self, other: DrivenLimit) -> DrivenLimit:
-        """What an output may be off by where both things differ between the arms."""
-        return DrivenLimit(
-            self.error + other.error, self.gain + other.gain, self.shift + other.shift
-        )
-
-    def excess(self, layer: DrivenLayer) -> float:
-        """The measure of `layer` that uses up most of its limit, over that limit; above 1 the
-        layer is at fault."""
-        return max(
-            over(layer.error, self.error),
-            over(layer.gain, self.gain),
-            over(layer.shift, self.shift),
-        )
 
 
 class DrivenOutput(BaseModel):
@@ -196,12 +165,3 @@ def _output(name: str, seen: Sequence[DrivenLayer], limit: DrivenLimit) -> Drive
         excess=limit.excess(worst),
         beyond=sum(limit.excess(layer) > 1 for layer in seen),
     )
-
-
-def over(value: float, limit: float) -> float:
-    """How much of its limit a measure uses up; infinite where the limit is 0 and it is not."""
-    if value == 0.0:
-        return 0.0
-    if not math.isfinite(value):
-        return math.inf
-    return abs(value) / limit if limit else math.inf

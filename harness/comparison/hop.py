@@ -7,11 +7,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from harness import stats
 from harness.comparison.blame import Blame
 from harness.comparison.driven import DrivenOutput
-from harness.comparison.stages import CaseComparison, Stage
-from harness.judgement import stats
+from harness.comparison.stages import CaseComparison
 from harness.ladder import Change
+from harness.stage import Stage
 
 
 class _Result(BaseModel):

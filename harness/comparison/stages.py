@@ -9,63 +9,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from devices.runner.protocol import Fingerprint, Token
+from harness import stats
 from harness.comparison.divergence import (
-    Divergence,
     PromptDifference,
     first_divergence,
     prompt_difference,
     same_around_image,
 )
-from harness.judgement import stats
+from harness.records.inquiry import Divergence
 from harness.records.observation import Observation
-
-Stage = Literal["resize", "tile", "pixels", "embed", "tokens", "prefill", "decode", "label"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
-"""In the order an answer passes them. `resize`: canonical pixels; `tile`: grid and image tokens;
-`pixels`: values as the vision graph gets them; `embed`: image embeddings after the projector;
-`tokens`: prompt ids; `prefill`: the first step's logits; `decode`: the generated ids and the text
-they spell; `label`: how that is read."""
-
-PICTURE: tuple[Stage, ...] = ("resize", "tile", "pixels", "embed")
-"""The picture's branch, in its order."""
+from harness.stage import PICTURE, STAGES, Stage
+from harness.tolerance import Tolerance
 
 _BEFORE_ARITHMETIC: tuple[Stage, ...] = ("resize", "tile", "pixels", "tokens")
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far a hop may move things without being a drift; infinite where nothing is judged.
-
-    Log-probabilities and margins in nats; distances over the reference's length.
-    """
-
-    label_logprob: float
-    """Largest difference of a label's log-probability at the first step."""
-    flip_margin: float
-    """A flip whose reference margin is at most this is numeric, any other is real."""
-    pixels: float
-    embed: float
-    prefill: float
-
-    def __add__(self, other: Tolerance) -> Tolerance:
-        """What a hop that changes both things may move."""
-        names = [field.name for field in fields(self)]
-        return Tolerance(**{name: getattr(self, name) + getattr(other, name) for name in names})
-
-    def of(self, stage: Stage) -> float:
-        """The distance that `pixels`, `embed` or `prefill` may have; 0 for any other stage."""
-        return {"pixels": self.pixels, "embed": self.embed, "prefill": self.prefill}.get(stage, 0.0)
-
-    @property
-    def shown_only(self) -> Tolerance:
-        """The same where driven layers decide: total distances are shown and judge nothing."""
-        return replace(self, label_logprob=math.inf, embed=math.inf, prefill=math.inf)
 
 
 class CaseComparison(BaseModel):

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from harness import stats
 from harness.comparison.hop import PairedAccuracy
-from harness.judgement import paired, stats
+from harness.gates_file import AccuracyRule
 from harness.judgement.gate import Decided, GateResult, Outcome, counted, on_arm
-from harness.judgement.gating import AccuracyRule
 from harness.ladder import TRAINING
 from harness.records.observation import Observation, Who
+from harness.stats import paired
 
 NO_LABEL = "no label"
 """The column of a confusion for answers that were read as no label."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from harness import stats
 from harness.comparison.hop import HopResult, Share
-from harness.judgement import sequential, stats
+from harness.gates_file import AgreementRule, Gates
 from harness.judgement.gate import Decided, GateResult, Outcome, counted, on_hop
-from harness.judgement.gating import AgreementRule, Gates
-from harness.judgement.sequential import Decision, FixedPlan, SequentialPlan
+from harness.stats import sequential
+from harness.stats.sequential import Decision, FixedPlan, SequentialPlan
 
 _OUTCOMES: dict[sequential.Outcome, Outcome] = {
     "accept": "pass",

@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
+from harness import stats
 from harness.comparison import driven
 from harness.comparison.attesting import Mismatch
 from harness.comparison.blame import Blame
 from harness.comparison.canaries import CanaryResult
 from harness.comparison.hop import Equal, HopResult
-from harness.comparison.stages import Stage
-from harness.judgement import agreement, stats
+from harness.gates_file import Gates
+from harness.judgement import agreement
 from harness.judgement.gate import Decided, GateResult, Outcome, counted, on_arm, on_hop
-from harness.judgement.gating import Gates
 from harness.judgement.latency import ArmLatency
 from harness.ladder import APP
 from harness.records.observation import Observation
+from harness.stage import Stage
 
 STAGE_GATES: Final[tuple[Stage, ...]] = ("resize", "tile", "pixels", "embed", "tokens", "prefill")
 """Each stage before the answer is a gate; `decode` and `label` are what agreement decides on."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from devices.runner.protocol import Timings
-from harness.judgement import stats
+from harness import stats
 from harness.records.observation import Observation
 
 SESSION_BUDGET_S = (15.0, 24.0)

@@ -6,12 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from harness.comparison.driven import PARTS, DrivenLimit, Part
-from harness.comparison.stages import Tolerance
 from harness.comparison.terms import Terms
-from harness.judgement.gating import DrivenRow, DrivenTable, Gates
+from harness.gates_file import DrivenRow, DrivenTable, Gates, HopLimits
 from harness.ladder import FLOAT_TYPES, Hop
 from harness.records.inquiry import Floor
+from harness.tolerance import PARTS, DrivenLimit, Part, Tolerance
 
 _NOT_JUDGED: Final = DrivenLimit(math.inf, math.inf, math.inf)
 
@@ -22,8 +21,32 @@ def tolerance(gates: Gates, hop: Hop, floors: Sequence[Floor]) -> Tolerance:
     ends = {end.replace("phone:", "desktop:") for end in (hop.reference, hop.candidate)}
     own = [floor for floor in floors if floor.arm in ends]
     floor = max(own, key=lambda one: one.margin or 0.0, default=None)
-    first, *others = (gates.hops.of(change).tolerance(floor) for change in hop.changes)
+    first, *others = (_of_change(gates.hops.of(change), floor) for change in hop.changes)
     return sum(others, start=first)
+
+
+def _of_change(limits: HopLimits, floor: Floor | None) -> Tolerance:
+    """Where neither an absolute limit was given nor a floor measured on this model nothing is a
+    drift, and no flip is excused."""
+
+    def limit(absolute: float | None, measured: float | None) -> float:
+        if absolute is not None:
+            return absolute
+        if limits.floors is None or measured is None:
+            return math.inf
+        return limits.floors * measured
+
+    nats, embed, prefill, margin = (
+        (floor.label_logprob, floor.embed, floor.prefill, floor.margin) if floor else (None,) * 4
+    )
+    margin_floor = limits.flip_floors * (margin or 0.0)
+    return Tolerance(
+        label_logprob=limit(limits.max_label_logprob_difference, nats),
+        flip_margin=margin_floor if limits.flip_margin is None else limits.flip_margin,
+        pixels=limits.max_pixels_distance,
+        embed=limit(limits.max_embed_distance, embed),
+        prefill=limit(limits.max_prefill_distance, prefill),
+    )
 
 
 def driven(

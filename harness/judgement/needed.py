@@ -10,13 +10,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from harness.comparison.stages import Tolerance, compare_case
-from harness.judgement import limits, sequential
-from harness.judgement.sequential import Decision, SequentialPlan
+from harness.comparison.stages import compare_case
+from harness.judgement import limits
 from harness.ladder import Hop
 from harness.records.inquiry import Floor
 from harness.records.observation import Observation, Place, Who
 from harness.records.record import RunRecord
+from harness.stats import sequential
+from harness.stats.sequential import Decision, SequentialPlan
+from harness.tolerance import Tolerance
 
 _OPEN: Final = Decision("open", 0, 0)
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.judgement.gating import Gates
+from harness.gates_file import Gates
 from harness.ladder import Change
 
 

@@ -14,11 +14,11 @@ from harness.comparison.canaries import CanaryResult, canary_results
 from harness.comparison.compare import HopLimits
 from harness.comparison.hop import ArmAccuracy, HopResult
 from harness.comparison.terms import terms
+from harness.gates_file import Gates
 from harness.judgement import accuracy, delivery, judging, latency, limits, reasons, sampling_plan
 from harness.judgement.accuracy import AccuracyLoss, Confusion
 from harness.judgement.delivery import Undelivered
 from harness.judgement.gate import GateResult
-from harness.judgement.gating import Gates
 from harness.judgement.latency import ArmLatency
 from harness.judgement.reasons import Word
 from harness.judgement.sampling_plan import SamplingPlan

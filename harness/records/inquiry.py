@@ -7,8 +7,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from devices.runner.protocol import DrivenLayer
-from harness.comparison.divergence import Divergence
-from harness.comparison.stages import Stage
+from harness.stage import Stage
 
 INQUIRY_FILE: Final = "inquiry.json"
 
@@ -62,6 +61,18 @@ class Floor(_Record):
     label_logprob: float | None
     margin: float | None
     """How far the margin between the two best labels moved."""
+
+
+class Divergence(_Record):
+    """The first generated token at which two answers part; an id is None where one had ended."""
+
+    index: int
+    reference_id: int | None
+    candidate_id: int | None
+    reference_margin: float | None
+    """Nats by which the reference preferred its own token; None where the other is not in its
+    top-k."""
+    candidate_margin: float | None
 
 
 class DrivenCase(_Record):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from harness import ladder
 from harness.contract import Contract
-from harness.judgement.gating import Gates
+from harness.gates_file import Gates
 from harness.records.observation import ArmAttestation, Canary
 
 RUN_SCHEMA_VERSION: Final = 1

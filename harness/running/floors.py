@@ -12,10 +12,9 @@ from typing import Final
 from pydantic import ValidationError
 
 from devices.paths import cache_dir
-from harness import atomic
+from harness import atomic, stats
 from harness.arms.base import Prepared, TwinArm
-from harness.comparison.stages import CaseComparison, Tolerance, compare_case
-from harness.judgement import stats
+from harness.comparison.stages import CaseComparison, compare_case
 from harness.progress import Advance, Progress
 from harness.records.inquiry import INQUIRY_FILE, Floor
 from harness.records.journal import Journal
@@ -23,6 +22,7 @@ from harness.records.observation import Observation
 from harness.running.open_arms import OpenArms
 from harness.running.planning import Plan
 from harness.running.result_cache import ResultCache
+from harness.tolerance import Tolerance
 
 CASES: Final = 24
 """Images behind the floor of the text model: the largest of 22 values bounds the 90th percentile at

@@ -17,7 +17,7 @@ from typing import Final
 from devices import deploy
 from devices.errors import DeviceError
 from devices.phone import Phone
-from harness.arms import trajectory
+from harness.arms import deployment, trajectory
 from harness.comparison.driven import is_of
 from harness.errors import RunFolderError
 from harness.judgement.needed import Needed
@@ -27,7 +27,7 @@ from harness.progress import Progress, duration
 from harness.records.journal import Journal
 from harness.records.observation import Observation, Who
 from harness.records.record import Outlook, RunRecord, Space
-from harness.running import deploying, floors
+from harness.running import floors
 from harness.running.planning import Plan
 from harness.running.result_cache import ResultCache
 
@@ -150,7 +150,7 @@ class Forecaster:
         blobs = [
             blob
             for spec in specs
-            for blob in deploying.blobs(
+            for blob in deployment.blobs(
                 self._plan.side(spec).bundle,
                 str(spec.quant),
                 self._plan.side(spec).images.values(),

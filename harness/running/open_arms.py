@@ -53,8 +53,16 @@ class OpenArms:
     def on_phone(self, spec: ArmSpec, serial: str) -> PhoneArm:
         """The arm on one of the attached phones."""
         if (spec, serial) not in self._on_phones:
-            made = build.phone_arm(
-                spec, self._plan, self._phones[serial], self._run_id, self._progress
+            side = self._plan.side(spec)
+            made = PhoneArm(
+                spec,
+                side.bundle,
+                side.contract,
+                build.runtime(spec, side.contract),
+                self._phones[serial],
+                self._run_id,
+                self._progress,
+                runner=self._plan.phone_runner,
             )
             # Whoever else asks at this moment gets the same one: it may be told to stop.
             self._on_phones.setdefault((spec, serial), made)

@@ -15,15 +15,14 @@ from typing import Any
 from devices.phone import Phone
 from harness import bundle as bundles
 from harness import contract as contracts
-from harness import ladder, tokens
+from harness import gates_file, ladder, tokens
 from harness.arms import app as app_lines
 from harness.arms.app import AppAnswers
-from harness.arms.base import Prepared
+from harness.arms.base import Prepared, Side
 from harness.bundle import Bundle
 from harness.contract import Contract
 from harness.errors import BadInput
-from harness.judgement import gating
-from harness.judgement.gating import Gates
+from harness.gates_file import Gates
 from harness.judgement.sampling_plan import sampling_plan
 from harness.ladder import ArmSpec, Role
 from harness.progress import Progress
@@ -31,7 +30,7 @@ from harness.records.inquiry import AppRemarks
 from harness.records.record import PhoneSide, RefusedRecord, RunRecord, Sampling
 from harness.running import phones, recording, result_cache, sides
 from harness.running.request import RunRequest
-from harness.running.sides import Side, Sides, Under
+from harness.running.sides import Sides, Under
 from harness.running.soundness import Soundness, soundness
 from harness.tokens import PromptSize
 from harness.training import record as training_record
@@ -123,7 +122,7 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
     bundle = bundles.load(request.bundle)
     contract = _contract(request, bundle)
     training = _training(request, bundle)
-    gates = gating.load(request.gates)
+    gates = gates_file.load(request.gates)
     specs = _specs(request, bundle, attached, contract, training)
     under = _under(request, specs, Under(contract, bundle), training)
     prompt = _prompt(under["app"], specs, progress)
@@ -186,7 +185,7 @@ def announced(request: RunRequest) -> str:
     Raises:
         BadInput: gates, bundle or contract are wrong; says which and why.
     """
-    gates = gating.load(request.gates)
+    gates = gates_file.load(request.gates)
     contract = _contract(request, bundles.load(request.bundle))
     look = contract.limits.images_per_session
     test = sampling_plan(gates, ("platform",), look, request.fixed)

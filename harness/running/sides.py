@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from devices.paths import cache_dir
 from harness import cases
-from harness.arms.base import Prepared
+from harness.arms.base import Prepared, Side
 from harness.bundle import Bundle
 from harness.cases import Session
 from harness.contract import Contract
@@ -27,16 +27,6 @@ class Under:
 
     contract: Contract
     bundle: Bundle
-
-
-@dataclass(frozen=True)
-class Side:
-    """One role's contract and bundle, and every image in its place."""
-
-    contract: Contract
-    bundle: Bundle
-    images: dict[tuple[int, int], Prepared] = field(repr=False)
-    """By (session, position), the canaries' too."""
 
 
 @dataclass(frozen=True)

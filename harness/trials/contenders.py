@@ -13,12 +13,12 @@ from devices.runner.work import Work, WorkImage
 from harness import bundle as bundles
 from harness import cases
 from harness import contract as contracts
+from harness.arms import deployment
+from harness.arms.deployment import Payload
 from harness.bundle import Bundle
 from harness.contract import Contract
 from harness.errors import BadInput
 from harness.progress import Progress
-from harness.running import deploying
-from harness.running.deploying import Payload
 from harness.running.prepared import PreparedCase, prepare_cases
 from harness.trials.plan import Contender
 from harness.trials.record import CONTENDERS, ContenderRecord
@@ -66,7 +66,7 @@ def prepare(
     for side, entry in entries.items():
         bundles.verify(loaded[side], [quant])
         taken = _images(images, fixed[side], images_per_run, seed, progress)
-        ready = deploying.payload(phone, loaded[side], quant, progress, runner=entry.runner)
+        ready = deployment.payload(phone, loaded[side], quant, progress, runner=entry.runner)
         subjects[side] = _subject(entry, loaded[side], quant, fixed[side], ready, taken)
     return subjects
 
@@ -116,7 +116,7 @@ def _subject(
             text_model_sha256=ready.text_model.sha256,
             mmproj=ready.mmproj.path,
             mmproj_sha256=ready.mmproj.sha256,
-            settings=deploying.settings(contract, contract.runtime),
+            settings=deployment.settings(contract, contract.runtime),
             images=tuple(images),
             evidence=False,
         ),

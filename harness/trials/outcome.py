@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import geometric_mean, median
 
+from harness.gates_file import TrialRule
 from harness.judgement.verdict import Word
 from harness.trials import plan, welch
 from harness.trials.plan import Noise
 from harness.trials.record import CONTENDERS, TrialOutcome, TrialRecord
-from harness.trials.rule import TrialRule
 from harness.trials.welch import Comparison
 
 

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.gates_file import TrialRule
 from harness.trials import welch
-from harness.trials.rule import TrialRule
 
 Phase = Literal["floor", "trial"]
 Contender = Literal["baseline", "candidate"]

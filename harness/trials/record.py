@@ -16,10 +16,10 @@ from devices.runner.protocol import Attestation
 from harness import atomic
 from harness.contract import Contract
 from harness.errors import RunFolderError
+from harness.gates_file import TrialRule
 from harness.judgement.verdict import Word
 from harness.records.record import PhoneRecord
 from harness.trials.plan import Contender, Medians, Phase
-from harness.trials.rule import TrialRule
 
 TRIAL_SCHEMA_VERSION: Final = 1
 TRIAL_FILE = "trial.json"

@@ -14,6 +14,7 @@ from pathlib import Path
 from devices.phone import Phone
 from harness import atomic
 from harness.errors import BadInput, RunFolderError
+from harness.gates_file import TrialRule
 from harness.progress import Progress
 from harness.running import phones
 from harness.trials import contenders, measuring, plan, record, wording
@@ -22,7 +23,6 @@ from harness.trials.measuring import WatchedPhone
 from harness.trials.outcome import judge
 from harness.trials.plan import Contender, Step
 from harness.trials.record import TrialOutcome, TrialRecord, TrialRun
-from harness.trials.rule import TrialRule
 
 TEXT_FILE = "latency.md"
 

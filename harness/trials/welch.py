@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from harness.trials.rule import TrialRule
+from harness.gates_file import TrialRule
 
 
 @dataclass(frozen=True)

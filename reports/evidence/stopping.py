@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from harness.comparison.hop import HopResult
-from harness.judgement import sequential
-from harness.judgement.gating import Gates
-from harness.judgement.sequential import Decision, FixedPlan, SequentialPlan
+from harness.gates_file import Gates
 from harness.records.record import RunRecord
+from harness.stats import sequential
+from harness.stats.sequential import Decision, FixedPlan, SequentialPlan
 from reports.evidence.pairs import Pair, hop_name
 from reports.plots import Kind, Plot, Scale, dot, line
 

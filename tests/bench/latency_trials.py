@@ -23,11 +23,11 @@ from devices import adb, virtual
 from devices.runner import variants
 from devices.runner.build import runner_binary
 from fixtures import demo, textures
+from harness.gates_file import TrialRule
 from harness.judgement.verdict import Word
 from harness.progress import Unseen
 from harness.trials.contenders import Entry
 from harness.trials.record import TrialOutcome
-from harness.trials.rule import TrialRule
 from harness.trials.trial import TrialRequest, run_trial
 from tests.bench.ratios import Row
 

@@ -12,13 +12,14 @@ from harness.comparison.blaming.causes import Cause, cause_of, causes, most, ord
 from harness.comparison.blaming.differences import Differences, differences
 from harness.comparison.blaming.files import Explained, explained, reaches, read_on
 from harness.comparison.blaming.sentences import Told, sentence, with_fault
-from harness.comparison.divergence import Divergence
-from harness.comparison.driven import DrivenLimit, Part, faults, of_hop
-from harness.comparison.stages import PICTURE, CaseComparison, Stage, Tolerance
+from harness.comparison.driven import faults, of_hop
+from harness.comparison.stages import CaseComparison
 from harness.comparison.terms import Terms
 from harness.ladder import Hop
-from harness.records.inquiry import AppRemarks, DrivenCase, Inquiry
+from harness.records.inquiry import AppRemarks, Divergence, DrivenCase, Inquiry
 from harness.records.observation import Who
+from harness.stage import PICTURE, Stage
+from harness.tolerance import DrivenLimit, Part, Tolerance
 
 _INPUTS: tuple[Stage, ...] = ("resize", "tile", "pixels", "tokens")
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.comparison.driven import LayerFault
-from harness.comparison.stages import PICTURE, STAGES, CaseComparison, Stage
+from harness.comparison.stages import CaseComparison
+from harness.stage import PICTURE, STAGES, Stage
 
 _ANSWER: Final[tuple[Stage, ...]] = ("prefill", "decode", "label")
 _FEWEST_OF_A_PATTERN: Final = 3

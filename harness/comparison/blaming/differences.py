@@ -9,10 +9,10 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from harness.comparison.stages import Stage
 from harness.comparison.terms import Terms
 from harness.contract import Prompt
 from harness.ladder import Hop
+from harness.stage import Stage
 
 _PICTURE: Final = "<picture>"
 _WORDS: Final = {

@@ -9,10 +9,10 @@ from typing import Final
 
 from harness.comparison.blame import Blame
 from harness.comparison.blaming.causes import Cause, is_upstream
-from harness.comparison.stages import STAGES, Stage
 from harness.ladder import Hop, parse
 from harness.records.inquiry import FileFault, Owner
 from harness.records.observation import Who
+from harness.stage import STAGES, Stage
 
 _REACH: Final[Mapping[str, tuple[Stage, ...]]] = {
     "mmproj": ("tile", "pixels", "embed", "prefill", "decode", "label"),

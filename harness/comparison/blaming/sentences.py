@@ -10,9 +10,11 @@ from typing import Final
 
 from harness.comparison.blaming.causes import Cause
 from harness.comparison.blaming.files import Explained
-from harness.comparison.driven import LayerFault, over
-from harness.comparison.stages import CaseComparison, Stage, Tolerance, first_step_judged
+from harness.comparison.driven import LayerFault
+from harness.comparison.stages import CaseComparison, first_step_judged
 from harness.ladder import Hop
+from harness.stage import Stage
+from harness.tolerance import Tolerance, over
 
 _WHAT: Final[dict[Stage, str]] = {
     "resize": "The pixels that the model is given differ",

@@ -8,9 +8,9 @@ from typing import Final
 from devices.runner.protocol import RunnerFault
 from harness.comparison.blame import Blame
 from harness.comparison.blaming.causes import most
-from harness.comparison.stages import STAGES, Stage
 from harness.ladder import Hop, located
 from harness.records.observation import Observation, Place
+from harness.stage import STAGES, Stage
 
 _STAGE: Final[dict[str, Stage]] = {
     "image_decode": "resize",

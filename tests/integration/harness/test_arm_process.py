@@ -15,13 +15,12 @@ import pytest
 
 from harness import contract as contracts
 from harness import ladder
-from harness.arms.base import Prepared
+from harness.arms.base import Prepared, Side
 from harness.arms.desktop import DesktopArm
 from harness.arms.process import ArmProcess
 from harness.bundle import Bundle
 from harness.errors import ArmUnavailable, BundleError
 from harness.records.observation import Observation
-from harness.running.sides import Side
 
 CONTRACT = contracts.load("default")
 NAME = "desktop:q8_0+app"
@@ -104,7 +103,7 @@ def test_it_ends_with_the_process_that_started_it(tiny_bundle: Bundle) -> None:
         "from pathlib import Path\n"
         "from harness import bundle, contract, ladder\n"
         "from harness.arms.process import ArmProcess\n"
-        "from harness.running.sides import Side\n"
+        "from harness.arms.base import Side\n"
         "side = Side(contract.load('default'), bundle.load(Path(sys.argv[1])), {})\n"
         f"arm = ArmProcess(ladder.parse('{NAME}'), side)\n"
         "print(arm.attest().pid, flush=True)\n"

@@ -12,11 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from fixtures import textures, tiny
+from harness import gates_file
 from harness.bundle import Bundle
 from harness.calibration import CalibrationRequest, calibrate
 from harness.cli.app import app
 from harness.errors import BadInput
-from harness.judgement import gating
 from harness.progress import Unseen
 
 
@@ -44,7 +44,7 @@ def test_a_clean_bundle_gives_a_gates_file_that_its_own_layers_keep_to(
     assert 0 < vision["cache.q4_0"] < vision["weights.q8_0"] < 0.1
     assert 0 < vision["conversion"] < vision["weights.q8_0"]
     assert vision["cache.q4_0"] < rows["cache.q4_0"]["seen"]["text attention"][0]
-    gates = gating.load(out)
+    gates = gates_file.load(out)
     limit = rows["weights.q8_0"]["limits"]["vision layers"]
     assert gates.driven.weights["q8_0"].vision_layers == pytest.approx(tuple(limit))
     assert gates.calibration["bundle_sha256"] == tiny_bundle.sha256

@@ -20,16 +20,14 @@ from devices.runner.protocol import (
     Token,
     TokenLogprob,
 )
-from harness import contract
+from harness import contract, gates_file
 from harness.arms.fingerprint import fingerprint
-from harness.comparison.driven import DrivenLimit, Part
-from harness.comparison.stages import Tolerance
-from harness.judgement import gating
-from harness.judgement.gating import Gates
+from harness.gates_file import Gates
 from harness.ladder import Hop
 from harness.records.inquiry import DrivenCase, Floor
 from harness.records.observation import ArmAttestation, Conditions, Observation
 from harness.records.record import BundleRecord, CaseRecord, PhoneRecord, RunRecord
+from harness.tolerance import DrivenLimit, Part, Tolerance
 
 LABELS = {"water": -0.1, "land": -3.0, "fire": -4.0, "wood": -5.0, "metal": -6.0}
 TOLERANCE = Tolerance(
@@ -217,7 +215,7 @@ def run_record(
         "cases": case_records(),
         "packages": {"pydantic": "2"},
         "seed": 7,
-        "gates": gates or gating.load(),
+        "gates": gates or gates_file.load(),
     }
     return RunRecord.model_validate(content | over)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import plugin
-from harness.judgement import gating
+from harness import gates_file, plugin
 
 pytest_plugins = ["pytester"]
 
@@ -61,7 +60,7 @@ def test_there_is_one_test_per_phone_and_gate(suite: pytest.Pytester) -> None:
         "--driftloop-phone=127.0.0.1:5581",
     )
     ids = [line.split("[")[1].rstrip("]") for line in result.outlines if "[" in line]
-    gates = plugin.gate_names(gating.load())
+    gates = plugin.gate_names(gates_file.load())
     assert ids == [
         f"{serial}-{gate}" for serial in ("R5CT10ABCDE", "127.0.0.1:5581") for gate in gates
     ]
@@ -79,7 +78,7 @@ def test_gates_of_the_file_decide_which_tests_there_are(suite: pytest.Pytester) 
         "--driftloop-gates=gates.toml",
     )
     result.stdout.fnmatch_lines(["*virtual-real_flips*"])
-    assert "real_flips" not in plugin.gate_names(gating.load())
+    assert "real_flips" not in plugin.gate_names(gates_file.load())
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,9 @@ import pytest
 from PIL import Image
 
 from devices.runner.protocol import Attestation, Evidence, RunnerFault, Timings, Token, TokenLogprob
-from harness import contract
+from harness import contract, gates_file
 from harness.arms.fingerprint import fingerprint
-from harness.judgement import gating
-from harness.judgement.gating import Gates
+from harness.gates_file import Gates
 from harness.ladder import CHANGES
 from harness.records.inquiry import INQUIRY_FILE, Inquiry
 from harness.records.journal import Journal
@@ -44,7 +43,7 @@ def few_cases() -> Gates:
 
     With absolute limits, as the runs drive no layers.
     """
-    gates = gating.load()
+    gates = gates_file.load()
     limits = {"max_label_logprob_difference": 0.1, "max_embed_distance": 0.1}
     hops = {
         change: gates.hops.of(change).model_copy(update=limits)

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness import ladder
-from harness.judgement import gating
+from harness import gates_file, ladder
 from harness.records.inquiry import Inquiry
 from harness.records.record import Stop
 from reports import summary
@@ -105,7 +104,7 @@ def test_a_hop_that_was_not_driven_shows_no_layers(run_writer: Writer) -> None:
 
 
 def test_the_course_of_a_test_ends_where_it_decided(run_writer: Writer) -> None:
-    writer = run_writer(cases=90, phones=(REAL_PHONE,), pictures=False, gates=gating.load())
+    writer = run_writer(cases=90, phones=(REAL_PHONE,), pictures=False, gates=gates_file.load())
     platform = _gathered(writer).courses[-1]
     assert platform.hop == f"platform on {REAL_PHONE}"
     assert (platform.decision.outcome, platform.images) == ("accept", 90)
@@ -119,7 +118,7 @@ def test_the_course_of_a_test_ends_where_it_decided(run_writer: Writer) -> None:
 def test_flips_lead_the_course_to_its_rejection(run_writer: Writer) -> None:
     wrong = {(*PHONE, case): "wood" if case % 5 != 3 else "metal" for case in range(0, 90, 6)}
     writer = run_writer(
-        cases=90, phones=(REAL_PHONE,), pictures=False, gates=gating.load(), answers=wrong
+        cases=90, phones=(REAL_PHONE,), pictures=False, gates=gates_file.load(), answers=wrong
     )
     platform = _gathered(writer).courses[-1]
     assert platform.decision.outcome == "reject"
@@ -133,7 +132,7 @@ def test_shares_have_no_course(run_writer: Writer) -> None:
 
 def test_why_a_phone_stopped_stands_with_its_course(run_writer: Writer) -> None:
     loaded = summary.load(
-        run_writer(cases=90, phones=(REAL_PHONE,), pictures=False, gates=gating.load()).write()
+        run_writer(cases=90, phones=(REAL_PHONE,), pictures=False, gates=gates_file.load()).write()
     )
     stop = Stop(arm=PHONE_ARM, phone=REAL_PHONE, images=72, why="decided")
     record = loaded.record.model_copy(update={"stops": (stop,)})

@@ -10,13 +10,12 @@ from devices.runner.protocol import RunSettings
 from harness import ladder
 from harness.comparison.blame import Blame
 from harness.comparison.blaming import blames
-from harness.comparison.divergence import Divergence
 from harness.comparison.driven import of_hop
 from harness.comparison.stages import compare_case
 from harness.comparison.terms import Terms, terms
 from harness.contract import Contract, load
 from harness.ladder import Hop
-from harness.records.inquiry import FileFault, Inquiry
+from harness.records.inquiry import Divergence, FileFault, Inquiry
 from harness.records.observation import Observation, Who
 from harness.records.record import BundleRecord, PhoneSide
 

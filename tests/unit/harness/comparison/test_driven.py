@@ -6,7 +6,8 @@ import pytest
 
 from devices.runner.protocol import DrivenLayer
 from harness import ladder
-from harness.comparison.driven import DrivenLimit, LayerFault, faults, of_hop, outputs, stage_of
+from harness.comparison.driven import LayerFault, faults, of_hop, outputs, stage_of
+from harness.tolerance import DrivenLimit
 
 from ..run_factory import DRIVEN, OUTPUTS, driven_case
 

@@ -9,9 +9,10 @@ from harness.comparison.blaming.causes import cause_of, causes
 from harness.comparison.blaming.files import Explained, FaultyFile
 from harness.comparison.blaming.sentences import Told, sentence
 from harness.comparison.driven import faults
-from harness.comparison.stages import CaseComparison, Stage, compare_case
+from harness.comparison.stages import CaseComparison, compare_case
 from harness.records.inquiry import DrivenCase, FileFault
 from harness.records.observation import Observation
+from harness.stage import Stage
 
 from ..run_factory import (
     DRIVEN,

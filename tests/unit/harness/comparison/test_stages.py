@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from devices.runner.protocol import Evidence, Fingerprint
 from harness.comparison.divergence import first_divergence
 from harness.comparison.stages import (
-    STAGES,
     CaseComparison,
-    Tolerance,
     compare_case,
     distance,
     label_differences,
     label_margin,
 )
+from harness.stage import STAGES
+from harness.tolerance import Tolerance
 
 from ..run_factory import LABELS, TOLERANCE, evidence, flipped, moved, observation, token
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from harness.comparison.blaming.unanswered import unanswered
-from harness.comparison.stages import Stage
 from harness.ladder import hops, parse_ladder
 from harness.records.observation import Observation
+from harness.stage import Stage
 
 from ..run_factory import fault, observation, observations, token
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from harness.gates_file import AccuracyRule
 from harness.judgement import accuracy
 from harness.judgement.accuracy import AccuracyLoss
-from harness.judgement.gating import AccuracyRule
 from harness.records.observation import Observation
 
 from ..run_factory import fault, flipped, observations

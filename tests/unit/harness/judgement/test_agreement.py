@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.judgement import agreement, gating
+from harness import gates_file
+from harness.gates_file import AgreementRule
+from harness.judgement import agreement
 from harness.judgement.agreement import decide_share
-from harness.judgement.gating import AgreementRule
 
 POINT = AgreementRule(decide_on="point", confidence=0.95, min_cases=24)
 BOUND = POINT.model_copy(update={"decide_on": "lower_bound"})
@@ -94,4 +95,4 @@ def test_the_gates_of_a_rule_are_those_it_yields() -> None:
         "real_flips",
         "numeric_flips",
     )
-    assert "real_flips" not in agreement.names(gating.load().agreement)
+    assert "real_flips" not in agreement.names(gates_file.load().agreement)

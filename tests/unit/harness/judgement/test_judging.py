@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 
 from devices.runner.protocol import Timings
+from harness import gates_file
 from harness.comparison import compare
 from harness.comparison.compare import HopLimits
-from harness.comparison.driven import DrivenLimit
 from harness.comparison.hop import HopResult
-from harness.judgement import gating, judging
+from harness.judgement import judging
 from harness.judgement.gate import GateResult
 from harness.judgement.latency import ArmLatency, summarize
 from harness.records.inquiry import Inquiry
 from harness.records.observation import Conditions, Observation
+from harness.tolerance import DrivenLimit
 
 from ..run_factory import (
     DRIVEN,
@@ -28,7 +29,7 @@ from ..run_factory import (
     timings,
 )
 
-GATES = gating.load()
+GATES = gates_file.load()
 PHONE_ARM = "phone:q8_0+app"
 N = 24
 

@@ -6,17 +6,16 @@ from typing import Any
 
 import pytest
 
-from harness import ladder
-from harness.comparison.driven import DrivenLimit, Part
-from harness.comparison.stages import Tolerance
+from harness import gates_file, ladder
 from harness.comparison.terms import terms
-from harness.judgement import gating, limits
-from harness.judgement.gating import Gates
+from harness.gates_file import Gates
+from harness.judgement import limits
 from harness.ladder import Change, Hop
+from harness.tolerance import DrivenLimit, Part, Tolerance
 
 from ..run_factory import floor, phone_record, run_record
 
-GATES = gating.load()
+GATES = gates_file.load()
 TABLE = GATES.driven
 ARMS = ("torch", "desktop:f16", "desktop:q8_0", "desktop:q8_0+app", "phone:q8_0+app")
 UNKNOWN = DrivenLimit(math.inf, math.inf, math.inf)

@@ -7,12 +7,12 @@ from itertools import chain
 
 import pytest
 
-from harness.judgement import gating
-from harness.judgement.gating import Gates
+from harness import gates_file
+from harness.gates_file import Gates
 from harness.judgement.needed import Needed
-from harness.judgement.sequential import Decision
 from harness.records.observation import Observation
 from harness.records.record import RunRecord, Sampling
+from harness.stats.sequential import Decision
 
 from ..run_factory import (
     case_records,
@@ -109,9 +109,11 @@ def test_no_more_is_wanted_than_there_is() -> None:
     [
         record(sampling=Sampling(fixed=CASES)),
         record(
-            gating.load().model_copy(
+            gates_file.load().model_copy(
                 update={
-                    "agreement": gating.load().agreement.model_copy(update={"decide_on": "point"})
+                    "agreement": gates_file.load().agreement.model_copy(
+                        update={"decide_on": "point"}
+                    )
                 }
             )
         ),

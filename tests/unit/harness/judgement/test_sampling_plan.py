@@ -2,10 +2,10 @@
 
 import pytest
 
-from harness.judgement import gating
+from harness import gates_file
 from harness.judgement.sampling_plan import sampling_plan
 
-GATES = gating.load()
+GATES = gates_file.load()
 
 
 def test_the_sequential_plan_says_its_errors_and_what_it_costs() -> None:

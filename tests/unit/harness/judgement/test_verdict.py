@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from harness.judgement import gating
+from harness import gates_file
+from harness.gates_file import Gates
 from harness.judgement.gate import GateResult
-from harness.judgement.gating import Gates
 from harness.judgement.verdict import Verdict, judge
 from harness.records.inquiry import FileFault, Inquiry
 from harness.records.observation import Conditions, Observation
@@ -38,7 +38,7 @@ N = 72
 
 
 def deciding_on(decide_on: str) -> Gates:
-    gates = gating.load()
+    gates = gates_file.load()
     rule = gates.agreement.model_copy(update={"decide_on": decide_on})
     return gates.model_copy(update={"agreement": rule})
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from harness.gates_file import TrialRule
 from harness.trials import wording
 from harness.trials.outcome import judge
 from harness.trials.record import TrialOutcome, TrialRecord
-from harness.trials.rule import TrialRule
 from tests.unit.harness.trials.trial_factory import COOL, attestation, run, trial, whole
 
 RULE = TrialRule(floor_runs=4, min_runs=4, max_runs=8, max_excluded=2)

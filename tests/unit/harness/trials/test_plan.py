@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 from pydantic import ValidationError
 
+from harness.gates_file import TrialRule
 from harness.trials import plan, welch
 from harness.trials.plan import Contender, Medians
-from harness.trials.rule import TrialRule
 
 RULE = TrialRule(floor_runs=4, min_runs=3, max_runs=12)
 QUIET = [100.0, 101.0, 100.0, 101.0]

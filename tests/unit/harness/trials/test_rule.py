@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from harness import gates_file
 from harness.errors import GatesError
-from harness.judgement import gating
-from harness.trials.rule import TrialRule
+from harness.gates_file import TrialRule
 
 
 def test_a_file_says_only_what_differs(tmp_path: Path) -> None:
     file = tmp_path / "gates.toml"
     file.write_text("[memory]\nmax_peak_mib = 1.0\n[latency.trial]\nmargin = 0.05\nmax_runs = 9\n")
-    assert gating.load(file).latency.trial == TrialRule(margin=0.05, max_runs=9)
-    assert gating.load().latency.trial == TrialRule()
+    assert gates_file.load(file).latency.trial == TrialRule(margin=0.05, max_runs=9)
+    assert gates_file.load().latency.trial == TrialRule()
     file.write_text("[errors]\nmax_per_arm = 1\n")
-    assert gating.load(file).latency.trial == TrialRule()
+    assert gates_file.load(file).latency.trial == TrialRule()
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,6 @@ def test_a_file_that_is_wrong_is_refused_by_the_key(tmp_path: Path, text: str, s
     file = tmp_path / "gates.toml"
     file.write_text(text)
     with pytest.raises(GatesError, match=said):
-        gating.load(file)
+        gates_file.load(file)
     with pytest.raises(GatesError, match="no such file"):
-        gating.load(tmp_path / "nowhere.toml")
+        gates_file.load(tmp_path / "nowhere.toml")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from harness.gates_file import TrialRule
 from harness.trials import plan, welch
 from harness.trials.plan import Contender, Medians
-from harness.trials.rule import TrialRule
 
 RULE = TrialRule()
 TRIALS = 1000

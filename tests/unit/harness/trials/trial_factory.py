@@ -8,11 +8,11 @@ from typing import Any
 
 from devices.runner.protocol import Attestation
 from harness import contract
+from harness.gates_file import TrialRule
 from harness.records.record import PhoneRecord
 from harness.trials import plan
 from harness.trials.plan import Contender, Phase
 from harness.trials.record import ContenderRecord, Reading, TrialRecord, TrialRun
-from harness.trials.rule import TrialRule
 
 COOL = Reading(temp_c=30.0, power_source="usb", boot_id="boot")
 

@@ -10,15 +10,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.comparison.driven import PARTS, DrivenLimit, Part
-from harness.comparison.stages import Tolerance
 from harness.contract import merged
 from harness.errors import GatesError
-from harness.judgement import sequential
-from harness.judgement.sequential import FixedPlan, SequentialPlan
 from harness.ladder import CHANGES, Change
-from harness.records.inquiry import Floor
-from harness.trials.rule import TrialRule
+from harness.stats import sequential
+from harness.stats.sequential import FixedPlan, SequentialPlan
+from harness.tolerance import PARTS, DrivenLimit, Part
 
 _OwnLimit = Field(default=None, ge=0.0)
 _ShareBetween = Field(default=None, gt=0.0, lt=1.0)
@@ -69,28 +66,6 @@ class HopLimits(_Part):
     max_embed_distance: float | None = _OwnLimit
     max_prefill_distance: float | None = _OwnLimit
     max_pixels_distance: float = Field(default=math.inf, ge=0.0)
-
-    def tolerance(self, floor: Floor | None) -> Tolerance:
-        """What the comparison calls a drift. Without an absolute limit or a floor measured on this
-        model nothing is: an infinite limit, and a flip margin of 0, as no flip is excused."""
-        nats, embed, prefill, margin = (
-            (None,) * 4
-            if floor is None
-            else (floor.label_logprob, floor.embed, floor.prefill, floor.margin)
-        )
-        flip_margin = self.flip_margin
-        return Tolerance(
-            label_logprob=self._limit(self.max_label_logprob_difference, nats),
-            flip_margin=self.flip_floors * (margin or 0.0) if flip_margin is None else flip_margin,
-            pixels=self.max_pixels_distance,
-            embed=self._limit(self.max_embed_distance, embed),
-            prefill=self._limit(self.max_prefill_distance, prefill),
-        )
-
-    def _limit(self, absolute: float | None, measured: float | None) -> float:
-        if absolute is not None:
-            return absolute
-        return math.inf if self.floors is None or measured is None else self.floors * measured
 
 
 class DrivenRow(_Part):
@@ -153,6 +128,37 @@ class HopTable(_Part):
         """The limits of one change."""
         limits: HopLimits = getattr(self, change)
         return limits
+
+
+class TrialRule(_Part):
+    """What a latency trial must tell apart, with which error rates, and what it may cost."""
+
+    margin: float = Field(default=0.03, ge=0.0)
+    """A candidate slower by this share, or less, is not failed."""
+    detect: float = Field(default=0.10, gt=0.0)
+    """A candidate slower by this share, or more, is not passed."""
+    level: float = Field(default=0.01, gt=0.0, lt=0.5)
+    """How often a candidate slower by exactly `margin` is failed."""
+    power: float = Field(default=0.98, gt=0.5, lt=1.0)
+    """How often a candidate slower by exactly `detect` is failed; one less this, passed."""
+    floor_runs: int = Field(default=6, ge=3)
+    """Runs of the baseline alone that measure the noise floor."""
+    min_runs: int = Field(default=4, ge=2)
+    """Runs of each side, however quiet the phone."""
+    max_runs: int = Field(default=30, ge=2)
+    """Runs of each side, however noisy the phone."""
+    max_excluded: int = Field(default=10, ge=0)
+    """Runs that may be left out and made up for; one more ends the trial."""
+    cool_down_s: float = Field(default=120.0, ge=0.0)
+    """How long a throttled phone is waited for before each run."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TrialRule:
+        if self.detect <= self.margin:
+            raise ValueError(f"detect ({self.detect:g}) must be above margin ({self.margin:g})")
+        if self.max_runs < self.min_runs:
+            raise ValueError(f"max_runs ({self.max_runs}) is below min_runs ({self.min_runs})")
+        return self
 
 
 class LatencyRule(_Part):

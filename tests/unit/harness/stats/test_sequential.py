@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from harness.judgement import sequential
-from harness.judgement.sequential import SequentialPlan
+from harness.stats import sequential
+from harness.stats.sequential import SequentialPlan
 
 PLAN = sequential.design()
 RUNS = 10_000

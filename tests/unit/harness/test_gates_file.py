@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.comparison.driven import DrivenLimit
+from harness import gates_file
 from harness.errors import GatesError
-from harness.judgement import gating
-from harness.judgement.gating import Gates
+from harness.gates_file import Gates
+from harness.tolerance import DrivenLimit
 
 
 def written(folder: Path, text: str) -> Path:
@@ -16,22 +16,22 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_the_default_gates_load() -> None:
-    gates = gating.load()
+    gates = gates_file.load()
     assert gates.latency.max_session_p90_s == 24.0
     assert gates.driven.weights["q8_0"].by_part["vision layers"].error > 0
 
 
 def test_a_file_holds_only_what_differs(tmp_path: Path) -> None:
-    gates = gating.load(written(tmp_path, "[hops.platform]\nmin_agreement = 0.5\n"))
+    gates = gates_file.load(written(tmp_path, "[hops.platform]\nmin_agreement = 0.5\n"))
     assert gates.hops.platform.min_agreement == 0.5
-    assert gates.hops.platform.flip_margin == gating.load().hops.platform.flip_margin
+    assert gates.hops.platform.flip_margin == gates_file.load().hops.platform.flip_margin
 
 
 def test_a_session_may_differ_where_its_images_may_unless_the_file_says_otherwise(
     tmp_path: Path,
 ) -> None:
     point = "[agreement]\ndecide_on = 'point'\n"
-    gates = gating.load(written(tmp_path, point))
+    gates = gates_file.load(written(tmp_path, point))
     assert gates.min_session_agreement(("platform",), 3) == pytest.approx(0.94**3)
     assert gates.min_session_agreement(("conversion",), 1) == pytest.approx(0.98)
     assert gates.min_session_agreement(("conversion", "runtime"), 3) == pytest.approx(0.94**3)
@@ -39,7 +39,7 @@ def test_a_session_may_differ_where_its_images_may_unless_the_file_says_otherwis
         f"{point}[hops.platform]\nmin_agreement = 0.5\n"
         "[hops.runtime]\nmin_session_agreement = 1.0\n"
     )
-    other = gating.load(written(tmp_path, text))
+    other = gates_file.load(written(tmp_path, text))
     assert other.min_session_agreement(("platform",), 3) == pytest.approx(0.125)
     assert other.min_session_agreement(("runtime",), 3) == 1.0
 
@@ -47,13 +47,13 @@ def test_a_session_may_differ_where_its_images_may_unless_the_file_says_otherwis
 def test_a_session_is_held_against_the_share_that_the_sequential_test_rejects(
     tmp_path: Path,
 ) -> None:
-    assert gating.load().min_session_agreement(("conversion",), 3) == pytest.approx(0.94**3)
-    own = gating.load(written(tmp_path, "[hops.conversion]\nreject = 0.9\n"))
+    assert gates_file.load().min_session_agreement(("conversion",), 3) == pytest.approx(0.94**3)
+    own = gates_file.load(written(tmp_path, "[hops.conversion]\nreject = 0.9\n"))
     assert own.min_session_agreement(("conversion",), 3) == pytest.approx(0.9**3)
 
 
 def test_a_hop_may_have_a_plan_of_its_own(tmp_path: Path) -> None:
-    gates = gating.load(written(tmp_path, "[hops.quantization]\naccept = 0.95\nreject = 0.9\n"))
+    gates = gates_file.load(written(tmp_path, "[hops.quantization]\naccept = 0.95\nreject = 0.9\n"))
     assert (gates.plan(("platform",), 3).accept, gates.plan(("platform",), 3).reject) == (
         0.98,
         0.94,
@@ -65,16 +65,17 @@ def test_a_hop_may_have_a_plan_of_its_own(tmp_path: Path) -> None:
 
 
 def test_only_the_sequential_test_says_how_many_images_it_can_need(tmp_path: Path) -> None:
-    assert gating.load().most_images(3) == 342
+    assert gates_file.load().most_images(3) == 342
     assert (
-        gating.load(written(tmp_path, "[agreement]\ndecide_on = 'point'\n")).most_images(3) is None
+        gates_file.load(written(tmp_path, "[agreement]\ndecide_on = 'point'\n")).most_images(3)
+        is None
     )
 
 
 def test_a_driven_row_of_ones_own_stands_beside_the_others(tmp_path: Path) -> None:
     text = "[driven.weights.q4_k_m]\nvision_layers = [0.2, 0.05, 0.05]\n"
-    weights = gating.load(written(tmp_path, text)).driven.weights
-    assert weights["q8_0"] == gating.load().driven.weights["q8_0"]
+    weights = gates_file.load(written(tmp_path, text)).driven.weights
+    assert weights["q8_0"] == gates_file.load().driven.weights["q8_0"]
     own = weights["q4_k_m"].by_part
     assert own["vision layers"] == DrivenLimit(0.2, 0.05, 0.05)
     assert own["text ffn"] == DrivenLimit(0.0, 0.0, 0.0)
@@ -82,13 +83,13 @@ def test_a_driven_row_of_ones_own_stands_beside_the_others(tmp_path: Path) -> No
 
 def test_where_tolerances_were_measured_is_kept(tmp_path: Path) -> None:
     text = "[calibration]\nbundle = 'tiny'\nimages = 24\n"
-    gates = gating.load(written(tmp_path, text))
+    gates = gates_file.load(written(tmp_path, text))
     assert gates.calibration == {"bundle": "tiny", "images": 24}
     assert Gates.model_validate_json(gates.model_dump_json()) == gates
 
 
 def test_a_limit_may_be_infinite_and_survives_json(tmp_path: Path) -> None:
-    gates = gating.load(written(tmp_path, "[memory]\nmax_peak_mib = inf\n"))
+    gates = gates_file.load(written(tmp_path, "[memory]\nmax_peak_mib = inf\n"))
     assert Gates.model_validate_json(gates.model_dump_json()).memory.max_peak_mib == math.inf
 
 
@@ -120,7 +121,7 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_the_key(
 ) -> None:
     path = written(tmp_path, text)
     with pytest.raises(GatesError) as caught:
-        gating.load(path)
+        gates_file.load(path)
     message = str(caught.value)
     assert named in message
     assert str(path) in message
@@ -129,11 +130,11 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_the_key(
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GatesError, match="no such file"):
-        gating.load(tmp_path / "none.toml")
+        gates_file.load(tmp_path / "none.toml")
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "gates.toml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(GatesError, match="cannot be read"):
-        gating.load(path)
+        gates_file.load(path)
