@@ -42,9 +42,7 @@ test: $(READY) lint  ## lint and all tests, both ABIs of the virtual phone
 	$(BIN)/python -m fixtures.deep
 	$(BIN)/python -m devices.runner.build arm64-dotprod
 	$(BIN)/python -m devices.runner.build x86_64-v3
-	$(BIN)/python -m pytest --numprocesses 2 tests/unit
-	$(BIN)/python -m pytest --numprocesses 2 -m beside tests/integration
-	$(BIN)/python -m pytest -m "not beside" tests/integration
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 bench: $(READY)  ## speeds as ratios, side by side in one run (about half an hour)
 	$(BIN)/python -m tests.bench

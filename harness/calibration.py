@@ -26,7 +26,6 @@ from harness.errors import BadInput
 from harness.judgement.verdict import Verdict
 from harness.ladder import FLOAT_TYPES
 from harness.progress import Progress
-from harness.records.journal import RunFolder
 from harness.records.record import RunRecord
 from harness.running.request import RunRequest
 from harness.running.run import evaluate
@@ -126,15 +125,14 @@ def calibrate(request: CalibrationRequest, progress: Progress) -> Calibration:
             drive=images,
         )
         outcome = evaluate(run, progress)
-        record = RunFolder(outcome.folder).record()
     _refuse_break(outcome.verdict)
-    asked = terms(record)
+    asked = terms(outcome.record)
     rows = [
         _row(hop, key, request.factor)
         for hop in outcome.verdict.hops
         if hop.driven and (key := _key(hop, asked)) is not None
     ]
-    return Calibration(tuple(rows), _provenance(request, record, images))
+    return Calibration(tuple(rows), _provenance(request, outcome.record, images))
 
 
 def _refuse_faults(bundle: Bundle, quants: Collection[str]) -> None:

@@ -122,6 +122,7 @@ def evaluation(
     """
     import reports
     from harness.progress import Unseen
+    from harness.releases.store import Store, store_path
     from harness.running.request import RunRequest
     from harness.running.run import evaluate
     from reports import summary
@@ -141,10 +142,10 @@ def evaluation(
         quant=pytestconfig.getoption("driftloop_quant"),
         gates=pytestconfig.getoption("driftloop_gates"),
     )
-    outcome = _one_line(lambda: evaluate(request, Unseen()))
-    written = _one_line(lambda: reports.build(outcome.folder))
+    judged = summary.of(_one_line(lambda: evaluate(request, Unseen())), Store(store_path()))
+    written = _one_line(lambda: reports.build(judged))
     pytestconfig.stash[_REPORTS].append(written[0])
-    return summary.load(outcome.folder)
+    return judged
 
 
 def _one_line(act: Callable[[], _T]) -> _T:

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 from harness import bundle as bundles
+from harness import evaluation
 from harness.arms.base import Prepared
 from harness.arms.desktop import DesktopArm
 from harness.bundle import Bundle
@@ -25,13 +26,12 @@ from harness.comparison.stages import label_differences, label_margin
 from harness.contract import Runtime
 from harness.errors import BadInput
 from harness.ladder import parse
-from harness.records.journal import PIXELS_FOLDER, RunFolder
+from harness.records.journal import PIXELS_FOLDER
 from harness.records.observation import Observation, Place
 from harness.records.record import RunRecord
 from harness.running.floors import SEED, upper_bound
 
 if TYPE_CHECKING:
-    from harness.judgement.verdict import Verdict
     from harness.progress import Progress
 
 _CASES: Final = 24
@@ -78,14 +78,14 @@ def remedies(folder: Path, progress: Progress) -> Remedies:
         BadInput: no run folder, no verdict in it, or a bundle that is no longer there.
         ArmUnavailable: llama-cpp-python is not installed.
     """
-    run = RunFolder(folder)
-    record, verdict = run.record(), _verdict(run)
+    run = evaluation.load(folder)
+    record = run.record
     bundle = bundles.load(Path(record.bundle.path))
     if bundle.sha256 != record.bundle.sha256:
         raise BadInput(f"{record.bundle.path}: no longer the bundle of {folder}; restore it")
-    seen = {one.slot: one for one in run.read() if one.canary is None and one.error is None}
+    seen = {one.slot: one for one in run.observations if one.canary is None and one.error is None}
     bench = _Bench(folder, record, bundle, seen, progress)
-    by_name = {hop.name: hop for hop in verdict.hops if hop.phone is None}
+    by_name = {hop.name: hop for hop in run.verdict.hops if hop.phone is None}
     with TemporaryDirectory() as scratch:
         return Remedies(
             cases=len(record.cases),
@@ -228,12 +228,6 @@ class _Bench:
             flips=flips,
             nats=sum(nats) / len(nats) if nats else 0.0,
         )
-
-
-def _verdict(run: RunFolder) -> Verdict:
-    from harness.judgement.verdict import judge
-
-    return judge(run.record(), run.read(), run.inquiry())
 
 
 def _worst_parts(hop: HopResult) -> list[str]:

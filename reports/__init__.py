@@ -1,5 +1,5 @@
 """Turns a run folder into what people and CI servers read; needs the folder and nothing else."""
 
-from reports.rebuild import build
+from reports.documents import build
 
 __all__ = ["build"]

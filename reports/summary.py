@@ -9,12 +9,12 @@ from pathlib import Path
 from harness import gates_file
 from harness.comparison.compare import session_agreement
 from harness.comparison.hop import HopResult, Share
-from harness.judgement.verdict import Verdict, judge
+from harness.evaluation import Evaluation
+from harness.judgement.verdict import Verdict
 from harness.records.inquiry import Inquiry
-from harness.records.journal import RunFolder
 from harness.records.observation import Conditions, Observation
 from harness.records.record import PhoneRecord, RunRecord
-from harness.records.session_results import SessionResult, session_results
+from harness.records.session_results import SessionResult
 from harness.releases.store import Store
 from reports.answering import answers, headline
 from reports.differing import DifferingCase, differing_cases
@@ -85,40 +85,27 @@ class Summary:
     conditions: tuple[PhoneConditions, ...]
 
 
-def load(
-    run_dir: Path, gates: gates_file.Gates | None = None, store: Store | None = None
-) -> Summary:
-    """Read and judge a run folder; no phone, model or network is needed.
-
-    `gates`: other than those the run was made with. `store`: baselines that tell since when.
-
-    Raises:
-        RunFolderError: no run folder, or a damaged one.
-    """
-    folder = RunFolder(run_dir)
-    record = folder.record()
-    inquiry = folder.inquiry()
-    everything = tuple(folder.read())
-    verdict = judge(record, everything, inquiry, gates)
+def of(evaluation: Evaluation, store: Store | None = None) -> Summary:
+    """What the reports on a run say. `store`: baselines that tell since when a drift is there."""
+    record, verdict = evaluation.record, evaluation.verdict
     past = trend(store, record, verdict)
-    observations = tuple(one for one in everything if one.canary is None)
+    observations = tuple(one for one in evaluation.observations if one.canary is None)
     end_to_end = _end_to_end(record, observations)
-    sessions = session_results(record, observations)
     return Summary(
-        folder=run_dir,
+        folder=evaluation.folder,
         record=record,
-        gates=gates or record.gates,
+        gates=evaluation.gates,
         verdict=verdict,
         observations=observations,
-        inquiry=inquiry,
+        inquiry=evaluation.inquiry,
         trend=past,
         headline=headline(verdict, end_to_end),
         answers=answers(record, verdict, end_to_end, past),
         ladder=_ladder(record, verdict),
         end_to_end=end_to_end,
         cases=differing_cases(record, verdict.hops, observations),
-        session_results=sessions,
-        sessions=session_views(sessions),
+        session_results=evaluation.sessions,
+        sessions=session_views(evaluation.sessions),
         conditions=tuple(_conditions(phone, observations) for phone in record.phones),
     )
 

@@ -32,6 +32,7 @@ def compare(
     Of a release (--baseline), what differs in a key that must match is not compared, and the reason
     is said.
     """
+    from harness import evaluation
     from harness.errors import BadInput
     from harness.releases import store as releases
     from reports import summary, terminal
@@ -42,14 +43,14 @@ def compare(
         if before is not None:
             raise BadInput("name the earlier run by its folder or by --baseline, not by both")
         before = kept.folder(baseline)
-    current = summary.load(run, store=kept)
+    current = summary.of(evaluation.load(run), kept)
     if before is None:
         if as_json:
             print_json(current.verdict.model_dump(mode="json"))
         else:
             answer().print(terminal.summary_view(current))
         return
-    changes = between(current, summary.load(before), baseline)
+    changes = between(current, summary.of(evaluation.load(before)), baseline)
     refuse_if_nothing(changes)
     if as_json:
         print_json(changes.model_dump(mode="json"))
@@ -64,9 +65,13 @@ def report(run: RunArgument, store: StoreOption = None, as_json: JsonFlag = Fals
     is there.
     """
     import reports
+    from harness import evaluation
     from harness.releases import store as releases
+    from reports import summary
 
-    written = reports.build(run, store=releases.Store(releases.store_path(store)))
+    judged = evaluation.load(run)
+    kept = releases.Store(releases.store_path(store))
+    written = [*judged.write(), *reports.build(summary.of(judged, kept))]
     if as_json:
         print_json([str(path) for path in written])
     else:

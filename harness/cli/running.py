@@ -141,19 +141,19 @@ def run_and_show(request: RunRequest, as_json: bool) -> Verdict:
             say(f"arm {kind} takes no part: pip install 'driftloop[{extra}]'")
     say(planning.announced(request))
     with progress_board() as board:
-        outcome = evaluate(request, board)
+        evaluation = evaluate(request, board)
         writing = board.track("writing reports")
         writing(0, 1)
-        written = reports.build(outcome.folder)
+        run = summary.of(evaluation, Store(store_path()))
+        written = reports.build(run)
         writing(1, 1)
     if as_json:
-        print_json(outcome.verdict.model_dump(mode="json"))
+        print_json(evaluation.verdict.model_dump(mode="json"))
     else:
-        loaded = summary.load(outcome.folder, store=Store(store_path()))
-        answer().print(terminal.summary_view(loaded))
+        answer().print(terminal.summary_view(run))
     for path in written:
         say(str(path))
-    return outcome.verdict
+    return evaluation.verdict
 
 
 def _fresh_folder() -> Path:

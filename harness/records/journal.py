@@ -21,7 +21,7 @@ from harness.errors import ArmUnavailable, RunFolderError
 from harness.jsonl import Appender, parsed
 from harness.records import resuming
 from harness.records.inquiry import INQUIRY_FILE, Inquiry
-from harness.records.observation import ArmAttestation, Observation, Slot
+from harness.records.observation import ArmAttestation, Observation
 from harness.records.record import ArmFailure, CaseRecord, Outlook, RunRecord, Stop
 
 RUN_FILE = "run.json"
@@ -113,7 +113,8 @@ class Journal(RunFolder):
         try:
             self._record = self._resumed(wanted)
             self._save()
-            self._slots: set[Slot] = {seen.slot for seen in self.read()}
+            self._seen = {seen.slot: seen for seen in super().read()}
+            self._inquiry = super().inquiry()
             self._file = Appender(self.observations_path, RunFolderError)
         except OSError as error:
             self._lock.release()
@@ -138,6 +139,15 @@ class Journal(RunFolder):
         """The record as this writer holds it."""
         return self._record
 
+    def inquiry(self) -> Inquiry:
+        """As this writer holds it."""
+        return self._inquiry
+
+    def read(self) -> Iterator[Observation]:
+        """The observations so far, those of an earlier start among them, parsed once."""
+        with self._guard:
+            return iter(tuple(self._seen.values()))
+
     def missing(self, arm: str, phone: str | None) -> list[CaseRecord]:
         """The places of the run for which this arm has no observation yet, in order.
 
@@ -152,7 +162,7 @@ class Journal(RunFolder):
             return [
                 case
                 for case in (*wanted, *canaries)
-                if (arm, phone, case.session, case.position) not in self._slots
+                if (arm, phone, case.session, case.position) not in self._seen
             ]
 
     def append(self, observation: Observation) -> None:
@@ -162,14 +172,14 @@ class Journal(RunFolder):
             RunFolderError: its slot is already filled, or the disk refuses it.
         """
         with self._guard:
-            if observation.slot in self._slots:
+            if observation.slot in self._seen:
                 raise RunFolderError(
                     f"{self.observations_path} already holds {observation.arm} "
                     f"on {observation.phone or 'this host'}, session {observation.session}, "
                     f"position {observation.position}"
                 )
             self._file.append([observation])
-            self._slots.add(observation.slot)
+            self._seen[observation.slot] = observation
 
     def attest(self, attestation: ArmAttestation) -> None:
         """Keep who answers for an arm: once per build, machine and settings, not per process."""
@@ -207,21 +217,18 @@ class Journal(RunFolder):
         with self._guard:
             self._update(status="finished", finished_at=at)
 
-    def write(self, name: str, text: str) -> Path:
-        """Put a file such as `verdict.json` into the folder in one step."""
-        path = self.path / name
-        try:
-            atomic.write_text(path, text)
-        except OSError as error:
-            raise RunFolderError(f"{path} cannot be written: {error}") from error
-        return path
+    def learn(self, **more: object) -> None:
+        """Keep what was learned beside the answers: fields of `Inquiry` and their new values."""
+        with self._guard:
+            self._inquiry = self._inquiry.model_copy(update=more)
+            write_file(self.path / INQUIRY_FILE, self._inquiry.model_dump_json() + "\n")
 
     def _update(self, **changed: object) -> None:
         self._record = self._record.model_copy(update=changed)
         self._save()
 
     def _save(self) -> None:
-        self.write(RUN_FILE, self._record.model_dump_json(indent=2) + "\n")
+        write_file(self.run_path, self._record.model_dump_json(indent=2) + "\n")
 
     def _resumed(self, wanted: RunRecord) -> RunRecord:
         if not self.run_path.exists():
@@ -247,6 +254,19 @@ class Journal(RunFolder):
                 "stops": earlier.stops,
             }
         )
+
+
+def write_file(path: Path, text: str) -> Path:
+    """Replace a file of a run folder in one step.
+
+    Raises:
+        RunFolderError: it is not writable.
+    """
+    try:
+        atomic.write_text(path, text)
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be written: {error}") from error
+    return path
 
 
 def _identity(item: ArmAttestation) -> ArmAttestation:

@@ -18,7 +18,7 @@ from harness.comparison.stages import CaseComparison, compare_case
 from harness.judgement import limits
 from harness.ladder import Hop
 from harness.progress import Progress
-from harness.records.inquiry import INQUIRY_FILE, DrivenCase
+from harness.records.inquiry import DrivenCase
 from harness.records.journal import Journal
 from harness.records.observation import Observation, Place, Who
 from harness.running.open_arms import OpenArms
@@ -131,9 +131,7 @@ class _Driver:
         )
 
     def _keep(self, case: DrivenCase) -> None:
-        inquiry = self._journal.inquiry()
-        more = inquiry.model_copy(update={"driven": (*inquiry.driven, case)})
-        self._journal.write(INQUIRY_FILE, more.model_dump_json() + "\n")
+        self._journal.learn(driven=(*self._journal.inquiry().driven, case))
 
 
 def _label_nats(case: CaseComparison) -> float:

@@ -16,7 +16,7 @@ from harness import atomic, stats
 from harness.arms.base import Prepared, TwinArm
 from harness.comparison.stages import CaseComparison, compare_case
 from harness.progress import Advance, Progress
-from harness.records.inquiry import INQUIRY_FILE, Floor
+from harness.records.inquiry import Floor
 from harness.records.journal import Journal
 from harness.records.observation import Observation
 from harness.running.open_arms import OpenArms
@@ -48,12 +48,7 @@ def measure(plan: Plan, arms: OpenArms, journal: Journal, progress: Progress) ->
         with journal.failures_kept(spec.name, None):
             track = progress.track(f"floor of {spec.name}")
             found.append(measured(arms.on_host(spec), plan.arm_key(spec), images, track))
-    kept = journal.inquiry()
-    files = plan.soundness.faults
-    inquiry = kept.model_copy(
-        update={"files": files, "floors": tuple(found), "app": plan.app_remarks}
-    )
-    journal.write(INQUIRY_FILE, inquiry.model_dump_json() + "\n")
+    journal.learn(floors=tuple(found))
 
 
 def measured(arm: TwinArm, key: str, images: Sequence[Prepared], advance: Advance) -> Floor:

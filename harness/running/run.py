@@ -6,15 +6,13 @@ ends the run, with everything seen so far kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
-from harness.judgement.verdict import Verdict, judge
+from harness import evaluation
+from harness.evaluation import Evaluation
 from harness.progress import Progress
-from harness.records.journal import VERDICT_FILE, Journal
+from harness.records.journal import Journal
 from harness.records.record import ArmFailure
-from harness.records.session_results import SESSIONS_FILE, session_results, to_jsonl
 from harness.running import answering, driving, phones, planning, whole_tensors
 from harness.running.forecasting import Forecaster
 from harness.running.open_arms import OpenArms
@@ -22,15 +20,7 @@ from harness.running.planning import Plan
 from harness.running.request import RunRequest
 
 
-@dataclass(frozen=True)
-class RunOutcome:
-    """Where the run lies, and what came of it."""
-
-    folder: Path
-    verdict: Verdict
-
-
-def evaluate(request: RunRequest, progress: Progress) -> RunOutcome:
+def evaluate(request: RunRequest, progress: Progress) -> Evaluation:
     """Run the ladder on every case and judge it; a killed run goes on where it stopped.
 
     Raises:
@@ -43,6 +33,7 @@ def evaluate(request: RunRequest, progress: Progress) -> RunOutcome:
             Journal(request.out, plan.record) as journal,
             OpenArms(plan, attached, journal.current.run_id, progress) as arms,
         ):
+            journal.learn(files=plan.soundness.faults, app=plan.app_remarks)
             _keep_unfit(plan, journal)
             forecast = Forecaster(plan, attached, journal, progress)
             forecast.say()
@@ -51,12 +42,10 @@ def evaluate(request: RunRequest, progress: Progress) -> RunOutcome:
             if plan.deep:
                 whole_tensors.keep(plan, arms, journal, progress)
             journal.finish(datetime.now(UTC))
-            seen = list(journal.read())
-            sessions = session_results(journal.current, seen)
-            journal.write(SESSIONS_FILE, to_jsonl(sessions))
-            verdict = judge(journal.current, seen, journal.inquiry())
-            journal.write(VERDICT_FILE, verdict.model_dump_json(indent=2) + "\n")
-    return RunOutcome(request.out, verdict)
+            seen = tuple(journal.read())
+            judged = evaluation.of(request.out, journal.current, seen, journal.inquiry())
+            judged.write()
+    return judged
 
 
 def _keep_unfit(plan: Plan, journal: Journal) -> None:

@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Final
 
 from rich.console import Console
-from rich.table import Table
 
 from tests.bench import datasets, deploys, driving, evidence, ladder, overhead, runners, startup
 
@@ -18,15 +17,14 @@ PARTS: Final = (startup, datasets, deploys, runners, evidence, driving, overhead
 
 
 def main() -> None:
-    """Runs the parts that were asked for and prints one table."""
+    """Runs the parts that were asked for and prints the rows of each as soon as it ends."""
     asked = sys.argv[1:]
     console = Console(highlight=False)
-    table = Table("what", "measured", "target", "", box=None, pad_edge=False)
     for part in (one for one in PARTS if not asked or _name(one) in asked):
         console.print(f"measuring: {(part.__doc__ or '').splitlines()[0]}", style="dim")
         for row in part.rows():
-            table.add_row(row.name, row.measured, row.target, "met" if row.met else "MISSED")
-    console.print(table)
+            met = "met   " if row.met else "MISSED"
+            console.print(f"{met}  {row.name}: {row.measured} (target: {row.target})")
 
 
 def _name(part: ModuleType) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -15,19 +14,6 @@ from devices.phone import Phone
 from devices.server import PORT_VARIABLE, Server, adb_binary, private_server
 from devices.virtual import VirtualPhone
 from devices.virtual.cpus import Abi
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _own_cores() -> None:
-    """Gives each worker of pytest-xdist cores of its own, and all that it starts.
-
-    ggml's threads wait for each other by spinning: two tests on the same two cores take longer
-    side by side than one after the other.
-    """
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, cores[worker::workers] or cores)
 
 
 def _free_port() -> int:

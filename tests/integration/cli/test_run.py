@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from devices.virtual import VirtualPhone
 from fixtures import photographs, textures
+from harness.cli.app import app
+from tests.evaluation_work import counted
 from tests.integration.cli.conftest import Driftloop
 
 IMAGES = 6
@@ -149,6 +152,20 @@ def test_skipped_images_are_counted_in_the_report(
     refused = _json(tmp_path / "run" / "run.json")["refused"]
     assert [Path(one["path"]).name for one in refused] == ["broken.jpg"]
     assert "refused" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_a_run_that_is_taken_up_again_is_read_compared_and_judged_once(
+    bundle: Path, mixed: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = ["run", str(bundle), str(mixed), "--arms", "desktop:f16,desktop:q8_0"]
+    command += ["--out", str(run)]
+    first = CliRunner().invoke(app, command)
+    assert (run / "report.html").is_file(), first.output
+    lines = (run / "observations.jsonl").read_text("utf-8").splitlines()
+    with counted() as work:
+        assert CliRunner().invoke(app, command).exit_code == first.exit_code
+    assert work() == (len(lines), 1, 1)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from devices.paths import cache_dir
 from fixtures import textures
 from harness import checkpoint as checkpoints
 from harness import contract as contracts
+from harness import evaluation
 from harness.audit import measure
 from harness.audit.aspects import changed
 from harness.audit.findings import Value
@@ -24,6 +25,7 @@ from harness.records.journal import RunFolder
 from harness.records.observation import Observation
 from harness.running.request import RunRequest
 from harness.running.run import evaluate
+from reports import summary
 
 pytestmark = pytest.mark.beside
 
@@ -76,7 +78,8 @@ def test_a_training_side_of_its_own_drifts_in_pixels_tiles_and_prompt(
         assert seen.pixels_sha256 == recorded[seen.session, seen.position]
         assert (seen.grid, seen.image_tokens, seen.error) == ((2, 2), 20, None)
     assert {seen.contract_sha256 for seen in of(folder, "torch")} == {DEFAULT.sha256}
-    report = (tmp_path / "run" / "report.md").read_text() if reports.build(folder.path) else ""
+    reports.build(summary.of(evaluation.load(folder.path)))
+    report = (tmp_path / "run" / "report.md").read_text()
     assert "| <code>torch</code> | contract |" in report
     with pytest.raises(RunFolderError, match="training contract differs in"):
         ran(tiny_bundle, photos, tmp_path / "run", "default")

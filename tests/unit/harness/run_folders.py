@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from harness.judgement.verdict import judge
-from harness.records.journal import VERDICT_FILE, Journal
+from harness import evaluation
+from harness.records.journal import Journal
 from harness.records.observation import Observation
 from harness.records.record import RunRecord
-from harness.records.session_results import SESSIONS_FILE, session_results, to_jsonl
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -29,8 +28,5 @@ def run_folder(
             journal.append(seen)
         if finished:
             journal.finish(record.started_at)
-        seen_now = list(journal.read())
-        journal.write(SESSIONS_FILE, to_jsonl(session_results(journal.current, seen_now)))
-        verdict = judge(journal.current, seen_now)
-        journal.write(VERDICT_FILE, verdict.model_dump_json(indent=2) + "\n")
+    evaluation.load(path).write()
     return path

@@ -11,9 +11,10 @@ import pytest
 from rich.console import Console
 
 from harness.errors import BadInput
-from reports import summary, terminal
+from reports import terminal
 from reports.between import arms_between, between, refuse_if_nothing
 from reports.between.document import Between
+from tests.unit.reports.run_reports import summarized
 
 if TYPE_CHECKING:
     from tests.unit.reports.conftest import RunWriter
@@ -26,7 +27,7 @@ WRONG = {(PHONE_ARM, REAL_PHONE, 7): "water"}
 
 def _between(now: Path, before: Path) -> Between:
     """As releases, the earlier one with a name."""
-    return between(summary.load(now), summary.load(before), "1.3")
+    return between(summarized(now), summarized(before), "1.3")
 
 
 def _edited(run: Path, changed: Callable[[dict[str, Any]], None]) -> Path:
@@ -177,7 +178,7 @@ def test_two_runs_that_are_no_releases_are_compared_under_other_contracts_too(
     host = {"phones": (), "arms": ("torch", "desktop:f16")}
     before = run_writer(**host).write()
     now = run_writer(**host, contract="as-shipped", answers={("torch", None, 3): "land"}).write()
-    found = between(summary.load(now), summary.load(before))
+    found = between(summarized(now), summarized(before))
     assert found.refused == ()
     assert found.arms[0].changed > 0
     assert found.differences[0] == "contract, pixels.channels: rgb before, bgr now"
@@ -221,7 +222,7 @@ def test_other_pixels_are_another_picture_unless_the_contract_made_them(
     host = {"phones": (), "arms": ("torch", "desktop:f16")}
     before = run_writer(**host).write()
     now = run_writer(**host, contract=contract, picture_offset=24).write()
-    found = arms_between(summary.load(now), summary.load(before))
+    found = arms_between(summarized(now), summarized(before))
     assert [arm.shared for arm in found] == [shared, shared]
 
 
@@ -248,7 +249,7 @@ def test_the_comparison_fits_80_columns(run_writer: Writer) -> None:
     )
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(
-        terminal.between_view(between(summary.load(now), summary.load(before), baseline="1.4"))
+        terminal.between_view(between(summarized(now), summarized(before), baseline="1.4"))
     )
     text = console.export_text()
     assert max(len(line) for line in text.splitlines()) <= 80

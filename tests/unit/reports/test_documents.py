@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-import reports
 from devices.runner.protocol import RunnerFault
 from harness import fortune
 from harness.judgement.verdict import Verdict
@@ -27,6 +26,7 @@ from harness.releases.history import History
 from reports import html, summary, terminal
 from reports.between import between
 from reports.terminal import past
+from tests.unit.reports.run_reports import rebuilt, summarized
 
 if TYPE_CHECKING:
     from tests.unit.reports.conftest import RunWriter
@@ -79,7 +79,7 @@ def _nasty(run_writer: Writer, text: str = NASTY) -> Path:
 
 def test_every_report_is_rebuilt_from_the_folder_alone(run_writer: Writer) -> None:
     folder = run_writer().write()
-    first = {path.name: path.read_bytes() for path in reports.build(folder)}
+    first = {path.name: path.read_bytes() for path in rebuilt(folder)}
     assert sorted(first) == [
         "junit.xml",
         "report.html",
@@ -89,13 +89,13 @@ def test_every_report_is_rebuilt_from_the_folder_alone(run_writer: Writer) -> No
     ]
     for name in first:
         (folder / name).unlink()
-    assert {path.name: path.read_bytes() for path in reports.build(folder)} == first
+    assert {path.name: path.read_bytes() for path in rebuilt(folder)} == first
     Verdict.model_validate_json(first["verdict.json"])
 
 
 def test_the_page_asks_nothing_of_the_network(run_writer: Writer) -> None:
     folder = _nasty(run_writer)
-    reports.build(folder)
+    rebuilt(folder)
     text = (folder / "report.html").read_text("utf-8")
     page = _Page(text)
     assert not page.all("script")
@@ -114,7 +114,7 @@ def test_the_page_asks_nothing_of_the_network(run_writer: Writer) -> None:
 
 def test_the_page_shows_differing_cases_as_the_models_saw_them(run_writer: Writer) -> None:
     folder = run_writer(answers={(PHONE_ARM, REAL_PHONE, 7): "water"}).write()
-    reports.build(folder)
+    rebuilt(folder)
     images = _Page((folder / "report.html").read_text("utf-8")).all("img")
     assert [image["alt"] for image in images] == ["What the models saw of fire/007.png"]
     content = base64.b64decode(str(images[0]["src"]).split(",")[1])
@@ -124,7 +124,7 @@ def test_the_page_shows_differing_cases_as_the_models_saw_them(run_writer: Write
 
 def test_the_page_shows_the_words_of_every_arm_and_what_they_foretell(run_writer: Writer) -> None:
     folder = run_writer(cases=26, answers={(PHONE_ARM, REAL_PHONE, 7): "water"}).write()
-    reports.build(folder)
+    rebuilt(folder)
     page = " ".join((folder / "report.html").read_text("utf-8").split())
     changed = re.findall(r'<span class="changed">(\w+)</span><span class="small number">', page)
     assert changed == ["water"]
@@ -140,7 +140,7 @@ def test_many_sessions_are_counted_rather_than_shown(run_writer: Writer) -> None
     firsts = range(0, 45, 3)
     wrong = {(PHONE_ARM, REAL_PHONE, case): "wood" if case % 5 == 4 else "metal" for case in firsts}
     folder = run_writer(cases=240, phones=(REAL_PHONE,), pictures=False, answers=wrong).write()
-    reports.build(folder)
+    rebuilt(folder)
     page = (folder / "report.html").read_text("utf-8")
     assert page.count('<div class="session">') == html.MAX_SESSIONS == 12
     assert "3 sessions more differ; <code>sessions.jsonl</code> holds them all" in page
@@ -153,7 +153,7 @@ def test_a_lost_or_damaged_picture_is_named_and_stops_nothing(
 ) -> None:
     folder = run_writer(answers={(PHONE_ARM, REAL_PHONE, 7): "water"}).write()
     (folder / "pixels" / "007.png").write_bytes(content)
-    reports.build(folder)
+    rebuilt(folder)
     text = (folder / "report.html").read_text("utf-8")
     assert "The run folder holds no picture of this case." in text
     assert not _Page(text).all("img")
@@ -161,7 +161,7 @@ def test_a_lost_or_damaged_picture_is_named_and_stops_nothing(
 
 def test_status_is_a_word_wherever_it_is_a_shape(run_writer: Writer) -> None:
     folder = run_writer(answers={(PHONE_ARM, REAL_PHONE, 7): "water"}).write()
-    reports.build(folder)
+    rebuilt(folder)
     text = (folder / "report.html").read_text("utf-8")
     shapes = re.findall(r'class="status \w+"><svg[^>]*><use[^>]*></svg>(\w[\w ]*)</span>', text)
     assert {"fail", "pass", "not judged"} <= set(shapes)
@@ -173,7 +173,7 @@ def test_status_is_a_word_wherever_it_is_a_shape(run_writer: Writer) -> None:
 @given(st.text(st.characters(exclude_categories=("Cs",)), max_size=30))
 def test_no_text_breaks_a_report(run_writer: Writer, text: str) -> None:
     folder = _nasty(run_writer, text)
-    reports.build(folder)
+    rebuilt(folder)
     assert len(_Page((folder / "report.html").read_text("utf-8")).all("article")) == 3
     ElementTree.parse(folder / "junit.xml")  # noqa: S314
     rows = [
@@ -186,7 +186,7 @@ def test_no_text_breaks_a_report(run_writer: Writer, text: str) -> None:
 
 def test_nothing_untrusted_is_taken_for_markup(run_writer: Writer) -> None:
     folder = _nasty(run_writer)
-    reports.build(folder)
+    rebuilt(folder)
     page = (folder / "report.html").read_text("utf-8")
     note = (folder / "report.md").read_text("utf-8")
     assert "<script" not in page
@@ -203,9 +203,9 @@ def test_junit_has_one_case_per_gate_and_phone(run_writer: Writer) -> None:
         failures=(gone,),
         answers={(PHONE_ARM, VIRTUAL_PHONE, 7): "water"},
     ).write()
-    reports.build(folder)
+    rebuilt(folder)
     suite = ElementTree.parse(folder / "junit.xml").getroot()[0]  # noqa: S314
-    verdict = summary.load(folder).verdict
+    verdict = summarized(folder).verdict
     cases = suite.findall("testcase")
     assert len(cases) == len(verdict.gates) + 1 == int(suite.get("tests", ""))
     assert len({(case.get("classname"), case.get("name")) for case in cases}) == len(cases)
@@ -227,7 +227,7 @@ def test_junit_has_one_case_per_gate_and_phone(run_writer: Writer) -> None:
 def test_the_note_fits_a_release(run_writer: Writer) -> None:
     many = {(PHONE_ARM, REAL_PHONE, index): "water" for index in range(24)}
     folder = run_writer(answers=many).write()
-    reports.build(folder)
+    rebuilt(folder)
     note = (folder / "report.md").read_text("utf-8")
     assert note.startswith("## driftloop: FAIL\n")
     assert "more in the full report" in note
@@ -237,7 +237,7 @@ def test_the_note_fits_a_release(run_writer: Writer) -> None:
 def test_where_other_types_had_to_be_taken_stands_in_the_report(run_writer: Writer) -> None:
     fell = "text q8_0: 3 of 9 matrices became f16, as rows of 40 are no multiple of 32: 9.9 bits"
     folder = run_writer(fallbacks={"q8_0": (fell,), "q4_0": ("of no arm",)}).write()
-    reports.build(folder)
+    rebuilt(folder)
     for name in ("report.md", "report.html"):
         written = unescape((folder / name).read_text("utf-8")).replace("\\", "")
         assert fell in written
@@ -247,7 +247,7 @@ def test_where_other_types_had_to_be_taken_stands_in_the_report(run_writer: Writ
 def test_the_terminal_needs_no_more_than_80_columns(run_writer: Writer) -> None:
     folder = _nasty(run_writer)
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(terminal.summary_view(summary.load(folder)))
+    console.print(terminal.summary_view(summarized(folder)))
     lines = console.export_text().splitlines()
     assert max(len(line) for line in lines) <= 80
     assert lines[-1].startswith("FAIL The phone no longer says")
@@ -258,7 +258,7 @@ def test_the_terminal_needs_no_more_than_80_columns(run_writer: Writer) -> None:
 
 def test_the_first_screen_answers_in_the_order_of_the_questions(run_writer: Writer) -> None:
     folder = run_writer(phones=(REAL_PHONE,), apart=MOVED).write()
-    reports.build(folder)
+    rebuilt(folder)
     page = (folder / "report.html").read_text("utf-8")
     head = page[page.index("<header>") : page.index("</header>")]
     places = [
@@ -274,13 +274,13 @@ def test_the_first_screen_answers_in_the_order_of_the_questions(run_writer: Writ
         )
     ]
     assert places == sorted(places)
-    assert summary.load(folder).verdict.blames[0].sentence in unescape(head).replace("\xa0", " ")
+    assert summarized(folder).verdict.blames[0].sentence in unescape(head).replace("\xa0", " ")
 
 
 def test_every_link_leads_to_a_place_on_the_page(run_writer: Writer) -> None:
     for fields in ({}, {"apart": MOVED}, {"phones": (), "arms": ("torch",)}):
         folder = run_writer(**fields).write()
-        reports.build(folder)
+        rebuilt(folder)
         page = _Page((folder / "report.html").read_text("utf-8"))
         links = [str(one["href"]) for one in page.all("a")]
         ids = [one["id"] for _, one in page.elements if "id" in one]
@@ -291,8 +291,8 @@ def test_every_link_leads_to_a_place_on_the_page(run_writer: Writer) -> None:
 
 def test_a_canary_that_fails_stands_on_every_report(run_writer: Writer) -> None:
     folder = run_writer(phones=(REAL_PHONE,), leaking={(PHONE_ARM, REAL_PHONE)}).write()
-    reports.build(folder)
-    loaded = summary.load(folder)
+    rebuilt(folder)
+    loaded = summarized(folder)
     assert loaded.headline == "The answers agree, but a canary does not."
     (failed, *_) = [one for one in loaded.verdict.canaries if one.outcome == "fail"]
     assert "state leaks between images" in failed.why
@@ -307,7 +307,7 @@ def test_a_drift_of_every_case_is_shown_on_a_few(run_writer: Writer) -> None:
     folder = run_writer(
         phones=(REAL_PHONE,), apart=MOVED, answers={(PHONE_ARM, REAL_PHONE, 7): "water"}
     ).write()
-    reports.build(folder)
+    rebuilt(folder)
     page = (folder / "report.html").read_text("utf-8")
     assert page.count('<article class="case">') == 1 + html.MAX_ALIKE
     assert f"{23 - html.MAX_ALIKE} cases more differ" in page
@@ -316,19 +316,19 @@ def test_a_drift_of_every_case_is_shown_on_a_few(run_writer: Writer) -> None:
 def test_what_ran_otherwise_than_asked_stands_with_who_answered(run_writer: Writer) -> None:
     folder = run_writer(phones=(REAL_PHONE,)).write()
     asked = "Build, backend, threads, files and settings: what ran is what was asked for."
-    reports.build(folder)
+    rebuilt(folder)
     assert asked in (folder / "report.html").read_text("utf-8")
     record = (folder / "run.json").read_text("utf-8")
     (folder / "run.json").write_text(record.replace('"arm64-dotprod"', '"x86_64"'))
-    reports.build(folder)
+    rebuilt(folder)
     page = (folder / "report.html").read_text("utf-8")
     assert asked not in page
     assert '<td data-label="Ran" class="changed"><code><bdi>x86_64</bdi></code></td>' in page
-    assert summary.load(folder).headline == "What ran is not what was asked for."
+    assert summarized(folder).headline == "What ran is not what was asked for."
 
 
 def test_the_terminal_names_stage_layer_and_sentence(run_writer: Writer) -> None:
-    loaded = summary.load(run_writer(phones=(REAL_PHONE,), apart=MOVED).write())
+    loaded = summarized(run_writer(phones=(REAL_PHONE,), apart=MOVED).write())
     (blame,) = loaded.verdict.blames
     told = _terminal(loaded)
     assert told.count(blame.sentence) == 1
@@ -345,7 +345,7 @@ def _terminal(loaded: summary.Summary) -> str:
 def test_a_history_needs_no_more_than_80_columns(run_writer: Writer, tmp_path: Path) -> None:
     for number, fields in enumerate(({}, {"apart": MOVED}, {"answers": {}, "noise": {}})):
         run = run_writer(run_id=f"run-{number}", days=number, pictures=False, **fields).write()
-        reports.build(run)
+        rebuilt(run)
     with History(tmp_path) as history:
         rows, told = history.hops(), history.query("SELECT * FROM blames")
     console = Console(width=80, record=True, file=io.StringIO())
@@ -358,8 +358,8 @@ def test_a_history_needs_no_more_than_80_columns(run_writer: Writer, tmp_path: P
 
 
 def test_the_terminal_shows_what_changed_since_an_earlier_run(run_writer: Writer) -> None:
-    before = summary.load(run_writer().write())
-    now = summary.load(run_writer(answers={(PHONE_ARM, REAL_PHONE, 7): "water"}).write())
+    before = summarized(run_writer().write())
+    now = summarized(run_writer(answers={(PHONE_ARM, REAL_PHONE, 7): "water"}).write())
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(terminal.between_view(between(now, before)))
     text = console.export_text()

@@ -15,9 +15,9 @@ from PIL import Image
 from harness import gates_file, ladder
 from harness.records.inquiry import Inquiry
 from harness.records.record import Stop
-from reports import summary
 from reports.evidence.document import Evidence, gather
 from tests.unit.harness.run_factory import OUTPUTS, driven_case, floor
+from tests.unit.reports.run_reports import summarized
 
 if TYPE_CHECKING:
     from tests.unit.reports.conftest import RunWriter
@@ -29,7 +29,7 @@ PHONE = (PHONE_ARM, REAL_PHONE)
 
 
 def _gathered(writer: RunWriter) -> Evidence:
-    return gather(summary.load(writer.write()))
+    return gather(summarized(writer.write()))
 
 
 def test_other_pixels_stand_side_by_side_with_their_difference(run_writer: Writer) -> None:
@@ -131,7 +131,7 @@ def test_shares_have_no_course(run_writer: Writer) -> None:
 
 
 def test_why_a_phone_stopped_stands_with_its_course(run_writer: Writer) -> None:
-    loaded = summary.load(
+    loaded = summarized(
         run_writer(cases=90, phones=(REAL_PHONE,), pictures=False, gates=gates_file.load()).write()
     )
     stop = Stop(arm=PHONE_ARM, phone=REAL_PHONE, images=72, why="decided")
@@ -141,7 +141,7 @@ def test_why_a_phone_stopped_stands_with_its_course(run_writer: Writer) -> None:
 
 
 def test_canaries_are_no_evidence_of_the_cases(run_writer: Writer) -> None:
-    loaded = summary.load(run_writer(phones=(REAL_PHONE,), leaking={PHONE}).write())
+    loaded = summarized(run_writer(phones=(REAL_PHONE,), leaking={PHONE}).write())
     assert len(loaded.observations) == 5 * 24
     assert [len(plot.dots) for plot in gather(loaded).margins] == [24] * 4
     assert loaded.cases == ()

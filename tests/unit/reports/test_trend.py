@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import reports
 from harness.releases.store import Store
-from reports import summary
+from tests.unit.reports.run_reports import rebuilt, summarized
 
 if TYPE_CHECKING:
     from tests.unit.reports.conftest import RunWriter
@@ -29,7 +28,7 @@ def store(tmp_path: Path) -> Store:
 def _release(run_writer: Writer, store: Store, name: str, **fields: object) -> None:
     fields = {"arms": ARMS, "phones": (REAL_PHONE,), "run_id": f"run-{name}", **fields}
     run = run_writer(pictures=False, **fields).write()
-    reports.build(run, store=store)
+    rebuilt(run, store=store)
     store.add(run, name)
 
 
@@ -42,7 +41,7 @@ def _now(run_writer: Writer, **fields: object) -> Path:
 def test_the_first_release_with_the_drift_is_named(run_writer: Writer, store: Store) -> None:
     _release(run_writer, store, "1.3", days=1)
     _release(run_writer, store, "1.4", days=2, apart=MOVED)
-    loaded = summary.load(_now(run_writer, apart=MOVED), store=store)
+    loaded = summarized(_now(run_writer, apart=MOVED), store=store)
     answer = next(one for one in loaded.answers if one.question == "Since when?")
     assert answer.lines == ("First seen in 1.4; 1.3 had it not.",)
     assert answer.more == "trend"
@@ -53,7 +52,7 @@ def test_a_release_of_a_later_day_says_nothing_of_this_run(
 ) -> None:
     _release(run_writer, store, "1.3", days=1)
     _release(run_writer, store, "2.0", days=99, apart=MOVED)
-    loaded = summary.load(_now(run_writer, apart=MOVED), store=store)
+    loaded = summarized(_now(run_writer, apart=MOVED), store=store)
     assert loaded.trend.releases == 1
     assert [one.sentence for one in loaded.trend.since] == ["New: 1.3 had it not."]
 
@@ -62,9 +61,9 @@ def test_a_run_that_is_a_baseline_itself_is_not_held_against_itself(
     run_writer: Writer, store: Store
 ) -> None:
     now = _now(run_writer, apart=MOVED)
-    reports.build(now, store=store)
+    rebuilt(now, store=store)
     store.add(now, "1.4")
-    loaded = summary.load(now, store=store)
+    loaded = summarized(now, store=store)
     assert loaded.trend.releases == 0
     assert loaded.trend.plots == ()
 
@@ -74,7 +73,7 @@ def test_every_hop_and_phone_has_a_course_over_the_releases(
 ) -> None:
     _release(run_writer, store, "1.3", days=1, milliseconds=2000.0)
     _release(run_writer, store, "1.4", days=2, answers={("phone:q8_0", REAL_PHONE, 7): "water"})
-    plots = summary.load(_now(run_writer), store=store).trend.plots
+    plots = summarized(_now(run_writer), store=store).trend.plots
     assert [plot.title for plot in plots] == [
         "Same answers: several (conversion, quantization)",
         f"Same answers: platform on {REAL_PHONE}",
@@ -90,11 +89,11 @@ def test_a_damaged_baseline_is_named_and_stops_nothing(run_writer: Writer, store
     _release(run_writer, store, "1.4", days=2)
     (store.folder("1.4") / "verdict.json").write_text("{")
     now = _now(run_writer)
-    loaded = summary.load(now, store=store)
+    loaded = summarized(now, store=store)
     assert loaded.trend.releases == 1
     (skipped,) = loaded.trend.skipped
     assert "1.4" in skipped
-    reports.build(now, store=store)
+    rebuilt(now, store=store)
     page = (now / "report.html").read_text("utf-8")
     assert "left out" in page
     assert 'id="trend"' in page
@@ -102,9 +101,9 @@ def test_a_damaged_baseline_is_named_and_stops_nothing(run_writer: Writer, store
 
 def test_without_baselines_there_is_no_trend(run_writer: Writer, store: Store) -> None:
     now = _now(run_writer, apart=MOVED)
-    loaded = summary.load(now, store=store)
+    loaded = summarized(now, store=store)
     assert loaded.trend.since == loaded.trend.plots == ()
-    reports.build(now, store=store)
+    rebuilt(now, store=store)
     page = (now / "report.html").read_text("utf-8")
     assert 'id="trend"' not in page
     assert 'href="#trend"' not in page
