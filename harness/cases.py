@@ -77,7 +77,7 @@ def load_cases(spec: str, labels: Sequence[str], *, skip_bad: bool = False) -> C
       which may be missing or empty. A line may occur twice; the second gets the id `NAME#2`.
     - one image file.
 
-    Images are not opened here: see `harness.running.prepared.prepare_cases`.
+    Images are not opened here: see `harness.running.images.prepare_cases`.
 
     Raises:
         CaseError: nothing is found (kind `missing`, `no-images`), a manifest cannot be read

@@ -186,9 +186,9 @@ def _phone_names(config: pytest.Config) -> list[str]:
 
 def gate_names(gates: Gates) -> list[str]:
     """What is tested on every phone: delivery first, then every gate of a run under these."""
-    from harness.judgement import judging
+    from harness.judgement import gate_rules
 
-    return [DELIVERY, *judging.gate_names(gates)]
+    return [DELIVERY, *gate_rules.gate_names(gates)]
 
 
 def _gate_names(config: pytest.Config) -> list[str]:

@@ -29,7 +29,7 @@ from harness.ladder import parse
 from harness.records.journal import PIXELS_FOLDER
 from harness.records.observation import Observation, Place
 from harness.records.record import RunRecord
-from harness.running.floors import SEED, upper_bound
+from harness.running.noise_floor import SEED, upper_bound
 
 if TYPE_CHECKING:
     from harness.progress import Progress

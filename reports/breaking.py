@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.comparison.blame import Blame
-from harness.judgement import judging
+from harness.judgement import gate_rules
 from harness.judgement.verdict import Verdict
 from harness.ladder import located
 from harness.records.record import PhoneRecord, RunRecord
@@ -52,7 +52,7 @@ def answers(record: RunRecord, verdict: Verdict, trend: Trend) -> tuple[Answer, 
 
 def failing(verdict: Verdict) -> list[Blame]:
     """The blames that fail the release whatever else holds."""
-    return [blame for hop in verdict.hops for blame in judging.failing(hop)]
+    return [blame for hop in verdict.hops for blame in gate_rules.failing(hop)]
 
 
 def _what(verdict: Verdict) -> Answer:

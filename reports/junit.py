@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from harness.judgement.delivery import Undelivered
 from harness.judgement.gate import GateResult
+from harness.judgement.sampling import Undelivered
 from reports.summary import Summary
 from reports.text import visible
 

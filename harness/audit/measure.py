@@ -21,8 +21,8 @@ from harness.comparison.stages import label_differences
 from harness.contract import Contract, Pixels
 from harness.errors import ArmUnavailable
 from harness.records.observation import Observation
-from harness.running import planning, result_cache
-from harness.running.prepared import prepare_cases
+from harness.running import result_cache, run_plan
+from harness.running.images import prepare_cases
 from harness.running.result_cache import ResultCache
 
 if TYPE_CHECKING:
@@ -191,5 +191,5 @@ class _Bench:
         return kept if len(kept.tokens or ()) <= contract.limits.max_tokens else None
 
     def _cache(self, contract: Contract) -> ResultCache:
-        versions = planning.answered_by(_ARM.kind)
+        versions = run_plan.answered_by(_ARM.kind)
         return ResultCache(result_cache.arm_key(_ARM, contract, self._hashes, versions))

@@ -132,14 +132,14 @@ def run_and_show(request: RunRequest, as_json: bool) -> Verdict:
     """Evaluate with progress on stderr, write the reports, print the table and the verdict."""
     import reports
     from harness.releases.store import Store, store_path
-    from harness.running import planning
+    from harness.running import run_plan
     from harness.running.run import evaluate
     from reports import summary, terminal
 
     if not request.arms:
-        for kind, extra in planning.missing_packages().items():
+        for kind, extra in run_plan.missing_packages().items():
             say(f"arm {kind} takes no part: pip install 'driftloop[{extra}]'")
-    say(planning.announced(request))
+    say(run_plan.announced(request))
     with progress_board() as board:
         evaluation = evaluate(request, board)
         writing = board.track("writing reports")

@@ -11,7 +11,7 @@ from harness.arms.phone import PhoneArm
 from harness.arms.process import ArmProcess
 from harness.ladder import ArmSpec
 from harness.progress import Progress
-from harness.running.planning import Plan
+from harness.running.run_plan import Plan
 
 
 class OpenArms:

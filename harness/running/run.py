@@ -13,11 +13,11 @@ from harness.evaluation import Evaluation
 from harness.progress import Progress
 from harness.records.journal import Journal
 from harness.records.record import ArmFailure
-from harness.running import answering, driving, phones, planning, whole_tensors
+from harness.running import answering, driven_layers, phones, run_plan, whole_tensors
 from harness.running.forecasting import Forecaster
 from harness.running.open_arms import OpenArms
-from harness.running.planning import Plan
 from harness.running.request import RunRequest
+from harness.running.run_plan import Plan
 
 
 def evaluate(request: RunRequest, progress: Progress) -> Evaluation:
@@ -28,7 +28,7 @@ def evaluate(request: RunRequest, progress: Progress) -> Evaluation:
         DeviceError: a phone of the request is not there or cannot be used.
     """
     with phones.held(request.phones) as attached:
-        plan = planning.plan(request, attached, progress)
+        plan = run_plan.plan(request, attached, progress)
         with (
             Journal(request.out, plan.record) as journal,
             OpenArms(plan, attached, journal.current.run_id, progress) as arms,
@@ -38,7 +38,7 @@ def evaluate(request: RunRequest, progress: Progress) -> Evaluation:
             forecast = Forecaster(plan, attached, journal, progress)
             forecast.say()
             answering.answer(plan, arms, journal, progress, forecast)
-            driving.drive(plan, arms, journal, progress)
+            driven_layers.drive(plan, arms, journal, progress)
             if plan.deep:
                 whole_tensors.keep(plan, arms, journal, progress)
             journal.finish(datetime.now(UTC))

@@ -10,7 +10,7 @@ from harness.bundle import Bundle
 from harness.ladder import ArmSpec, Role
 from harness.progress import Advance
 from harness.records.inquiry import FileFault, Owner
-from harness.running.sides import Under
+from harness.running.images import Under
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from harness.progress import Progress
 from harness.records.journal import Journal
 from harness.records.observation import Slot
 from harness.running.open_arms import OpenArms
-from harness.running.planning import Plan
+from harness.running.run_plan import Plan
 
 FOLDER: Final = "deep"
 

@@ -19,7 +19,7 @@ from harness.bundle import Bundle
 from harness.contract import Contract
 from harness.errors import BadInput
 from harness.progress import Progress
-from harness.running.prepared import PreparedCase, prepare_cases
+from harness.running.images import PreparedCase, prepare_cases
 from harness.trials.plan import Contender
 from harness.trials.record import CONTENDERS, ContenderRecord
 

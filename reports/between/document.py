@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from harness import ladder
 from harness.errors import BadInput
-from harness.judgement.reasons import Word
+from harness.judgement.verdict import Word
 from harness.ladder import located
 from reports.between import matching
 from reports.between.answers import ArmBetween, SharedCases, arm_between, arms_between

@@ -13,7 +13,7 @@ from harness.bundle import Bundle
 from harness.errors import RunFolderError
 from harness.progress import Unseen
 from harness.records.journal import RunFolder
-from harness.running import forecasting, whole_tensors
+from harness.running import forecast, whole_tensors
 from harness.running.request import RunRequest
 from harness.running.run import evaluate
 
@@ -50,8 +50,8 @@ def test_every_case_of_every_arm_is_kept_and_takes_the_room_that_was_said(
 def test_a_disk_without_that_room_is_refused_before_any_arm_starts(
     asked: RunRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = forecasting.shutil.disk_usage(asked.bundle)._replace(free=1 << 20)
-    monkeypatch.setattr(forecasting.shutil, "disk_usage", lambda _path: free)
+    free = forecast.shutil.disk_usage(asked.bundle)._replace(free=1 << 20)
+    monkeypatch.setattr(forecast.shutil, "disk_usage", lambda _path: free)
     with pytest.raises(RunFolderError, match="4 MiB may be needed, 1 MiB are free"):
         evaluate(asked, Unseen())
     assert not list(RunFolder(asked.out).read())

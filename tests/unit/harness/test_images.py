@@ -15,7 +15,7 @@ from harness.contract import Pixels
 from harness.errors import CaseError
 from harness.images import open_image
 from harness.preprocess import prepare
-from harness.running.prepared import prepare_cases
+from harness.running.images import prepare_cases
 
 LABELS = ("water", "land", "fire", "wood", "metal")
 

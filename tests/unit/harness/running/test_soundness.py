@@ -10,7 +10,7 @@ from harness import contract as contracts
 from harness import ladder
 from harness.bundle import Bundle
 from harness.records.inquiry import FileFault
-from harness.running.sides import Under
+from harness.running.images import Under
 from harness.running.soundness import soundness
 
 from ..bundle_factory import Miniature

@@ -1,4 +1,4 @@
-"""A run ends at the session that decides every hop of an arm, and not before."""
+"""How many images decide: as planned, and as a run goes on."""
 
 from __future__ import annotations
 
@@ -6,15 +6,7 @@ from collections.abc import Iterable
 from itertools import chain
 
 import pytest
-
-from harness import gates_file
-from harness.gates_file import Gates
-from harness.judgement.needed import Needed
-from harness.records.observation import Observation
-from harness.records.record import RunRecord, Sampling
-from harness.stats.sequential import Decision
-
-from ..run_factory import (
+from run_factory import (
     case_records,
     fault,
     flipped,
@@ -24,6 +16,40 @@ from ..run_factory import (
     phone_record,
     run_record,
 )
+
+from harness import gates_file
+from harness.gates_file import Gates
+from harness.judgement.sampling import Needed, sampling_plan
+from harness.records.observation import Observation
+from harness.records.record import RunRecord, Sampling
+from harness.stats.sequential import Decision
+
+GATES = gates_file.load()
+
+
+def test_the_sequential_plan_says_its_errors_and_what_it_costs() -> None:
+    plan = sampling_plan(GATES, ("platform",), 3, None)
+    assert plan is not None
+    assert plan.sentence == (
+        "a sequential test, looked at every 3 images: fails a release that agrees in 0.98 with "
+        "probability 0.050, passes one that agrees in 0.94 with probability 0.050; takes 72 images "
+        "where none flips, 144 on average at 0.98, 113 at 0.94, 342 at most"
+    )
+
+
+@pytest.mark.parametrize(("images", "clean"), [(259, 259), (49, 49), (48, None)])
+def test_a_fixed_plan_says_whether_so_few_images_can_pass(images: int, clean: int | None) -> None:
+    plan = sampling_plan(GATES, ("platform",), 3, images)
+    assert plan is not None
+    assert (plan.kind, plan.most, plan.clean) == ("fixed", images, clean)
+    assert f"a fixed sample of {images} images" in plan.sentence
+
+
+def test_there_is_no_plan_where_shares_decide() -> None:
+    rule = GATES.agreement.model_copy(update={"decide_on": "point"})
+    gates = GATES.model_copy(update={"agreement": rule})
+    assert sampling_plan(gates, ("platform",), 3, None) is None
+
 
 ARMS = ("desktop:q8_0+app", "phone:q8_0+app")
 REFERENCE, PHONE = ARMS

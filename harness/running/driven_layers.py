@@ -2,8 +2,7 @@
 
 A trajectory, every output on the reference's way through a case, is made once per case and arm and
 kept by content. The candidate gets the reference's input of every layer, so that what a layer is
-off by is its own, at any depth.
-"""
+off by is its own, at any depth."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ from harness.records.inquiry import DrivenCase
 from harness.records.journal import Journal
 from harness.records.observation import Observation, Place, Who
 from harness.running.open_arms import OpenArms
-from harness.running.planning import Plan
+from harness.running.run_plan import Plan
 
 
 def drive(plan: Plan, arms: OpenArms, journal: Journal, progress: Progress) -> None:

@@ -15,9 +15,9 @@ from harness.bundle import Bundle
 from harness.contract import Contract
 from harness.errors import BadInput, CaseError
 from harness.progress import Unseen
-from harness.running import planning
-from harness.running.planning import Plan
+from harness.running import run_plan
 from harness.running.request import RunRequest
+from harness.running.run_plan import Plan
 from harness.training.record import RECORD_NAME, HeldOut, Settings, TrainingRecord
 
 from ..bundle_factory import Miniature
@@ -42,7 +42,7 @@ def request_(bundle: Bundle, tmp_path: Path) -> RunRequest:
 
 
 def planned(request: RunRequest, **over: object) -> Plan:
-    return planning.plan(replace(request, **over), [], Unseen())  # type: ignore[arg-type]
+    return run_plan.plan(replace(request, **over), [], Unseen())  # type: ignore[arg-type]
 
 
 def trained_under(contract: Contract, checkpoint: Path) -> None:
@@ -82,7 +82,7 @@ def test_the_training_sides_arm_gets_its_own_pixels_in_the_same_places(
 def test_the_run_folder_keeps_both_sides_pixels(request_: RunRequest, tmp_path: Path) -> None:
     plan = planned(request_, training="as-trained")
     for side in plan.sides.every:
-        planning.keep_pixels(side.images.values(), tmp_path / "kept")
+        run_plan.keep_pixels(side.images.values(), tmp_path / "kept")
     hashes = {(case.pixels_sha256, case.training_pixels_sha256) for case in plan.record.cases}
     canaries = {case.pixels_sha256 for case in plan.record.canaries}
     kept = {path.stem for path in (tmp_path / "kept").iterdir()}
@@ -150,8 +150,8 @@ def test_what_is_for_phones_needs_a_phone_in_the_ladder(request_: RunRequest) ->
 
 
 def test_the_plan_of_the_agreement_is_told_before_anything_runs(request_: RunRequest) -> None:
-    assert "at 0.98" in planning.announced(request_)
-    assert "a fixed sample of 259 images" in planning.announced(replace(request_, fixed=259))
+    assert "at 0.98" in run_plan.announced(request_)
+    assert "a fixed sample of 259 images" in run_plan.announced(replace(request_, fixed=259))
 
 
 def arms(plan: Plan) -> tuple[str, ...]:

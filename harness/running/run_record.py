@@ -10,7 +10,7 @@ from harness.arms.app import AppAnswers
 from harness.bundle import Bundle, Weights
 from harness.errors import BadInput
 from harness.records.record import AppRecord, BundleRecord, CaseRecord
-from harness.running.sides import Sides
+from harness.running.images import Sides
 
 
 def program_sha256(program: Path) -> str:

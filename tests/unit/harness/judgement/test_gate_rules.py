@@ -10,7 +10,7 @@ from harness import gates_file
 from harness.comparison import compare
 from harness.comparison.compare import HopLimits
 from harness.comparison.hop import HopResult
-from harness.judgement import judging
+from harness.judgement import gate_rules
 from harness.judgement.gate import GateResult
 from harness.judgement.latency import ArmLatency, summarize
 from harness.records.inquiry import Inquiry
@@ -55,12 +55,12 @@ def desktop(**over: object) -> list[Observation]:
 
 def held(hop: HopResult) -> dict[str, GateResult]:
     agreed = [True] * hop.cases
-    return {gate.name: gate for gate in judging.hop_gates(hop, agreed, GATES, 3, None)}
+    return {gate.name: gate for gate in gate_rules.hop_gates(hop, agreed, GATES, 3, None)}
 
 
 def test_every_stage_of_a_clean_hop_passes_and_says_what_was_seen() -> None:
     gates = held(hop_of(desktop(evidence=evidence(embed=1e-4))))
-    assert {gates[stage].outcome for stage in judging.STAGE_GATES} == {"pass"}
+    assert {gates[stage].outcome for stage in gate_rules.STAGE_GATES} == {"pass"}
     assert gates["resize"].why == "canonical pixels equal in 24 of 24 cases"
     assert gates["embed"].measured == pytest.approx(1e-4, rel=0.01)
     assert gates["embed"].limit == 0.01
@@ -116,7 +116,7 @@ def test_driven_outputs_decide_on_their_stage_and_are_counted() -> None:
     )
     assert gates["blame"].outcome == "fail"
     clean = held(hop_of(far, driven({"vision patches": 0.015})))
-    assert {clean[stage].outcome for stage in judging.STAGE_GATES} == {"pass"}
+    assert {clean[stage].outcome for stage in gate_rules.STAGE_GATES} == {"pass"}
     assert "9 of 9 outputs clean, driven over 1 case; vision patches is" in clean["embed"].why
 
 
@@ -140,10 +140,10 @@ def test_single_flips_are_left_to_agreement_and_many_are_blamed() -> None:
     seen[5] = flipped("desktop:f16", 5, evidence=evidence())
     hop = hop_of(seen)
     assert [blame.stage for blame in hop.blames] == ["decode"]
-    assert judging.failing(hop) == []
+    assert gate_rules.failing(hop) == []
     assert held(hop)["blame"].outcome == "pass"
     many = [flipped("desktop:f16", index, evidence=evidence()) for index in range(N)]
-    assert [blame.stage for blame in judging.failing(hop_of(many))] == ["decode"]
+    assert [blame.stage for blame in gate_rules.failing(hop_of(many))] == ["decode"]
 
 
 def test_a_hop_without_cases_blames_nothing() -> None:
@@ -169,12 +169,12 @@ def latency_of(**over: object) -> ArmLatency:
 def test_a_real_phones_time_and_memory_are_judged(
     over: dict[str, Any], session: str, memory: str
 ) -> None:
-    results = judging.phone_gates(latency_of(**over), GATES, set())
+    results = gate_rules.phone_gates(latency_of(**over), GATES, set())
     assert [gate.outcome for gate in results] == [session, memory]
 
 
 def test_a_session_time_says_its_bounds() -> None:
-    (gate, _) = judging.phone_gates(latency_of(), GATES, set())
+    (gate, _) = gate_rules.phone_gates(latency_of(), GATES, set())
     assert gate.why == (
         "90th percentile 6.0 s over 22 sessions, one-sided 90% bounds 6.0 s and 6.0 s"
     )
@@ -183,7 +183,7 @@ def test_a_session_time_says_its_bounds() -> None:
 
 def test_too_few_sessions_for_a_bound_ask_for_more() -> None:
     (latency,) = summarize(observations(PHONE_ARM, 24, "A"), dict.fromkeys(range(8), 3))
-    (gate, _) = judging.phone_gates(latency, GATES, set())
+    (gate, _) = gate_rules.phone_gates(latency, GATES, set())
     assert gate.outcome == "inconclusive"
     assert "bounds 6.0 s and unknown" in gate.why
     assert "14 more sessions within the limit would decide" in gate.why
@@ -198,7 +198,7 @@ def test_an_apps_session_time_is_judged_where_it_told_one(
 ) -> None:
     seen = observations("app", 66, timings_ms=timings_ms)
     (latency,) = summarize(seen, dict.fromkeys(range(22), 3))
-    results = judging.phone_gates(latency, GATES, {"a virtual phone"})
+    results = gate_rules.phone_gates(latency, GATES, {"a virtual phone"})
     assert [(gate.name, gate.outcome) for gate in results] == [
         ("session_s", one) for one in outcomes
     ]
@@ -206,4 +206,4 @@ def test_an_apps_session_time_is_judged_where_it_told_one(
 
 def test_an_arm_on_this_host_has_neither() -> None:
     (latency,) = summarize(observations("torch", 3), {0: 3})
-    assert judging.phone_gates(latency, GATES, set()) == []
+    assert gate_rules.phone_gates(latency, GATES, set()) == []

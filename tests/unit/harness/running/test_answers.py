@@ -15,7 +15,7 @@ from harness.ladder import ArmSpec
 from harness.records.journal import Journal
 from harness.records.observation import Observation, Who
 from harness.records.record import CaseRecord, RunRecord
-from harness.running.pacing import Pace, Turn
+from harness.running.answers import Pace, Turn
 
 from ..run_factory import case_records, flipped, observation, phone_record, run_record
 

@@ -1,24 +1,102 @@
-"""How many of a run's cases each arm must answer until every hop it stands on is decided; pure.
-
-The rule by which a run ends early, and by which a verdict knows who owes observations.
-"""
+"""How many images decide, as planned and as things stand, and who owes some; pure."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from harness.comparison.stages import compare_case
+from harness.gates_file import Gates
 from harness.judgement import limits
-from harness.ladder import Hop
+from harness.ladder import Change, Hop
 from harness.records.inquiry import Floor
 from harness.records.observation import Observation, Place, Who
 from harness.records.record import RunRecord
 from harness.stats import sequential
 from harness.stats.sequential import Decision, SequentialPlan
 from harness.tolerance import Tolerance
+
+
+class SamplingPlan(BaseModel):
+    """How many images decide, and how often they decide wrongly."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["sequential", "fixed"]
+    accept: float
+    reject: float
+    alpha: float
+    """Exactly how often a share of `accept` is failed, and, `beta`, one of `reject` is passed."""
+    beta: float
+    look: int | None
+    """Images between looks; None where there is one look at the end."""
+    most: int
+    """Images after which it has decided, or, where fixed, those there are."""
+    clean: int | None
+    """Images that pass where none flips; None where so few never do."""
+    expected_accept: float
+    """Images on average where answers agree in a share of `accept`; `expected_reject` likewise."""
+    expected_reject: float
+
+    @property
+    def sentence(self) -> str:
+        """For people, before a run and in its report."""
+        errors = (
+            f"fails a release that agrees in {self.accept:g} with probability {self.alpha:.3f}, "
+            f"passes one that agrees in {self.reject:g} with probability {self.beta:.3f}"
+        )
+        if self.kind == "fixed":
+            return f"a fixed sample of {self.most} images: {errors}"
+        return (
+            f"a sequential test, looked at every {self.look} images: {errors}; takes {self.clean} "
+            f"images where none flips, {self.expected_accept:.0f} on average at {self.accept:g}, "
+            f"{self.expected_reject:.0f} at {self.reject:g}, {self.most} at most"
+        )
+
+
+def sampling_plan(
+    gates: Gates, changes: tuple[Change, ...], images: int, fixed: int | None
+) -> SamplingPlan | None:
+    """That of a hop with `images` images a session; None where the gates decide on shares.
+
+    `fixed`: how many images the run takes, where that is set before it.
+    """
+    if gates.agreement.decide_on != "sequential":
+        return None
+    if fixed is not None:
+        sample = gates.fixed_plan(changes, fixed)
+        alpha, beta = sample.error_rates
+        return SamplingPlan(
+            kind="fixed",
+            accept=sample.accept,
+            reject=sample.reject,
+            alpha=alpha,
+            beta=beta,
+            look=None,
+            most=fixed,
+            clean=fixed if sample.accept_at >= 0 else None,
+            expected_accept=fixed,
+            expected_reject=fixed,
+        )
+    plan = gates.plan(changes, images)
+    alpha, beta = plan.error_rates
+    return SamplingPlan(
+        kind="sequential",
+        accept=plan.accept,
+        reject=plan.reject,
+        alpha=alpha,
+        beta=beta,
+        look=plan.look,
+        most=plan.most,
+        clean=plan.needed_more(0, 0),
+        expected_accept=plan.expected_images(plan.accept),
+        expected_reject=plan.expected_images(plan.reject),
+    )
+
 
 _OPEN: Final = Decision("open", 0, 0)
 
@@ -131,3 +209,49 @@ class _Test:
 def _tested(record: RunRecord) -> list[Hop]:
     sequentially = record.gates.agreement.decide_on == "sequential"
     return record.hops if sequentially and record.sampling.fixed is None else []
+
+
+class Undelivered(BaseModel):
+    """An arm that owes observations, those of its canaries included."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    arm: str
+    phone: str | None
+    missing: int
+    of: int
+    why: str
+
+
+def undelivered(
+    record: RunRecord, by_arm: Mapping[Who, Sequence[Observation]], floors: Sequence[Floor]
+) -> tuple[Undelivered, ...]:
+    """Every arm and phone that owes some, in the ladder's order.
+
+    An arm whose hops are decided owes no more cases; see `Needed`.
+    """
+    needed = Needed(record, floors, (one for seen in by_arm.values() for one in seen))
+    owing = []
+    for who in record.deliveries:
+        arm, phone = who
+        missing, of = _owed(record, who, by_arm.get(who, ()), needed)
+        if not missing:
+            continue
+        failures = [f for f in record.failures if (f.arm, f.phone) == who]
+        why = failures[-1].detail if failures else "the run was not finished; repeat its command"
+        owing.append(Undelivered(arm=arm, phone=phone, missing=missing, of=of, why=why))
+    return tuple(owing)
+
+
+def _owed(
+    record: RunRecord, who: Who, seen: Sequence[Observation], needed: Needed
+) -> tuple[int, int]:
+    """How many are missing, of how many."""
+    there = {(item.session, item.position) for item in seen}
+    answered = sum((case.session, case.position) in there for case in record.cases)
+    stops = [stop.images for stop in record.stops if (stop.arm, stop.phone) == who]
+    wanted = stops[-1] if stops else needed.wanted(who)
+    canaries = record.canaries if record.carries_canaries(who[0]) else ()
+    missing = max(0, wanted - answered)
+    missing += sum((one.session, one.position) not in there for one in canaries)
+    return missing, max(wanted, answered) + len(canaries)

@@ -23,14 +23,14 @@ from harness.bundle import Bundle
 from harness.contract import Contract
 from harness.errors import BadInput
 from harness.gates_file import Gates
-from harness.judgement.sampling_plan import sampling_plan
+from harness.judgement.sampling import sampling_plan
 from harness.ladder import ArmSpec, Role
 from harness.progress import Progress
 from harness.records.inquiry import AppRemarks
 from harness.records.record import PhoneSide, RefusedRecord, RunRecord, Sampling
-from harness.running import phones, recording, result_cache, sides
+from harness.running import images, phones, result_cache, run_record
+from harness.running.images import Sides, Under
 from harness.running.request import RunRequest
-from harness.running.sides import Sides, Under
 from harness.running.soundness import Soundness, soundness
 from harness.tokens import PromptSize
 from harness.training import record as training_record
@@ -130,7 +130,7 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
     checking(0, 1)
     sound = soundness(under, specs, checking) if request.check_files else Soundness()
     checking(1, 1)
-    prepared = sides.prepare(
+    prepared = images.prepare(
         request.images,
         under,
         request.seed,
@@ -149,12 +149,12 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
         contract_sha256=contract.sha256,
         training=under["training"].contract if "training" in under else None,
         phone_side=_phone_side(request, under),
-        app=None if answers is None else recording.app_record(answers),
-        bundle=recording.bundle_record(bundle),
+        app=None if answers is None else run_record.app_record(answers),
+        bundle=run_record.bundle_record(bundle),
         arms=tuple(spec.name for spec in specs),
         phones=tuple(phones.describe(phone) for phone in attached),
-        cases=recording.case_records(prepared),
-        canaries=recording.canary_records(prepared),
+        cases=run_record.case_records(prepared),
+        canaries=run_record.canary_records(prepared),
         refused=tuple(
             RefusedRecord(path=bad.path, kind=bad.kind, detail=bad.detail)
             for bad in prepared.refused
@@ -354,8 +354,8 @@ def _app_answers(request: RunRequest, prepared: Sides, contract: Contract) -> Ap
 def _phone_side(request: RunRequest, under: Mapping[Role, Under]) -> PhoneSide:
     return PhoneSide(
         contract=under["phone"].contract if request.phone_contract else None,
-        bundle=recording.bundle_record(under["phone"].bundle) if request.phone_bundle else None,
-        runner_sha256=recording.program_sha256(request.phone_runner)
+        bundle=run_record.bundle_record(under["phone"].bundle) if request.phone_bundle else None,
+        runner_sha256=run_record.program_sha256(request.phone_runner)
         if request.phone_runner
         else None,
     )

@@ -1,8 +1,4 @@
-"""How long a run takes, and how much room it needs, said before it and kept with it.
-
-Times are this host's own: what an image last took the same arm, or what it takes in the first
-block.
-"""
+"""How long a run takes, and how much room it needs, said before it and kept with it."""
 
 from __future__ import annotations
 
@@ -20,16 +16,15 @@ from devices.phone import Phone
 from harness.arms import deployment, trajectory
 from harness.comparison.driven import is_of
 from harness.errors import RunFolderError
-from harness.judgement.needed import Needed
-from harness.judgement.sampling_plan import sampling_plan
+from harness.judgement.sampling import Needed, sampling_plan
 from harness.ladder import ArmSpec
 from harness.progress import Progress, duration
 from harness.records.journal import Journal
 from harness.records.observation import Observation, Who
 from harness.records.record import Outlook, RunRecord, Space
-from harness.running import floors
-from harness.running.planning import Plan
+from harness.running import noise_floor
 from harness.running.result_cache import ResultCache
+from harness.running.run_plan import Plan
 
 _OBSERVATION_BYTES: Final = 12 * 1024
 """What an answer takes in a run folder, rounded up."""
@@ -209,7 +204,7 @@ class Forecaster:
             if who in ((hop.reference, hop.reference_phone), (hop.candidate, hop.phone)):
                 count += max(0, self._plan.drive - sum(is_of(hop, one) for one in inquiry.driven))
         if spec.kind == "desktop" and all(floor.arm != spec.name for floor in inquiry.floors):
-            count += floors.runs(self._plan.arm_key(spec), len(self._journal.current.cases))
+            count += noise_floor.runs(self._plan.arm_key(spec), len(self._journal.current.cases))
         return count
 
     @cached_property

@@ -1,8 +1,7 @@
 """How far rounding alone carries on the model under test, measured on it: see `Floor`.
 
 An arm's twins are the arm once more with nothing changed that matters. Measured once per bundle,
-contract and host, and kept by content; the answers that come with it count as the arm's own.
-"""
+contract and host, and kept by content; the answers that come with it count as the arm's own."""
 
 from __future__ import annotations
 
@@ -20,8 +19,8 @@ from harness.records.inquiry import Floor
 from harness.records.journal import Journal
 from harness.records.observation import Observation
 from harness.running.open_arms import OpenArms
-from harness.running.planning import Plan
 from harness.running.result_cache import ResultCache
+from harness.running.run_plan import Plan
 from harness.tolerance import Tolerance
 
 CASES: Final = 24

@@ -1,0 +1,270 @@
+"""Every case in its place with the pixels of each side, and the canaries after the last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import PIL
+from PIL import Image, ImageOps
+
+from devices.paths import cache_dir
+from harness import cases
+from harness.arms.base import Prepared, Side
+from harness.bundle import Bundle
+from harness.cases import Case, Session, first_of
+from harness.contract import Contract, Pixels
+from harness.errors import CaseError
+from harness.images import DECODE_FAULTS
+from harness.ladder import Role
+from harness.preprocess import PREPARATION_VERSION, pixels_sha256, prepare_case
+from harness.progress import Advance
+from harness.records.observation import Canary
+
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A case and the PNG that holds exactly what the model sees."""
+
+    case: Case
+    pixels_path: Path
+    pixels_sha256: str
+    """SHA-256 (hex) over the RGB bytes, row by row."""
+
+
+@dataclass(frozen=True)
+class PreparedSet:
+    """The cases that are ready, in order, and those refused under `skip_bad`."""
+
+    cases: tuple[PreparedCase, ...]
+    refused: tuple[CaseError, ...]
+
+
+def prepare_cases(
+    cases: Sequence[Case],
+    pixels: Pixels,
+    out_dir: Path,
+    progress: Advance | None = None,
+    *,
+    skip_bad: bool = False,
+) -> PreparedSet:
+    """Decode and prepare every case's image into `out_dir`; what is there already is kept.
+
+    A PNG is named after the content of its image and everything that made its pixels, so that it
+    can be trusted without decoding the image again. `out_dir` is made if it is missing.
+
+    Raises:
+        CaseError: an image is refused and `skip_bad` is off, after all were tried (the detail says
+            how many); or every one is refused (kind `no-images`).
+        OSError: `out_dir` cannot be written.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    ready: list[PreparedCase] = []
+    refused: list[CaseError] = []
+    for done, case in enumerate(cases, start=1):
+        try:
+            path, sha256 = _prepared(case.path, pixels, out_dir)
+            ready.append(PreparedCase(case, path, sha256))
+        except CaseError as error:
+            refused.append(error)
+        if progress:
+            progress(done, len(cases))
+    if refused and not skip_bad:
+        raise first_of(refused)
+    if refused and not ready:
+        first = refused[0]
+        detail = f"all {len(refused)} images were refused, the first as {first.kind}"
+        raise CaseError(first.path, "no-images", f"{detail}: {first.detail}")
+    return PreparedSet(tuple(ready), tuple(refused))
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A case and the image every arm gets for it at its place in the run."""
+
+    case: Case
+    image: Prepared
+
+
+def place(sessions: Iterable[Session], ready: PreparedSet) -> list[Placed]:
+    """Every slot of `sessions`, in order, with its pixels. `sessions` hold cases of `ready`."""
+    by_id = {prepared.case.id: prepared for prepared in ready.cases}
+    return [
+        Placed(
+            slot.case,
+            Prepared(
+                case_id=slot.case.id,
+                session=slot.session,
+                position=slot.position,
+                pixels_path=by_id[slot.case.id].pixels_path,
+                pixels_sha256=by_id[slot.case.id].pixels_sha256,
+            ),
+        )
+        for session in sessions
+        for slot in session.slots
+    ]
+
+
+def _prepared(source: Path, pixels: Pixels, out_dir: Path) -> tuple[Path, str]:
+    target = out_dir / f"{_key(source, pixels)}.png"
+    if (kept := _kept(target, pixels.size)) is not None:
+        return target, kept
+    image = prepare_case(source, pixels)
+    part = out_dir / f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part"
+    try:
+        image.save(part, format="PNG")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target, pixels_sha256(image)
+
+
+def _kept(target: Path, size: int) -> str | None:
+    """The hash of the pixels in `target`; None when it is missing or damaged."""
+    try:
+        with Image.open(target, formats=("PNG",)) as image:
+            return pixels_sha256(image) if image.size == (size, size) else None
+    except DECODE_FAULTS:
+        return None
+
+
+def _key(source: Path, pixels: Pixels) -> str:
+    made_by = [PREPARATION_VERSION, PIL.__version__, pixels.model_dump(mode="json")]
+    digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode())
+    if source.is_file():
+        with source.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+    return digest.hexdigest()[:40]
+
+
+def canaries(first: Sequence[Prepared], session: int, size: int, folder: Path) -> list[Prepared]:
+    """The canaries of a run whose session 0 is `first` and whose last session is before `session`.
+
+    `size`: side of the canonical pixels. PNGs that are made here lie in `folder`.
+    """
+    one = first[0]
+    black = _painted(Image.new("RGB", (size, size)), "black", folder)
+    with Image.open(one.pixels_path) as image:
+        mirror = _painted(ImageOps.mirror(image.convert("RGB")), f"{one.case_id} mirrored", folder)
+    made: list[tuple[Canary, Prepared]] = [
+        ("black", black),
+        ("mirror", mirror),
+        ("twice", one),
+        ("twice", one),
+    ]
+    probes = [_at(image, name, session, place) for place, (name, image) in enumerate(made)]
+    turned = [
+        _at(image, "again" if image is one else "reversed", session + 1, place)
+        for place, image in enumerate(reversed(first))
+    ]
+    return probes + turned
+
+
+def _at(image: Prepared, canary: Canary, session: int, position: int) -> Prepared:
+    return replace(image, session=session, position=position, canary=canary)
+
+
+def _painted(image: Image.Image, name: str, folder: Path) -> Prepared:
+    sha256 = pixels_sha256(image)
+    target = folder / f"canary-{sha256}.png"
+    if not target.exists():
+        part = folder / f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part"
+        image.save(part, format="PNG")
+        part.replace(target)
+    return Prepared(name, 0, 0, target, sha256)
+
+
+Track = Callable[[str], Advance]
+"""Names a piece of work and gives the callback `(done, total)` for it."""
+
+
+@dataclass(frozen=True)
+class Under:
+    """A side before its images are prepared."""
+
+    contract: Contract
+    bundle: Bundle
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Every role that takes part. All hold the same cases in the same places."""
+
+    by_role: dict[Role, Side]
+    sessions: list[Session]
+    refused: tuple[CaseError, ...]
+    """Images that one of the sides could not prepare."""
+
+    def of(self, role: Role) -> Side:
+        """That role's side; the run's own where phones were given nothing else."""
+        return self.by_role.get(role) or self.by_role["app"]
+
+    @property
+    def every(self) -> Iterable[Side]:
+        """Each side once."""
+        return self.by_role.values()
+
+    def pixels_sha256(self, role: Role, session: int, position: int) -> str | None:
+        """Of the pixels at that place; None where the role has no side of its own."""
+        side = self.by_role.get(role)
+        return None if side is None else side.images[session, position].pixels_sha256
+
+
+def prepare(
+    images: str,
+    under: Mapping[Role, Under],
+    seed: int,
+    most: int | None,
+    track: Track,
+    *,
+    skip_bad: bool,
+) -> Sides:
+    """Every case in its place with the pixels of each side, and the canaries after the last.
+
+    `under` holds at least the role `app`. `most`: so many cases at most, drawn by `seed`.
+
+    Raises:
+        CaseError: as `cases.load_cases` and `prepare_cases` do.
+    """
+    contract = under["app"].contract
+    found = cases.load_cases(images, contract.answer.labels, skip_bad=skip_bad)
+    taken, refused = found.cases, found.refused
+    size = contract.limits.images_per_session
+    taken = cases.drawn(taken, most, seed)
+    prepared: dict[Role, PreparedSet] = {}
+    for role, side in under.items():
+        prepared[role] = prepare_cases(
+            taken,
+            side.contract.pixels,
+            cache_dir("pixels"),
+            track(f"preparing {'' if role == 'app' else f'{role} '}pixels"),
+            skip_bad=skip_bad,
+        )
+        taken = tuple(ready.case for ready in prepared[role].cases)
+        refused = (*refused, *prepared[role].refused)
+    sessions = cases.sessions(taken, size, seed)
+    return Sides(
+        {
+            role: Side(side.contract, side.bundle, _by_place(sessions, prepared[role], side))
+            for role, side in under.items()
+        },
+        sessions,
+        refused,
+    )
+
+
+def _by_place(
+    sessions: Sequence[Session], ready: PreparedSet, side: Under
+) -> dict[tuple[int, int], Prepared]:
+    placed = [one.image for one in place(sessions, ready)]
+    first = [image for image in placed if image.session == 0]
+    watched = canaries(first, len(sessions), side.contract.pixels.size, cache_dir("pixels"))
+    return {(image.session, image.position): image for image in (*placed, *watched)}
