@@ -5,12 +5,12 @@ from __future__ import annotations
 import typer
 
 from harness.cli import (
-    auditing,
+    audit,
     bundles,
-    calibrating,
+    calibrate,
     datasets,
     demo,
-    deploying,
+    deploy,
     doctor,
     fortune,
     latency,
@@ -18,13 +18,13 @@ from harness.cli import (
     phones,
     pixels,
     probe,
-    reading,
     releases,
     remedy,
-    running,
+    run,
+    runs,
     selftest,
     tokens,
-    training,
+    train,
 )
 
 _PATH = (
@@ -56,18 +56,18 @@ app.command()(phones.devices)
 app.add_typer(phones.app, name="phone")
 app.add_typer(bundles.app, name="bundle")
 app.add_typer(datasets.app, name="dataset")
-app.command()(deploying.deploy)
-app.command()(training.train)
-app.command()(auditing.audit)
+app.command()(deploy.deploy)
+app.command()(train.train)
+app.command()(audit.audit)
 app.command()(listen.listen)
-app.command()(running.run)
+app.command()(run.run)
 app.add_typer(probe.app, name="app")
-app.command()(reading.compare)
-app.command()(reading.report)
+app.command()(runs.compare)
+app.command()(runs.report)
 app.add_typer(releases.app, name="baseline")
-app.command()(reading.history)
+app.command()(runs.history)
 app.command()(latency.latency)
-app.command()(calibrating.calibrate)
+app.command()(calibrate.calibrate)
 app.command()(remedy.remedy)
 app.command()(fortune.fortune)
 app.command()(pixels.pixels)

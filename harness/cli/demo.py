@@ -24,7 +24,7 @@ def demo(
     import shutil
 
     from fixtures import demo as recipe
-    from harness.cli.running import run_and_show
+    from harness.cli.run import run_and_show
     from harness.running.request import RunRequest
     from harness.running.run import evaluate
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.console import JsonFlag, answer, print_json, progress_board, say
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from harness.trials.record import TrialRecord
 
 
 def latency(
@@ -53,7 +58,6 @@ def latency(
     Exit code: 0 PASS, 1 FAIL, 2 bad input, 3 INCONCLUSIVE, 4 INFRA.
     """
     from harness import gates_file
-    from harness.cli.latency_table import trial_view
     from harness.judgement.verdict import EXIT_CODES
     from harness.trials.contenders import Entry
     from harness.trials.trial import TEXT_FILE, TrialRequest, run_trial
@@ -83,3 +87,19 @@ def _fresh_folder() -> Path:
     from datetime import UTC, datetime
 
     return Path("runs") / f"latency-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+
+
+def trial_view(trial: TrialRecord) -> Group:
+    """What was compared, what it took, and the verdict last."""
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.table import Table
+
+    from harness.trials import wording
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in wording.facts(trial):
+        table.add_row(name, escape(value))
+    outcome = trial.outcome
+    said = "" if outcome is None else f"[bold]{outcome.verdict}[/bold]: {escape(outcome.sentence)}"
+    return Group(table, "", escape(wording.rule(trial)), "", said)

@@ -13,8 +13,8 @@ from harness.evaluation import Evaluation
 from harness.progress import Progress
 from harness.records.journal import Journal
 from harness.records.record import ArmFailure
-from harness.running import answering, driven_layers, phones, run_plan, whole_tensors
-from harness.running.forecasting import Forecaster
+from harness.running import answers, driven_layers, phones, run_plan, whole_tensors
+from harness.running.forecast import Forecaster
 from harness.running.open_arms import OpenArms
 from harness.running.request import RunRequest
 from harness.running.run_plan import Plan
@@ -37,7 +37,7 @@ def evaluate(request: RunRequest, progress: Progress) -> Evaluation:
             _keep_unfit(plan, journal)
             forecast = Forecaster(plan, attached, journal, progress)
             forecast.say()
-            answering.answer(plan, arms, journal, progress, forecast)
+            answers.answer(plan, arms, journal, progress, forecast)
             driven_layers.drive(plan, arms, journal, progress)
             if plan.deep:
                 whole_tensors.keep(plan, arms, journal, progress)

@@ -17,12 +17,12 @@ from harness.errors import BadInput, RunFolderError
 from harness.gates_file import TrialRule
 from harness.progress import Progress
 from harness.running import phones
-from harness.trials import contenders, measuring, plan, record, wording
+from harness.trials import contenders, plan, record, timed_run, wording
 from harness.trials.contenders import Entry, Subject
-from harness.trials.measuring import WatchedPhone
 from harness.trials.outcome import judge
 from harness.trials.plan import Contender, Step
 from harness.trials.record import TrialOutcome, TrialRecord, TrialRun
+from harness.trials.timed_run import WatchedPhone
 
 TEXT_FILE = "latency.md"
 
@@ -131,12 +131,12 @@ def _run(
     progress: Progress,
     say: Callable[[str], None],
 ) -> TrialRun:
-    measuring.cool_down(phone, trial.rule.cool_down_s, say)
+    timed_run.cool_down(phone, trial.rule.cool_down_s, say)
     number = len(trial.runs)
     work = replace(subject.work, run_id=f"latency-{trial.trial_id}-{number:03d}")
     pushed = progress.track(f"pushing to {phone.serial}")
-    measured = measuring.measure(phone, work, pushed)
-    run = measuring.as_run(measured, number, step, trial.runs)
+    measured = timed_run.measure(phone, work, pushed)
+    run = timed_run.as_run(measured, number, step, trial.runs)
     if run.excluded == "threads" and not trial.usable(step.phase, step.contender):
         raise BadInput(
             f"the {step.contender} runs with {run.detail}: "

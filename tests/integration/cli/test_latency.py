@@ -25,7 +25,7 @@ from devices.virtual import VirtualPhone
 from harness.progress import Unseen
 from harness.trials import contenders
 from harness.trials.contenders import Entry
-from harness.trials.measuring import Measured, WatchedPhone, exclusion, measure
+from harness.trials.timed_run import Measured, WatchedPhone, exclusion, measure
 from tests.integration.cli.conftest import Driftloop, command
 
 SLOW = Path(__file__).parents[3] / "fixtures" / "drifts" / "preludes" / "slow.h"

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from harness.bundle.compare import BundleComparison, compare
 from harness.bundle.tensor_check import mmproj_against_checkpoint
-from harness.cli.comparison_table import comparison_view
 from harness.errors import BundleError
+from reports.terminal.bundle_changes import comparison_view
 
 from .bundle_factory import HEADS, QUANT, TOKENS, WIDTH, Miniature, Tensors
 

@@ -6,7 +6,15 @@ from collections.abc import Iterable
 from itertools import chain
 
 import pytest
-from run_factory import (
+
+from harness import gates_file
+from harness.gates_file import Gates
+from harness.judgement.sampling import Needed, sampling_plan
+from harness.records.observation import Observation
+from harness.records.record import RunRecord, Sampling
+from harness.stats.sequential import Decision
+
+from ..run_factory import (
     case_records,
     fault,
     flipped,
@@ -16,13 +24,6 @@ from run_factory import (
     phone_record,
     run_record,
 )
-
-from harness import gates_file
-from harness.gates_file import Gates
-from harness.judgement.sampling import Needed, sampling_plan
-from harness.records.observation import Observation
-from harness.records.record import RunRecord, Sampling
-from harness.stats.sequential import Decision
 
 GATES = gates_file.load()
 

@@ -13,6 +13,7 @@ from harness.cli.releases import StoreOption
 if TYPE_CHECKING:
     from harness.releases.history import Answer
 
+
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 
 
