@@ -19,9 +19,9 @@ from harness import bundle as bundles
 from harness import cases
 from harness import contract as contracts
 from harness.bundle import Bundle
+from harness.comparison.attestation import Terms, terms
 from harness.comparison.driven import DrivenOutput, part_of
 from harness.comparison.hop import HopResult
-from harness.comparison.terms import Terms, terms
 from harness.errors import BadInput
 from harness.judgement.verdict import Verdict
 from harness.ladder import FLOAT_TYPES

@@ -21,8 +21,8 @@ from harness import evaluation
 from harness.arms.base import Prepared
 from harness.arms.desktop import DesktopArm
 from harness.bundle import Bundle
+from harness.comparison.case_comparison import label_differences, label_margin
 from harness.comparison.hop import HopResult
-from harness.comparison.stages import label_differences, label_margin
 from harness.contract import Runtime
 from harness.errors import BadInput
 from harness.ladder import parse

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from harness.comparison import attesting
-from reports import answering, breaking, numbers, pictures, timing, wording
+from harness.comparison import attestation
+from reports import breakage, numbers, pictures, questions, stage_times, wording
+from reports.case_table import DifferingCase
 from reports.charts import duration
-from reports.differing import DifferingCase
 from reports.evidence.document import gather
 from reports.summary import Range, Summary
 from reports.text import plain, visible
@@ -65,18 +65,18 @@ def render(summary: Summary) -> str:
     gates = summary.verdict.gates
     differing = [view for view in summary.sessions if view.differs]
     evidence = gather(summary)
-    causes = breaking.causes(summary.verdict, summary.trend)
+    causes = breakage.causes(summary.verdict, summary.trend)
     return environment.get_template("report.html.j2").render(
         summary=summary,
         record=summary.record,
         verdict=summary.verdict,
-        shipping=answering.shipping(summary.verdict),
+        shipping=questions.shipping(summary.verdict),
         sections=_sections(summary, causes),
         causes=causes,
         evidence=evidence,
         loud_canaries=[one for one in summary.verdict.canaries if one.outcome != "pass"],
         quiet_canaries=[one for one in summary.verdict.canaries if one.outcome == "pass"],
-        better_builds=attesting.better_builds(summary.record),
+        better_builds=attestation.better_builds(summary.record),
         cases=[(case, urls.get(case.pixels_sha256 or "")) for case in shown],
         cases_left_out=len(summary.cases) - len(shown),
         differing_sessions=differing[:MAX_SESSIONS],
@@ -85,10 +85,10 @@ def render(summary: Summary) -> str:
         max_rows=MAX_ROWS,
         open_gates=[gate for word in _OPEN for gate in gates if gate.outcome == word],
         quiet_gates=[gate for gate in gates if gate.outcome not in _OPEN],
-        panels=timing.stage_panels(summary),
-        session_panel=timing.session_panel(summary),
-        stacks=timing.stage_stacks(summary),
-        stage_names=timing.STAGE_NAMES,
+        panels=stage_times.stage_panels(summary),
+        session_panel=stage_times.session_panel(summary),
+        stacks=stage_times.stage_stacks(summary),
+        stage_names=stage_times.STAGE_NAMES,
     )
 
 
@@ -99,7 +99,7 @@ def _shown(cases: Sequence[DifferingCase]) -> list[DifferingCase]:
     return [*told, *alike[:MAX_ALIKE]][:MAX_PICTURES]
 
 
-def _sections(summary: Summary, causes: Sequence[breaking.Cause]) -> set[str]:
+def _sections(summary: Summary, causes: Sequence[breakage.Cause]) -> set[str]:
     """The ids of those sections that answers point to and that this page has."""
     there = {"ladder", "time", "gates"}
     if causes:

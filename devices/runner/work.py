@@ -82,7 +82,7 @@ class Work:
     evidence: bool = True
     """Fingerprints of every image's tensors; False only to measure what they cost."""
     deep: bool = False
-    """Keep every tensor of every image; `devices.runner.looking.look` brings them here."""
+    """Keep every tensor of every image; `devices.runner.whole_tensors.look` brings them here."""
 
     def __post_init__(self) -> None:
         if not _RUN_ID.fullmatch(self.run_id):

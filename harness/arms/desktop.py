@@ -30,7 +30,7 @@ from harness.arms.answer import (
 from harness.arms.base import Look, Prepared, StageFailed, Twins
 from harness.arms.chunks import Chunk, Evaluated, ImageChunk, UnexpectedChunks, evaluated
 from harness.arms.decoding import Chooser
-from harness.arms.driving import Driving
+from harness.arms.driven import Driving
 from harness.arms.llama import LlamaSession
 from harness.arms.passage import Nudging, Passage, Recording
 from harness.bundle import Bundle

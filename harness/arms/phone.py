@@ -13,7 +13,7 @@ from devices import deploy, health
 from devices.errors import RunnerFailed
 from devices.health import Health
 from devices.phone import Phone
-from devices.runner import client, looking
+from devices.runner import client, whole_tensors
 from devices.runner.protocol import Attestation, ImageResult
 from devices.runner.work import Work, WorkImage
 from harness.arms import deployment
@@ -119,7 +119,7 @@ class PhoneArm:
         """
         work = replace(self._work([(image, None) for image in images]), run_id=_RECORD)
         before = self._health()
-        for result, tensors in looking.look(self._phone, work, on_deploy=self._pushing()):
+        for result, tensors in whole_tensors.look(self._phone, work, on_deploy=self._pushing()):
             (observation,) = self._observations([result], before, before)
             yield Look(observation, tensors)
 

@@ -25,7 +25,7 @@ from harness.arms.answer import (
 )
 from harness.arms.base import Look, Prepared, StageFailed
 from harness.arms.decoding import Chooser
-from harness.arms.driving import Driving
+from harness.arms.driven import Driving
 from harness.arms.layers import TEXT_EMBEDDINGS
 from harness.arms.logits import Step
 from harness.arms.passage import Recording

@@ -17,7 +17,7 @@ from harness import cases, ladder
 from harness.arms.base import Prepared
 from harness.audit.findings import Value
 from harness.checkpoint import Checkpoint
-from harness.comparison.stages import label_differences
+from harness.comparison.case_comparison import label_differences
 from harness.contract import Contract, Pixels
 from harness.errors import ArmUnavailable
 from harness.records.observation import Observation

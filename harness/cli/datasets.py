@@ -113,19 +113,19 @@ def label(
     The same command goes on where it stopped.
     """
     from harness import contract as contracts
-    from harness.dataset import labelling
+    from harness.dataset import label_endpoint
     from harness.dataset.endpoint import Endpoint
 
     chosen = contracts.load(contract)
-    question = labelling.Question(
-        prompt or labelling.text_of(chosen.prompt), chosen.limits.max_tokens
+    question = label_endpoint.Question(
+        prompt or label_endpoint.text_of(chosen.prompt), chosen.limits.max_tokens
     )
     with progress_board() as board:
-        outcome = labelling.label(
+        outcome = label_endpoint.label(
             folder,
             Endpoint(endpoint, model, retries=retries, timeout_s=timeout_s),
             question,
-            labelling.Pace(concurrency, per_minute),
+            label_endpoint.Pace(concurrency, per_minute),
             relabel=relabel,
             progress=board.track("labelled"),
         )
@@ -147,7 +147,7 @@ def import_labels(
 ) -> None:
     """Take labels from a table: all of them, or none if a line is wrong."""
     from harness.dataset import assemble
-    from harness.dataset.importing import import_labels
+    from harness.dataset.label_table import import_labels
 
     _show(import_labels(folder, table), assemble.read(folder).labels, as_json)
 

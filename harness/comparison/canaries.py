@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.comparison.stages import label_differences, label_margin
+from harness.comparison.case_comparison import label_differences, label_margin
 from harness.records.observation import Canary, Observation
 
 Outcome = Literal["pass", "fail", "inconclusive"]

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness import stats
-from harness.comparison import blaming, driven
-from harness.comparison.blaming.unanswered import unanswered
+from harness.comparison import driven
+from harness.comparison.attestation import Terms
+from harness.comparison.blame import blamer
+from harness.comparison.blame.unanswered import unanswered
+from harness.comparison.case_comparison import CaseComparison, compare_case
 from harness.comparison.hop import (
     ArmAccuracy,
     CaseFault,
@@ -20,8 +23,6 @@ from harness.comparison.hop import (
     Share,
     Spread,
 )
-from harness.comparison.stages import CaseComparison, compare_case
-from harness.comparison.terms import Terms
 from harness.ladder import Hop
 from harness.records.inquiry import Inquiry
 from harness.records.observation import Observation, Place, Who
@@ -126,7 +127,7 @@ def _compare_hop(
     outputs = driven.outputs(own_driven, limits.driven)
     stage_cases = Counter(stage for case in cases for stage in case.causes)
     failed = unanswered(hop, reference, candidate)
-    blames = blaming.blames(hop, cases, tolerance, inquiry, limits.driven, terms, failed)
+    blames = blamer.blames(hop, cases, tolerance, inquiry, limits.driven, terms, failed)
     agreement = Share.counted(case.label_equal for case in cases)
     sessions = session_agreement(pairs, images_per_session)
     differences = [value for case in cases for value in case.label_logprob_differences.values()]

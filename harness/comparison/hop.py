@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from harness import stats
 from harness.comparison.blame import Blame
+from harness.comparison.case_comparison import CaseComparison
 from harness.comparison.driven import DrivenOutput
-from harness.comparison.stages import CaseComparison
 from harness.ladder import Change
 from harness.stage import Stage
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from harness import stats
 from harness.comparison import driven
-from harness.comparison.attesting import Mismatch
+from harness.comparison.attestation import Mismatch
 from harness.comparison.blame import Blame
 from harness.comparison.canaries import CanaryResult
 from harness.comparison.hop import Equal, HopResult

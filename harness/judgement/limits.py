@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from harness.comparison.terms import Terms
+from harness.comparison.attestation import Terms
 from harness.gates_file import DrivenRow, DrivenTable, Gates, HopLimits
 from harness.ladder import FLOAT_TYPES, Hop
 from harness.records.inquiry import Floor

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.comparison.stages import compare_case
+from harness.comparison.case_comparison import compare_case
 from harness.gates_file import Gates
 from harness.judgement import limits
 from harness.ladder import Change, Hop

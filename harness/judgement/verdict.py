@@ -11,13 +11,12 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.comparison import attesting, compare
-from harness.comparison.attesting import Mismatch
+from harness.comparison import attestation, compare
+from harness.comparison.attestation import Mismatch, terms
 from harness.comparison.blame import Blame
 from harness.comparison.canaries import CanaryResult, canary_results
 from harness.comparison.compare import HopLimits
 from harness.comparison.hop import ArmAccuracy, HopResult
-from harness.comparison.terms import terms
 from harness.gates_file import Gates
 from harness.judgement import accuracy, gate_rules, latency, limits, sampling
 from harness.judgement.accuracy import AccuracyLoss, Confusion
@@ -86,7 +85,7 @@ def judge(
     latencies = latency.summarize(cases, record.session_sizes)
     losses = accuracy.losses(cases, record.deliveries, record.labels, held.accuracy)
     canaries = canary_results(seen)
-    mismatches = attesting.mismatches(record)
+    mismatches = attestation.mismatches(record)
     results = [
         *_hop_gates(record, hops, by_arm, held),
         *_accuracy_gates(record, losses, held),
@@ -269,7 +268,7 @@ def notes(
         f"{serial} is virtual: its times and memory are shown, not judged"
         for serial in sorted(virtual & {str(gate.phone) for gate in gates})
     ]
-    told += attesting.better_builds(record)
+    told += attestation.better_builds(record)
     told += [
         f"accuracy of {located(loss.arm, loss.phone)}: INCONCLUSIVE, "
         f"{loss.pairs.cases} labelled cases carry no claim, {_needs(loss)}"

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 from harness.arms.base import Prepared
 from harness.arms.trajectory import Trajectories, Trajectory
+from harness.comparison.case_comparison import CaseComparison, compare_case
 from harness.comparison.divergence import first_divergence
 from harness.comparison.driven import is_of
-from harness.comparison.stages import CaseComparison, compare_case
 from harness.judgement import limits
 from harness.ladder import Hop
 from harness.progress import Progress

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from devices.paths import cache_dir
 from harness import atomic, stats
 from harness.arms.base import Prepared, TwinArm
-from harness.comparison.stages import CaseComparison, compare_case
+from harness.comparison.case_comparison import CaseComparison, compare_case
 from harness.progress import Advance, Progress
 from harness.records.inquiry import Floor
 from harness.records.journal import Journal

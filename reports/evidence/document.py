@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from reports.evidence.layers import LayerPlot, layer_plot
 from reports.evidence.margins import margin_plot
 from reports.evidence.pairs import by_slot, pairs
-from reports.evidence.parting import Parting, parting, spelled
 from reports.evidence.pixels import PixelPair, pixel_pairs
-from reports.evidence.stopping import Course, course
+from reports.evidence.sequential_test import Course, course
+from reports.evidence.token_divergence import Parting, parting, spelled
 from reports.plots import Plot
 from reports.summary import Summary
 

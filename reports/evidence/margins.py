@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.comparison.case_comparison import label_margin
 from harness.comparison.hop import HopResult
-from harness.comparison.stages import label_margin
 from reports import numbers
 from reports.evidence.pairs import Pair, hop_name
 from reports.plots import Kind, Line, Plot, Scale, dot, line

@@ -9,8 +9,8 @@ from rich.text import Text
 from harness.comparison.canaries import CanaryResult
 from harness.comparison.hop import Share
 from harness.ladder import located
-from reports import breaking, numbers
-from reports.breaking import Cause
+from reports import breakage, numbers
+from reports.breakage import Cause
 from reports.charts import duration
 from reports.summary import Rung, Summary
 from reports.terminal.parts import STYLES, lines, named, table
@@ -23,7 +23,7 @@ def summary_view(summary: Summary) -> RenderableType:
     parts: list[RenderableType] = [_ladder(summary), ""]
     if any(one.phone is not None for one in verdict.latency):
         parts += [_times(summary), ""]
-    broke = breaking.causes(verdict, summary.trend)
+    broke = breakage.causes(verdict, summary.trend)
     if broke:
         parts.append(lines(tuple(cause_line(one) for one in broke)))
     canaries = [one for one in verdict.canaries if one.outcome == "fail"]

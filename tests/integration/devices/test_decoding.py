@@ -9,8 +9,8 @@ import pytest
 from devices.errors import RunnerFailed
 from devices.phone import Phone
 from devices.runner.client import run
-from devices.runner.looking import look
 from devices.runner.protocol import Decoding, ImageResult
+from devices.runner.whole_tensors import look
 from devices.runner.work import Work, WorkImage
 from harness.arms.decoding import Chooser
 from harness.arms.logits import Step

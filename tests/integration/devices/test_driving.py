@@ -21,8 +21,8 @@ from devices.hashing import file_sha256
 from devices.phone import Phone
 from devices.runner.attempt import end_all
 from devices.runner.client import run
-from devices.runner.looking import look
 from devices.runner.protocol import DrivenLayer, ImageResult
+from devices.runner.whole_tensors import look
 from devices.runner.work import Work, WorkImage
 from harness.bundle import Bundle
 from tests.runner_work import (

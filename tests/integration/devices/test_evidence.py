@@ -13,8 +13,8 @@ from PIL import Image
 from devices import adb
 from devices.phone import Phone
 from devices.runner.client import run
-from devices.runner.looking import look
 from devices.runner.protocol import Attestation, Evidence, Fingerprint, RunSettings
+from devices.runner.whole_tensors import look
 from devices.runner.work import WorkImage
 from devices.virtual import VirtualPhone
 from harness.arms.fingerprint import fingerprint

@@ -20,7 +20,7 @@ from harness.arms.desktop import DesktopArm
 from harness.arms.fingerprint import fingerprint
 from harness.arms.torch import TorchArm
 from harness.bundle import Bundle
-from harness.comparison.stages import distance
+from harness.comparison.case_comparison import distance
 from harness.contract import Contract, Tiling
 from harness.records.observation import Observation
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from harness.arms import splitmix
 from harness.arms.fingerprint import WIDTH, fingerprint
-from harness.comparison.stages import distance
+from harness.comparison.case_comparison import distance
 
 
 def normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:

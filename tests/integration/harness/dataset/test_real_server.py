@@ -19,7 +19,7 @@ from fixtures import demo
 from harness import contract as contracts
 from harness.dataset import Dataset
 from harness.dataset.endpoint import Endpoint
-from harness.dataset.labelling import Pace, Question, label, read_label, text_of
+from harness.dataset.label_endpoint import Pace, Question, label, read_label, text_of
 from harness.errors import EndpointRefused
 
 pytestmark = pytest.mark.beside

@@ -5,11 +5,11 @@ import pytest
 
 from devices.runner.protocol import DrivenLayer
 from harness import ladder
-from harness.comparison.blaming.causes import cause_of, causes
-from harness.comparison.blaming.files import Explained, FaultyFile
-from harness.comparison.blaming.sentences import Told, sentence
+from harness.comparison.blame.causes import cause_of, causes
+from harness.comparison.blame.files import Explained, FaultyFile
+from harness.comparison.blame.sentences import Told, sentence
+from harness.comparison.case_comparison import CaseComparison, compare_case
 from harness.comparison.driven import faults
-from harness.comparison.stages import CaseComparison, compare_case
 from harness.records.inquiry import DrivenCase, FileFault
 from harness.records.observation import Observation
 from harness.stage import Stage

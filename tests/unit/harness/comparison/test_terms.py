@@ -1,7 +1,7 @@
 import pytest
 
 from devices.runner.protocol import Decoding, RunSettings
-from harness.comparison.terms import terms
+from harness.comparison.attestation import terms
 from harness.contract import load
 from harness.records.record import BundleRecord, PhoneSide
 

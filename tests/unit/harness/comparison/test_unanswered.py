@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.comparison.blaming.unanswered import unanswered
+from harness.comparison.blame.unanswered import unanswered
 from harness.ladder import hops, parse_ladder
 from harness.records.observation import Observation
 from harness.stage import Stage

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness import gates_file, ladder
-from harness.comparison.terms import terms
+from harness.comparison.attestation import terms
 from harness.gates_file import Gates
 from harness.judgement import limits
 from harness.ladder import Change, Hop

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from harness.comparison.case_comparison import CaseComparison
 from harness.comparison.driven import LayerFault
-from harness.comparison.stages import CaseComparison
 from harness.stage import PICTURE, STAGES, Stage
 
 _ANSWER: Final[tuple[Stage, ...]] = ("prefill", "decode", "label")

@@ -11,7 +11,7 @@ from harness import contract as contracts
 from harness import dataset as data
 from harness.dataset import Dataset
 from harness.dataset.endpoint import Endpoint
-from harness.dataset.labelling import Outcome, Pace, Question, label, read_label, text_of
+from harness.dataset.label_endpoint import Outcome, Pace, Question, label, read_label, text_of
 from harness.errors import DatasetError, EndpointFailed, EndpointRefused
 from tests.integration.harness.dataset.conftest import Reply, ScriptedServer
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from devices.runner.protocol import Token
+from harness.comparison.case_comparison import CaseComparison
 from harness.comparison.hop import HopResult
-from harness.comparison.stages import CaseComparison
 from harness.records.observation import Observation, Slot
 
 MAX_RIVALS = 6

@@ -7,7 +7,7 @@ from typing import Final
 
 from devices.runner.protocol import RunnerFault
 from harness.comparison.blame import Blame
-from harness.comparison.blaming.causes import most
+from harness.comparison.blame.causes import most
 from harness.ladder import Hop, located
 from harness.records.observation import Observation, Place
 from harness.stage import STAGES, Stage

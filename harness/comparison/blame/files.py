@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.comparison.blame import Blame
-from harness.comparison.blaming.causes import Cause, is_upstream
+from harness.comparison.blame.causes import Cause, is_upstream
 from harness.ladder import Hop, parse
 from harness.records.inquiry import FileFault, Owner
 from harness.records.observation import Who

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from harness.comparison.terms import Terms
+from harness.comparison.attestation import Terms
 from harness.contract import Prompt
 from harness.ladder import Hop
 from harness.stage import Stage

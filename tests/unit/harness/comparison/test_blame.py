@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from devices.runner.protocol import RunSettings
 from harness import ladder
+from harness.comparison.attestation import Terms, terms
 from harness.comparison.blame import Blame
-from harness.comparison.blaming import blames
+from harness.comparison.blame.blamer import blames
+from harness.comparison.case_comparison import compare_case
 from harness.comparison.driven import of_hop
-from harness.comparison.stages import compare_case
-from harness.comparison.terms import Terms, terms
 from harness.contract import Contract, load
 from harness.ladder import Hop
 from harness.records.inquiry import Divergence, FileFault, Inquiry

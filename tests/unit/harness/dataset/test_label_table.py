@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import dataset as data
-from harness.dataset.importing import import_labels
+from harness.dataset.label_table import import_labels
 from harness.errors import DatasetError
 from tests.unit.harness.dataset.conftest import Make
 

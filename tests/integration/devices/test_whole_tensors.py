@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from devices.phone import Phone
 from devices.runner.attempt import REMOTE_RUNS, end_all
 from devices.runner.client import run
-from devices.runner.looking import look
 from devices.runner.protocol import ImageResult
+from devices.runner.whole_tensors import look
 from devices.runner.work import WorkImage
 from harness.bundle import Bundle
 from tests.runner_work import ONE_THREAD, image_results, work

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.comparison.attesting import Mismatch, better_builds, mismatches
+from harness.comparison.attestation import Mismatch, better_builds, mismatches
 from harness.contract import load
 from harness.records.observation import ArmAttestation
 from harness.records.record import BundleRecord, PhoneRecord, PhoneSide, RunRecord

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.comparison.case_comparison import CaseComparison
 from harness.comparison.hop import HopResult
-from harness.comparison.stages import CaseComparison
 from harness.records.observation import Observation, Place
 from harness.records.record import CaseRecord, RunRecord
 from harness.stage import Stage

@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.runner.protocol import Evidence, Fingerprint
-from harness.comparison.divergence import first_divergence
-from harness.comparison.stages import (
+from harness.comparison.case_comparison import (
     CaseComparison,
     compare_case,
     distance,
     label_differences,
     label_margin,
 )
+from harness.comparison.divergence import first_divergence
 from harness.stage import STAGES
 from harness.tolerance import Tolerance
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from devices.runner.protocol import DrivenLayer
 from harness.arms import trajectory
 from harness.arms.base import Look, StageFailed
-from harness.arms.driving import Comparison, Driving
+from harness.arms.driven import Comparison, Driving
 from harness.arms.trajectory import Trajectory
 
 from ..run_factory import observation

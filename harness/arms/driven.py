@@ -1,8 +1,7 @@
 """Driving: a candidate measured against a reference output by output, and led back each time.
 
 Every layer then gets exactly the reference's input, so its error is its own at any depth.
-devices/runner/protocol.py says what is measured; the runner does the same in C++.
-"""
+devices/runner/protocol.py says what is measured; the runner does the same in C++."""
 
 from __future__ import annotations
 
@@ -21,6 +20,7 @@ from harness.training.prompt import OBSERVED_IMAGE_ID
 if TYPE_CHECKING:
     from harness.arms.base import Tensor
     from harness.arms.trajectory import Trajectory
+
 
 _FLOOR: Final = 0.01
 """Of the rows' mean squared length: a row is divided by no less."""

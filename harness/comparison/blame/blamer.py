@@ -1,20 +1,19 @@
 """What a hop's differences come from: causes out of the cases and the driven layers, explained by
-files and settings; pure.
-"""
+files and settings; pure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from harness.comparison.attestation import Terms
 from harness.comparison.blame import Blame
-from harness.comparison.blaming.causes import Cause, cause_of, causes, most, ordered, rank
-from harness.comparison.blaming.differences import Differences, differences
-from harness.comparison.blaming.files import Explained, explained, reaches, read_on
-from harness.comparison.blaming.sentences import Told, sentence, with_fault
+from harness.comparison.blame.causes import Cause, cause_of, causes, most, ordered, rank
+from harness.comparison.blame.differences import Differences, differences
+from harness.comparison.blame.files import Explained, explained, reaches, read_on
+from harness.comparison.blame.sentences import Told, sentence, with_fault
+from harness.comparison.case_comparison import CaseComparison
 from harness.comparison.driven import faults, of_hop
-from harness.comparison.stages import CaseComparison
-from harness.comparison.terms import Terms
 from harness.ladder import Hop
 from harness.records.inquiry import AppRemarks, Divergence, DrivenCase, Inquiry
 from harness.records.observation import Who

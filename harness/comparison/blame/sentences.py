@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import Final
 
-from harness.comparison.blaming.causes import Cause
-from harness.comparison.blaming.files import Explained
+from harness.comparison.blame.causes import Cause
+from harness.comparison.blame.files import Explained
+from harness.comparison.case_comparison import CaseComparison, first_step_judged
 from harness.comparison.driven import LayerFault
-from harness.comparison.stages import CaseComparison, first_step_judged
 from harness.ladder import Hop
 from harness.stage import Stage
 from harness.tolerance import Tolerance, over
