@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from harness.comparison import attestation
-from reports import breakage, numbers, pictures, questions, stage_times, wording
+from reports import answers, breakage, numbers, pictures, stage_times, wording
 from reports.case_table import DifferingCase
 from reports.charts import duration
 from reports.evidence.document import gather
@@ -70,7 +70,7 @@ def render(summary: Summary) -> str:
         summary=summary,
         record=summary.record,
         verdict=summary.verdict,
-        shipping=questions.shipping(summary.verdict),
+        shipping=answers.shipping(summary.verdict),
         sections=_sections(summary, causes),
         causes=causes,
         evidence=evidence,

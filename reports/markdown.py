@@ -5,8 +5,8 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from reports import numbers, wording
+from reports.answers import shipping
 from reports.charts import duration
-from reports.questions import shipping
 from reports.sessions import sentence
 from reports.summary import Summary
 from reports.text import markdown_code, markdown_text, plain

@@ -16,8 +16,9 @@ from harness.records.observation import Conditions, Observation
 from harness.records.record import PhoneRecord, RunRecord
 from harness.records.session_results import SessionResult
 from harness.releases.store import Store
+from reports.answers import answers, headline
 from reports.case_table import DifferingCase, differing_cases
-from reports.questions import Answer, EndToEnd, answers, headline
+from reports.questions import Answer, EndToEnd
 from reports.sessions import SessionView, session_views
 from reports.trend import Trend, trend
 

@@ -24,7 +24,7 @@ _CONTEXT_STEP = 256
 """llama.cpp rounds a context up to a multiple of this."""
 _MOST_MICRO_BATCH = 512
 """llama.cpp's default, which nothing of ours changes."""
-_FEWEST_THREADS, _MOST_THREADS = 2, 6
+_MOST_THREADS = 6
 
 
 class Mismatch(BaseModel):
@@ -107,21 +107,28 @@ def _variant(name: str, abi: str) -> Iterator[_Pair]:
 
 
 def _threads(attested: Attestation, asked: Terms) -> Iterator[_Pair]:
-    """Exact on a real phone. Elsewhere, how many cores the process may use is not on record."""
+    """Exact where the cores are known: on a real phone those it has, elsewhere those that the
+    process was allowed."""
     runtime, phone = asked.runtime, asked.phone
-    cores = None if phone is None or phone.virtual else phone.cores
-    if runtime.threads:
-        yield "threads", str(runtime.threads), str(attested.threads)
-    elif cores is not None:
-        rule = min(max(cores // 2, _FEWEST_THREADS), _MOST_THREADS)
-        yield "threads", str(rule), str(attested.threads)
-    elif not _FEWEST_THREADS <= attested.threads <= _MOST_THREADS:
-        yield "threads", f"{_FEWEST_THREADS} to {_MOST_THREADS}", str(attested.threads)
+    real = phone is not None and not phone.virtual
+    cores = phone.cores if phone is not None and real else _allowed(attested)
+    if runtime.threads or cores is not None:
+        yield "threads", str(runtime.threads_on(cores or 1)), str(attested.threads)
+    elif not 1 <= attested.threads <= _MOST_THREADS:
+        yield "threads", f"{_MOST_THREADS} at most", str(attested.threads)
     most = runtime.vision_threads
     if cores is not None:
         yield "vision threads", str(min(most, cores)), str(attested.vision_threads)
     elif not 1 <= attested.vision_threads <= most:
         yield "vision threads", f"{most} at most", str(attested.vision_threads)
+
+
+def _allowed(attested: Attestation) -> int | None:
+    """How many cores `0-3,6` names, of the first thread; None where nothing is attested."""
+    for thread in attested.placement:
+        ranges = (part.partition("-") for part in thread.cpus_allowed.split(","))
+        return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)
+    return None
 
 
 def _settings(ran: RunSettings, asked: Terms) -> Iterator[_Pair]:

@@ -19,7 +19,7 @@ from harness import contract, gates_file
 from harness.arms.fingerprint import fingerprint
 from harness.gates_file import Gates
 from harness.ladder import CHANGES
-from harness.records.inquiry import INQUIRY_FILE, Inquiry
+from harness.records.inquiry import Inquiry
 from harness.records.journal import Journal
 from harness.records.observation import ArmAttestation, Canary, Conditions, Observation
 from harness.records.record import (
@@ -205,7 +205,7 @@ class RunWriter:
             for failure in self.failures:
                 journal.fail(failure)
             if self.inquiry is not None:
-                journal.write(INQUIRY_FILE, self.inquiry.model_dump_json())
+                journal.learn(**dict(self.inquiry))
             journal.finish(datetime(2026, 11, 23, 12, 9, tzinfo=UTC))
         return self.path
 

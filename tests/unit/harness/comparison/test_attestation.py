@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devices.runner.protocol import ThreadPlacement
 from harness.comparison.attestation import Mismatch, better_builds, mismatches
 from harness.contract import load
 from harness.records.observation import ArmAttestation
@@ -120,12 +121,25 @@ def test_a_context_that_llama_rounds_up_and_a_batch_that_it_clips_are_as_asked()
 
 @given(st.integers(1, 64))
 def test_threads_follow_the_apps_rule_on_a_real_phone(cores: int) -> None:
-    rule = max(2, min(6, cores // 2))
+    rule = min(max(2, min(6, cores // 2)), cores)
     honest = of_phone(threads=rule, vision_threads=min(4, cores))
     assert told(honest, phones=(phone(cores=cores),)) == []
     assert told(
         of_phone(threads=rule + 1, vision_threads=min(4, cores)), phones=(phone(cores=cores),)
     ) == [("threads", str(rule), str(rule + 1))]  # fmt: skip
+
+
+@pytest.mark.parametrize(("allowed", "rule"), [("0", 1), ("0-1", 2), ("0-3,6", 2), ("0-7", 4)])
+def test_threads_follow_the_apps_rule_over_the_cores_that_a_virtual_phone_was_allowed(
+    allowed: str, rule: int
+) -> None:
+    phones = (phone(virtual=True),)
+    given = {"placement": [ThreadPlacement(name="runner", cpus_allowed=allowed)]}
+    vision = {"0": 1, "0-1": 2}.get(allowed, 4)
+    assert told(of_phone(threads=rule, vision_threads=vision, **given), phones=phones) == []
+    assert told(of_phone(threads=3, vision_threads=vision, **given), phones=phones) == [
+        ("threads", str(rule), "3")
+    ]
 
 
 @pytest.mark.parametrize("over", [{"virtual": True}, {"cores": None}])
@@ -134,8 +148,8 @@ def test_threads_stay_within_the_apps_rule_where_the_cores_are_not_known(
 ) -> None:
     phones = (phone(**over),)
     assert told(of_phone(threads=2, vision_threads=2), phones=phones) == []
-    assert told(of_phone(threads=1, vision_threads=5), phones=phones) == [
-        ("threads", "2 to 6", "1"),
+    assert told(of_phone(threads=7, vision_threads=5), phones=phones) == [
+        ("threads", "6 at most", "7"),
         ("vision threads", "4 at most", "5"),
     ]
 
