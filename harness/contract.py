@@ -1,8 +1,8 @@
 """The contract: everything the app fixes about inference, as one typed, hashable object.
 
-`default` is the document's intention, with the app's source where the document is silent;
-`as-shipped` is the app as its source stands: red and blue exchanged on the way to the model;
-`as-trained` is the training side as its scripts stand, in the same words.
+`default` is what the app's guide intends, and what the app's source does where the guide is silent.
+`as-shipped` is the app as its source stands, with red and blue exchanged on the way to the model.
+`as-trained` is the training side as its scripts stand. docs/app-contract.md compares the three.
 """
 
 from __future__ import annotations

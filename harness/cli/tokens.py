@@ -1,4 +1,4 @@
-"""`driftloop tokens`: the token budget as measured, beside the document's estimate."""
+"""`driftloop tokens`: the token budget as measured, beside the app guide's estimate."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _remarks(report: TokenReport) -> Iterator[str]:
     own = report.own
     if own.prompt_tokens > DOCUMENT["prompt_tokens"]:
         yield (
-            f"The document counts {DOCUMENT['image_tokens']} token for the image and "
+            f"The app's guide counts {DOCUMENT['image_tokens']} token for the image and "
             f"~{DOCUMENT['prompt_tokens']} for the prompt; it is {own.image_tokens} and "
             f"{own.prompt_tokens}."
         )

@@ -165,7 +165,7 @@ def test_what_cannot_be_audited_is_refused_in_one_line(
 def test_an_exported_dataset_is_read_in_both_forms(
     driftloop: Driftloop, photos: Path, tmp_path: Path
 ) -> None:
-    """The record of the document spells libmtmd's marker out, which is said."""
+    """The record of the app's guide spells libmtmd's marker out, which is said."""
     prepared = driftloop("dataset", "prepare", photos, tmp_path / "set")
     assert prepared.returncode == 0, prepared.stderr
     for form, out in (("jsonl", tmp_path / "train.jsonl"), ("hf", tmp_path / "hf")):

@@ -1,4 +1,4 @@
-"""`driftloop dataset` as users call it: the path of the document, and bad input in one line each."""
+"""`driftloop dataset` as users call it: the path of the app's guide, and bad input in one line each."""
 
 # ruff: noqa: E501  (the table is read one case a line)
 

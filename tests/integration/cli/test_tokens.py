@@ -1,4 +1,4 @@
-"""`driftloop tokens`: the table beside the document's estimate, and what it refuses."""
+"""`driftloop tokens`: the table beside the app guide's estimate, and what it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the document calls about 21 tokens, counted on the tiny bundle."""
+"""What the app's guide calls about 21 tokens, counted on the tiny bundle."""
 
 from __future__ import annotations
 

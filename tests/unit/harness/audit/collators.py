@@ -142,7 +142,7 @@ def other_normalisation(examples: list[dict[str, Any]], processor: Any) -> Batch
 def _letterboxed(
     image: Image.Image, size: int, colour: tuple[int, int, int] = (0, 0, 0)
 ) -> Image.Image:
-    """The document's `resize_for_android`."""
+    """The app guide's `resize_for_android`."""
     scale = min(size / image.width, size / image.height)
     width, height = int(image.width * scale), int(image.height * scale)
     padded = Image.new("RGB", (size, size), colour)

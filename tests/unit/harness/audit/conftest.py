@@ -38,7 +38,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def table(tmp_path: Path, photos: Path, contract: Contract) -> Make:
-    """Writes a dataset in the document's record, one thing done otherwise; with `pixels`, each
+    """Writes a dataset in the app guide's record, one thing done otherwise; with `pixels`, each
     entry names its source."""
 
     def make(

@@ -1,4 +1,4 @@
-"""The document's record: image, prompt, target and max_tokens, as JSON lines and for `datasets`."""
+"""The app guide's record: image, prompt, target and max_tokens, as JSON lines and for `datasets`."""
 
 from __future__ import annotations
 
