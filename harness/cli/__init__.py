@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
+import traceback
 
 _INTERRUPTED = 130
 """What a shell, and typer, make of Ctrl-C."""
+_CRASHED = 5
+"""A fault of driftloop itself: neither a FAIL nor anything the user did."""
 
 
 def main() -> None:
@@ -26,3 +31,21 @@ def main() -> None:
             "driftloop: stopped; the same command with the same --out goes on from here\n"
         )
         sys.exit(_INTERRUPTED)
+    except Exception as error:  # noqa: BLE001  (a crash must not look like a FAIL, exit code 1)
+        sys.stderr.write(f"driftloop: a fault of driftloop itself, {_where(error)}\n")
+        sys.exit(_CRASHED)
+
+
+def _where(error: Exception) -> str:
+    """What was raised, in one line, and where its traceback is."""
+    from devices.paths import cache_dir
+    from harness import atomic
+
+    said = f"{type(error).__name__}: {error}".splitlines()[0]
+    told = "".join(traceback.format_exception(error))
+    try:
+        path = cache_dir("logs") / f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+        atomic.write_text(path, told)
+    except OSError:
+        return f"{said}\n{told}"
+    return f"{said}; please report it with {path}"

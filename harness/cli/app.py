@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from harness.cli import (
@@ -51,6 +53,25 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help appears twice as fast
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"driftloop {version('driftloop')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _driftloop(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which it is.")
+    ] = False,
+) -> None:
+    pass
+
+
 app.command()(doctor.doctor)
 app.command()(phones.devices)
 app.add_typer(phones.app, name="phone")

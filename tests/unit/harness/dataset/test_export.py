@@ -1,4 +1,4 @@
-"""The app guide's record: image, prompt, target and max_tokens, as JSON lines and for `datasets`."""
+"""The record of the app's guide: image, prompt, target, max_tokens, as JSON lines and `datasets`."""
 
 from __future__ import annotations
 
