@@ -1,4 +1,4 @@
-"""The record of the app's guide: image, prompt, target, max_tokens, as JSON lines and `datasets`."""
+"""The record of the app's guide, as JSON lines and for `datasets`."""
 
 from __future__ import annotations
 
