@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from harness.judgement.gate import GateName
 from harness.judgement.verdict import Verdict
 from harness.records.record import RunRecord
 from reports import breakage, numbers
@@ -13,8 +14,10 @@ from reports.questions import Answer, EndToEnd, few
 from reports.trend import Trend
 from reports.wording import are, count, worst
 
-ANSWER_GATES: Final = frozenset({"agreement", "session_agreement", "real_flips", "numeric_flips"})
-SPEED_GATES: Final = frozenset({"session_s"})
+ANSWER_GATES: Final[frozenset[GateName]] = frozenset(
+    {"agreement", "session_agreement", "real_flips", "numeric_flips"}
+)
+SPEED_GATES: Final[frozenset[GateName]] = frozenset({"session_s"})
 
 
 def shipping(verdict: Verdict) -> str:
@@ -123,9 +126,8 @@ def _fast(verdict: Verdict) -> Answer:
 
 _SAME = "Does the phone still say what the checkpoint says?"
 _FAST = "Is it still fast enough?"
-_OTHERWISE: Final = {
+_OTHERWISE: Final[dict[GateName, str]] = {
     "attestation": "What ran is not what was asked for.",
-    "bundle": "The bundle's files are not what they should be.",
     "canary": "The answers agree, but a canary does not.",
     "accuracy": "{who} lost more accuracy than it may.",
     "errors": "Some cases got no answer at all.",

@@ -7,6 +7,7 @@ from typing import Final
 
 from harness.comparison.blame import Blame
 from harness.judgement import gate_rules
+from harness.judgement.gate import GateName
 from harness.judgement.verdict import Verdict
 from harness.ladder import located
 from harness.records.record import PhoneRecord, RunRecord
@@ -17,7 +18,9 @@ from reports.wording import gate_words, worst
 _WHAT: Final = "Which step changed it?"
 _SINCE: Final = "Since when?"
 _WHERE: Final = "On which phones?"
-_BESIDES: Final = frozenset({"attestation", "bundle", "canary", "accuracy", "errors", "memory_mib"})
+_BESIDES: Final[frozenset[GateName]] = frozenset(
+    {"attestation", "canary", "accuracy", "errors", "memory_mib"}
+)
 """Gates of no hop and of no time: what they say is a cause of its own."""
 
 

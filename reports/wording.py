@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from harness.judgement.gate import Outcome
+from harness.judgement.gate import GateName, Outcome
 
 STAGE_WORDS: Final = {
     "resize": "the canonical pixels",
@@ -17,7 +17,7 @@ STAGE_WORDS: Final = {
     "decode": "the generated tokens",
     "label": "the label",
 }
-GATE_WORDS: Final = {
+GATE_WORDS: Final[dict[GateName, str]] = {
     "blame": "nothing to blame",
     "agreement": "same answers",
     "session_agreement": "same sessions",
@@ -29,7 +29,6 @@ GATE_WORDS: Final = {
     "embed": "image embeddings",
     "tokens": "same prompt ids",
     "prefill": "first step's probabilities",
-    "bundle": "files as they should be",
     "attestation": "what ran is what was asked",
     "canary": "canaries",
     "accuracy": "accuracy",
@@ -46,7 +45,7 @@ CANARY_WORDS: Final[dict[str, str]] = {
 }
 
 
-def gate_words(name: str) -> str:
+def gate_words(name: GateName) -> str:
     """What a gate holds, for a reader."""
     return GATE_WORDS.get(name, name)
 

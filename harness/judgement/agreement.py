@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from harness import stats
 from harness.comparison.hop import HopResult, Share
 from harness.gates_file import AgreementRule, Gates
-from harness.judgement.gate import Decided, GateResult, Outcome, counted, on_hop
+from harness.judgement.gate import Decided, GateName, GateResult, Outcome, counted, on_hop
 from harness.stats import sequential
 from harness.stats.sequential import Decision, FixedPlan, SequentialPlan
 
@@ -19,7 +19,7 @@ _OUTCOMES: dict[sequential.Outcome, Outcome] = {
 }
 
 
-def names(rule: AgreementRule) -> tuple[str, ...]:
+def names(rule: AgreementRule) -> tuple[GateName, ...]:
     """The gates that `hop_gates` yields."""
     if rule.decide_on == "sequential":
         return ("agreement", "session_agreement", "numeric_flips")

@@ -10,6 +10,24 @@ from harness.comparison.hop import HopResult
 
 Outcome = Literal["pass", "fail", "inconclusive", "not judged"]
 
+StageGate = Literal["resize", "tile", "pixels", "embed", "tokens", "prefill"]
+"""Each stage before the answer is a gate; `decode` and `label` are what agreement decides on."""
+
+GateName = Literal[
+    "blame",
+    "agreement",
+    "session_agreement",
+    "real_flips",
+    "numeric_flips",
+    StageGate,
+    "accuracy",
+    "attestation",
+    "canary",
+    "errors",
+    "session_s",
+    "memory_mib",
+]
+
 Decided = tuple[Outcome, str]
 """An outcome and why, in words."""
 
@@ -19,9 +37,7 @@ class GateResult(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
-    name: str
-    """agreement, session_agreement, numeric_flips or real_flips; a stage; blame, attestation,
-    canary, accuracy, errors, session_s or memory_mib."""
+    name: GateName
     hop: str | None
     reference: str | None
     arm: str
@@ -34,7 +50,7 @@ class GateResult(BaseModel):
 
 
 def on_hop(
-    name: str,
+    name: GateName,
     hop: HopResult,
     decided: Decided,
     measured: float | None = None,
@@ -56,7 +72,7 @@ def on_hop(
 
 
 def on_arm(
-    name: str,
+    name: GateName,
     arm: str,
     phone: str | None,
     decided: Decided,

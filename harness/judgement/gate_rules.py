@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from typing import Final
+from typing import Final, get_args
 
 from harness import stats
 from harness.comparison import driven
@@ -15,21 +15,29 @@ from harness.comparison.canaries import CanaryResult
 from harness.comparison.hop import Equal, HopResult
 from harness.gates_file import Gates
 from harness.judgement import agreement
-from harness.judgement.gate import Decided, GateResult, Outcome, counted, on_arm, on_hop
+from harness.judgement.gate import (
+    Decided,
+    GateName,
+    GateResult,
+    Outcome,
+    StageGate,
+    counted,
+    on_arm,
+    on_hop,
+)
 from harness.judgement.latency import ArmLatency
 from harness.ladder import APP
 from harness.records.observation import Observation
 from harness.stage import Stage
 
-STAGE_GATES: Final[tuple[Stage, ...]] = ("resize", "tile", "pixels", "embed", "tokens", "prefill")
-"""Each stage before the answer is a gate; `decode` and `label` are what agreement decides on."""
+STAGE_GATES: Final[tuple[StageGate, ...]] = get_args(StageGate)
 
-_DRIVEN_STAGES: Final[tuple[Stage, ...]] = ("embed", "prefill")
+_DRIVEN_STAGES: Final[tuple[StageGate, ...]] = ("embed", "prefill")
 """What layers add up to: where they were driven, they decide."""
 _P90: Final = 0.9
 
 
-def gate_names(gates: Gates) -> tuple[str, ...]:
+def gate_names(gates: Gates) -> tuple[GateName, ...]:
     """Every gate that a run with phones is held against, in the order of the results."""
     return (
         "blame",
@@ -157,7 +165,7 @@ def _blame(hop: HopResult) -> GateResult:
     return on_hop("blame", hop, decided, len(blamed), 0)
 
 
-def _stage(hop: HopResult, stage: Stage) -> GateResult:
+def _stage(hop: HopResult, stage: StageGate) -> GateResult:
     if hop.driven and stage in _DRIVEN_STAGES:
         return _driven_stage(hop, stage)
     told, measured, limit = _told(hop, stage)
@@ -175,7 +183,7 @@ def _stage(hop: HopResult, stage: Stage) -> GateResult:
     return on_hop(stage, hop, decided, measured, limit)
 
 
-def _driven_stage(hop: HopResult, stage: Stage) -> GateResult:
+def _driven_stage(hop: HopResult, stage: StageGate) -> GateResult:
     """Whether every driven output of the stage's tower is within its own limit."""
     own = [one for one in hop.driven if driven.stage_of(one.name) == stage]
     if not own:
