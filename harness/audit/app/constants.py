@@ -46,6 +46,7 @@ _MARKS: Final = re.compile(rf"(?s){_RAW_MARKS.pattern}|\\(u[0-9a-fA-F]{{4}}|x[0-
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\n": ""}
 _MARKERS: Final = {
     "mtmd_default_marker": "<__media__>",
+    "mtmd_get_marker": "<__media__>",
     "MTMD_DEFAULT_MARKER": "<__media__>",
     "MTMD_DEFAULT_IMAGE_MARKER": "<__image__>",
 }
@@ -90,7 +91,7 @@ class Constants:
             found = self.text(inner, file, hops - 1)
             is_indented = found is not None and "trimIndent" in text(node)
             return textwrap.dedent(found or "").strip("\n") if is_indented else found
-        name = text(node).removesuffix("()").rpartition("::")[2]
+        name = text(node).partition("(")[0].rpartition("::")[2]
         return _MARKERS.get(name) or _only_text(self._worth(node, file, node, hops - 1))
 
     def _worth(self, node: Node, file: File, quoted: Node, hops: int) -> list[Worth]:
@@ -133,7 +134,9 @@ class Constants:
             (fact, other)
             for other in self._source.naming(name)
             for fact in other.facts.get(name, ())
-            if fact.kind == "call" and not (before and other.language == "cpp")
+            if fact.kind == "call"
+            and not (before and other.language == "cpp")
+            and len(fact.args) <= len(function.parameters) - before
         ]
         if len(calls) > _CALLS or index < before:
             return []

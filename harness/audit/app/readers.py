@@ -135,11 +135,13 @@ def first_write(scene: Scene, rule: Rule) -> Iterator[Candidate]:
 
 
 def limit(scene: Scene, rule: Rule) -> Iterator[Candidate]:
-    """A number of tokens by its name. What is computed from another such name says nothing new."""
+    """A number of tokens by its name. What is computed from another such name says nothing new, but
+    what is looked up by one does."""
     if not pattern("GENERATES").search(scene.file.text):
         rule = rule.model_copy(update={"is_sure": False, "why": "nothing near it generates"})
     node = rule.node(scene.fact)
-    names = re.findall(r"\w+", text(node)) if node is not None else []
+    written = text(node) if node is not None else ""
+    names = re.findall(r"\w+", written) if '"' not in written else ()
     is_derived = any(pattern("LIMIT").fullmatch(name) for name in names)
     for one in whole(scene, rule):
         if one.value is not None or not is_derived:

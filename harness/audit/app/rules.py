@@ -92,6 +92,8 @@ class Scene:
     file: File
     constants: Constants
     contract: Contract
+    other_engines: frozenset[File] = frozenset()
+    """Files that make a text model's context, where another makes one and gives it images."""
 
     @property
     def function(self) -> Function | None:
@@ -109,18 +111,35 @@ class Scene:
         return self.function.called[0] if self.function is not None else ""
 
     @property
+    def stem(self) -> str:
+        """The file's name without folder and suffix."""
+        return self.file.name.rpartition("/")[2].rpartition(".")[0]
+
+    @property
     def is_for_the_eye(self) -> bool:
         """By its name that function prepares no model's input."""
         return pattern("FOR_THE_EYE").search(self.function_name) is not None
 
     @property
+    def is_of_another(self) -> bool:
+        """By the names or the texts in it this is of another model than the one that sees
+        images, or of a trial."""
+        names = f"{self.function_name} {self.stem}"
+        if pattern("ELSEWHERE").search(names) or self.file in self.other_engines:
+            return True
+        text = self.file.text
+        return bool(pattern("ANOTHER_MODEL").search(text) and not pattern("FEEDS|vlm").search(text))
+
+    @property
     def is_models(self) -> bool:
         """By its names this prepares what the model gets, and is nothing for the eye: the file is
         about the model and, where there may be a screen as well, so is the function."""
-        stem = self.file.name.rpartition("/")[2].rpartition(".")[0]
         if self.is_for_the_eye:
             return False
-        if not pattern("MODEL_INPUT").search(stem) and not pattern("FEEDS").search(self.file.text):
+        is_about = pattern("MODEL_INPUT").search(self.stem) or pattern("FEEDS").search(
+            self.file.text
+        )
+        if not is_about:
             return False
         prepares = pattern("PREPARES").search(self.function_name)
         return self.file.language == "cpp" or prepares is not None
@@ -160,6 +179,8 @@ class Scene:
         line = file.line(node or self.fact.node)
         if rule.is_picture and not self.is_models:
             is_sure, why = False, why or "it may be a picture for the eye"
+        if is_sure and self.is_of_another:
+            is_sure, why = False, why or rule.why or "it may be of another model"
         is_sure = is_sure and rule.is_sure and not self.is_for_the_eye
         where = (file.name, line, file.quoted(line))
         return Candidate(aspect or rule.aspect, value, *where, is_sure, why or rule.why)

@@ -25,6 +25,8 @@ ASPECTS: Final = (
     "vision_threads", "backend", "cache_cleared", "session_images", "weights", "mmproj",
 )  # fmt: skip
 """What an app decides."""
+_AFFIX: Final = re.compile(r"^(?:[mgs]_|_)|^m(?=[A-Z])|_$")
+"""What only says that a name is a member's or a global's."""
 _READERS: Final = vars(readers) | vars(texts)
 
 
@@ -59,26 +61,37 @@ def _candidates(source: Source, contract: Contract) -> Iterator[Candidate]:
     constants = Constants(source)
     labels = "|".join(re.escape(label) for label in contract.answer.labels if label)
     lists = re.compile(rf'(?i)"(?:{labels or "(?!)"})"')
+    engines = _other_engines(source)
     is_small = sum(len(file.content) for file in source.files) <= PARSE_ALL
     for file in source.files:
         if source.is_late:
             source.stop(f"the scan stopped after {SECONDS:g} s")
             return
         if is_small or rules.pattern("STATES").search(file.text) or lists.search(file.text):
-            yield from _of_file(file, constants, contract)
+            yield from _of_file(file, constants, contract, engines)
 
 
-def _of_file(file: File, constants: Constants, contract: Contract) -> Iterator[Candidate]:
+def _other_engines(source: Source) -> frozenset[File]:
+    """Files that make a text model's context, where another makes one and gives it images."""
+    makes, feeds = rules.pattern("MAKES_CONTEXT"), rules.pattern("FEEDS")
+    engines = [file for file in source.files if makes.search(file.text)]
+    others = frozenset(file for file in engines if not feeds.search(file.text))
+    return others if len(others) < len(engines) else frozenset()
+
+
+def _of_file(
+    file: File, constants: Constants, contract: Contract, engines: frozenset[File]
+) -> Iterator[Candidate]:
     until = time.monotonic() + FILE_SECONDS
     for rule in rules.table():
         if file.language not in rule.languages:
             continue
-        named = [name for name in file.facts if rule.name.fullmatch(name)]
+        named = [name for name in file.facts if rule.name.fullmatch(_AFFIX.sub("", name))]
         for fact in (fact for name in named for fact in file.facts[name]):
             if fact.kind in rule.find:
                 if time.monotonic() > until:
                     file.notes.append("takes too long: not read to its end")
                     return
-                scene = rules.Scene(fact, file, constants, contract)
+                scene = rules.Scene(fact, file, constants, contract, engines)
                 if scene.fits(rule):
                     yield from _READERS[rule.read](scene, rule)

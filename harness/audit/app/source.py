@@ -48,6 +48,10 @@ _ENGINE_FILE: Final = re.compile(
     r"(ggml|gguf|llama|mtmd|clip|unicode|sampling|common|chat|json|log|arg|regex|speculative)"
 )
 """llama.cpp's own files where an app keeps them beside its own."""
+_ENGINE_FOLDER: Final = re.compile(
+    r"(ggml|llama|gguf|mtmd|common|models|tools|nlohmann|jinja|minja|vendor|src|include|examples|pocs)"
+)
+"""Its folders in the same place."""
 _GENERATED: Final = re.compile(
     rb"@generated|auto-?generated|generated (?:by|from|code)|do not (?:edit|modify)", re.I
 )
@@ -93,8 +97,12 @@ class File:
     """What is wrong with it, in words."""
 
     def line(self, node: Node) -> int:
-        """The line that `node` begins on, from 1."""
-        return int(node.start_point[0]) + 1
+        """The line that `node` begins on, from 1; of a call, the one with what is called, which
+        in a chain of calls is not the first."""
+        if node.type == "call_expression":
+            return int(node.children[0].end_point[0]) + 1
+        named = node.child_by_field_name("name") if node.type == "method_invocation" else None
+        return int((named or node).start_point[0]) + 1
 
     def quoted(self, line: int) -> str:
         """That line as it stands, without white space around it."""
@@ -275,7 +283,8 @@ def _walked(folder: Path) -> Iterator[Path]:
         folders[:] = [
             name
             for name in sorted(folders)
-            if not (is_engine or is_deep or name.startswith(".") or _NOT_THE_APP.match(name))
+            if not (is_deep or name.startswith(".") or _NOT_THE_APP.match(name))
+            and not (is_engine and _ENGINE_FOLDER.match(name))
         ]
         for name in sorted(names):
             path = here / name

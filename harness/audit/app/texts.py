@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 _LABELS: Final = 3
 """So many of the contract's labels make a text the classification's prompt."""
 _OWN_MARKER: Final = "the marker that the app sets"
+_MAYBE_SHOWN: Final = "a list of these words, maybe for the eye"
 _ITEMS: Final = 40
 """A longer list is none of labels."""
+_USES: Final = re.compile(r"contains|==|equals|\bin\b")
 _NEAR: Final = 6
 """Nodes around a text among which the call or the declaration is that it belongs to."""
 _CALLS: Final = ("call_expression", "method_invocation", "object_creation_expression")
@@ -55,6 +57,7 @@ def text_of(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     spoken = [one for one in labels if one and re.search(rf"(?i)\b{re.escape(one)}\b", found)]
     is_prompt = len(spoken) >= max(min(_LABELS, len(labels)), 1) and len(found.split()) > 1
     is_named = pattern("PROMPT_NAME").search(declared) is not None and " " in found.strip()
+    is_named = is_named and pattern("SYSTEM").search(declared) is None
     words = found.replace(marker, "") if marker else found
     is_empty = not prompt_parts.split(words, scene.contract.prompt.marker).words
     if UNKNOWN in found or is_empty or not (is_prompt or is_named):
@@ -117,9 +120,17 @@ def label_list(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     if not _are_labels(scene, words) or any(UNKNOWN in word or len(word) > 40 for word in words):
         return
     is_named = pattern("ANSWERS").search(scene.function_name + _declared_as(scene.fact.node))
-    is_used = scene.function is None or re.search(r"contains|==|equals|\bin\b", scene.around)
-    is_sure = bool(is_named and is_used)
-    yield scene.says(rule, words, is_sure=is_sure, why="" if is_sure else rule.why)
+    is_sure = bool(is_named and any(_USES.search(one) for one in _places(scene)))
+    yield scene.says(rule, words, is_sure=is_sure, why="" if is_sure else _MAYBE_SHOWN)
+
+
+def _places(scene: Scene) -> list[str]:
+    """Where a list is used: the function it stands in, else those that name it."""
+    if scene.function is not None:
+        return [scene.around]
+    name = re.findall(r"\w+", _declared_as(scene.fact.node).partition(":")[0])[-1:]
+    word = re.compile(rf"\b{name[0]}\b") if name else re.compile(r"(?!)")
+    return [one.text for one in scene.file.functions if word.search(one.text)]
 
 
 def labels_in_turn(scene: Scene, rule: Rule) -> Iterator[Candidate]:
@@ -146,7 +157,10 @@ def answer_by(scene: Scene, rule: Rule) -> Iterator[Candidate]:
         for label in scene.contract.answer.labels
         if re.search(rf'(?i)"{re.escape(label)}"', scene.around)
     ]
-    if len(labels) < 2 and not pattern("ANSWERS").search(scene.function_name):
+    searched = text(scene.fact.args[0]) if scene.fact.args else ""
+    is_label = searched[:1] not in "\"'" or searched[1:-1].lower() in map(str.lower, labels)
+    is_answer = scene.file.language != "cpp" and pattern("ANSWERS").search(scene.function_name)
+    if not is_label or (len(labels) < 2 and not is_answer):
         return
     if pattern("OTHERWISE").search(scene.around):
         yield scene.says(rule, None, why="the function looks at the answer in other ways as well")
@@ -163,17 +177,18 @@ def _are_labels(scene: Scene, words: Sequence[str]) -> bool:
 def settled_together(found: list[Candidate]) -> list[Candidate]:
     """`found` with what several lines decide together: an mmproj beside the one text model of its
     own stem is this checkpoint's, an app that names its own marker means that by it, and a text
-    is put into no template only where the app hands texts to libmtmd itself."""
+    is put into no template only where the app hands texts to libmtmd itself and has no other."""
     own = any(one.why == _OWN_MARKER for one in found)
     found = [one for one in found if not (own and one.value == f"{IMAGE_TOKEN} as text")]
     stems = {_stem(one.why.rpartition(" ")[2]) for one in found if one.aspect == "weights"}
-    tokenizes = any(one.aspect == "images_per_prompt" for one in found)
-    return [_settled(one, stems, tokenizes) for one in found]
+    templates = [one.value for one in found if one.aspect == "chat_template"]
+    is_bare = any(one.aspect == "images_per_prompt" for one in found) and len(set(templates)) == 1
+    return [_settled(one, stems, is_bare) for one in found]
 
 
-def _settled(one: Candidate, stems: set[str], tokenizes: bool) -> Candidate:
+def _settled(one: Candidate, stems: set[str], is_bare: bool) -> Candidate:
     if one.aspect == "chat_template":
-        return replace(one, is_sure=one.is_sure and tokenizes)
+        return replace(one, is_sure=one.is_sure and is_bare)
     if one.aspect != "mmproj":
         return one
     if stems == {_stem(one.why.rpartition(" ")[2])}:
@@ -210,8 +225,16 @@ def _is_for_people(node: Node) -> bool:
 
 
 def _declared_as(node: Node) -> str:
-    """The name that `node` is the value of."""
-    holder = next((parent for parent in _parents(node) if parent.type in _HOLDERS), None)
-    if holder is None:
+    """The name that `node` is the value of, or the first argument of a call in it."""
+    inner = node
+    for holder in _parents(node):
+        is_named = any(child.type == "=" for child in holder.children)
+        if holder.type in _HOLDERS and (is_named or holder.type != "value_argument"):
+            break
+        is_argument = holder.type in ("value_arguments", "argument_list")
+        if is_argument and holder.named_children[0].start_byte != inner.start_byte:
+            return ""
+        inner = holder
+    else:
         return ""
     return text(holder).partition("=")[0] or text(holder.named_children[0])

@@ -43,6 +43,13 @@ ONE_FILE = {
     "answer_reading": "contains", "labels": ("water", "land", "fire", "wood", "metal"),
 }  # fmt: skip
 
+BESIDE_OTHERS = {
+    "marker": "image token", "after_marker": "\n", "chat_template": "none", "add_special": True,
+    "parse_special": True, "images_per_prompt": 1, "flash_attention": False, "vision_threads": 4,
+}  # fmt: skip
+
+ENGINE_COPY = {"context": 4096, "batch": 256}
+
 
 @pytest.mark.parametrize(
     ("app", "expected"),
@@ -51,11 +58,41 @@ ONE_FILE = {
         ("java_app", JAVA),
         ("native_class", NATIVE_CLASS),
         ("one_file", ONE_FILE),
+        ("beside_others", BESIDE_OTHERS),
+        ("engine_copy", ENGINE_COPY),
+        ("other_engine", {}),
     ],
 )
 def test_what_one_line_states_is_read(app: str, expected: dict[str, object]) -> None:
     found = read(APPS / app)
     assert {key: found[key].value for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("app", "read_ones"), [("beside_others", BESIDE_OTHERS), ("other_engine", {})]
+)
+def test_what_may_be_of_another_model_is_listed_and_not_read(
+    app: str, read_ones: dict[str, object]
+) -> None:
+    found = read(APPS / app)
+    assert {key for key, one in found.items() if one.status == "read"} == set(read_ones)
+    assert {one.value for one in found["max_tokens"].candidates} >= {
+        "beside_others": {640, 500, 12},
+        "other_engine": {1024, 512, 256},
+    }[app]
+
+
+def test_a_line_in_a_chain_of_calls_is_quoted_by_what_is_called() -> None:
+    (candidate,) = read(APPS / "other_engine")["backend"].candidates
+    assert (candidate.value, candidate.quote) == (
+        "gpu",
+        ".setPreferredBackend(LlmInference.Backend.GPU)",
+    )
+
+
+def test_a_setting_looked_up_by_name_leaves_the_limit_open() -> None:
+    found = read(APPS / "engine_copy")["max_tokens"]
+    assert (found.status, {one.value for one in found.candidates}) == ("several", {0, None})
 
 
 def test_every_candidate_quotes_a_line_that_is_there() -> None:
