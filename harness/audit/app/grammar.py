@@ -143,9 +143,17 @@ def facts(content: bytes, name: str) -> Iterator[Fact | Function]:
                 yield _fact(node, kind, captured, content)
             elif node.id not in told and node.start_byte != sum_at:
                 parts, sum_at = operands(node), node.start_byte
-                told.update(part.id for part in parts)
-                if not parts or any(part.type in TEXTS for part in parts):
+                texts = [text.id for part in parts for text in _texts(part)]
+                told.update(texts)
+                if not parts or texts:
                     yield Fact(kind, "", node)
+
+
+def _texts(part: Node) -> list[Node]:
+    """The text that a part of a sum is, or is made of, as `std::string("a")` is."""
+    held = part.child_by_field_name("arguments")
+    inside = held.named_children if held is not None else []
+    return [one for one in (part, *inside) if one.type in TEXTS]
 
 
 def _fact(node: Node, kind: Kind, captured: Mapping[str, Node], content: bytes) -> Fact:

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from tree_sitter import Node
 
 
+_CONDITIONS = frozenset(
+    {"if_statement", "if_expression", "when_entry", "case_statement", "preproc_ifdef", "preproc_if"}
+)
+
+
 @cache
 def _written() -> dict[str, Any]:
     return tomllib.loads(
@@ -145,6 +150,16 @@ class Scene:
         return self.file.language == "cpp" or prepares is not None
 
     @property
+    def is_conditional(self) -> bool:
+        """It sets something that keeps another value where a condition does not hold."""
+        node: Node | None = self.fact.node if self.fact.kind == "set" else None
+        while node is not None and "function" not in node.type:
+            if node.type in _CONDITIONS:
+                return True
+            node = node.parent
+        return False
+
+    @property
     def owner(self) -> str:
         """Whose parameters the fact sets, by their type or by what made them; empty: not told."""
         name = re.escape(re.split(r"\.|->", self.fact.target)[0])
@@ -181,6 +196,8 @@ class Scene:
             is_sure, why = False, why or "it may be a picture for the eye"
         if is_sure and self.is_of_another:
             is_sure, why = False, why or rule.why or "it may be of another model"
+        if is_sure and self.is_conditional:
+            is_sure, why = False, why or rule.why or "under a condition"
         is_sure = is_sure and rule.is_sure and not self.is_for_the_eye
         where = (file.name, line, file.quoted(line))
         return Candidate(aspect or rule.aspect, value, *where, is_sure, why or rule.why)

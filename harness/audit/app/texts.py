@@ -100,8 +100,9 @@ def model_file(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     name, stem = match[1], _stem(match[1])
     why = f"by its name, {name}"
     if pattern("PROJECTOR").search(name):
-        whose = f"stock {stem}" if pattern("STOCK").match(stem) else stem or None
-        yield scene.says(rule, whose, aspect="mmproj", why=why)
+        whose = f"stock {stem}" if pattern("STOCK").match(stem) else stem
+        if stem:
+            yield scene.says(rule, whose, aspect="mmproj", why=why)
     elif kind := pattern("QUANTIZED").search(name.removesuffix(".gguf")):
         said = kind[1].lower().replace("fp", "f")
         yield scene.says(rule, "q8_0" if said == "q8" else said, why=why)

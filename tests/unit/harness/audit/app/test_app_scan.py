@@ -370,3 +370,36 @@ def test_a_folder_without_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("no source")
     with pytest.raises(BadInput, match="no Kotlin, Java or C"):
         scan(tmp_path, contracts.load("default"))
+
+
+@pytest.mark.parametrize(
+    ("body", "aspect", "value"),
+    [
+        ("if (small) { p.type_k = GGML_TYPE_Q8_0; }", "cache_type_k", "q8_0"),
+        ("#ifdef FAST\n    p.n_ctx = 512;\n#endif", "context", 512),
+        ("while (n_decode < 1024) llama_sampler_sample(s, c, -1);", "max_tokens", 1024),
+        ("mtmd_bitmap_init(448, 448, data);", "image_size", 448),
+    ],
+)
+def test_what_holds_under_a_condition_or_by_a_bound_is_listed(
+    body: str, aspect: str, value: object, tmp_path: Path
+) -> None:
+    written(tmp_path, a_cpp=f"void f(bool small) {{\n    llama_context_params p;\n    {body}\n}}\n")
+    found = read(tmp_path)[aspect]
+    assert (found.status, [one.value for one in found.candidates]) == ("several", [value])
+
+
+def test_a_marker_in_a_string_that_is_made_stands_before_the_words(tmp_path: Path) -> None:
+    written(
+        tmp_path,
+        a_cpp="void f(const char *words) {\n"
+        '    std::string all = std::string("<__media__>\\n") + words;\n'
+        "    mtmd_tokenize(m, chunks, &text, images, 1);\n}\n",
+    )
+    found = read(tmp_path)
+    assert (found["after_marker"].value, found["chat_template"].value) == ("\n", "none")
+
+
+def test_a_projector_file_whose_name_says_nothing_is_no_statement(tmp_path: Path) -> None:
+    written(tmp_path, a_kt='class Vlm {\n    val projector = "mmproj.gguf"\n}\n')
+    assert read(tmp_path)["mmproj"].status == "not read"
