@@ -106,11 +106,7 @@ def _lines(
 def _fed(folder: Path, contract: Contract, found: Sequence[Row]) -> list[str]:
     from harness.audit import app
 
-    heard = {
-        row.aspect: app.Confirmed(row.value, row.quotes[0].where, row.quotes[0].line)
-        for row in found
-        if row.value is not None
-    }
+    heard = {row.aspect: row.quotes[0] for row in found if row.value is not None}
     return app.read(folder, contract, heard=heard)[1]
 
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.audit.app import confirmed
-from harness.audit.app.confirmed import NAME, Confirmed
+from harness.audit.app.candidates import CONFIRMED_IN
 from harness.audit.app.scan import scan
-from harness.audit.findings import Finding
+from harness.audit.findings import Finding, Quote
 from harness.contract import Contract
 
-__all__ = ["NAME", "Confirmed", "read"]
+__all__ = ["CONFIRMED_IN", "read"]
 
 
 def read(
@@ -23,7 +23,7 @@ def read(
     contract: Contract,
     *,
     update: bool = False,
-    heard: Mapping[str, Confirmed] | None = None,
+    heard: Mapping[str, Quote] | None = None,
 ) -> tuple[list[Finding], list[str]]:
     """What the app's source under `folder` says, or what is confirmed of it; and what is to be said
     of its files, one line each.
@@ -35,23 +35,23 @@ def read(
         BadInput: no such folder, no source in it, or a file of confirmed values that is none.
         ArmUnavailable: the packages of the extra `audit` are not installed.
     """
-    found = scan(folder, contract)
-    file = folder / NAME
+    found, notes = scan(folder, contract)
+    file = folder / CONFIRMED_IN
     before = confirmed.load(file, contract)
     settled = before or {}
-    notes = list(found.notes)
     if before is None or update or heard:
-        settled = confirmed.kept(found, folder, settled) | dict(heard or {})
+        settled = dict(confirmed.kept(found, folder, settled)) | dict(heard or {})
         notes += [
             f"{aspect}: {one.value} is now {settled[aspect].value}"
             for aspect, one in (before or {}).items()
             if aspect in settled and settled[aspect].value != one.value
         ]
-        count = f"{len(settled)} of {len(found.readings)} aspects stand, settle the others there"
         try:
             confirmed.save(file, found, settled)
+            count = f"{len(settled)} of {len(found)} aspects stand, settle the others there"
             notes.append(f"{file} is written: {count}")
         except OSError as error:
             notes.append(f"{file} cannot be written: {error.strerror}")
-    is_confirmed = before is not None
-    return list(confirmed.findings(found, folder, settled, is_confirmed=is_confirmed)), notes
+    # What was just read and written is confirmed by nobody yet.
+    stands = settled if before is not None else {}
+    return list(confirmed.findings(found, folder, stands)), notes

@@ -5,68 +5,46 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
-from harness.audit.findings import Value
+from harness.audit.findings import Finding, Quote
 
-Status = Literal["read", "several", "computed", "not read"]
-
-SHOWN: Final = 12
+CONFIRMED_IN: Final = "driftloop-app.toml"
+"""Beside the app's source: where a person settles what several lines state."""
+_SHOWN: Final = 12
 """Candidates of one aspect that are shown; more say no more."""
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Candidate(Quote):
     """One line that may state an aspect."""
 
-    aspect: str
-    value: Value | None
-    """None: the value is computed there."""
-    file: str
-    line: int
-    quote: str
+    aspect: str = ""
     is_sure: bool = True
     """False: the line says something of the kind, but maybe not of the model's input."""
-    why: str = ""
-    """The reason to think it is the one, or not to be sure."""
-
-    @property
-    def where(self) -> str:
-        """`file:line`."""
-        return f"{self.file}:{self.line}"
 
 
-@dataclass(frozen=True)
-class Reading:
-    """An aspect with all its candidates, the best guess first."""
-
-    aspect: str
-    status: Status
-    candidates: tuple[Candidate, ...] = ()
-
-    @property
-    def value(self) -> Value | None:
-        """The value, where it is read."""
-        return self.candidates[0].value if self.status == "read" else None
-
-
-def settled(aspect: str, found: Sequence[Candidate], is_whole: bool = True) -> Reading:
-    """What `found` comes to. Where not all of the source was seen (`is_whole`), nothing is read."""
+def settled(aspect: str, found: Sequence[Candidate], is_whole: bool = True) -> Finding:
+    """What `found` comes to: the value where one stands, else None with all that may be it, the
+    best guess first. Where not all of the source was seen (`is_whole`), nothing is read."""
     # Of the same line found twice, the surer finding stands.
     ordered = sorted(found, key=lambda one: one.is_sure)
     unique = list({(one.value, one.where): one for one in ordered}.values())
     if not unique:
-        return Reading(aspect, "not read")
+        note = f"no line states it; write it into {CONFIRMED_IN}"
+        return Finding(aspect, "app", None, ".", note)
     counts = Counter(one.value for one in unique if one.is_sure)
     unique.sort(key=lambda one: (one.value is None, not one.is_sure, -counts[one.value], one.where))
     values = {one.value for one in unique}
-    if values == {None}:
-        return Reading(aspect, "computed", tuple(unique[:SHOWN]))
-    if len(values) == 1 and counts and is_whole:
-        return Reading(aspect, "read", tuple(unique[:SHOWN]))
     first = unique[0]
-    if first.is_sure and len(unique) > 1 and not first.why:
-        lines = counts[first.value]
-        said = f"best guess: {lines} line{'s' * (lines > 1)} of what the model gets"
-        unique[0] = replace(first, why=said if is_whole else "not all of the source was seen")
-    return Reading(aspect, "several", tuple(unique[:SHOWN]))
+    if len(values) == 1 and counts and is_whole and first.value is not None:
+        note = f"{first.line} ({first.why})" if first.why else first.line
+        quotes = tuple(unique[:_SHOWN])
+        return Finding(aspect, "app", first.value, first.where, note, quotes=quotes)
+    if not first.why and first.is_sure and first.value is not None:
+        guess = "best guess: what most lines say of the model's input"
+        unique[0] = replace(first, why=guess if is_whole else "not all of the source was seen")
+    count = len(values - {None})
+    said = f"several: {count} values" if count > 1 else "1 candidate" if count else "computed there"
+    note = f"{said}; settle it in {CONFIRMED_IN}"
+    return Finding(aspect, "app", None, first.where, note, quotes=tuple(unique[:_SHOWN]))

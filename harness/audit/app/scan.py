@@ -6,14 +6,14 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from harness.audit.app import readers, rules, texts
-from harness.audit.app.candidates import Candidate, Reading, settled
+from harness.audit.app.candidates import Candidate, settled
 from harness.audit.app.constants import Constants
 from harness.audit.app.source import FILE_SECONDS, PARSE_ALL, SECONDS, File, Source
+from harness.audit.findings import Finding
 from harness.contract import Contract
 
 ASPECTS: Final = (
@@ -25,22 +25,12 @@ ASPECTS: Final = (
     "vision_threads", "backend", "cache_cleared", "session_images", "weights", "mmproj",
 )  # fmt: skip
 """What an app decides."""
-_AFFIX: Final = re.compile(r"^(?:[mgs]_|_)|^m(?=[A-Z])|_$")
-"""What only says that a name is a member's or a global's."""
 _READERS: Final = vars(readers) | vars(texts)
 
 
-@dataclass(frozen=True)
-class Scan:
-    """What the source says."""
-
-    readings: tuple[Reading, ...]
-    notes: tuple[str, ...]
-    """Files that were not read, or not well; one line each."""
-
-
-def scan(folder: Path, contract: Contract) -> Scan:
-    """What the app's source under `folder` says about each of ASPECTS.
+def scan(folder: Path, contract: Contract) -> tuple[list[Finding], list[str]]:
+    """What the app's source under `folder` says about each of ASPECTS; and what is to be said of
+    files that were not read, or not well, one line each.
 
     `contract` decides nothing but which texts and lists are of its labels.
 
@@ -53,8 +43,7 @@ def scan(folder: Path, contract: Contract) -> Scan:
     for candidate in texts.settled_together(list(_candidates(source, contract))):
         found[candidate.aspect].append(candidate)
     is_whole = source.is_whole and not source.is_late
-    readings = tuple(settled(aspect, found.get(aspect, []), is_whole) for aspect in ASPECTS)
-    return Scan(readings, tuple(source.notes()))
+    return [settled(aspect, found[aspect], is_whole) for aspect in ASPECTS], source.notes()
 
 
 def _candidates(source: Source, contract: Contract) -> Iterator[Candidate]:
@@ -68,7 +57,21 @@ def _candidates(source: Source, contract: Contract) -> Iterator[Candidate]:
             source.stop(f"the scan stopped after {SECONDS:g} s")
             return
         if is_small or rules.pattern("STATES").search(file.text) or lists.search(file.text):
-            yield from _of_file(file, constants, contract, engines)
+            until = time.monotonic() + FILE_SECONDS
+            for fact, rule in _wanted(file):
+                if time.monotonic() > until:
+                    file.notes.append("takes too long: not read to its end")
+                    break
+                scene = rules.Scene(fact, file, constants, contract, engines)
+                if scene.fits(rule):
+                    yield from _READERS[rule.read](scene, rule)
+
+
+def _wanted(file: File) -> Iterator[tuple[rules.Fact, rules.Rule]]:
+    """The file's facts, each with the rules that look for its like."""
+    for name, facts in file.facts.items():
+        for rule in rules.named(name, file.language):
+            yield from ((fact, rule) for fact in facts if fact.kind in rule.find)
 
 
 def _other_engines(source: Source) -> frozenset[File]:
@@ -77,21 +80,3 @@ def _other_engines(source: Source) -> frozenset[File]:
     engines = [file for file in source.files if makes.search(file.text)]
     others = frozenset(file for file in engines if not feeds.search(file.text))
     return others if len(others) < len(engines) else frozenset()
-
-
-def _of_file(
-    file: File, constants: Constants, contract: Contract, engines: frozenset[File]
-) -> Iterator[Candidate]:
-    until = time.monotonic() + FILE_SECONDS
-    for rule in rules.table():
-        if file.language not in rule.languages:
-            continue
-        named = [name for name in file.facts if rule.name.fullmatch(_AFFIX.sub("", name))]
-        for fact in (fact for name in named for fact in file.facts[name]):
-            if fact.kind in rule.find:
-                if time.monotonic() > until:
-                    file.notes.append("takes too long: not read to its end")
-                    return
-                scene = rules.Scene(fact, file, constants, contract, engines)
-                if scene.fits(rule):
-                    yield from _READERS[rule.read](scene, rule)

@@ -36,7 +36,7 @@ PARSE_ALL: Final = 3_000_000
 
 _EVERYWHERE: Final = 60
 """A name in so many files leads nowhere."""
-_LANGUAGES: Final = {".kt": "kotlin", ".java": "java", ".c": "cpp"} | dict.fromkeys(
+LANGUAGES: Final = {".kt": "kotlin", ".java": "java", ".c": "cpp"} | dict.fromkeys(
     (".cpp", ".cc", ".cxx", ".c++", ".h", ".hpp", ".hh", ".hxx", ".inl"), "cpp"
 )
 _NOT_THE_APP: Final = re.compile(
@@ -265,7 +265,7 @@ class Source:
         elif _GENERATED.search(content[:1000]):
             self.left_out.append(f"{name}: generated code: not read")
         elif content:
-            language = _LANGUAGES[path.suffix.lower()]
+            language = LANGUAGES[path.suffix.lower()]
             self.files.append(File(name, language, content, self.deadline))
 
 
@@ -288,7 +288,7 @@ def _walked(folder: Path) -> Iterator[Path]:
         ]
         for name in sorted(names):
             path = here / name
-            ours = path.suffix.lower() in _LANGUAGES and not path.is_symlink()
+            ours = path.suffix.lower() in LANGUAGES and not path.is_symlink()
             if ours and not (is_engine and _ENGINE_FILE.match(name)):
                 yield path
 

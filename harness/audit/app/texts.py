@@ -86,7 +86,7 @@ def handed(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     for worth in scene.constants.worth(scene.fact.node, scene.file):
         if isinstance(worth.value, str) and " " in worth.value.strip():
             words = prompt_parts.split(worth.value, scene.contract.prompt.marker).words
-            yield scene.says(rule, words, worth.node, file=worth.file)
+            yield scene.says(rule, words, worth)
 
 
 def model_file(scene: Scene, rule: Rule) -> Iterator[Candidate]:

@@ -122,7 +122,7 @@ def test_a_real_drift_is_found(
     found, _ = app.read(source.parent, contract)
     if aspect in SETTLED:
         assert {one.aspect: one.value for one in found}[aspect] is None
-        file = source.parent / app.NAME
+        file = source.parent / app.CONFIRMED_IN
         file.write_text(file.read_text().replace(f"# {aspect} = {{", f"{aspect} = {{", 1))
         found, _ = app.read(source.parent, contract)
     (row,) = (row for row in rows(found, contract) if row.aspect == aspect)

@@ -84,7 +84,7 @@ def test_what_may_be_of_another_model_is_listed_and_not_read(
 
 def test_a_line_in_a_chain_of_calls_is_quoted_by_what_is_called() -> None:
     (candidate,) = read(APPS / "other_engine")["backend"].candidates
-    assert (candidate.value, candidate.quote) == (
+    assert (candidate.value, candidate.line) == (
         "gpu",
         ".setPreferredBackend(LlmInference.Backend.GPU)",
     )
@@ -100,15 +100,16 @@ def test_every_candidate_quotes_a_line_that_is_there() -> None:
         for reading in read(app).values():
             assert (reading.status == "not read") == (not reading.candidates)
             for one in reading.candidates:
-                lines = (app / one.file).read_text("utf-8").splitlines()
-                assert lines[one.line - 1].strip() == one.quote
+                name, _, number = one.where.rpartition(":")
+                lines = (app / name).read_text("utf-8").splitlines()
+                assert lines[int(number) - 1].strip() == one.line
 
 
 def test_of_several_values_all_are_shown_the_best_guess_first() -> None:
     found = read(APPS / "as_shipped")["image_size"]
     assert (found.status, found.value) == ("several", None)
     assert {one.value for one in found.candidates} == {256, 384, 64}
-    assert "TARGET_IMAGE_SIZE" in found.candidates[0].quote or found.candidates[0].value == 256
+    assert "TARGET_IMAGE_SIZE" in found.candidates[0].line or found.candidates[0].value == 256
     assert found.candidates[-1].why == "it may be a picture for the eye"
 
 
@@ -119,7 +120,7 @@ def test_a_computed_value_is_quoted_and_not_worked_out(tmp_path: Path) -> None:
     )
     found = read(tmp_path)["context"]
     assert (found.status, found.candidates[0].where) == ("computed", "a.cpp:3")
-    assert found.candidates[0].quote == "p.n_ctx = n > 0 ? n : 512;"
+    assert found.candidates[0].line == "p.n_ctx = n > 0 ? n : 512;"
 
 
 @pytest.mark.parametrize(
@@ -234,7 +235,7 @@ def test_a_filled_canvas_and_unpremultiplied_colours_are_shown_for_alpha(tmp_pat
     )
     found = read(tmp_path)["alpha"]
     assert found.status == "several"
-    assert {one.value: one.quote for one in found.candidates} == {
+    assert {one.value: one.line for one in found.candidates} == {
         "composited": "c.drawBitmap(b, 0f, 0f, null)",
         "dropped": "fun options() = BitmapFactory.Options().apply { inPremultiplied = false }",
     }
@@ -339,11 +340,9 @@ def test_a_class_that_delegates_by_a_call_is_read_and_said(tmp_path: Path) -> No
         a_kt="class Screen(x: Int) : Base(x), Shown by shown() {\n"
         "    override fun generate(n: Int): Int = n\n    private val maxTokens: Int = 24\n}\n",
     )
-    found = scan(tmp_path, contracts.load("default"))
-    assert {one.aspect: one.value for one in found.readings}["max_tokens"] == 24
-    assert found.notes == (
-        "a.kt: a class header delegates by a call; it is read without the delegation",
-    )
+    found, notes = scan(tmp_path, contracts.load("default"))
+    assert {one.aspect: one.value for one in found}["max_tokens"] == 24
+    assert notes == ["a.kt: a class header delegates by a call; it is read without the delegation"]
 
 
 def test_odd_files_cost_one_line_each(tmp_path: Path) -> None:
@@ -358,12 +357,12 @@ def test_odd_files_cost_one_line_each(tmp_path: Path) -> None:
     (tmp_path / "latin.kt").write_bytes(latin.encode("latin-1"))
     (tmp_path / "loop").symlink_to(tmp_path)
     started = time.monotonic()
-    found = scan(tmp_path, contracts.load("default"))
+    found, notes = scan(tmp_path, contracts.load("default"))
     assert time.monotonic() - started < 12
-    named = {note.partition(":")[0] for note in found.notes}
+    named = {note.partition(":")[0] for note in notes}
     assert {"big.kt", "binary.kt", "made.java", "deep.kt", "torn.kt"} <= named
-    assert len(found.notes) == len(named)
-    assert {one.aspect: one.value for one in found.readings}["max_tokens"] == 32
+    assert len(notes) == len(named)
+    assert {one.aspect: one.value for one in found}["max_tokens"] == 32
 
 
 def test_a_folder_without_source_is_refused(tmp_path: Path) -> None:
