@@ -20,28 +20,26 @@ from harness.errors import BadInput
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-LARGEST: Final = 1_000_000
-"""Bytes of one file. What is larger is generated or vendored."""
-MOST_FILES: Final = 20_000
-DEEPEST: Final = 40
-"""Folders inside one another."""
 SECONDS: Final = 8.0
 """After so long the scan stops and says how far it came."""
-DEEPEST_CODE: Final = 400
-"""Brackets inside one another."""
 FILE_SECONDS: Final = 1.5
 """After so long one file is given up."""
 PARSE_ALL: Final = 3_000_000
 """Bytes of source up to which every file is parsed, so that all that does not parse is listed."""
-
-_EVERYWHERE: Final = 60
-"""A name in so many files leads nowhere."""
 LANGUAGES: Final = {".kt": "kotlin", ".java": "java", ".c": "cpp"} | dict.fromkeys(
     (".cpp", ".cc", ".cxx", ".c++", ".h", ".hpp", ".hh", ".hxx", ".inl"), "cpp"
 )
+
+_LARGEST: Final = 1_000_000
+"""Bytes of one file. What is larger is generated or vendored."""
+_MOST_FILES: Final = 20_000
+_DEEPEST_CODE: Final = 400
+"""Brackets inside one another."""
+_EVERYWHERE: Final = 60
+"""A name in so many files leads nowhere."""
 _NOT_THE_APP: Final = re.compile(
-    r"(tests?|androidtest\w*|sharedtest|unittests?|benchmarks?|\w+Test|build|node_modules|out|bin"
-    r"|obj|Pods)$",
+    r"\.|(tests?|androidtest\w*|sharedtest|unittests?|benchmarks?|\w+Test|build|node_modules|out"
+    r"|bin|obj|Pods)$",
     re.I,
 )
 _ENGINE_FILE: Final = re.compile(
@@ -63,25 +61,18 @@ _DELEGATED: Final = re.compile(
 _IF_ZERO: Final = re.compile(
     rb"^[ \t]*#\s*if\s+0\b(?s:.{0,20000}?)^[ \t]*#\s*(?:endif|else)\b", re.M
 )
-_BRACKET: Final = re.compile(rb"[()\[\]{}]")
-_JNI_MACRO: Final = re.compile(rb"\bJNI(?:EXPORT|CALL)\b")
-_ODD: Final[dict[str, tuple[re.Pattern[bytes], ...]]] = {
-    "kotlin": (_DELEGATED,),
-    "cpp": (_IF_ZERO, _JNI_MACRO),
-}
+_ODD: Final = {"kotlin": (_DELEGATED,), "cpp": (_IF_ZERO, re.compile(rb"\bJNI(?:EXPORT|CALL)\b"))}
 """What the grammars do not take: JNI's macros stand where one expects a type, a class's body behind
 a call where one expects the call's."""
 _COMMENT_OR_TEXT: Final = re.compile(
     rb'/\*.*?\*/|//[^\n]*|"""(?s:.)*?"""|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S
 )
 _DECLARED: Final = {
-    "kotlin": re.compile(
-        rb"\b(?:class|interface|object)\s+(\w+)"
-        rb"|\bfun\s+(?:<[^>(]*>\s*)?(?:[\w.<>?*, ]+\.)?(\w+)\s*\("
-    ),
-    "java": re.compile(rb"\b(?:class|interface|enum)\s+(\w+)"),
-    "cpp": re.compile(rb"\b(Java_\w+)\s*\([^;{}]*\)\s*\{"),
+    "kotlin": rb"\b(?:class|interface|object)\s+(\w+)|\bfun\s[^(\n]*?(\w+)\s*\(",
+    "java": rb"\b(?:class|interface|enum)\s+(\w+)",
+    "cpp": rb"\b(Java_\w+)\s*\([^;{}]*\)\s*\{",
 }
+"""Names that a parsed file must tell of."""
 
 
 @dataclass(eq=False)
@@ -138,8 +129,6 @@ class File:
 
     @cached_property
     def _parsed(self) -> list[Fact | Function]:
-        if time.monotonic() > self.deadline:
-            return []
         content = self.content
         for pattern in _ODD.get(self.language, ()):
             content, count = pattern.subn(_blanked, content)
@@ -148,8 +137,8 @@ class File:
                     "a class header delegates by a call; it is read without the delegation"
                 )
         code = _COMMENT_OR_TEXT.sub(_blanked, content)
-        brackets = (1 if bracket in b"([{" else -1 for bracket in _BRACKET.findall(code))
-        if max(itertools.accumulate(brackets), default=0) > DEEPEST_CODE:
+        brackets = (1 if bracket in b"([{" else -1 for bracket in re.findall(rb"[()\[\]{}]", code))
+        if max(itertools.accumulate(brackets), default=0) > _DEEPEST_CODE:
             self.notes.append("nested too deeply: not read")
             return []
         until = min(self.deadline, time.monotonic() + FILE_SECONDS)
@@ -159,22 +148,17 @@ class File:
                 self.notes.append("takes too long to parse: not read")
                 return []
             found.append(one)
-        self._check(code, found)
-        return found
-
-    def _check(self, code: bytes, found: list[Fact | Function]) -> None:
-        """Say what vanishes in parsing, or does not parse."""
+        # What vanishes in parsing, or does not parse, is said.
         told = {one.name for one in found if isinstance(one, Function) or one.kind == "class"}
-        named = _DECLARED[self.language].finditer(code)
-        wanted = {name.decode("utf-8", "replace") for one in named for name in one.groups() if name}
-        lost = sorted(wanted - told)
+        named = re.finditer(_DECLARED[self.language], code)
+        wanted = {one[one.lastindex or 0].decode() for one in named}
         errors = [one for one in found if isinstance(one, Fact) and one.kind == "error"]
-        if lost:
-            said = "vanishes" if len(lost) == 1 else "vanish"
-            self.notes.append(f"{', '.join(lost[:3])} {said} in parsing: not all is read")
+        if lost := sorted(wanted - told):
+            self.notes.append(f"{lost[0]} vanishes in parsing: not all is read")
         elif errors:
             line = self.line(errors[0].node)
             self.notes.append(f"line {line} does not parse: what stands near it may be missed")
+        return found
 
 
 class Source:
@@ -191,7 +175,6 @@ class Source:
                 f"{folder}: no such folder; --app-source takes the folder of the app's source"
             )
         grammar.language("kotlin")
-        self.folder = folder
         self.deadline = time.monotonic() + SECONDS
         self.files: list[File] = []
         self.left_out: list[str] = []
@@ -199,7 +182,16 @@ class Source:
         self.is_whole = True
         """Nothing was left out for time or number."""
         self._by_name: dict[str, list[File]] = {}
-        self._load()
+        for count, path in enumerate(_walked(folder)):
+            if count >= _MOST_FILES or self.is_late:
+                self.stop(f"the folder is not read to its end: stopped after {count:,} files")
+                break
+            name = path.relative_to(folder).as_posix()
+            if isinstance(read := _read(path), str):
+                self.left_out.append(f"{name}: {read}")
+            elif read:
+                language = LANGUAGES[path.suffix.lower()]
+                self.files.append(File(name, language, read, self.deadline))
         if not self.files and not self.left_out:
             raise BadInput(
                 f"{folder}: no Kotlin, Java or C++ file in it; "
@@ -221,52 +213,32 @@ class Source:
         if self.is_late:
             return []
         if name not in self._by_name:
-            word = re.compile(rb"\b" + re.escape(name.encode()) + rb"\b")
-            found = (
-                file
-                for file in self.files
-                if name.encode() in file.content and word.search(file.content)
-            )
+            written = name.encode()
+            word = re.compile(rb"\b" + re.escape(written) + rb"\b")
+            files = (file for file in self.files if written in file.content)
+            found = (file for file in files if word.search(file.content))
             first = list(itertools.islice(found, _EVERYWHERE))
             self._by_name[name] = first if len(first) < _EVERYWHERE else []
         return self._by_name[name]
 
     def notes(self) -> list[str]:
         """What was left out, then what is wrong with a file that was read; one line each."""
-        return self.left_out + [
-            f"{file.name}: {note}" for file in self.files for note in file.notes
-        ]
+        wrong = (f"{file.name}: {note}" for file in self.files for note in file.notes)
+        return [*self.left_out, *wrong]
 
-    def _load(self) -> None:
-        for count, path in enumerate(_walked(self.folder)):
-            if count >= MOST_FILES or self.is_late:
-                why = f"{SECONDS:g} s" if self.is_late else f"{MOST_FILES:,} files"
-                self.stop(
-                    f"the folder is not read to its end: stopped after {why} ({count:,} files)"
-                )
-                return
-            self._read(path)
 
-    def _read(self, path: Path) -> None:
-        name = path.relative_to(self.folder).as_posix()
-        try:
-            size = path.stat().st_size
-            if size > LARGEST:
-                self.left_out.append(
-                    f"{name}: {size / 1e6:.1f} MB, larger than {LARGEST / 1e6:.0f} MB: not read"
-                )
-                return
-            content = path.read_bytes()
-        except OSError as error:
-            self.left_out.append(f"{name}: cannot be read ({error.strerror})")
-            return
-        if b"\0" in content:
-            self.left_out.append(f"{name}: binary: not read")
-        elif _GENERATED.search(content[:1000]):
-            self.left_out.append(f"{name}: generated code: not read")
-        elif content:
-            language = LANGUAGES[path.suffix.lower()]
-            self.files.append(File(name, language, content, self.deadline))
+def _read(path: Path) -> bytes | str:
+    """A file's content, or why it is not read."""
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST:
+            return f"{size / 1e6:.1f} MB, larger than {_LARGEST / 1e6:.0f} MB: not read"
+        content = path.read_bytes()
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if b"\0" in content:
+        return "binary: not read"
+    return "generated code: not read" if _GENERATED.search(content[:1000]) else content
 
 
 def _walked(folder: Path) -> Iterator[Path]:
@@ -279,12 +251,10 @@ def _walked(folder: Path) -> Iterator[Path]:
             folders.clear()
             yield from _walked(here / "examples/llama.android")
             continue
-        is_deep = len(here.relative_to(folder).parts) >= DEEPEST
         folders[:] = [
             name
             for name in sorted(folders)
-            if not (is_deep or name.startswith(".") or _NOT_THE_APP.match(name))
-            and not (is_engine and _ENGINE_FOLDER.match(name))
+            if not _NOT_THE_APP.match(name) and not (is_engine and _ENGINE_FOLDER.match(name))
         ]
         for name in sorted(names):
             path = here / name

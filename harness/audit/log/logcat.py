@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 import stat
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.errors import AuditError
 
@@ -19,24 +24,33 @@ MOST_BYTES: Final = 256 * 2**20
 _LONGEST: Final = 4096
 """Android cuts a message at 4,068 bytes; what is longer is no line of a log."""
 
-_DATE: Final = r"(?:\d{4}-)?\d\d-\d\d \d\d:\d\d:\d\d\.\d+"
-_FORMATS: Final = tuple(
-    re.compile(pattern)
-    for pattern in (
-        # Android Studio: date pid-tid tag package level text
-        rf"{_DATE} +(?P<pid>\d+)-\d+ +\S+ +\S+ +[VDIWEFA] +(?P<text>.*)",
-        # threadtime, with or without a uid: date (uid) pid tid level tag: text
-        rf"{_DATE}(?: [+-]\d{{4}})? +(?:[\w.]+ +)?(?P<pid>\d+) +\d+ [VDIWEFA] .*?: (?P<text>.*)",
-        # time: date level/tag(pid): text
-        rf"{_DATE} [VDIWEFA]/.*?\( *(?P<pid>\d+)\): (?P<text>.*)",
-        # brief: level/tag(pid): text
-        r"[VDIWEFA]/.*?\( *(?P<pid>\d+)\): (?P<text>.*)",
-        # process: level(pid) text (tag)
-        r"[VDIWEFA]\( *(?P<pid>\d+)\) (?P<text>.*)",
-        # tag: level/tag: text
-        r"[VDIWEFA]/[^:]*?: (?P<text>.*)",
-    )
-)
+
+class Row(BaseModel):
+    """One row of `lines.toml`, which says what each field means."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tells: str
+    pattern: re.Pattern[str]
+    title: str = ""
+    is_measured: bool = Field(default=False, alias="measured")
+    aspect: str = ""
+
+
+@cache
+def _written() -> dict[str, Any]:
+    return tomllib.loads((resources.files(__package__) / "lines.toml").read_text("utf-8"))
+
+
+@cache
+def table() -> tuple[Row, ...]:
+    """What llama.cpp says, and how."""
+    return tuple(Row.model_validate(row) for row in _written()["lines"])
+
+
+@cache
+def _formats() -> tuple[re.Pattern[str], ...]:
+    return tuple(re.compile(f.replace("DATE", _written()["DATE"])) for f in _written()["formats"])
 
 
 @dataclass(frozen=True)
@@ -103,7 +117,7 @@ def _pid(phone: Phone, package: str) -> int:
 def parsed(number: int, line: str) -> LogLine:
     """`line` without what logcat puts before its message."""
     line = line.rstrip("\r\n")
-    for pattern in _FORMATS:
+    for pattern in _formats():
         if match := pattern.match(line):
             pid = match.groupdict().get("pid")
             return LogLine(number, match["text"], int(pid) if pid else None)
