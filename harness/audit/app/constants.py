@@ -12,7 +12,7 @@ import textwrap
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from harness.audit.app.grammar import TEXTS, Fact, Function, operands, parted, text
+from harness.audit.app.grammar import TEXTS, Fact, Function, inner, operands, parted, text
 from harness.audit.app.source import File, Source
 
 if TYPE_CHECKING:
@@ -32,13 +32,6 @@ _NUMBER: Final = re.compile(
     r"|(-?\d{0,30}\.?\d{1,30}(?:[eE][+-]?\d{1,3})?)[fFdDlL]?"
 )
 _TRUTH: Final = {"true": True, "false": False, "JNI_TRUE": True, "JNI_FALSE": False}
-_WRAPPERS: Final = frozenset({"parenthesized_expression", "cast_expression", "as_expression"})
-_CASTS: Final = re.compile(
-    r"(?:static_cast<[^<>]+>|std::string|string|String|jint|int|float|uint32_t|size_t|int32_t)$"
-)
-_UNCHANGED: Final = frozenset(
-    {"toInt", "toFloat", "toLong", "toDouble", "trimIndent", "c_str", "data", "toString", "toUInt"}
-)
 _RAW_MARKS: Final = re.compile(r"\$\{([^{}]*)\}|\$([A-Za-z_]\w*)")
 """What stands for something else in a Kotlin text of three quotes: a name."""
 _MARKS: Final = re.compile(rf"(?s){_RAW_MARKS.pattern}|\\(u[0-9a-fA-F]{{4}}|x[0-9a-fA-F]{{2}}|.)")
@@ -73,9 +66,19 @@ class Constants:
     def __init__(self, source: Source) -> None:
         self._source = source
 
-    def worth(self, node: Node, file: File, quoted: Node | None = None) -> list[Worth]:
+    def worth(
+        self, node: Node, file: File, quoted: Node | None = None, hops: int = _HOPS
+    ) -> list[Worth]:
         """Everything that `node` may stand for. A literal's line is that of `quoted`."""
-        return self._worth(node, file, quoted or node, _HOPS)
+        bare = node
+        while (inside := inner(bare, file.language)) is not None:
+            bare = inside
+        value = _plain(text(bare).strip())
+        if value is None and (bare.type in TEXTS or operands(bare)):
+            written = self.text(node, file, hops)
+            value = None if written is None or UNKNOWN in written else written
+        found = self._named(bare, file, hops) if value is None and hops > 0 else []
+        return found or [Worth(value, text(node).strip(), file, quoted or node)]
 
     def text(self, node: Node, file: File, hops: int = _HOPS) -> str | None:
         """The text `node` stands for, with UNKNOWN for its unknown parts; None: it is no text."""
@@ -87,23 +90,12 @@ class Constants:
             return "".join(UNKNOWN if part is None else part for part in parts) if is_text else None
         if node.type in TEXTS:
             return self._literal(node, file, hops)
-        if (inner := _unwrapped(node)) is not None:
-            found = self.text(inner, file, hops - 1)
+        if (inside := inner(node, file.language)) is not None:
+            found = self.text(inside, file, hops - 1)
             is_indented = found is not None and "trimIndent" in text(node)
             return textwrap.dedent(found or "").strip("\n") if is_indented else found
         name = text(node).partition("(")[0].rpartition("::")[2]
-        return _MARKERS.get(name) or _only_text(self._worth(node, file, node, hops - 1))
-
-    def _worth(self, node: Node, file: File, quoted: Node, hops: int) -> list[Worth]:
-        bare = node
-        while (inner := _unwrapped(bare)) is not None:
-            bare = inner
-        value = _plain(text(bare).strip())
-        if value is None and (bare.type in TEXTS or operands(bare)):
-            written = self.text(node, file, hops)
-            value = None if written is None or UNKNOWN in written else written
-        found = self._named(bare, file, hops) if value is None and hops > 0 else []
-        return found or [Worth(value, text(node).strip(), file, quoted)]
+        return _MARKERS.get(name) or _only_text(self.worth(node, file, node, hops - 1))
 
     def _named(self, node: Node, file: File, hops: int) -> list[Worth]:
         """What the name `node` stands for; nothing where it is none, or changed on the way."""
@@ -116,7 +108,7 @@ class Constants:
             if is_changed(name, file, function) or len(local) > 1:
                 return []
             if local and local[0].value is not None:
-                return self._worth(local[0].value, file, local[0].node, hops - 1)
+                return self.worth(local[0].value, file, local[0].node, hops - 1)
             for index, parameter in enumerate(function.parameters):
                 if parameter.name == name:
                     return self._handed(function, index, file, hops)
@@ -129,7 +121,7 @@ class Constants:
         name, before = function.called
         parameter = function.parameters[index]
         written, found = parameter.value, list[Worth]()
-        default = self._worth(written, file, written, hops - 1) if written else []
+        default = self.worth(written, file, written, hops - 1) if written else []
         calls = [
             (fact, other)
             for other in self._source.naming(name)
@@ -146,7 +138,7 @@ class Constants:
                 given = fact.args[index - before]
             caller = other.function_at(fact.node)
             if caller is None or "bench" not in caller.name.lower():
-                found += self._worth(given, other, given, hops - 1) if given else default
+                found += self.worth(given, other, given, hops - 1) if given else default
         return found or [replace(one, is_sure=False) for one in default]
 
     def _constant(self, name: str, file: File, hops: int) -> list[Worth]:
@@ -160,7 +152,7 @@ class Constants:
             replace(one, is_sure=one.is_sure and fact.is_fixed)
             for fact, other in places[:_CALLS]
             if fact.value is not None
-            for one in self._worth(fact.value, other, fact.node, hops - 1)
+            for one in self.worth(fact.value, other, fact.node, hops - 1)
         ]
 
     def _literal(self, node: Node, file: File, hops: int) -> str:
@@ -236,24 +228,6 @@ def initial(name: str, file: File, function: Function | None) -> Node | None:
 def _only_text(found: list[Worth]) -> str | None:
     texts = {one.value for one in found if isinstance(one.value, str)}
     return texts.pop() if len({one.value for one in found}) == len(texts) == 1 else None
-
-
-def _unwrapped(node: Node) -> Node | None:
-    """What stands inside brackets, a cast, or a call that leaves a value as it is."""
-    if node.type in _WRAPPERS and node.named_children:
-        last = 0 if node.type == "as_expression" else -1
-        return node.child_by_field_name("value") or node.named_children[last]
-    if node.type not in ("call_expression", "method_invocation"):
-        return None
-    callee = node.child_by_field_name("function") or next(iter(node.named_children), None)
-    arguments = node.child_by_field_name("arguments")
-    if callee is None:
-        return None
-    if arguments is not None and _CASTS.match(text(callee)) and len(arguments.named_children) == 1:
-        return arguments.named_children[0]
-    if parted(text(callee))[1] in _UNCHANGED and len(callee.named_children) == 2:
-        return callee.named_children[0]
-    return None
 
 
 def _plain(written: str) -> Literal | None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from importlib import resources
+from importlib import import_module, resources
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from harness.errors import ArmUnavailable
@@ -96,25 +96,30 @@ def language(name: str) -> Language:
         ArmUnavailable: the grammars are not installed.
     """
     try:
-        import tree_sitter_cpp
-        import tree_sitter_java
-        import tree_sitter_kotlin
         from tree_sitter import Language
+
+        return Language(import_module(f"tree_sitter_{name}").language())
     except ImportError as error:
         raise ArmUnavailable(
             f"reading an app's source needs {error.name}: pip install 'driftloop[audit]'"
         ) from error
-    grammars = {"kotlin": tree_sitter_kotlin, "java": tree_sitter_java, "cpp": tree_sitter_cpp}
-    return Language(grammars[name].language())
 
 
 @cache
-def _queries(name: str) -> tuple[Query, Query]:
+def _queries(name: str) -> tuple[Query, ...]:
     from tree_sitter import Query
 
-    written = resources.files("harness.audit.app").joinpath(f"{name}.scm").read_text("utf-8")
-    starts, _, forms = written.partition("\n\n")
-    return Query(language(name), starts), Query(language(name), forms)
+    written = (resources.files(__package__) / f"{name}.scm").read_text("utf-8")
+    return tuple(Query(language(name), part) for part in written.split("\n\n"))
+
+
+def inner(node: Node, name: str) -> Node | None:
+    """What stands inside brackets, a cast, or a call that leaves a value as it is."""
+    from tree_sitter import QueryCursor
+
+    cursor = QueryCursor(_queries(name)[2])
+    cursor.set_max_start_depth(0)
+    return next(iter(cursor.captures(node).get("inner", ())), None)
 
 
 def facts(content: bytes, name: str) -> Iterator[Fact | Function]:
@@ -122,7 +127,7 @@ def facts(content: bytes, name: str) -> Iterator[Fact | Function]:
     from tree_sitter import Parser, QueryCursor
 
     root = Parser(language(name)).parse(content).root_node
-    starts, forms = _queries(name)
+    starts, forms, _ = _queries(name)
     cursor = QueryCursor(starts)
     cursor.set_max_start_depth(_DEEPEST)
     nodes = cursor.captures(root).get("start", [])
