@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.atomic import write_text
-from harness.audit.app.candidates import CONFIRMED_IN
+from harness.audit.candidates import CONFIRMED_IN
 from harness.audit.app.scan import ASPECTS
 from harness.audit.app.source import LANGUAGES
 from harness.audit.aspects import BY_KEY

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from harness.audit.app.candidates import Candidate
+from harness.audit.candidates import Candidate
 from harness.audit.app.constants import Literal, Worth, initial
 from harness.audit.app.grammar import text
 from harness.audit.app.rules import Rule, Scene, pattern

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from harness.audit.app.candidates import Candidate
+from harness.audit.candidates import Candidate
 from harness.audit.app.constants import Constants, Worth
 from harness.audit.app.grammar import Fact, Function
 from harness.audit.app.source import File

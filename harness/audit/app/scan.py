@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.audit.app import readers, rules, texts
-from harness.audit.app.candidates import Candidate, settled
+from harness.audit.candidates import Candidate, settled
 from harness.audit.app.constants import Constants
 from harness.audit.app.source import FILE_SECONDS, PARSE_ALL, SECONDS, File, Source
 from harness.audit.findings import Finding
@@ -43,7 +43,7 @@ def scan(folder: Path, contract: Contract) -> tuple[list[Finding], list[str]]:
     for candidate in texts.settled_together(list(_candidates(source, contract))):
         found[candidate.aspect].append(candidate)
     is_whole = source.is_whole and not source.is_late
-    return [settled(aspect, found[aspect], is_whole) for aspect in ASPECTS], source.notes()
+    return [settled(aspect, "app", found[aspect], is_whole) for aspect in ASPECTS], source.notes()
 
 
 def _candidates(source: Source, contract: Contract) -> Iterator[Candidate]:

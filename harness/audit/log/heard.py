@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,7 +11,8 @@ from statistics import median
 from typing import Final
 
 from harness.audit.aspects import APP_THREADS
-from harness.audit.findings import Finding, Quote, Value
+from harness.audit.candidates import Candidate, settled
+from harness.audit.findings import Finding, Value
 from harness.audit.log.logcat import LogLine, table
 from harness.contract import Contract
 from harness.errors import AuditError
@@ -19,6 +21,8 @@ _SLICE: Final = re.compile(r"image(?: or| |/)slice|image slice|decoding image ba
 """What libmtmd says from the beginning of a slice to its end."""
 _LOADS: Final = {"text_file", "context", "buffer"}
 """What is told of where a model is loaded."""
+_Said = tuple[str, Value, LogLine, str]
+"""An aspect, what is said of it, the line, and why it may be otherwise."""
 _TYPE_WORDS: Final = ((" - medium", "_m"), (" - small", "_s"), (" - large", "_l"), ("mostly ", ""))
 
 
@@ -73,43 +77,31 @@ class Heard:
         `images`: how many were classified; without it, slices of one image cannot always be told
         from single tiles of several. `name`: the log, as in `name:LINE`.
         """
-        told = {row.tells: row.aspect for row in table() if row.aspect}
-        readers: dict[str, Iterable[tuple[Value, LogLine, str]]] = {
-            tells: self._values(tells, _READ[aspect]) for tells, aspect in told.items()
-        }
-        readers["threads"] = self._threads(contract)
-        readers["backend"] = self._backend()
-        readers["tiling"] = self._tiling(images)
-        for aspect, found in readers.items():
-            quotes = [
-                Quote(value, f"{name}:{line.number}", line.text, why) for value, line, why in found
-            ]
-            if not quotes:
-                continue
-            first = quotes[0]
-            is_sure = len({one.value for one in quotes}) == 1 and not first.why
-            note = first.line if is_sure else first.why or "the log says several"
-            value = first.value if is_sure else None
-            yield Finding(aspect, "log", value, first.where, note, quotes=tuple(quotes))
+        found: defaultdict[str, list[Candidate]] = defaultdict(list)
+        told = (self._values(), self._threads(contract), self._backend(), self._tiling(images))
+        for aspect, value, line, why in itertools.chain(*told):
+            where = f"{name}:{line.number}"
+            found[aspect].append(Candidate(value, where, line.text, why, aspect, not why))
+        yield from (settled(aspect, "log", candidates) for aspect, candidates in found.items())
 
-    def _values(
-        self, key: str, read: Callable[[str], Value | None]
-    ) -> Iterator[tuple[Value, LogLine, str]]:
-        for said, line in self.said.get(key, {}).items():
-            if (value := read(said)) is not None:
-                yield value, line, ""
+    def _values(self) -> Iterator[_Said]:
+        for row in table():
+            # An aspect's first row has its reader; the others only know another way of saying it.
+            for said, line in self.said.get(row.tells, {}).items() if row.aspect else ():
+                if (value := _READ[row.aspect](said)) is not None:
+                    yield row.tells, value, line, ""
 
-    def _threads(self, contract: Contract) -> Iterator[tuple[Value, LogLine, str]]:
+    def _threads(self, contract: Contract) -> Iterator[_Said]:
         runtime = contract.runtime
         cores = next((int(one) for one in self.said.get("cores", ())), None)
         for said, line in self.said.get("threads", {}).items():
             if runtime.threads:
-                yield int(said), line, ""
+                yield "threads", int(said), line, ""
             elif cores is not None:
                 is_rule = int(said) == runtime.threads_on(cores)
-                yield APP_THREADS if is_rule else int(said), line, ""
+                yield "threads", APP_THREADS if is_rule else int(said), line, ""
 
-    def _backend(self) -> Iterator[tuple[Value, LogLine, str]]:
+    def _backend(self) -> Iterator[_Said]:
         """Where the weights lie is where they are computed; a GPU's host buffers hold what is
         looked up on the CPU."""
         buffers = {
@@ -117,26 +109,26 @@ class Heard:
         }
         on_gpu = {name: line for name, line in buffers.items() if not name.startswith("CPU")}
         for name, line in on_gpu.items():
-            yield re.sub(r"\d+$", "", name).lower(), line, ""
+            yield "backend", re.sub(r"\d+$", "", name).lower(), line, ""
         if buffers and not on_gpu:
             wanted = self.said.get("gpu_wanted", {})
             line = next(iter(wanted.values()), next(iter(buffers.values())))
-            yield "cpu, where a GPU was wanted" if wanted else "cpu", line, ""
+            yield "backend", "cpu, where a GPU was wanted" if wanted else "cpu", line, ""
 
-    def _tiling(self, images: int | None) -> Iterator[tuple[Value, LogLine, str]]:
+    def _tiling(self, images: int | None) -> Iterator[_Said]:
         for line in self.said.get("grid", {}).values():
-            yield "split", line, ""
+            yield "tiling", "split", line, ""
         slices = sum(count for count, _ in self.runs)
         if not slices or "grid" in self.said:
             return
         longest, line = max(self.runs, key=lambda run: run[0])
         if images is not None:
-            yield "single" if slices == images else "split", line, ""
+            yield "tiling", "single" if slices == images else "split", line, ""
         elif longest == 1:
-            yield "single", line, ""
+            yield "tiling", "single", line, ""
         else:
             why = f"{longest} slices in a row; --images N says of how many images the log is"
-            yield "split", line, why
+            yield "tiling", "split", line, why
 
 
 def hear(lines: Iterable[LogLine], pid: int | None = None) -> tuple[Heard, list[int]]:

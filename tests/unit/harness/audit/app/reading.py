@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import contract as contracts
-from harness.audit.app.candidates import Candidate
+from harness.audit.candidates import Candidate
 from harness.audit.app.scan import scan
 from harness.audit.findings import Finding, Value
 
