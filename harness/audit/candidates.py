@@ -24,9 +24,7 @@ class Candidate(Quote):
     """False: the line says something of the kind, but maybe of something else."""
 
 
-def settled(
-    aspect: str, side: Side, found: Sequence[Candidate], is_whole: bool = True
-) -> Finding:
+def settled(aspect: str, side: Side, found: Sequence[Candidate], is_whole: bool = True) -> Finding:
     """What `found` comes to: the value where one stands, else None with all that may be it, the
     best guess first. Where not all of the source was seen (`is_whole`), nothing is read."""
     # Of the same line found twice, the surer finding stands.

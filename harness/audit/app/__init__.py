@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.audit.app import confirmed
-from harness.audit.candidates import CONFIRMED_IN
 from harness.audit.app.scan import scan
+from harness.audit.candidates import CONFIRMED_IN
 from harness.audit.findings import Finding, Quote
 from harness.contract import Contract
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.atomic import write_text
-from harness.audit.candidates import CONFIRMED_IN
-from harness.audit.app.scan import ASPECTS
+from harness.audit.app.rules import aspects
 from harness.audit.app.source import LANGUAGES
 from harness.audit.aspects import BY_KEY
+from harness.audit.candidates import CONFIRMED_IN
 from harness.audit.findings import Finding, Quote, Value
 from harness.contract import Contract
 from harness.errors import AuditError
@@ -48,8 +48,8 @@ def load(file: Path, contract: Contract) -> dict[str, Quote] | None:
 
 
 def _one(file: Path, aspect: str, entry: Any, contract: Contract) -> Quote:  # noqa: ANN401  (any TOML)
-    if aspect not in ASPECTS:
-        raise AuditError(f"{file}: {aspect!r} is none of {', '.join(ASPECTS)}")
+    if aspect not in aspects():
+        raise AuditError(f"{file}: {aspect!r} is none of {', '.join(aspects())}")
     table = entry if isinstance(entry, dict) else {"value": entry}
     value = table.get("value")
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
@@ -58,7 +58,8 @@ def _one(file: Path, aspect: str, entry: Any, contract: Contract) -> Quote:  # n
         raise AuditError(f"{file}: {aspect} has no value; write {aspect} = {{ value = ... }}")
     wanted = BY_KEY[aspect].expected(contract)
     if wanted is not None and aspect != "threads" and type(value) is not type(wanted):
-        raise AuditError(f"{file}: {aspect} is {value!r}; write it as the contract does, {wanted!r}")
+        said = f"{aspect} is {value!r}; write it as the contract does, {wanted!r}"
+        raise AuditError(f"{file}: {said}")
     return Quote(value, str(table.get("at", "")), str(table.get("line", "")))
 
 

@@ -12,7 +12,7 @@ import textwrap
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from harness.audit.app.grammar import TEXTS, Fact, Function, inner, operands, parted, text
+from harness.audit.app.grammar import TEXTS, Fact, inner, operands, parted, text
 from harness.audit.app.source import File, Source
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Constants:
             return []
         return self._constant(name, file, hops)
 
-    def _handed(self, function: Function, index: int, file: File, hops: int) -> list[Worth]:
+    def _handed(self, function: Fact, index: int, file: File, hops: int) -> list[Worth]:
         """What a function's parameter is given where the function is called."""
         name, before = function.called
         parameter = function.parameters[index]
@@ -185,7 +185,7 @@ class Constants:
         return _only_text(self._constant(name.rpartition(".")[2], file, hops - 1)) or UNKNOWN
 
 
-def declared(name: str, file: File, function: Function | None) -> list[Fact]:
+def declared(name: str, file: File, function: Fact | None) -> list[Fact]:
     """Where `function` declares `name`; None: where it is declared outside any function."""
     return [
         fact
@@ -199,7 +199,7 @@ def declared(name: str, file: File, function: Function | None) -> list[Fact]:
     ]
 
 
-def is_changed(name: str, file: File, function: Function) -> bool:
+def is_changed(name: str, file: File, function: Fact) -> bool:
     """Whether `function` gives `name` another value than it has from its declaration or caller."""
     word = re.escape(name)
     if re.search(
@@ -214,7 +214,7 @@ def is_changed(name: str, file: File, function: Function) -> bool:
     )
 
 
-def initial(name: str, file: File, function: Function | None) -> Node | None:
+def initial(name: str, file: File, function: Fact | None) -> Node | None:
     """What `name` is declared as, once, in `function` or else outside any, and stays."""
     found: list[Fact] = []
     if function is not None:

@@ -58,27 +58,17 @@ class Fact:
     """What stands before the name, `params` of `params.n_ctx`; of an element, all of `a[i]`."""
     is_fixed: bool = True
     """False where another value may take its place: a `var`, a default."""
-
-
-@dataclass(frozen=True)
-class Function:
-    """A function's place and parameters."""
-
-    name: str
-    start: int
-    end: int
-    parameters: tuple[Fact, ...]
-    content: bytes = field(repr=False)
-    """Of the whole file."""
+    parameters: tuple[Fact, ...] = ()
+    """A function's."""
 
     def holds(self, node: Node) -> bool:
         """Whether `node` stands in it."""
-        return self.start <= node.start_byte < self.end
+        return self.node.start_byte <= node.start_byte < self.node.end_byte
 
     @cached_property
     def text(self) -> str:
-        """The function as it is written."""
-        return self.content[self.start : self.end].decode("utf-8", "replace")
+        """All of it, as it is written."""
+        return (self.node.text or b"").decode("utf-8", "replace")
 
     @property
     def called(self) -> tuple[str, int]:
@@ -122,8 +112,8 @@ def inner(node: Node, name: str) -> Node | None:
     return next(iter(cursor.captures(node).get("inner", ())), None)
 
 
-def facts(content: bytes, name: str) -> Iterator[Fact | Function]:
-    """The facts and functions of `content`, in the order they are written in."""
+def facts(content: bytes, name: str) -> Iterator[Fact]:
+    """The facts of `content`, in the order they are written in."""
     from tree_sitter import Parser, QueryCursor
 
     root = Parser(language(name)).parse(content).root_node
@@ -141,7 +131,7 @@ def facts(content: bytes, name: str) -> Iterator[Fact | Function]:
             kind = next(kind for kind in _KINDS if kind in captured)
             node = captured[kind]
             if kind == "function":
-                yield from _function(node, captured["name"], captured["parameters"], content)
+                yield from _function(node, captured["name"], captured["parameters"])
             elif kind == "error":
                 yield Fact(kind, "", node)
             elif kind != "text":
@@ -196,7 +186,7 @@ def _arguments(held: Node) -> tuple[tuple[Node, ...], dict[str, Node]]:
     return tuple(args), keywords
 
 
-def _function(node: Node, name: Node, held: Node, content: bytes) -> Iterator[Fact | Function]:
+def _function(node: Node, name: Node, held: Node) -> Iterator[Fact]:
     parameters: list[Fact] = []
     for child in held.named_children:
         if "parameter" in child.type and child.type != "parameter_modifiers":
@@ -208,8 +198,7 @@ def _function(node: Node, name: Node, held: Node, content: bytes) -> Iterator[Fa
         elif parameters and not child.type.endswith(("comment", "modifiers")):
             # Kotlin writes a default behind its parameter.
             parameters[-1] = Fact("parameter", parameters[-1].name, parameters[-1].node, child)
-    called = parted(text(name))[1]
-    yield Function(called, node.start_byte, node.end_byte, tuple(parameters), content)
+    yield Fact("function", parted(text(name))[1], node, parameters=tuple(parameters))
     yield from (one for one in parameters if one.name)
     for one in parameters:
         if one.value is not None:

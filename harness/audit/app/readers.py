@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from harness.audit.candidates import Candidate
 from harness.audit.app.constants import Literal, Worth, initial
 from harness.audit.app.grammar import text
 from harness.audit.app.rules import Rule, Scene, pattern
+from harness.audit.candidates import Candidate
 from harness.audit.findings import Value
 
 _HOPS: Final = 3
@@ -79,7 +79,7 @@ def first_write(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     if function is None or _LATER.search(fact.target):
         return
     others = scene.file.facts[fact.name]
-    start = bisect_left(others, function.start, key=lambda other: other.node.start_byte)
+    start = bisect_left(others, function.node.start_byte, key=lambda other: other.node.start_byte)
     writes = (others[at] for at in range(start, len(others)) if others[at].kind == "write")
     three = list(itertools.islice(writes, 3))
     if len(three) == 3 and three[0] is fact and function.holds(three[2].node):

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from harness.audit.candidates import Candidate
 from harness.audit.app.constants import Constants, Worth
-from harness.audit.app.grammar import Fact, Function
+from harness.audit.app.grammar import Fact
 from harness.audit.app.source import File
+from harness.audit.candidates import Candidate
 from harness.audit.findings import Value
 from harness.contract import Contract
 
@@ -36,6 +36,12 @@ _CONDITIONS: Final = frozenset(
 @cache
 def _written() -> dict[str, Any]:
     return tomllib.loads((resources.files(__package__) / "rules.toml").read_text("utf-8"))
+
+
+def aspects() -> list[str]:
+    """What an app decides."""
+    found: list[str] = _written()["aspects"]
+    return found
 
 
 @cache
@@ -122,7 +128,7 @@ class Scene:
     """Files that make a text model's context, where another makes one and gives it images."""
 
     @property
-    def function(self) -> Function | None:
+    def function(self) -> Fact | None:
         """The function around it."""
         return self.file.function_at(self.fact.node)
 

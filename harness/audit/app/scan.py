@@ -10,27 +10,18 @@ from pathlib import Path
 from typing import Final
 
 from harness.audit.app import readers, rules, texts
-from harness.audit.candidates import Candidate, settled
 from harness.audit.app.constants import Constants
 from harness.audit.app.source import FILE_SECONDS, PARSE_ALL, SECONDS, File, Source
+from harness.audit.candidates import Candidate, settled
 from harness.audit.findings import Finding
 from harness.contract import Contract
 
-ASPECTS: Final = (
-    "image_size", "padding", "marker", "max_tokens", "sampling", "images_per_prompt",
-    "after_marker", "prompt_words", "context_block", "prompt_end", "chat_template",
-    "resize", "size_arithmetic", "centring", "alpha", "exif", "channels", "tiling",
-    "add_special", "parse_special", "labels", "answer_reading", "limit_counts_prompt",
-    "context", "batch", "cache_type_k", "cache_type_v", "flash_attention", "threads",
-    "vision_threads", "backend", "cache_cleared", "session_images", "weights", "mmproj",
-)  # fmt: skip
-"""What an app decides."""
 _READERS: Final = vars(readers) | vars(texts)
 
 
 def scan(folder: Path, contract: Contract) -> tuple[list[Finding], list[str]]:
-    """What the app's source under `folder` says about each of ASPECTS; and what is to be said of
-    files that were not read, or not well, one line each.
+    """What the app's source under `folder` says about each aspect; and what is to be said of files
+    that were not read, or not well, one line each.
 
     `contract` decides nothing but which texts and lists are of its labels.
 
@@ -43,7 +34,8 @@ def scan(folder: Path, contract: Contract) -> tuple[list[Finding], list[str]]:
     for candidate in texts.settled_together(list(_candidates(source, contract))):
         found[candidate.aspect].append(candidate)
     is_whole = source.is_whole and not source.is_late
-    return [settled(aspect, "app", found[aspect], is_whole) for aspect in ASPECTS], source.notes()
+    readings = [settled(key, "app", found[key], is_whole) for key in rules.aspects()]
+    return readings, source.notes()
 
 
 def _candidates(source: Source, contract: Contract) -> Iterator[Candidate]:

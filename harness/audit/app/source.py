@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.audit.app import grammar
-from harness.audit.app.grammar import Fact, Function
+from harness.audit.app.grammar import Fact
 from harness.errors import BadInput
 
 if TYPE_CHECKING:
@@ -113,22 +113,21 @@ class File:
         """What the file says, by the name it says it of."""
         found: defaultdict[str, list[Fact]] = defaultdict(list)
         for one in self._parsed:
-            if isinstance(one, Fact):
-                found[one.name].append(one)
+            found[one.name].append(one)
         return found
 
     @cached_property
-    def functions(self) -> list[Function]:
-        """Every function with its parameters."""
-        return [one for one in self._parsed if isinstance(one, Function)]
+    def functions(self) -> list[Fact]:
+        """Every function."""
+        return [one for one in self._parsed if one.kind == "function"]
 
-    def function_at(self, node: Node) -> Function | None:
+    def function_at(self, node: Node) -> Fact | None:
         """The innermost function around `node`."""
         around = (function for function in self.functions if function.holds(node))
-        return max(around, key=lambda function: function.start, default=None)
+        return max(around, key=lambda function: function.node.start_byte, default=None)
 
     @cached_property
-    def _parsed(self) -> list[Fact | Function]:
+    def _parsed(self) -> list[Fact]:
         content = self.content
         for pattern in _ODD.get(self.language, ()):
             content, count = pattern.subn(_blanked, content)
@@ -142,17 +141,17 @@ class File:
             self.notes.append("nested too deeply: not read")
             return []
         until = min(self.deadline, time.monotonic() + FILE_SECONDS)
-        found: list[Fact | Function] = []
+        found: list[Fact] = []
         for one in grammar.facts(content, self.language):
             if time.monotonic() > until:
                 self.notes.append("takes too long to parse: not read")
                 return []
             found.append(one)
         # What vanishes in parsing, or does not parse, is said.
-        told = {one.name for one in found if isinstance(one, Function) or one.kind == "class"}
+        told = {one.name for one in found if one.kind in ("function", "class")}
         named = re.finditer(_DECLARED[self.language], code)
         wanted = {one[one.lastindex or 0].decode() for one in named}
-        errors = [one for one in found if isinstance(one, Fact) and one.kind == "error"]
+        errors = [one for one in found if one.kind == "error"]
         if lost := sorted(wanted - told):
             self.notes.append(f"{lost[0]} vanishes in parsing: not all is read")
         elif errors:

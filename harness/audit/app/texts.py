@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from harness.audit import prompt_parts
-from harness.audit.candidates import Candidate
 from harness.audit.app.constants import UNKNOWN
 from harness.audit.app.grammar import parted, text
 from harness.audit.app.rules import Rule, Scene, pattern
+from harness.audit.candidates import Candidate
 from harness.audit.prompt_parts import IMAGE_TOKEN, LIBMTMD_MARKERS
 
 if TYPE_CHECKING:
