@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.atomic import write_text
-from harness.audit.app.rules import aspects
+from harness.audit.app.rules import ASPECTS
 from harness.audit.app.source import LANGUAGES
 from harness.audit.aspects import BY_KEY
 from harness.audit.candidates import CONFIRMED_IN
@@ -48,8 +48,8 @@ def load(file: Path, contract: Contract) -> dict[str, Quote] | None:
 
 
 def _one(file: Path, aspect: str, entry: Any, contract: Contract) -> Quote:  # noqa: ANN401  (any TOML)
-    if aspect not in aspects():
-        raise AuditError(f"{file}: {aspect!r} is none of {', '.join(aspects())}")
+    if aspect not in ASPECTS:
+        raise AuditError(f"{file}: {aspect!r} is none of {', '.join(ASPECTS)}")
     table = entry if isinstance(entry, dict) else {"value": entry}
     value = table.get("value")
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
@@ -131,25 +131,18 @@ def _written(found: Finding, stands: Quote | None) -> Iterator[str]:
     yield f"# {found.aspect}: {found.note}"
     for one in found.quotes:
         if one.value is None:
-            yield f"#   computed at {one.where}: {_text(one.line)}"
+            yield f"#   computed at {one.where}: {_toml(one.line)}"
         else:
             yield f"# {_line(found.aspect, one)}" + (f"  # {one.why}" if one.why else "")
 
 
 def _line(aspect: str, one: Quote) -> str:
-    value = one.value if one.value is not None else ""
     if not one.where:
-        return f"{aspect} = {_toml(value)}"
-    at, line = _text(one.where), _text(one.line)
-    return f"{aspect} = {{ value = {_toml(value)}, at = {at}, line = {line} }}"
+        return f"{aspect} = {_toml(one.value)}"
+    at, line = _toml(one.where), _toml(one.line)
+    return f"{aspect} = {{ value = {_toml(one.value)}, at = {at}, line = {line} }}"
 
 
-def _toml(value: Value) -> str:
-    if isinstance(value, tuple):
-        return f"[{', '.join(_text(item) for item in value)}]"
-    return _text(value) if isinstance(value, str) else json.dumps(value)
-
-
-def _text(value: str) -> str:
-    """JSON's strings are TOML's, but for the one control character that JSON leaves as it is."""
+def _toml(value: Value | None) -> str:
+    """JSON's values are TOML's, but for the one control character that JSON leaves as it is."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

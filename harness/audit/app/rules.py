@@ -8,10 +8,8 @@ further.
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -21,11 +19,15 @@ from harness.audit.app.grammar import Fact
 from harness.audit.app.source import File
 from harness.audit.candidates import Candidate
 from harness.audit.findings import Value
+from harness.audit.tables import shipped
 from harness.contract import Contract
 
 if TYPE_CHECKING:
     from tree_sitter import Node
 
+_WRITTEN: Final = shipped("harness.audit.app", "rules.toml")
+ASPECTS: Final[list[str]] = _WRITTEN["aspects"]
+"""What an app decides."""
 _AFFIX: Final = re.compile(r"^(?:[mgs]_|_)|^m(?=[A-Z])|_$")
 """What only says that a name is a member's or a global's."""
 _CONDITIONS: Final = frozenset(
@@ -34,20 +36,9 @@ _CONDITIONS: Final = frozenset(
 
 
 @cache
-def _written() -> dict[str, Any]:
-    return tomllib.loads((resources.files(__package__) / "rules.toml").read_text("utf-8"))
-
-
-def aspects() -> list[str]:
-    """What an app decides."""
-    found: list[str] = _written()["aspects"]
-    return found
-
-
-@cache
 def pattern(written: str) -> re.Pattern[str]:
     """A pattern of `rules.toml`, in which the words of its `patterns` stand for others."""
-    for word, meaning in _written()["patterns"].items():
+    for word, meaning in _WRITTEN["patterns"].items():
         escaped = meaning.replace("\\", r"\\")
         written = re.sub(rf"\b{word}\b", f"(?:{escaped})", written)
     return re.compile(written, re.I)
@@ -68,7 +59,7 @@ def _owner(name: str, text: str) -> str:
 
 
 def _said(written: str | dict[str, Any]) -> dict[str, Any]:
-    return _written()["says"][written] if isinstance(written, str) else written
+    return _WRITTEN["says"][written] if isinstance(written, str) else written
 
 
 _Pattern = Annotated[re.Pattern[str], BeforeValidator(pattern)]
@@ -102,9 +93,7 @@ class Rule(BaseModel):
         return fact.args[self.argument] if is_there else None
 
 
-@cache
-def _table() -> tuple[Rule, ...]:
-    return tuple(Rule.model_validate(row) for row in _written()["table"]["rules"])
+_RULES: Final = tuple(map(Rule.model_validate, _WRITTEN["table"]["rules"]))
 
 
 @lru_cache(maxsize=4096)
@@ -112,7 +101,7 @@ def named(name: str, language: str) -> tuple[Rule, ...]:
     """The rows that look for what is so called."""
     bare = _AFFIX.sub("", name)
     return tuple(
-        rule for rule in _table() if language in rule.languages and rule.name.fullmatch(bare)
+        rule for rule in _RULES if language in rule.languages and rule.name.fullmatch(bare)
     )
 
 

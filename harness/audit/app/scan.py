@@ -34,7 +34,7 @@ def scan(folder: Path, contract: Contract) -> tuple[list[Finding], list[str]]:
     for candidate in texts.settled_together(list(_candidates(source, contract))):
         found[candidate.aspect].append(candidate)
     is_whole = source.is_whole and not source.is_late
-    readings = [settled(key, "app", found[key], is_whole) for key in rules.aspects()]
+    readings = [settled(key, "app", found[key], is_whole) for key in rules.ASPECTS]
     return readings, source.notes()
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness.audit.app import grammar
 from harness.audit.app.grammar import Fact
+from harness.audit.tables import shipped
 from harness.errors import BadInput
 
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ FILE_SECONDS: Final = 1.5
 """After so long one file is given up."""
 PARSE_ALL: Final = 3_000_000
 """Bytes of source up to which every file is parsed, so that all that does not parse is listed."""
-LANGUAGES: Final = {".kt": "kotlin", ".java": "java", ".c": "cpp"} | dict.fromkeys(
-    (".cpp", ".cc", ".cxx", ".c++", ".h", ".hpp", ".hh", ".hxx", ".inl"), "cpp"
-)
-
 _LARGEST: Final = 1_000_000
 """Bytes of one file. What is larger is generated or vendored."""
 _MOST_FILES: Final = 20_000
@@ -37,42 +34,9 @@ _DEEPEST_CODE: Final = 400
 """Brackets inside one another."""
 _EVERYWHERE: Final = 60
 """A name in so many files leads nowhere."""
-_NOT_THE_APP: Final = re.compile(
-    r"\.|(tests?|androidtest\w*|sharedtest|unittests?|benchmarks?|\w+Test|build|node_modules|out"
-    r"|bin|obj|Pods)$",
-    re.I,
-)
-_ENGINE_FILE: Final = re.compile(
-    r"(ggml|gguf|llama|mtmd|clip|unicode|sampling|common|chat|json|log|arg|regex|speculative)"
-)
-"""llama.cpp's own files where an app keeps them beside its own."""
-_ENGINE_FOLDER: Final = re.compile(
-    r"(ggml|llama|gguf|mtmd|common|models|tools|nlohmann|jinja|minja|vendor|src|include|examples|pocs)"
-)
-"""Its folders in the same place."""
-_GENERATED: Final = re.compile(
-    rb"@generated|auto-?generated|generated (?:by|from|code)|do not (?:edit|modify)", re.I
-)
-_DELEGATED: Final = re.compile(
-    rb"\bclass\s+\w[^{}=;]{0,1000}?[:,]\s*[\w.<>?]+"
-    rb"(?P<out>\s+by\s+[\w.]+\s*\([^(){}]*\))"
-    rb"(?=\s*(?:,[^{}=;]{0,1000})?\{)"
-)
-_IF_ZERO: Final = re.compile(
-    rb"^[ \t]*#\s*if\s+0\b(?s:.{0,20000}?)^[ \t]*#\s*(?:endif|else)\b", re.M
-)
-_ODD: Final = {"kotlin": (_DELEGATED,), "cpp": (_IF_ZERO, re.compile(rb"\bJNI(?:EXPORT|CALL)\b"))}
-"""What the grammars do not take: JNI's macros stand where one expects a type, a class's body behind
-a call where one expects the call's."""
-_COMMENT_OR_TEXT: Final = re.compile(
-    rb'/\*.*?\*/|//[^\n]*|"""(?s:.)*?"""|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S
-)
-_DECLARED: Final = {
-    "kotlin": rb"\b(?:class|interface|object)\s+(\w+)|\bfun\s[^(\n]*?(\w+)\s*\(",
-    "java": rb"\b(?:class|interface|enum)\s+(\w+)",
-    "cpp": rb"\b(Java_\w+)\s*\([^;{}]*\)\s*\{",
-}
-"""Names that a parsed file must tell of."""
+_WRITTEN: Final = shipped("harness.audit.app", "source.toml")
+LANGUAGES: Final[dict[str, str]] = _WRITTEN["suffixes"]
+"""By the suffix of a file."""
 
 
 @dataclass(eq=False)
@@ -128,14 +92,11 @@ class File:
 
     @cached_property
     def _parsed(self) -> list[Fact]:
-        content = self.content
-        for pattern in _ODD.get(self.language, ()):
-            content, count = pattern.subn(_blanked, content)
-            if count and pattern is _DELEGATED:
-                self.notes.append(
-                    "a class header delegates by a call; it is read without the delegation"
-                )
-        code = _COMMENT_OR_TEXT.sub(_blanked, content)
+        odd, said = _WRITTEN["blanked"][self.language], _WRITTEN["said"].get(self.language)
+        content, count = re.subn(odd.encode(), _blanked, self.content)
+        if count and said:
+            self.notes.append(said)
+        code = re.sub(_WRITTEN["comment_or_text"].encode(), _blanked, content)
         brackets = (1 if bracket in b"([{" else -1 for bracket in re.findall(rb"[()\[\]{}]", code))
         if max(itertools.accumulate(brackets), default=0) > _DEEPEST_CODE:
             self.notes.append("nested too deeply: not read")
@@ -149,7 +110,7 @@ class File:
             found.append(one)
         # What vanishes in parsing, or does not parse, is said.
         told = {one.name for one in found if one.kind in ("function", "class")}
-        named = re.finditer(_DECLARED[self.language], code)
+        named = re.finditer(_WRITTEN["declared"][self.language].encode(), code)
         wanted = {one[one.lastindex or 0].decode() for one in named}
         errors = [one for one in found if one.kind == "error"]
         if lost := sorted(wanted - told):
@@ -237,7 +198,8 @@ def _read(path: Path) -> bytes | str:
         return f"cannot be read ({error.strerror})"
     if b"\0" in content:
         return "binary: not read"
-    return "generated code: not read" if _GENERATED.search(content[:1000]) else content
+    is_generated = re.search(_WRITTEN["generated"].encode(), content[:1000])
+    return "generated code: not read" if is_generated else content
 
 
 def _walked(folder: Path) -> Iterator[Path]:
@@ -245,21 +207,18 @@ def _walked(folder: Path) -> Iterator[Path]:
     with its Android example, which apps are grown from)."""
     for parent, folders, names in os.walk(folder):
         here = Path(parent)
-        is_engine = "ggml.h" in names
         if (here / "ggml/include").is_dir() or (here / "src/llama.cpp").is_file():
             folders.clear()
             yield from _walked(here / "examples/llama.android")
             continue
-        folders[:] = [
-            name
-            for name in sorted(folders)
-            if not _NOT_THE_APP.match(name) and not (is_engine and _ENGINE_FOLDER.match(name))
-        ]
-        for name in sorted(names):
-            path = here / name
-            ours = path.suffix.lower() in LANGUAGES and not path.is_symlink()
-            if ours and not (is_engine and _ENGINE_FILE.match(name)):
-                yield path
+        if "ggml.h" in names:
+            folders[:] = [one for one in folders if not re.match(_WRITTEN["engine_folders"], one)]
+            names = [one for one in names if not re.match(_WRITTEN["engine_files"], one)]
+        folders[:] = sorted(one for one in folders if not re.match(_WRITTEN["not_the_app"], one))
+        paths = (here / name for name in sorted(names))
+        yield from (
+            one for one in paths if one.suffix.lower() in LANGUAGES and not one.is_symlink()
+        )
 
 
 def _blanked(match: re.Match[bytes]) -> bytes:

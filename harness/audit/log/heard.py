@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
 
+from pydantic import BaseModel, ConfigDict
+
 from harness.audit.aspects import APP_THREADS
 from harness.audit.candidates import Candidate, settled
 from harness.audit.findings import Finding, Value
-from harness.audit.log.logcat import LogLine, table
+from harness.audit.log.logcat import LogLine
+from harness.audit.tables import shipped
 from harness.contract import Contract
 from harness.errors import AuditError
 
@@ -24,6 +27,21 @@ _LOADS: Final = {"text_file", "context", "buffer"}
 _Said = tuple[str, Value, LogLine, str]
 """An aspect, what is said of it, the line, and why it may be otherwise."""
 _TYPE_WORDS: Final = ((" - medium", "_m"), (" - small", "_s"), (" - large", "_l"), ("mostly ", ""))
+
+
+class Row(BaseModel):
+    """One row of `lines.toml`, which says what each field means."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tells: str
+    pattern: re.Pattern[str]
+    title: str = ""
+    is_measured: bool = False
+    aspect: str = ""
+
+
+_ROWS: Final = tuple(map(Row.model_validate, shipped("harness.audit.log", "lines.toml")["lines"]))
 
 
 @dataclass(frozen=True)
@@ -50,7 +68,7 @@ class Heard:
 
     def take(self, line: LogLine) -> None:
         """Hear one more line."""
-        for row in table():
+        for row in _ROWS:
             if (found := row.pattern.search(line.text)) is None:
                 continue
             value = " ".join(found["value"].split())
@@ -65,7 +83,7 @@ class Heard:
 
     def facts(self) -> Iterator[Fact]:
         """What no contract fixes."""
-        for row in table():
+        for row in _ROWS:
             if row.title and (values := self.said.get(row.tells)):
                 times = self.measured.get(row.tells)
                 shown = f"{median(times):g}" if times else ", ".join(values)
@@ -85,7 +103,7 @@ class Heard:
         yield from (settled(aspect, "log", candidates) for aspect, candidates in found.items())
 
     def _values(self) -> Iterator[_Said]:
-        for row in table():
+        for row in _ROWS:
             # An aspect's first row has its reader; the others only know another way of saying it.
             for said, line in self.said.get(row.tells, {}).items() if row.aspect else ():
                 if (value := _READ[row.aspect](said)) is not None:

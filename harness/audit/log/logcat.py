@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import re
 import stat
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from harness.audit.tables import shipped
 from harness.errors import AuditError
 
 if TYPE_CHECKING:
@@ -25,32 +21,10 @@ _LONGEST: Final = 4096
 """Android cuts a message at 4,068 bytes; what is longer is no line of a log."""
 
 
-class Row(BaseModel):
-    """One row of `lines.toml`, which says what each field means."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    tells: str
-    pattern: re.Pattern[str]
-    title: str = ""
-    is_measured: bool = Field(default=False, alias="measured")
-    aspect: str = ""
-
-
-@cache
-def _written() -> dict[str, Any]:
-    return tomllib.loads((resources.files(__package__) / "lines.toml").read_text("utf-8"))
-
-
-@cache
-def table() -> tuple[Row, ...]:
-    """What llama.cpp says, and how."""
-    return tuple(Row.model_validate(row) for row in _written()["lines"])
-
-
-@cache
-def _formats() -> tuple[re.Pattern[str], ...]:
-    return tuple(re.compile(f.replace("DATE", _written()["DATE"])) for f in _written()["formats"])
+_WRITTEN: Final = shipped("harness.audit.log", "lines.toml")
+_FORMATS: Final = tuple(
+    re.compile(one.replace("DATE", _WRITTEN["DATE"])) for one in _WRITTEN["formats"]
+)
 
 
 @dataclass(frozen=True)
@@ -117,7 +91,7 @@ def _pid(phone: Phone, package: str) -> int:
 def parsed(number: int, line: str) -> LogLine:
     """`line` without what logcat puts before its message."""
     line = line.rstrip("\r\n")
-    for pattern in _formats():
+    for pattern in _FORMATS:
         if match := pattern.match(line):
             pid = match.groupdict().get("pid")
             return LogLine(number, match["text"], int(pid) if pid else None)
