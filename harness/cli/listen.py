@@ -88,7 +88,7 @@ def listen(
 def _lines(
     phone: str | None, package: str | None, seconds: int, log: Path | None
 ) -> tuple[str, Iterator[LogLine]]:
-    from harness.audit.log import of_file, of_phone
+    from harness.audit.log.logcat import of_file, of_phone
     from harness.errors import BadInput
 
     if (phone is None) == (log is None):

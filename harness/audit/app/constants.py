@@ -142,12 +142,8 @@ class Constants:
         return found or [replace(one, is_sure=False) for one in default]
 
     def _constant(self, name: str, file: File, hops: int) -> list[Worth]:
-        places = [(fact, file) for fact in declared(name, file, None)] or [
-            (fact, other)
-            for other in self._source.naming(name)
-            if other is not file
-            for fact in declared(name, other, None)
-        ]
+        files = [file] if declared(name, file, None) else self._source.naming(name)
+        places = [(fact, one) for one in files for fact in declared(name, one, None)]
         return [
             replace(one, is_sure=one.is_sure and fact.is_fixed)
             for fact, other in places[:_CALLS]
@@ -177,8 +173,9 @@ class Constants:
     def _inserted(self, name: str, node: Node, file: File, hops: int) -> str:
         """A name inside a text. Only constants are put in: a parameter stays unknown."""
         function = file.function_at(node)
-        is_own = function is not None and (
-            any(one.name == name for one in function.parameters) or declared(name, file, function)
+        is_own = function is not None and any(
+            one.kind in ("declare", "parameter") and function.holds(one.node)
+            for one in file.facts.get(name, ())
         )
         if is_own or not re.fullmatch(r"[A-Za-z_][\w.]*", name) or hops <= 0:
             return UNKNOWN

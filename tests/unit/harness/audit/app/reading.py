@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import contract as contracts
+from harness.audit.app import scan
 from harness.audit.candidates import Candidate
-from harness.audit.app.scan import scan
 from harness.audit.findings import Finding, Value
 
 APPS = Path(__file__).parent / "apps"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import contract as contracts
-from harness.audit.app.scan import scan
+from harness.audit.app import scan
 from harness.errors import BadInput
 
 from .reading import APPS, read, written
