@@ -42,9 +42,9 @@ def settled(aspect: str, side: Side, found: Sequence[Candidate], is_whole: bool 
         quotes = tuple(unique[:_SHOWN])
         return Finding(aspect, side, first.value, first.where, note, quotes=quotes)
     if not first.why and first.is_sure and first.value is not None:
-        guess = "best guess: what most lines say of the model's input"
+        guess = f"best guess: said by {counts[first.value]} of {counts.total()} such lines"
         unique[0] = replace(first, why=guess if is_whole else "not all of the source was seen")
     count = len(values - {None})
     said = f"several: {count} values" if count > 1 else "1 candidate" if count else "computed there"
-    note = f"{said}; settle it in {CONFIRMED_IN}"
+    note = f"{said}; settle it in {CONFIRMED_IN}" if side == "app" else said
     return Finding(aspect, side, None, first.where, note, quotes=tuple(unique[:_SHOWN]))

@@ -128,7 +128,7 @@ def _written(found: Finding, stands: Quote | None) -> Iterator[str]:
     if stands is not None:
         yield _line(found.aspect, stands)
         return
-    yield f"# {found.aspect}: {found.note}"
+    yield f"# {found.aspect}: {found.note.partition(';')[0]}"
     for one in found.quotes:
         if one.value is None:
             yield f"#   computed at {one.where}: {_toml(one.line)}"
