@@ -78,16 +78,13 @@ def test_what_may_be_of_another_model_is_listed_and_not_read(
     assert {key for key, one in found.items() if one.status == "read"} == set(read_ones)
     assert {one.value for one in found["max_tokens"].candidates} >= {
         "beside_others": {640, 500, 12},
-        "other_engine": {1024, 512, 256},
+        "other_engine": {1024, 768, 512, 256},
     }[app]
 
 
 def test_a_line_in_a_chain_of_calls_is_quoted_by_what_is_called() -> None:
-    (candidate,) = read(APPS / "other_engine")["backend"].candidates
-    assert (candidate.value, candidate.line) == (
-        "gpu",
-        ".setPreferredBackend(LlmInference.Backend.GPU)",
-    )
+    found = {one.value: one.line for one in read(APPS / "other_engine")["backend"].candidates}
+    assert found["gpu"] == ".setPreferredBackend(LlmInference.Backend.GPU)"
 
 
 def test_a_setting_looked_up_by_name_leaves_the_limit_open() -> None:
