@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
+from harness.audit import values
 from harness.audit.app.constants import Literal, Worth, initial
 from harness.audit.app.grammar import text
 from harness.audit.app.rules import Rule, Scene, pattern
@@ -26,23 +27,15 @@ _LATER: Final = re.compile(r"[+\[]\s*[12]\s*\]$")
 """An element that is not a pixel's first."""
 
 
-def _whole(value: Literal | None) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
 def _temperature(value: Literal | None) -> str | None:
-    """At no temperature the best token is taken."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return f"temperature {value:g}" if value > 0 else "greedy"
+    is_number = values.number(value) is not None
+    return values.sampling({"temperature": value}) if is_number else None
 
 
 _OF_THE_LITERAL: Final[Mapping[Value, Callable[[Literal | None], Value | None]]] = {
-    "whole": _whole,
-    "truth": lambda value: bool(value) if value in (0, 1) else None,
-    "temperature": _temperature,
-}
-"""What a row's `says` may say in place of a value: how the literal is taken. C writes 1 for yes."""
+    "whole": values.whole, "truth": values.truth, "temperature": _temperature
+}  # fmt: skip
+"""What a row's `says` may say in place of a value: how the literal is taken."""
 
 
 def worded(scene: Scene, rule: Rule) -> Iterator[Candidate]:
@@ -111,7 +104,7 @@ def square(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     if not is_one and [one.value for one in worths] != [other.value for other in others]:
         return
     for worth in worths:
-        number = _whole(worth.value)
+        number = values.whole(worth.value)
         is_computed = worth.value is None and is_one and scene.fact.name != "scale"
         if is_computed or (number is not None and number >= _SMALLEST):
             yield scene.says(rule, number, worth)

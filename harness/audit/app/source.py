@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tree_sitter import Node
 
 SECONDS: Final = 8.0
-"""After so long the scan stops and says how far it came."""
+"""Of computing, so that a busy machine reads as much: then the scan stops and says how far it came."""
 FILE_SECONDS: Final = 1.5
 """After so long one file is given up."""
 PARSE_ALL: Final = 3_000_000
@@ -101,10 +101,10 @@ class File:
         if max(itertools.accumulate(brackets), default=0) > _DEEPEST_CODE:
             self.notes.append("nested too deeply: not read")
             return []
-        until = min(self.deadline, time.monotonic() + FILE_SECONDS)
+        until = min(self.deadline, time.process_time() + FILE_SECONDS)
         found: list[Fact] = []
         for one in grammar.facts(content, self.language):
-            if time.monotonic() > until:
+            if time.process_time() > until:
                 self.notes.append("takes too long to parse: not read")
                 return []
             found.append(one)
@@ -135,7 +135,7 @@ class Source:
                 f"{folder}: no such folder; --app-source takes the folder of the app's source"
             )
         grammar.language("kotlin")
-        self.deadline = time.monotonic() + SECONDS
+        self.deadline = time.process_time() + SECONDS
         self.files: list[File] = []
         self.left_out: list[str] = []
         """One line for each file or folder that is not read, and why."""
@@ -161,7 +161,7 @@ class Source:
     @property
     def is_late(self) -> bool:
         """The time for the scan has passed."""
-        return time.monotonic() > self.deadline
+        return time.process_time() > self.deadline
 
     def stop(self, why: str) -> None:
         """The scan ends before the source does."""

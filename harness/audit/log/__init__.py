@@ -15,6 +15,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
+from harness.audit import values
 from harness.audit.aspects import APP_THREADS
 from harness.audit.candidates import Candidate, settled
 from harness.audit.findings import Finding, Value
@@ -174,8 +175,8 @@ def hear(lines: Iterable[LogLine], pid: int | None = None) -> tuple[Heard, list[
 
 
 def _square(said: str) -> int | None:
-    width, height = (int(side) for side in said.split(" x "))
-    return width if width == height else None
+    sides = values.sides(said)
+    return sides[0] if len(set(sides)) == 1 else None
 
 
 def _weight_type(said: str) -> str:
@@ -192,7 +193,7 @@ _READ: Final[Mapping[str, Callable[[str], Value | None]]] = {
     "side": _square,
     "weight type": _weight_type,
     # Of `auto` nothing is said here: what came of it is a line of its own.
-    "truth": {"1": True, "enabled": True, "0": False, "disabled": False}.get,
+    "truth": values.truth,
     "no": lambda said: False,
 }
 """How what is told is read as a value of the contract's, by the table's word for it."""
