@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from tree_sitter import Node
 
 SECONDS: Final = 8.0
-"""Of computing, so that a busy machine reads as much: then the scan stops and says how far it came."""
+"""Of computing, so that a busy machine reads as much. After them the scan stops and
+says how far it came."""
 FILE_SECONDS: Final = 1.5
 """After so long one file is given up."""
 PARSE_ALL: Final = 3_000_000
