@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -116,7 +116,7 @@ class Scene:
     other_engines: frozenset[File] = frozenset()
     """Files that make a text model's context, where another makes one and gives it images."""
 
-    @property
+    @cached_property
     def function(self) -> Fact | None:
         """The function around it."""
         return self.file.function_at(self.fact.node)

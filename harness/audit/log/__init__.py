@@ -48,16 +48,6 @@ class Row(BaseModel):
 _ROWS: Final = tuple(map(Row.model_validate, shipped("harness.audit.log", "lines.toml")["lines"]))
 
 
-@dataclass(frozen=True)
-class Fact:
-    """One thing a log tells that no contract fixes."""
-
-    key: str
-    title: str
-    value: str
-    line: LogLine
-
-
 @dataclass
 class Heard:
     """What one process said of its models."""
@@ -85,13 +75,13 @@ class Heard:
                 self.runs.append((1, line))
         self._is_in_run = bool(self.runs) and _SLICE.search(line.text) is not None
 
-    def facts(self) -> Iterator[Fact]:
-        """What no contract fixes."""
+    def others(self) -> Iterator[tuple[Row, str, LogLine]]:
+        """What is told that no contract fixes."""
         for row in _ROWS:
             if row.title and (values := self.said.get(row.tells)):
                 times = self.measured.get(row.tells)
                 shown = f"{median(times):g}" if times else ", ".join(values)
-                yield Fact(row.tells, row.title, shown, next(iter(values.values())))
+                yield row, shown, next(iter(values.values()))
 
     def findings(self, contract: Contract, images: int | None, name: str) -> Iterator[Finding]:
         """The aspects of a contract, each with the lines that say it.
