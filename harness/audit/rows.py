@@ -59,7 +59,10 @@ class Row(Finding):
             "impact": self.impact or None,
             "side": self.side,
             "note": self.note or None,
-            "candidates": [vars(one) | {"value": _plain(one.value)} for one in self.quotes],
+            "candidates": [
+                {"value": _plain(one.value), "where": one.where, "line": one.line, "why": one.why}
+                for one in self.quotes
+            ],
         }
 
 

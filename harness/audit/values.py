@@ -24,7 +24,9 @@ _FILTERS: Final = {
     "lanczos4": "lanczos",
     "antialias": "lanczos",
 }
-_TRUTHS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_TRUTHS: Final = dict.fromkeys(("true", "yes", "on", "enabled", "1"), True) | dict.fromkeys(
+    ("false", "no", "off", "disabled", "0"), False
+)
 _SIDES: Final = re.compile(r"\s*(\d+)\s*(?:[xX*, ]\s*(\d+))?\s*(?:px|pixels)?\s*")
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from harness.audit.log import Fact
+    from harness.audit.log import Row as LogRow
     from harness.audit.log.logcat import LogLine
     from harness.audit.rows import Row
     from harness.contract import Contract
@@ -63,7 +63,7 @@ def listen(
         named = ", ".join(str(other) for other in others)
         say(f"process {heard.pid} is told; {named} loaded a model too (--pid)")
     found = rows(heard.findings(held_to, images, name), held_to)
-    facts = list(heard.facts())
+    told = list(heard.others())
     if app_source is not None:
         for note in _fed(app_source, held_to, found):
             say(note)
@@ -74,13 +74,13 @@ def listen(
                 "pid": heard.pid,
                 "rows": [row.as_json() for row in found],
                 "facts": [
-                    {"fact": one.key, "value": one.value, "where": f"{name}:{one.line.number}"}
-                    for one in facts
+                    {"fact": row.tells, "value": value, "where": f"{name}:{line.number}"}
+                    for row, value, line in told
                 ],
             }
         )
     else:
-        answer().print(_view(found, facts, held_to))
+        answer().print(_view(found, told, held_to))
     matches = {row.match for row in found}
     raise typer.Exit(1 if False in matches else 3 if None in matches or not matches else 0)
 
@@ -88,7 +88,7 @@ def listen(
 def _lines(
     phone: str | None, package: str | None, seconds: int, log: Path | None
 ) -> tuple[str, Iterator[LogLine]]:
-    from harness.audit.log import of_file, of_phone
+    from harness.audit.log.logcat import of_file, of_phone
     from harness.errors import BadInput
 
     if (phone is None) == (log is None):
@@ -106,15 +106,13 @@ def _lines(
 def _fed(folder: Path, contract: Contract, found: Sequence[Row]) -> list[str]:
     from harness.audit import app
 
-    heard = {
-        row.aspect: app.Confirmed(row.value, row.quotes[0].where, row.quotes[0].line)
-        for row in found
-        if row.value is not None
-    }
+    heard = {row.aspect: row.quotes[0] for row in found if row.value is not None}
     return app.read(folder, contract, heard=heard)[1]
 
 
-def _view(found: Sequence[Row], facts: Sequence[Fact], contract: Contract) -> RenderableType:
+def _view(
+    found: Sequence[Row], told: Sequence[tuple[LogRow, str, LogLine]], contract: Contract
+) -> RenderableType:
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -139,7 +137,7 @@ def _view(found: Sequence[Row], facts: Sequence[Fact], contract: Contract) -> Re
     others = Table(box=None, pad_edge=False, show_header=False, width=80)
     others.add_column(width=28)
     others.add_column(overflow="fold")
-    for fact in facts:
-        others.add_row(fact.title, Text(fact.value))
+    for tells, value, _ in told:
+        others.add_row(tells.title, Text(value))
     heading = Text(f"\nwhat the contract {contract.name} leaves open", style="bold underline")
     return Group(table, *explained(wrong), *left_open(several), heading, others)

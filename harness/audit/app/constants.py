@@ -12,7 +12,7 @@ import textwrap
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from harness.audit.app.grammar import TEXTS, Fact, Function, operands, parted, text
+from harness.audit.app.grammar import TEXTS, Fact, inner, operands, parted, text
 from harness.audit.app.source import File, Source
 
 if TYPE_CHECKING:
@@ -32,13 +32,6 @@ _NUMBER: Final = re.compile(
     r"|(-?\d{0,30}\.?\d{1,30}(?:[eE][+-]?\d{1,3})?)[fFdDlL]?"
 )
 _TRUTH: Final = {"true": True, "false": False, "JNI_TRUE": True, "JNI_FALSE": False}
-_WRAPPERS: Final = frozenset({"parenthesized_expression", "cast_expression", "as_expression"})
-_CASTS: Final = re.compile(
-    r"(?:static_cast<[^<>]+>|std::string|string|String|jint|int|float|uint32_t|size_t|int32_t)$"
-)
-_UNCHANGED: Final = frozenset(
-    {"toInt", "toFloat", "toLong", "toDouble", "trimIndent", "c_str", "data", "toString", "toUInt"}
-)
 _RAW_MARKS: Final = re.compile(r"\$\{([^{}]*)\}|\$([A-Za-z_]\w*)")
 """What stands for something else in a Kotlin text of three quotes: a name."""
 _MARKS: Final = re.compile(rf"(?s){_RAW_MARKS.pattern}|\\(u[0-9a-fA-F]{{4}}|x[0-9a-fA-F]{{2}}|.)")
@@ -46,6 +39,7 @@ _MARKS: Final = re.compile(rf"(?s){_RAW_MARKS.pattern}|\\(u[0-9a-fA-F]{{4}}|x[0-
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\n": ""}
 _MARKERS: Final = {
     "mtmd_default_marker": "<__media__>",
+    "mtmd_get_marker": "<__media__>",
     "MTMD_DEFAULT_MARKER": "<__media__>",
     "MTMD_DEFAULT_IMAGE_MARKER": "<__image__>",
 }
@@ -72,9 +66,19 @@ class Constants:
     def __init__(self, source: Source) -> None:
         self._source = source
 
-    def worth(self, node: Node, file: File, quoted: Node | None = None) -> list[Worth]:
+    def worth(
+        self, node: Node, file: File, quoted: Node | None = None, hops: int = _HOPS
+    ) -> list[Worth]:
         """Everything that `node` may stand for. A literal's line is that of `quoted`."""
-        return self._worth(node, file, quoted or node, _HOPS)
+        bare = node
+        while (inside := inner(bare, file.language)) is not None:
+            bare = inside
+        value = _plain(text(bare).strip())
+        if value is None and (bare.type in TEXTS or operands(bare)):
+            written = self.text(node, file, hops)
+            value = None if written is None or UNKNOWN in written else written
+        found = self._named(bare, file, hops) if value is None and hops > 0 else []
+        return found or [Worth(value, text(node).strip(), file, quoted or node)]
 
     def text(self, node: Node, file: File, hops: int = _HOPS) -> str | None:
         """The text `node` stands for, with UNKNOWN for its unknown parts; None: it is no text."""
@@ -86,23 +90,12 @@ class Constants:
             return "".join(UNKNOWN if part is None else part for part in parts) if is_text else None
         if node.type in TEXTS:
             return self._literal(node, file, hops)
-        if (inner := _unwrapped(node)) is not None:
-            found = self.text(inner, file, hops - 1)
+        if (inside := inner(node, file.language)) is not None:
+            found = self.text(inside, file, hops - 1)
             is_indented = found is not None and "trimIndent" in text(node)
             return textwrap.dedent(found or "").strip("\n") if is_indented else found
-        name = text(node).removesuffix("()").rpartition("::")[2]
-        return _MARKERS.get(name) or _only_text(self._worth(node, file, node, hops - 1))
-
-    def _worth(self, node: Node, file: File, quoted: Node, hops: int) -> list[Worth]:
-        bare = node
-        while (inner := _unwrapped(bare)) is not None:
-            bare = inner
-        value = _plain(text(bare).strip())
-        if value is None and (bare.type in TEXTS or operands(bare)):
-            written = self.text(node, file, hops)
-            value = None if written is None or UNKNOWN in written else written
-        found = self._named(bare, file, hops) if value is None and hops > 0 else []
-        return found or [Worth(value, text(node).strip(), file, quoted)]
+        name = text(node).partition("(")[0].rpartition("::")[2]
+        return _MARKERS.get(name) or _only_text(self.worth(node, file, node, hops - 1))
 
     def _named(self, node: Node, file: File, hops: int) -> list[Worth]:
         """What the name `node` stands for; nothing where it is none, or changed on the way."""
@@ -115,7 +108,7 @@ class Constants:
             if is_changed(name, file, function) or len(local) > 1:
                 return []
             if local and local[0].value is not None:
-                return self._worth(local[0].value, file, local[0].node, hops - 1)
+                return self.worth(local[0].value, file, local[0].node, hops - 1)
             for index, parameter in enumerate(function.parameters):
                 if parameter.name == name:
                     return self._handed(function, index, file, hops)
@@ -123,17 +116,19 @@ class Constants:
             return []
         return self._constant(name, file, hops)
 
-    def _handed(self, function: Function, index: int, file: File, hops: int) -> list[Worth]:
+    def _handed(self, function: Fact, index: int, file: File, hops: int) -> list[Worth]:
         """What a function's parameter is given where the function is called."""
         name, before = function.called
         parameter = function.parameters[index]
         written, found = parameter.value, list[Worth]()
-        default = self._worth(written, file, written, hops - 1) if written else []
+        default = self.worth(written, file, written, hops - 1) if written else []
         calls = [
             (fact, other)
             for other in self._source.naming(name)
             for fact in other.facts.get(name, ())
-            if fact.kind == "call" and not (before and other.language == "cpp")
+            if fact.kind == "call"
+            and not (before and other.language == "cpp")
+            and len(fact.args) <= len(function.parameters) - before
         ]
         if len(calls) > _CALLS or index < before:
             return []
@@ -143,21 +138,17 @@ class Constants:
                 given = fact.args[index - before]
             caller = other.function_at(fact.node)
             if caller is None or "bench" not in caller.name.lower():
-                found += self._worth(given, other, given, hops - 1) if given else default
+                found += self.worth(given, other, given, hops - 1) if given else default
         return found or [replace(one, is_sure=False) for one in default]
 
     def _constant(self, name: str, file: File, hops: int) -> list[Worth]:
-        places = [(fact, file) for fact in declared(name, file, None)] or [
-            (fact, other)
-            for other in self._source.naming(name)
-            if other is not file
-            for fact in declared(name, other, None)
-        ]
+        files = [file] if declared(name, file, None) else self._source.naming(name)
+        places = [(fact, one) for one in files for fact in declared(name, one, None)]
         return [
             replace(one, is_sure=one.is_sure and fact.is_fixed)
             for fact, other in places[:_CALLS]
             if fact.value is not None
-            for one in self._worth(fact.value, other, fact.node, hops - 1)
+            for one in self.worth(fact.value, other, fact.node, hops - 1)
         ]
 
     def _literal(self, node: Node, file: File, hops: int) -> str:
@@ -182,15 +173,16 @@ class Constants:
     def _inserted(self, name: str, node: Node, file: File, hops: int) -> str:
         """A name inside a text. Only constants are put in: a parameter stays unknown."""
         function = file.function_at(node)
-        is_own = function is not None and (
-            any(one.name == name for one in function.parameters) or declared(name, file, function)
+        is_own = function is not None and any(
+            one.kind in ("declare", "parameter") and function.holds(one.node)
+            for one in file.facts.get(name, ())
         )
         if is_own or not re.fullmatch(r"[A-Za-z_][\w.]*", name) or hops <= 0:
             return UNKNOWN
         return _only_text(self._constant(name.rpartition(".")[2], file, hops - 1)) or UNKNOWN
 
 
-def declared(name: str, file: File, function: Function | None) -> list[Fact]:
+def declared(name: str, file: File, function: Fact | None) -> list[Fact]:
     """Where `function` declares `name`; None: where it is declared outside any function."""
     return [
         fact
@@ -204,7 +196,7 @@ def declared(name: str, file: File, function: Function | None) -> list[Fact]:
     ]
 
 
-def is_changed(name: str, file: File, function: Function) -> bool:
+def is_changed(name: str, file: File, function: Fact) -> bool:
     """Whether `function` gives `name` another value than it has from its declaration or caller."""
     word = re.escape(name)
     if re.search(
@@ -219,7 +211,7 @@ def is_changed(name: str, file: File, function: Function) -> bool:
     )
 
 
-def initial(name: str, file: File, function: Function | None) -> Node | None:
+def initial(name: str, file: File, function: Fact | None) -> Node | None:
     """What `name` is declared as, once, in `function` or else outside any, and stays."""
     found: list[Fact] = []
     if function is not None:
@@ -233,24 +225,6 @@ def initial(name: str, file: File, function: Function | None) -> Node | None:
 def _only_text(found: list[Worth]) -> str | None:
     texts = {one.value for one in found if isinstance(one.value, str)}
     return texts.pop() if len({one.value for one in found}) == len(texts) == 1 else None
-
-
-def _unwrapped(node: Node) -> Node | None:
-    """What stands inside brackets, a cast, or a call that leaves a value as it is."""
-    if node.type in _WRAPPERS and node.named_children:
-        last = 0 if node.type == "as_expression" else -1
-        return node.child_by_field_name("value") or node.named_children[last]
-    if node.type not in ("call_expression", "method_invocation"):
-        return None
-    callee = node.child_by_field_name("function") or next(iter(node.named_children), None)
-    arguments = node.child_by_field_name("arguments")
-    if callee is None:
-        return None
-    if arguments is not None and _CASTS.match(text(callee)) and len(arguments.named_children) == 1:
-        return arguments.named_children[0]
-    if parted(text(callee))[1] in _UNCHANGED and len(callee.named_children) == 2:
-        return callee.named_children[0]
-    return None
 
 
 def _plain(written: str) -> Literal | None:

@@ -27,3 +27,13 @@
 (binary_expression left: (_) @name operator: ["<" "<=" ">" ">=" "=="] right: (_) @value) @compare
 (binary_expression operator: "+") @text
 [(ERROR) (MISSING)] @error
+
+; What stands inside brackets, a cast, or a call that leaves a value as it is.
+(parenthesized_expression (_) @inner)
+(cast_expression value: (_) @inner)
+(call_expression
+  function: (_) @cast arguments: (argument_list . (_) @inner .)
+  (#match? @cast "^(static_cast<[^<>]+>|std::string|string|jint|int|float|u?int32_t|size_t)$"))
+(call_expression
+  function: (field_expression argument: (_) @inner field: (_) @how)
+  (#any-of? @how "c_str" "data"))

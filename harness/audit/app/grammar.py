@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from importlib import resources
+from importlib import import_module, resources
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from harness.errors import ArmUnavailable
@@ -58,27 +58,17 @@ class Fact:
     """What stands before the name, `params` of `params.n_ctx`; of an element, all of `a[i]`."""
     is_fixed: bool = True
     """False where another value may take its place: a `var`, a default."""
-
-
-@dataclass(frozen=True)
-class Function:
-    """A function's place and parameters."""
-
-    name: str
-    start: int
-    end: int
-    parameters: tuple[Fact, ...]
-    content: bytes = field(repr=False)
-    """Of the whole file."""
+    parameters: tuple[Fact, ...] = ()
+    """A function's."""
 
     def holds(self, node: Node) -> bool:
         """Whether `node` stands in it."""
-        return self.start <= node.start_byte < self.end
+        return self.node.start_byte <= node.start_byte < self.node.end_byte
 
     @cached_property
     def text(self) -> str:
-        """The function as it is written."""
-        return self.content[self.start : self.end].decode("utf-8", "replace")
+        """All of it, as it is written."""
+        return (self.node.text or b"").decode("utf-8", "replace")
 
     @property
     def called(self) -> tuple[str, int]:
@@ -96,33 +86,38 @@ def language(name: str) -> Language:
         ArmUnavailable: the grammars are not installed.
     """
     try:
-        import tree_sitter_cpp
-        import tree_sitter_java
-        import tree_sitter_kotlin
         from tree_sitter import Language
+
+        return Language(import_module(f"tree_sitter_{name}").language())
     except ImportError as error:
         raise ArmUnavailable(
             f"reading an app's source needs {error.name}: pip install 'driftloop[audit]'"
         ) from error
-    grammars = {"kotlin": tree_sitter_kotlin, "java": tree_sitter_java, "cpp": tree_sitter_cpp}
-    return Language(grammars[name].language())
 
 
 @cache
-def _queries(name: str) -> tuple[Query, Query]:
+def _queries(name: str) -> tuple[Query, ...]:
     from tree_sitter import Query
 
-    written = resources.files("harness.audit.app").joinpath(f"{name}.scm").read_text("utf-8")
-    starts, _, forms = written.partition("\n\n")
-    return Query(language(name), starts), Query(language(name), forms)
+    written = (resources.files(__package__) / f"{name}.scm").read_text("utf-8")
+    return tuple(Query(language(name), part) for part in written.split("\n\n"))
 
 
-def facts(content: bytes, name: str) -> Iterator[Fact | Function]:
-    """The facts and functions of `content`, in the order they are written in."""
+def inner(node: Node, name: str) -> Node | None:
+    """What stands inside brackets, a cast, or a call that leaves a value as it is."""
+    from tree_sitter import QueryCursor
+
+    cursor = QueryCursor(_queries(name)[2])
+    cursor.set_max_start_depth(0)
+    return next(iter(cursor.captures(node).get("inner", ())), None)
+
+
+def facts(content: bytes, name: str) -> Iterator[Fact]:
+    """The facts of `content`, in the order they are written in."""
     from tree_sitter import Parser, QueryCursor
 
     root = Parser(language(name)).parse(content).root_node
-    starts, forms = _queries(name)
+    starts, forms, _ = _queries(name)
     cursor = QueryCursor(starts)
     cursor.set_max_start_depth(_DEEPEST)
     nodes = cursor.captures(root).get("start", [])
@@ -136,16 +131,24 @@ def facts(content: bytes, name: str) -> Iterator[Fact | Function]:
             kind = next(kind for kind in _KINDS if kind in captured)
             node = captured[kind]
             if kind == "function":
-                yield from _function(node, captured["name"], captured["parameters"], content)
+                yield from _function(node, captured["name"], captured["parameters"])
             elif kind == "error":
                 yield Fact(kind, "", node)
             elif kind != "text":
                 yield _fact(node, kind, captured, content)
             elif node.id not in told and node.start_byte != sum_at:
                 parts, sum_at = operands(node), node.start_byte
-                told.update(part.id for part in parts)
-                if not parts or any(part.type in TEXTS for part in parts):
+                texts = [text.id for part in parts for text in _texts(part)]
+                told.update(texts)
+                if not parts or texts:
                     yield Fact(kind, "", node)
+
+
+def _texts(part: Node) -> list[Node]:
+    """The text that a part of a sum is, or is made of, as `std::string("a")` is."""
+    held = part.child_by_field_name("arguments")
+    inside = held.named_children if held is not None else []
+    return [one for one in (part, *inside) if one.type in TEXTS]
 
 
 def _fact(node: Node, kind: Kind, captured: Mapping[str, Node], content: bytes) -> Fact:
@@ -183,7 +186,7 @@ def _arguments(held: Node) -> tuple[tuple[Node, ...], dict[str, Node]]:
     return tuple(args), keywords
 
 
-def _function(node: Node, name: Node, held: Node, content: bytes) -> Iterator[Fact | Function]:
+def _function(node: Node, name: Node, held: Node) -> Iterator[Fact]:
     parameters: list[Fact] = []
     for child in held.named_children:
         if "parameter" in child.type and child.type != "parameter_modifiers":
@@ -195,8 +198,7 @@ def _function(node: Node, name: Node, held: Node, content: bytes) -> Iterator[Fa
         elif parameters and not child.type.endswith(("comment", "modifiers")):
             # Kotlin writes a default behind its parameter.
             parameters[-1] = Fact("parameter", parameters[-1].name, parameters[-1].node, child)
-    called = parted(text(name))[1]
-    yield Function(called, node.start_byte, node.end_byte, tuple(parameters), content)
+    yield Fact("function", parted(text(name))[1], node, parameters=tuple(parameters))
     yield from (one for one in parameters if one.name)
     for one in parameters:
         if one.value is not None:

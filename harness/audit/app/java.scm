@@ -23,3 +23,7 @@
 (binary_expression left: (_) @name operator: ["<" "<=" ">" ">=" "=="] right: (_) @value) @compare
 (binary_expression operator: "+") @text
 [(ERROR) (MISSING)] @error
+
+; What stands inside brackets, a cast, or a call that leaves a value as it is.
+(parenthesized_expression (_) @inner)
+(cast_expression value: (_) @inner)

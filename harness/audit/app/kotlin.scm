@@ -21,3 +21,10 @@
 (binary_expression left: (_) @name operator: ["<" "<=" ">" ">=" "=="] right: (_) @value) @compare
 (binary_expression operator: "+") @text
 [(ERROR) (MISSING)] @error
+
+; What stands inside brackets, a cast, or a call that leaves a value as it is.
+(parenthesized_expression (_) @inner)
+(as_expression . (_) @inner)
+(call_expression
+  (navigation_expression . (_) @inner (identifier) @how .)
+  (#any-of? @how "toInt" "toFloat" "toLong" "toDouble" "toUInt" "toString" "trimIndent"))

@@ -5,20 +5,17 @@ from __future__ import annotations
 import itertools
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from harness.audit.app.candidates import Candidate
-from harness.audit.app.constants import Worth, initial
+from harness.audit import values
+from harness.audit.app.constants import Literal, Worth, initial
 from harness.audit.app.grammar import text
 from harness.audit.app.rules import Rule, Scene, pattern
+from harness.audit.candidates import Candidate
 from harness.audit.findings import Value
 
-_COMPUTED: Final = "computed"
-"""In a row's `says`: what is so written is worked out there."""
-_NUMBER: Final = "number"
-"""In a row's `says`: the number that stands there."""
 _HOPS: Final = 3
 _FREE_NAME: Final = re.compile(r"(?<![\w.>:])[A-Za-z_]\w*(?![\w(:])")
 _NOTHING: Final = frozenset({"null", "nullptr", "NULL"})
@@ -30,60 +27,22 @@ _LATER: Final = re.compile(r"[+\[]\s*[12]\s*\]$")
 """An element that is not a pixel's first."""
 
 
-def _worths(scene: Scene, rule: Rule) -> list[Worth]:
-    """What the rule's part of the fact stands for, each with the line of its literal."""
-    node = rule.node(scene.fact)
-    if node is None or text(node) in _NOTHING:
-        return []
-    found = scene.constants.worth(node, scene.file, scene.fact.node)
-    return [replace(one, is_sure=one.is_sure and scene.fact.is_fixed) for one in found]
+def _temperature(value: Literal | None) -> str | None:
+    is_number = values.number(value) is not None
+    return values.sampling({"temperature": value}) if is_number else None
 
 
-def _read(
-    scene: Scene, rule: Rule, value_of: Callable[[Worth], Value | None]
-) -> Iterator[Candidate]:
-    for worth in _worths(scene, rule):
-        value = value_of(worth)
-        # What is computed is worth a line only where the line is of the aspect for sure.
-        if value is not None or (rule.is_sure and scene.fact.kind != "parameter"):
-            yield scene.says(rule, value, worth.node, file=worth.file, is_sure=worth.is_sure)
-
-
-def _number(worth: Worth) -> int | None:
-    value = worth.value
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def stated(scene: Scene, rule: Rule) -> Iterator[Candidate]:
-    """A fact that says it by being there."""
-    yield scene.says(rule, rule.value)
-
-
-def whole(scene: Scene, rule: Rule) -> Iterator[Candidate]:
-    """A whole number."""
-    yield from _read(scene, rule, _number)
-
-
-def truth(scene: Scene, rule: Rule) -> Iterator[Candidate]:
-    """Yes or no; C writes 1 and 0 as well."""
-    yield from _read(
-        scene, rule, lambda worth: bool(worth.value) if worth.value in (0, 1) else None
-    )
-
-
-def temperature(scene: Scene, rule: Rule) -> Iterator[Candidate]:
-    """A temperature to draw with; at none the best token is taken."""
-
-    def spoken(worth: Worth) -> str | None:
-        if isinstance(worth.value, bool) or not isinstance(worth.value, int | float):
-            return None
-        return f"temperature {worth.value:g}" if worth.value > 0 else "greedy"
-
-    yield from _read(scene, rule, spoken)
+_OF_THE_LITERAL: Final[Mapping[Value, Callable[[Literal | None], Value | None]]] = {
+    "whole": values.whole, "truth": values.truth, "temperature": _temperature
+}  # fmt: skip
+"""What a row's `says` may say in place of a value: how the literal is taken."""
 
 
 def worded(scene: Scene, rule: Rule) -> Iterator[Candidate]:
-    """What the row's `says` has for the expression that the names lead to."""
+    """The row's `value`, or what its `says` has for the expression that the names lead to."""
+    if rule.value is not None:
+        yield scene.says(rule, rule.value)
+        return
     for worth in _worths(scene, rule):
         yield from _spoken(scene, rule, worth)
 
@@ -107,27 +66,13 @@ def as_written(scene: Scene, rule: Rule) -> Iterator[Candidate]:
         yield from _spoken(scene, rule, Worth(None, text(node), scene.file, scene.fact.node))
 
 
-def _spoken(scene: Scene, rule: Rule, worth: Worth) -> Iterator[Candidate]:
-    said = "".join(worth.said.split())
-    said = said if len(said) <= _LONGEST else ""  # of which no row says more than "computed"
-    for form, value in rule.says.items():
-        if match := form.fullmatch(said):
-            spoken: Value | None = value
-            if value in (_COMPUTED, _NUMBER):
-                spoken = worth.value if value == _NUMBER else None
-            elif isinstance(value, str):
-                spoken = match.expand(value).lower()
-            yield scene.says(rule, spoken, worth.node, file=worth.file, is_sure=worth.is_sure)
-            return
-
-
 def first_write(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     """As `worded`, of the first of a function's writes to one buffer, of which there are three."""
     function, fact = scene.function, scene.fact
     if function is None or _LATER.search(fact.target):
         return
     others = scene.file.facts[fact.name]
-    start = bisect_left(others, function.start, key=lambda other: other.node.start_byte)
+    start = bisect_left(others, function.node.start_byte, key=lambda other: other.node.start_byte)
     writes = (others[at] for at in range(start, len(others)) if others[at].kind == "write")
     three = list(itertools.islice(writes, 3))
     if len(three) == 3 and three[0] is fact and function.holds(three[2].node):
@@ -135,13 +80,15 @@ def first_write(scene: Scene, rule: Rule) -> Iterator[Candidate]:
 
 
 def limit(scene: Scene, rule: Rule) -> Iterator[Candidate]:
-    """A number of tokens by its name. What is computed from another such name says nothing new."""
+    """A number of tokens by its name. What is computed from another such name says nothing new, but
+    what is looked up by one does."""
     if not pattern("GENERATES").search(scene.file.text):
         rule = rule.model_copy(update={"is_sure": False, "why": "nothing near it generates"})
     node = rule.node(scene.fact)
-    names = re.findall(r"\w+", text(node)) if node is not None else []
+    written = text(node) if node is not None else ""
+    names = re.findall(r"\w+", written) if '"' not in written else ()
     is_derived = any(pattern("LIMIT").fullmatch(name) for name in names)
-    for one in whole(scene, rule):
+    for one in worded(scene, rule):
         if one.value is not None or not is_derived:
             yield one
 
@@ -157,7 +104,32 @@ def square(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     if not is_one and [one.value for one in worths] != [other.value for other in others]:
         return
     for worth in worths:
-        number = _number(worth)
+        number = values.whole(worth.value)
         is_computed = worth.value is None and is_one and scene.fact.name != "scale"
         if is_computed or (number is not None and number >= _SMALLEST):
-            yield scene.says(rule, number, worth.node, file=worth.file, is_sure=worth.is_sure)
+            yield scene.says(rule, number, worth)
+
+
+def _worths(scene: Scene, rule: Rule) -> list[Worth]:
+    """What the rule's part of the fact stands for, each with the line of its literal."""
+    node = rule.node(scene.fact)
+    if node is None or text(node) in _NOTHING:
+        return []
+    found = scene.constants.worth(node, scene.file, scene.fact.node)
+    return [replace(one, is_sure=one.is_sure and scene.fact.is_fixed) for one in found]
+
+
+def _spoken(scene: Scene, rule: Rule, worth: Worth) -> Iterator[Candidate]:
+    said = "".join(worth.said.split())
+    said = said if len(said) <= _LONGEST else ""  # of which no row says more than "computed"
+    found = ((match, value) for form, value in rule.says.items() if (match := form.fullmatch(said)))
+    for match, value in itertools.islice(found, 1):
+        spoken: Value | None = value
+        if of_literal := _OF_THE_LITERAL.get(value):
+            spoken = of_literal(worth.value)
+            # What is computed is worth a line only where the line is of the aspect for sure.
+            if spoken is None and (not rule.is_sure or scene.fact.kind == "parameter"):
+                return
+        elif isinstance(value, str):
+            spoken = match.expand(value).lower() if value != "computed" else None
+        yield scene.says(rule, spoken, worth)

@@ -8,43 +8,58 @@ further.
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import cache, cached_property, lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from harness.audit.app.candidates import Candidate
-from harness.audit.app.constants import Constants
-from harness.audit.app.grammar import Fact, Function
+from harness.audit.app.constants import Constants, Worth
+from harness.audit.app.grammar import Fact
 from harness.audit.app.source import File
+from harness.audit.candidates import Candidate
 from harness.audit.findings import Value
+from harness.audit.tables import shipped
 from harness.contract import Contract
 
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-
-@cache
-def _written() -> dict[str, Any]:
-    return tomllib.loads(
-        resources.files("harness.audit.app").joinpath("rules.toml").read_text("utf-8")
-    )
+_WRITTEN: Final = shipped("harness.audit.app", "rules.toml")
+ASPECTS: Final[list[str]] = _WRITTEN["aspects"]
+"""What an app decides."""
+_AFFIX: Final = re.compile(r"^(?:[mgs]_|_)|^m(?=[A-Z])|_$")
+"""What only says that a name is a member's or a global's."""
+_CONDITIONS: Final = frozenset(
+    {"if_statement", "if_expression", "when_entry", "case_statement", "preproc_ifdef", "preproc_if"}
+)
 
 
 @cache
 def pattern(written: str) -> re.Pattern[str]:
     """A pattern of `rules.toml`, in which the words of its `patterns` stand for others."""
-    for word, meaning in _written()["patterns"].items():
+    for word, meaning in _WRITTEN["patterns"].items():
         escaped = meaning.replace("\\", r"\\")
         written = re.sub(rf"\b{word}\b", f"(?:{escaped})", written)
     return re.compile(written, re.I)
 
 
+@lru_cache(maxsize=4096)
+def _is_in(text: str, wanted: re.Pattern[str]) -> bool:
+    """Whether `wanted` occurs in `text`; a function or file is asked once for all it says."""
+    return wanted.search(text) is not None
+
+
+@lru_cache(maxsize=4096)
+def _owner(name: str, text: str) -> str:
+    word = re.escape(name)
+    typed = pattern(rf"\b(OWNERS)_\w*params\w*\s*(?:[&*]\s*)?{word}\b").search(text)
+    match = typed or pattern(rf"\b{word}\s*=\s*(OWNERS)_").search(text)
+    return match[1] if match else ""
+
+
 def _said(written: str | dict[str, Any]) -> dict[str, Any]:
-    return _written()["says"][written] if isinstance(written, str) else written
+    return _WRITTEN["says"][written] if isinstance(written, str) else written
 
 
 _Pattern = Annotated[re.Pattern[str], BeforeValidator(pattern)]
@@ -59,7 +74,7 @@ class Rule(BaseModel):
     languages: frozenset[str] = Field(alias="in")
     find: frozenset[str]
     name: _Pattern
-    read: str
+    read: str = "worded"
     argument: int | None = None
     value: Value | None = None
     says: Annotated[dict[_Pattern, Value], BeforeValidator(_said)] = {}
@@ -78,10 +93,16 @@ class Rule(BaseModel):
         return fact.args[self.argument] if is_there else None
 
 
-@cache
-def table() -> tuple[Rule, ...]:
-    """The rows of `rules.toml`."""
-    return tuple(Rule.model_validate(row) for row in _written()["table"]["rules"])
+_RULES: Final = tuple(map(Rule.model_validate, _WRITTEN["table"]["rules"]))
+
+
+@lru_cache(maxsize=4096)
+def named(name: str, language: str) -> tuple[Rule, ...]:
+    """The rows that look for what is so called."""
+    bare = _AFFIX.sub("", name)
+    return tuple(
+        rule for rule in _RULES if language in rule.languages and rule.name.fullmatch(bare)
+    )
 
 
 @dataclass(frozen=True)
@@ -92,9 +113,11 @@ class Scene:
     file: File
     constants: Constants
     contract: Contract
+    other_engines: frozenset[File] = frozenset()
+    """Files that make a text model's context, where another makes one and gives it images."""
 
-    @property
-    def function(self) -> Function | None:
+    @cached_property
+    def function(self) -> Fact | None:
         """The function around it."""
         return self.file.function_at(self.fact.node)
 
@@ -109,57 +132,66 @@ class Scene:
         return self.function.called[0] if self.function is not None else ""
 
     @property
-    def is_for_the_eye(self) -> bool:
-        """By its name that function prepares no model's input."""
-        return pattern("FOR_THE_EYE").search(self.function_name) is not None
-
-    @property
     def is_models(self) -> bool:
         """By its names this prepares what the model gets, and is nothing for the eye: the file is
         about the model and, where there may be a screen as well, so is the function."""
-        stem = self.file.name.rpartition("/")[2].rpartition(".")[0]
-        if self.is_for_the_eye:
-            return False
-        if not pattern("MODEL_INPUT").search(stem) and not pattern("FEEDS").search(self.file.text):
-            return False
-        prepares = pattern("PREPARES").search(self.function_name)
-        return self.file.language == "cpp" or prepares is not None
-
-    @property
-    def owner(self) -> str:
-        """Whose parameters the fact sets, by their type or by what made them; empty: not told."""
-        name = re.escape(re.split(r"\.|->", self.fact.target)[0])
-        typed = pattern(rf"\b(OWNERS)_\w*params\w*\s*(?:[&*]\s*)?{name}\b")
-        made = pattern(rf"\b{name}\s*=\s*(OWNERS)_")
-        for place in (self.around, self.file.text) if name else ():
-            if match := typed.search(place) or made.search(place):
-                return match[1]
-        return ""
+        is_about = pattern("MODEL_INPUT").search(self._stem) or self._holds("FEEDS")
+        is_shown = pattern("FOR_THE_EYE").search(self.function_name)
+        prepares = self.file.language == "cpp" or pattern("PREPARES").search(self.function_name)
+        return bool(is_about and prepares) and not is_shown
 
     def fits(self, rule: Rule) -> bool:
         """Whether what `rule` wants around the fact is there."""
-        if rule.near is not None and not rule.near.search(self.around):
+        if rule.near is not None and not _is_in(self.around, rule.near):
             return False
-        if rule.without is not None and rule.without.search(self.around):
+        if rule.without is not None and _is_in(self.around, rule.without):
             return False
-        return rule.owner is None or rule.owner.fullmatch(self.owner) is not None
+        if rule.owner is None:
+            return True
+        # Whose parameters it sets is told by their type or by what made them.
+        name = re.split(r"\.|->", self.fact.target)[0]
+        places = (self.around, self.file.text) if name else ()
+        owner = next(filter(None, (_owner(name, place) for place in places)), "")
+        return rule.owner.fullmatch(owner) is not None
 
     def says(
         self,
         rule: Rule,
         value: Value | None,
-        node: Node | None = None,
+        worth: Worth | None = None,
         *,
         aspect: str = "",
-        file: File | None = None,
         is_sure: bool = True,
         why: str = "",
     ) -> Candidate:
-        """A candidate that quotes the line of `node`, else of the fact."""
-        file = file or self.file
-        line = file.line(node or self.fact.node)
+        """A candidate that quotes the line of `worth`, else of the fact."""
+        file, node = (worth.file, worth.node) if worth else (self.file, self.fact.node)
+        line = file.line(node)
+        is_sure = is_sure and rule.is_sure and (worth is None or worth.is_sure)
+        doubt = self._doubt(rule) if is_sure else ""
+        where = (f"{file.name}:{line}", file.quoted(line), why or rule.why or doubt)
+        return Candidate(value, *where, aspect or rule.aspect, is_sure and not doubt)
+
+    def _doubt(self, rule: Rule) -> str:
+        """Why the line may not be of the model that sees images; empty: nothing says so."""
+        names = f"{self.function_name} {self._stem}"
+        is_other = self._holds("ANOTHER_MODEL") and not self._holds("FEEDS|vlm")
+        if is_other or pattern("ELSEWHERE").search(names) or self.file in self.other_engines:
+            return "it may be of another model"
         if rule.is_picture and not self.is_models:
-            is_sure, why = False, why or "it may be a picture for the eye"
-        is_sure = is_sure and rule.is_sure and not self.is_for_the_eye
-        where = (file.name, line, file.quoted(line))
-        return Candidate(aspect or rule.aspect, value, *where, is_sure, why or rule.why)
+            return "it may be a picture for the eye"
+        if pattern("FOR_THE_EYE").search(self.function_name):
+            return "by the function's name it is for the eye"
+        node: Node | None = self.fact.node if self.fact.kind == "set" else None
+        while node is not None and "function" not in node.type:
+            if node.type in _CONDITIONS:
+                return "under a condition"
+            node = node.parent
+        return ""
+
+    @property
+    def _stem(self) -> str:
+        return self.file.name.rpartition("/")[2].rpartition(".")[0]
+
+    def _holds(self, word: str) -> bool:
+        return _is_in(self.file.text, pattern(word))

@@ -14,70 +14,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.audit.app import grammar
-from harness.audit.app.grammar import Fact, Function
+from harness.audit.app.grammar import Fact
+from harness.audit.tables import shipped
 from harness.errors import BadInput
 
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-LARGEST: Final = 1_000_000
-"""Bytes of one file. What is larger is generated or vendored."""
-MOST_FILES: Final = 20_000
-DEEPEST: Final = 40
-"""Folders inside one another."""
 SECONDS: Final = 8.0
-"""After so long the scan stops and says how far it came."""
-DEEPEST_CODE: Final = 400
-"""Brackets inside one another."""
+"""Of computing, so that a busy machine reads as much. After them the scan stops and
+says how far it came."""
 FILE_SECONDS: Final = 1.5
 """After so long one file is given up."""
 PARSE_ALL: Final = 3_000_000
 """Bytes of source up to which every file is parsed, so that all that does not parse is listed."""
-
+_LARGEST: Final = 1_000_000
+"""Bytes of one file. What is larger is generated or vendored."""
+_MOST_FILES: Final = 20_000
+_DEEPEST_CODE: Final = 400
+"""Brackets inside one another."""
 _EVERYWHERE: Final = 60
 """A name in so many files leads nowhere."""
-_LANGUAGES: Final = {".kt": "kotlin", ".java": "java", ".c": "cpp"} | dict.fromkeys(
-    (".cpp", ".cc", ".cxx", ".c++", ".h", ".hpp", ".hh", ".hxx", ".inl"), "cpp"
-)
-_NOT_THE_APP: Final = re.compile(
-    r"(tests?|androidtest\w*|sharedtest|unittests?|benchmarks?|\w+Test|build|node_modules|out|bin"
-    r"|obj|Pods)$",
-    re.I,
-)
-_ENGINE_FILE: Final = re.compile(
-    r"(ggml|gguf|llama|mtmd|clip|unicode|sampling|common|chat|json|log|arg|regex|speculative)"
-)
-"""llama.cpp's own files where an app keeps them beside its own."""
-_GENERATED: Final = re.compile(
-    rb"@generated|auto-?generated|generated (?:by|from|code)|do not (?:edit|modify)", re.I
-)
-_DELEGATED: Final = re.compile(
-    rb"\bclass\s+\w[^{}=;]{0,1000}?[:,]\s*[\w.<>?]+"
-    rb"(?P<out>\s+by\s+[\w.]+\s*\([^(){}]*\))"
-    rb"(?=\s*(?:,[^{}=;]{0,1000})?\{)"
-)
-_IF_ZERO: Final = re.compile(
-    rb"^[ \t]*#\s*if\s+0\b(?s:.{0,20000}?)^[ \t]*#\s*(?:endif|else)\b", re.M
-)
-_BRACKET: Final = re.compile(rb"[()\[\]{}]")
-_JNI_MACRO: Final = re.compile(rb"\bJNI(?:EXPORT|CALL)\b")
-_ODD: Final[dict[str, tuple[re.Pattern[bytes], ...]]] = {
-    "kotlin": (_DELEGATED,),
-    "cpp": (_IF_ZERO, _JNI_MACRO),
-}
-"""What the grammars do not take: JNI's macros stand where one expects a type, a class's body behind
-a call where one expects the call's."""
-_COMMENT_OR_TEXT: Final = re.compile(
-    rb'/\*.*?\*/|//[^\n]*|"""(?s:.)*?"""|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S
-)
-_DECLARED: Final = {
-    "kotlin": re.compile(
-        rb"\b(?:class|interface|object)\s+(\w+)"
-        rb"|\bfun\s+(?:<[^>(]*>\s*)?(?:[\w.<>?*, ]+\.)?(\w+)\s*\("
-    ),
-    "java": re.compile(rb"\b(?:class|interface|enum)\s+(\w+)"),
-    "cpp": re.compile(rb"\b(Java_\w+)\s*\([^;{}]*\)\s*\{"),
-}
+_WRITTEN: Final = shipped("harness.audit.app", "source.toml")
+LANGUAGES: Final[dict[str, str]] = _WRITTEN["suffixes"]
+"""By the suffix of a file."""
 
 
 @dataclass(eq=False)
@@ -93,8 +53,12 @@ class File:
     """What is wrong with it, in words."""
 
     def line(self, node: Node) -> int:
-        """The line that `node` begins on, from 1."""
-        return int(node.start_point[0]) + 1
+        """The line that `node` begins on, from 1; of a call, the one with what is called, which
+        in a chain of calls is not the first."""
+        if node.type == "call_expression":
+            return int(node.children[0].end_point[0]) + 1
+        named = node.child_by_field_name("name") if node.type == "method_invocation" else None
+        return int((named or node).start_point[0]) + 1
 
     def quoted(self, line: int) -> str:
         """That line as it stands, without white space around it."""
@@ -114,59 +78,48 @@ class File:
         """What the file says, by the name it says it of."""
         found: defaultdict[str, list[Fact]] = defaultdict(list)
         for one in self._parsed:
-            if isinstance(one, Fact):
-                found[one.name].append(one)
+            found[one.name].append(one)
         return found
 
     @cached_property
-    def functions(self) -> list[Function]:
-        """Every function with its parameters."""
-        return [one for one in self._parsed if isinstance(one, Function)]
+    def functions(self) -> list[Fact]:
+        """Every function."""
+        return [one for one in self._parsed if one.kind == "function"]
 
-    def function_at(self, node: Node) -> Function | None:
+    def function_at(self, node: Node) -> Fact | None:
         """The innermost function around `node`."""
         around = (function for function in self.functions if function.holds(node))
-        return max(around, key=lambda function: function.start, default=None)
+        return max(around, key=lambda function: function.node.start_byte, default=None)
 
     @cached_property
-    def _parsed(self) -> list[Fact | Function]:
-        if time.monotonic() > self.deadline:
-            return []
-        content = self.content
-        for pattern in _ODD.get(self.language, ()):
-            content, count = pattern.subn(_blanked, content)
-            if count and pattern is _DELEGATED:
-                self.notes.append(
-                    "a class header delegates by a call; it is read without the delegation"
-                )
-        code = _COMMENT_OR_TEXT.sub(_blanked, content)
-        brackets = (1 if bracket in b"([{" else -1 for bracket in _BRACKET.findall(code))
-        if max(itertools.accumulate(brackets), default=0) > DEEPEST_CODE:
+    def _parsed(self) -> list[Fact]:
+        odd, said = _WRITTEN["blanked"][self.language], _WRITTEN["said"].get(self.language)
+        content, count = re.subn(odd.encode(), _blanked, self.content)
+        if count and said:
+            self.notes.append(said)
+        code = re.sub(_WRITTEN["comment_or_text"].encode(), _blanked, content)
+        brackets = (1 if bracket in b"([{" else -1 for bracket in re.findall(rb"[()\[\]{}]", code))
+        if max(itertools.accumulate(brackets), default=0) > _DEEPEST_CODE:
             self.notes.append("nested too deeply: not read")
             return []
-        until = min(self.deadline, time.monotonic() + FILE_SECONDS)
-        found: list[Fact | Function] = []
+        until = min(self.deadline, time.process_time() + FILE_SECONDS)
+        found: list[Fact] = []
         for one in grammar.facts(content, self.language):
-            if time.monotonic() > until:
+            if time.process_time() > until:
                 self.notes.append("takes too long to parse: not read")
                 return []
             found.append(one)
-        self._check(code, found)
-        return found
-
-    def _check(self, code: bytes, found: list[Fact | Function]) -> None:
-        """Say what vanishes in parsing, or does not parse."""
-        told = {one.name for one in found if isinstance(one, Function) or one.kind == "class"}
-        named = _DECLARED[self.language].finditer(code)
-        wanted = {name.decode("utf-8", "replace") for one in named for name in one.groups() if name}
-        lost = sorted(wanted - told)
-        errors = [one for one in found if isinstance(one, Fact) and one.kind == "error"]
-        if lost:
-            said = "vanishes" if len(lost) == 1 else "vanish"
-            self.notes.append(f"{', '.join(lost[:3])} {said} in parsing: not all is read")
+        # What vanishes in parsing, or does not parse, is said.
+        told = {one.name for one in found if one.kind in ("function", "class")}
+        named = re.finditer(_WRITTEN["declared"][self.language].encode(), code)
+        wanted = {one[one.lastindex or 0].decode() for one in named}
+        errors = [one for one in found if one.kind == "error"]
+        if lost := sorted(wanted - told):
+            self.notes.append(f"{lost[0]} vanishes in parsing: not all is read")
         elif errors:
             line = self.line(errors[0].node)
             self.notes.append(f"line {line} does not parse: what stands near it may be missed")
+        return found
 
 
 class Source:
@@ -183,15 +136,23 @@ class Source:
                 f"{folder}: no such folder; --app-source takes the folder of the app's source"
             )
         grammar.language("kotlin")
-        self.folder = folder
-        self.deadline = time.monotonic() + SECONDS
+        self.deadline = time.process_time() + SECONDS
         self.files: list[File] = []
         self.left_out: list[str] = []
         """One line for each file or folder that is not read, and why."""
         self.is_whole = True
         """Nothing was left out for time or number."""
         self._by_name: dict[str, list[File]] = {}
-        self._load()
+        for count, path in enumerate(_walked(folder)):
+            if count >= _MOST_FILES or self.is_late:
+                self.stop(f"the folder is not read to its end: stopped after {count:,} files")
+                break
+            name = path.relative_to(folder).as_posix()
+            if isinstance(read := _read(path), str):
+                self.left_out.append(f"{name}: {read}")
+            elif read:
+                language = LANGUAGES[path.suffix.lower()]
+                self.files.append(File(name, language, read, self.deadline))
         if not self.files and not self.left_out:
             raise BadInput(
                 f"{folder}: no Kotlin, Java or C++ file in it; "
@@ -201,7 +162,7 @@ class Source:
     @property
     def is_late(self) -> bool:
         """The time for the scan has passed."""
-        return time.monotonic() > self.deadline
+        return time.process_time() > self.deadline
 
     def stop(self, why: str) -> None:
         """The scan ends before the source does."""
@@ -213,52 +174,33 @@ class Source:
         if self.is_late:
             return []
         if name not in self._by_name:
-            word = re.compile(rb"\b" + re.escape(name.encode()) + rb"\b")
-            found = (
-                file
-                for file in self.files
-                if name.encode() in file.content and word.search(file.content)
-            )
+            written = name.encode()
+            word = re.compile(rb"\b" + re.escape(written) + rb"\b")
+            files = (file for file in self.files if written in file.content)
+            found = (file for file in files if word.search(file.content))
             first = list(itertools.islice(found, _EVERYWHERE))
             self._by_name[name] = first if len(first) < _EVERYWHERE else []
         return self._by_name[name]
 
     def notes(self) -> list[str]:
         """What was left out, then what is wrong with a file that was read; one line each."""
-        return self.left_out + [
-            f"{file.name}: {note}" for file in self.files for note in file.notes
-        ]
+        wrong = (f"{file.name}: {note}" for file in self.files for note in file.notes)
+        return [*self.left_out, *wrong]
 
-    def _load(self) -> None:
-        for count, path in enumerate(_walked(self.folder)):
-            if count >= MOST_FILES or self.is_late:
-                why = f"{SECONDS:g} s" if self.is_late else f"{MOST_FILES:,} files"
-                self.stop(
-                    f"the folder is not read to its end: stopped after {why} ({count:,} files)"
-                )
-                return
-            self._read(path)
 
-    def _read(self, path: Path) -> None:
-        name = path.relative_to(self.folder).as_posix()
-        try:
-            size = path.stat().st_size
-            if size > LARGEST:
-                self.left_out.append(
-                    f"{name}: {size / 1e6:.1f} MB, larger than {LARGEST / 1e6:.0f} MB: not read"
-                )
-                return
-            content = path.read_bytes()
-        except OSError as error:
-            self.left_out.append(f"{name}: cannot be read ({error.strerror})")
-            return
-        if b"\0" in content:
-            self.left_out.append(f"{name}: binary: not read")
-        elif _GENERATED.search(content[:1000]):
-            self.left_out.append(f"{name}: generated code: not read")
-        elif content:
-            language = _LANGUAGES[path.suffix.lower()]
-            self.files.append(File(name, language, content, self.deadline))
+def _read(path: Path) -> bytes | str:
+    """A file's content, or why it is not read."""
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST:
+            return f"{size / 1e6:.1f} MB, larger than {_LARGEST / 1e6:.0f} MB: not read"
+        content = path.read_bytes()
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if b"\0" in content:
+        return "binary: not read"
+    is_generated = re.search(_WRITTEN["generated"].encode(), content[:1000])
+    return "generated code: not read" if is_generated else content
 
 
 def _walked(folder: Path) -> Iterator[Path]:
@@ -266,22 +208,18 @@ def _walked(folder: Path) -> Iterator[Path]:
     with its Android example, which apps are grown from)."""
     for parent, folders, names in os.walk(folder):
         here = Path(parent)
-        is_engine = "ggml.h" in names
         if (here / "ggml/include").is_dir() or (here / "src/llama.cpp").is_file():
             folders.clear()
             yield from _walked(here / "examples/llama.android")
             continue
-        is_deep = len(here.relative_to(folder).parts) >= DEEPEST
-        folders[:] = [
-            name
-            for name in sorted(folders)
-            if not (is_engine or is_deep or name.startswith(".") or _NOT_THE_APP.match(name))
-        ]
-        for name in sorted(names):
-            path = here / name
-            ours = path.suffix.lower() in _LANGUAGES and not path.is_symlink()
-            if ours and not (is_engine and _ENGINE_FILE.match(name)):
-                yield path
+        if "ggml.h" in names:
+            folders[:] = [one for one in folders if not re.match(_WRITTEN["engine_folders"], one)]
+            names = [one for one in names if not re.match(_WRITTEN["engine_files"], one)]
+        folders[:] = sorted(one for one in folders if not re.match(_WRITTEN["not_the_app"], one))
+        paths = (here / name for name in sorted(names))
+        yield from (
+            one for one in paths if one.suffix.lower() in LANGUAGES and not one.is_symlink()
+        )
 
 
 def _blanked(match: re.Match[bytes]) -> bytes:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from harness.audit import prompt_parts
-from harness.audit.app.candidates import Candidate
 from harness.audit.app.constants import UNKNOWN
 from harness.audit.app.grammar import parted, text
 from harness.audit.app.rules import Rule, Scene, pattern
+from harness.audit.candidates import Candidate
 from harness.audit.prompt_parts import IMAGE_TOKEN, LIBMTMD_MARKERS
 
 if TYPE_CHECKING:
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 _LABELS: Final = 3
 """So many of the contract's labels make a text the classification's prompt."""
 _OWN_MARKER: Final = "the marker that the app sets"
+_MAYBE_SHOWN: Final = "a list of these words, maybe for the eye"
 _ITEMS: Final = 40
 """A longer list is none of labels."""
+_USES: Final = re.compile(r"contains|==|equals|\bin\b")
 _NEAR: Final = 6
 """Nodes around a text among which the call or the declaration is that it belongs to."""
 _CALLS: Final = ("call_expression", "method_invocation", "object_creation_expression")
-_HOLDERS: Final = (
-    "property_declaration", "init_declarator", "variable_declarator", "preproc_def",
-    "value_argument", "assignment", "parameter",
-)  # fmt: skip
+_ENDS: Final = ("property_declaration", "init_declarator", "block")
+_HOLDERS: Final = (*_ENDS[:2], "variable_declarator", "preproc_def", "assignment", "parameter")
 
 
 def text_of(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     """Everything that one text states about the prompt."""
     node, labels = scene.fact.node, scene.contract.answer.labels
-    declared = _declared_as(node)
+    declared, called = _standing(node)
     known = pattern("|".join(["MAY_STATE", *map(re.escape, filter(None, labels))]))
     if not known.search(text(node)) and not pattern("PROMPT_NAME").search(declared):
         return
-    if _is_for_people(node):
+    if pattern("FOR_PEOPLE").fullmatch(called):
         return
     found = scene.constants.text(node, scene.file) or ""
     marker = next((one for one in LIBMTMD_MARKERS if one in found), None)
@@ -55,6 +55,7 @@ def text_of(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     spoken = [one for one in labels if one and re.search(rf"(?i)\b{re.escape(one)}\b", found)]
     is_prompt = len(spoken) >= max(min(_LABELS, len(labels)), 1) and len(found.split()) > 1
     is_named = pattern("PROMPT_NAME").search(declared) is not None and " " in found.strip()
+    is_named = is_named and pattern("SYSTEM").search(declared) is None
     words = found.replace(marker, "") if marker else found
     is_empty = not prompt_parts.split(words, scene.contract.prompt.marker).words
     if UNKNOWN in found or is_empty or not (is_prompt or is_named):
@@ -83,13 +84,13 @@ def handed(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     for worth in scene.constants.worth(scene.fact.node, scene.file):
         if isinstance(worth.value, str) and " " in worth.value.strip():
             words = prompt_parts.split(worth.value, scene.contract.prompt.marker).words
-            yield scene.says(rule, words, worth.node, file=worth.file)
+            yield scene.says(rule, words, worth)
 
 
 def model_file(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     """`NAME.gguf`: its type, and whose vision tower it is, both by the name alone."""
     node = scene.fact.node
-    if ".gguf" not in text(node).lower() or _is_for_people(node):
+    if ".gguf" not in text(node).lower() or pattern("FOR_PEOPLE").fullmatch(_standing(node)[1]):
         return
     match = pattern("GGUF").fullmatch(scene.constants.text(node, scene.file) or "")
     if match is None or UNKNOWN in match[1]:
@@ -97,8 +98,9 @@ def model_file(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     name, stem = match[1], _stem(match[1])
     why = f"by its name, {name}"
     if pattern("PROJECTOR").search(name):
-        whose = f"stock {stem}" if pattern("STOCK").match(stem) else stem or None
-        yield scene.says(rule, whose, aspect="mmproj", why=why)
+        whose = f"stock {stem}" if pattern("STOCK").match(stem) else stem
+        if stem:
+            yield scene.says(rule, whose, aspect="mmproj", why=why)
     elif kind := pattern("QUANTIZED").search(name.removesuffix(".gguf")):
         said = kind[1].lower().replace("fp", "f")
         yield scene.says(rule, "q8_0" if said == "q8" else said, why=why)
@@ -106,47 +108,39 @@ def model_file(scene: Scene, rule: Rule) -> Iterator[Candidate]:
 
 def label_list(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     """A list of words in which most of the contract's labels stand."""
-    items: Sequence[Node] = scene.fact.args
-    if scene.fact.value is not None:
-        is_list = scene.fact.value.type in ("array_initializer", "initializer_list")
-        items = scene.fact.value.named_children if is_list else ()
+    fact = scene.fact
+    items, declared = fact.args, fact.name if fact.value else _standing(fact.node)[0]
+    if fact.value is not None:
+        is_list = fact.value.type in ("array_initializer", "initializer_list")
+        items = tuple(fact.value.named_children) if is_list else ()
     if len(items) > _ITEMS:
         return
     firsts = [one.named_children[0] if one.type == "infix_expression" else one for one in items]
     words = tuple(scene.constants.text(one, scene.file) or UNKNOWN for one in firsts)
     if not _are_labels(scene, words) or any(UNKNOWN in word or len(word) > 40 for word in words):
         return
-    is_named = pattern("ANSWERS").search(scene.function_name + _declared_as(scene.fact.node))
-    is_used = scene.function is None or re.search(r"contains|==|equals|\bin\b", scene.around)
-    is_sure = bool(is_named and is_used)
-    yield scene.says(rule, words, is_sure=is_sure, why="" if is_sure else rule.why)
+    # A list outside any function is used where a function names it.
+    name = re.findall(r"\w+", declared.partition(":")[0])[-1:] or ["(?!)"]
+    used_in = [one.text for one in scene.file.functions if re.search(rf"\b{name[0]}\b", one.text)]
+    places = [scene.around] if scene.function is not None else used_in
+    is_named = pattern("ANSWERS").search(scene.function_name + declared)
+    is_sure = bool(is_named and any(map(_USES.search, places)))
+    yield scene.says(rule, words, is_sure=is_sure, why="" if is_sure else _MAYBE_SHOWN)
 
 
 def labels_in_turn(scene: Scene, rule: Rule) -> Iterator[Candidate]:
-    """Labels that one function looks for one after another, told by the first."""
-    function = scene.function
-    calls = [
-        fact
-        for fact in scene.file.facts[scene.fact.name]
-        if function is not None and function.holds(fact.node) and fact.args
-    ]
-    if not calls or calls[0] is not scene.fact or len(calls) > _ITEMS:
-        return
-    said = [scene.constants.text(fact.args[0], scene.file) or "" for fact in calls]
-    known = {label.lower() for label in scene.contract.answer.labels}
-    words = tuple(dict.fromkeys(word for word in said if word.lower() in known))
-    if _are_labels(scene, words):
+    """Labels that one function looks for one after another, told where it looks for the first."""
+    words, searched = _labels_in(scene), text(scene.fact.args[0]) if scene.fact.args else ""
+    if _are_labels(scene, words) and searched[1:-1] == words[0]:
         yield scene.says(rule, words)
 
 
 def answer_by(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     """A label searched in the answer, or compared with it."""
-    labels = [
-        label
-        for label in scene.contract.answer.labels
-        if re.search(rf'(?i)"{re.escape(label)}"', scene.around)
-    ]
-    if len(labels) < 2 and not pattern("ANSWERS").search(scene.function_name):
+    labels, searched = _labels_in(scene), text(scene.fact.args[0]) if scene.fact.args else ""
+    is_label = searched[:1] not in "\"'" or searched[1:-1] in labels
+    is_answer = scene.file.language != "cpp" and pattern("ANSWERS").search(scene.function_name)
+    if not is_label or (len(labels) < 2 and not is_answer):
         return
     if pattern("OTHERWISE").search(scene.around):
         yield scene.says(rule, None, why="the function looks at the answer in other ways as well")
@@ -155,31 +149,36 @@ def answer_by(scene: Scene, rule: Rule) -> Iterator[Candidate]:
     yield scene.says(rule, rule.value, is_sure=not why, why=why)
 
 
+def _labels_in(scene: Scene) -> tuple[str, ...]:
+    """The labels that the function spells out, in its order."""
+    known = {label.lower() for label in scene.contract.answer.labels}
+    said = re.findall(r'"([^"\n]*)"', scene.around)
+    return tuple(dict.fromkeys(one for one in said if one.lower() in known))
+
+
 def _are_labels(scene: Scene, words: Sequence[str]) -> bool:
     known = {label.lower() for label in scene.contract.answer.labels}
     return len(known & {word.lower() for word in words}) >= max(2, (len(known) + 1) // 2)
 
 
-def settled_together(found: list[Candidate]) -> list[Candidate]:
+def settled_together(found: list[Candidate]) -> Iterator[Candidate]:
     """`found` with what several lines decide together: an mmproj beside the one text model of its
     own stem is this checkpoint's, an app that names its own marker means that by it, and a text
-    is put into no template only where the app hands texts to libmtmd itself."""
+    is put into no template only where the app hands texts to libmtmd itself and has no other."""
     own = any(one.why == _OWN_MARKER for one in found)
-    found = [one for one in found if not (own and one.value == f"{IMAGE_TOKEN} as text")]
     stems = {_stem(one.why.rpartition(" ")[2]) for one in found if one.aspect == "weights"}
-    tokenizes = any(one.aspect == "images_per_prompt" for one in found)
-    return [_settled(one, stems, tokenizes) for one in found]
-
-
-def _settled(one: Candidate, stems: set[str], tokenizes: bool) -> Candidate:
-    if one.aspect == "chat_template":
-        return replace(one, is_sure=one.is_sure and tokenizes)
-    if one.aspect != "mmproj":
-        return one
-    if stems == {_stem(one.why.rpartition(" ")[2])}:
-        return replace(one, value="of this checkpoint")
-    # Of several models any may be the one it goes with.
-    return replace(one, is_sure=one.is_sure and len(stems) == 1)
+    templates = {one.value for one in found if one.aspect == "chat_template"}
+    is_bare = any(one.aspect == "images_per_prompt" for one in found) and len(templates) == 1
+    for one in found:
+        if one.aspect == "chat_template":
+            yield replace(one, is_sure=one.is_sure and is_bare)
+        elif one.aspect == "mmproj" and stems == {_stem(one.why.rpartition(" ")[2])}:
+            yield replace(one, value="of this checkpoint")
+        elif one.aspect == "mmproj":
+            # Of several models any may be the one it goes with.
+            yield replace(one, is_sure=one.is_sure and len(stems) == 1)
+        elif not own or one.value != f"{IMAGE_TOKEN} as text":
+            yield one
 
 
 def _stem(name: str) -> str:
@@ -188,30 +187,24 @@ def _stem(name: str) -> str:
     return re.sub(r"[-_.]{2,}", "-", pattern("PROJECTOR").sub("-", plain)).strip("-_.")
 
 
-def _parents(node: Node) -> Iterator[Node]:
-    """`node` and what it stands in, some levels up."""
-    inner: Node | None = node
-    for _ in range(_NEAR + 1):
-        if inner is not None:
-            yield inner
-            inner = inner.parent
-
-
-def _is_for_people(node: Node) -> bool:
-    """It is logged, shown or thrown."""
-    for parent in _parents(node):
-        if parent.type in ("property_declaration", "init_declarator", "block"):
-            return False
-        if parent is not node and parent.type in _CALLS:
-            fields = (parent.child_by_field_name(name) for name in ("function", "name", "type"))
-            callee = next(filter(None, fields), parent.named_children[0])
-            return pattern("FOR_PEOPLE").fullmatch(parted(text(callee))[1]) is not None
-    return False
-
-
-def _declared_as(node: Node) -> str:
-    """The name that `node` is the value of."""
-    holder = next((parent for parent in _parents(node) if parent.type in _HOLDERS), None)
-    if holder is None:
-        return ""
-    return text(holder).partition("=")[0] or text(holder.named_children[0])
+def _standing(node: Node) -> tuple[str, str]:
+    """The name that `node` is the value of, or the first argument of a call in it; and what is
+    called with it. Empty: there is none near it."""
+    declared, called, inner, is_first = "", "", node, True
+    for _ in range(_NEAR):
+        if (holder := inner.parent) is None:
+            break
+        fields = (holder.child_by_field_name(name) for name in ("function", "name", "type"))
+        if not called and holder.type in _CALLS:
+            called = parted(text(next(filter(None, fields), holder.named_children[0])))[1]
+        is_given = holder.type == "value_argument" and any(
+            child.type == "=" for child in holder.children
+        )
+        if holder.type in ("value_arguments", "argument_list"):
+            is_first = is_first and holder.named_children[0].start_byte == inner.start_byte
+        elif is_first and not declared and (is_given or holder.type in _HOLDERS):
+            declared = text(holder).partition("=")[0] or text(holder.named_children[0])
+        if holder.type in _ENDS:
+            break
+        inner = holder
+    return declared, called

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from harness.audit.tables import shipped
 from harness.errors import AuditError
 
 if TYPE_CHECKING:
@@ -19,23 +20,10 @@ MOST_BYTES: Final = 256 * 2**20
 _LONGEST: Final = 4096
 """Android cuts a message at 4,068 bytes; what is longer is no line of a log."""
 
-_DATE: Final = r"(?:\d{4}-)?\d\d-\d\d \d\d:\d\d:\d\d\.\d+"
+
+_WRITTEN: Final = shipped("harness.audit.log", "lines.toml")
 _FORMATS: Final = tuple(
-    re.compile(pattern)
-    for pattern in (
-        # Android Studio: date pid-tid tag package level text
-        rf"{_DATE} +(?P<pid>\d+)-\d+ +\S+ +\S+ +[VDIWEFA] +(?P<text>.*)",
-        # threadtime, with or without a uid: date (uid) pid tid level tag: text
-        rf"{_DATE}(?: [+-]\d{{4}})? +(?:[\w.]+ +)?(?P<pid>\d+) +\d+ [VDIWEFA] .*?: (?P<text>.*)",
-        # time: date level/tag(pid): text
-        rf"{_DATE} [VDIWEFA]/.*?\( *(?P<pid>\d+)\): (?P<text>.*)",
-        # brief: level/tag(pid): text
-        r"[VDIWEFA]/.*?\( *(?P<pid>\d+)\): (?P<text>.*)",
-        # process: level(pid) text (tag)
-        r"[VDIWEFA]\( *(?P<pid>\d+)\) (?P<text>.*)",
-        # tag: level/tag: text
-        r"[VDIWEFA]/[^:]*?: (?P<text>.*)",
-    )
+    re.compile(one.replace("DATE", _WRITTEN["DATE"])) for one in _WRITTEN["formats"]
 )
 
 

@@ -9,12 +9,12 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
 from harness.audit import prompt_parts, values
 from harness.audit.findings import Finding, Value
+from harness.audit.tables import shipped
 from harness.audit.tokens import Tokens
 from harness.audit.train_config import settings
 from harness.audit.train_config.settings import Setting
@@ -78,8 +78,7 @@ def read(file: Path, contract: Contract, tokens: Tokens | None = None) -> TrainC
 
 def _keys(file: Path) -> dict[str, str]:
     """Key -> what it means; what the user adds goes before what comes with driftloop."""
-    shipped = resources.files("harness.audit.train_config").joinpath("keys.toml")
-    found = _inverted(tomllib.loads(shipped.read_text("utf-8"))["keys"])
+    found = _inverted(shipped("harness.audit.train_config", "keys.toml")["keys"])
     extension = file.parent / EXTENSION
     if not extension.is_file():
         return found

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness import contract as contracts
-from harness.audit.app.candidates import Reading
-from harness.audit.app.scan import scan
+from harness.audit.app import scan
+from harness.audit.candidates import Candidate
+from harness.audit.findings import Finding, Value
 
 APPS = Path(__file__).parent / "apps"
 
 
+@dataclass(frozen=True)
+class Reading:
+    """An aspect with all its candidates, and what they come to in a word."""
+
+    value: Value | None
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def status(self) -> str:
+        if self.value is not None or not self.candidates:
+            return "not read" if self.value is None else "read"
+        return "several" if any(one.value is not None for one in self.candidates) else "computed"
+
+
+def of(found: Finding) -> Reading:
+    return Reading(found.value, tuple(one for one in found.quotes if isinstance(one, Candidate)))
+
+
 def read(folder: Path) -> dict[str, Reading]:
     """What the source says, by aspect."""
-    found = scan(folder, contracts.load("default"))
-    return {reading.aspect: reading for reading in found.readings}
+    found, _ = scan(folder, contracts.load("default"))
+    return {one.aspect: of(one) for one in found}
 
 
 def written(folder: Path, **files: str) -> Path:

@@ -28,7 +28,7 @@ def audited(folder: Path, *, update: bool = False) -> tuple[dict[str, Finding], 
 
 
 def settle(folder: Path, old: str, new: str) -> None:
-    file = folder / app.NAME
+    file = folder / app.CONFIRMED_IN
     text = file.read_text("utf-8")
     assert old in text
     file.write_text(text.replace(old, new, 1), "utf-8")
@@ -47,7 +47,7 @@ def test_the_first_audit_writes_the_file_and_the_next_reads_it(folder: Path) -> 
 
 def test_a_value_written_by_hand_counts_without_a_line(folder: Path) -> None:
     audited(folder)
-    settle(folder, "# alpha: several", 'alpha = "composited"\nlimit_counts_prompt = false')
+    settle(folder, "# alpha: ", 'alpha = "composited"\nlimit_counts_prompt = false\n# ')
     found, _ = audited(folder)
     assert (found["alpha"].value, found["limit_counts_prompt"].value) == ("composited", False)
 
@@ -100,7 +100,7 @@ def test_a_text_of_several_lines_is_watched_as_a_whole(folder: Path) -> None:
     ],
 )
 def test_a_file_that_is_none_is_refused_in_one_line(text: str, said: str, folder: Path) -> None:
-    (folder / app.NAME).write_text(text)
+    (folder / app.CONFIRMED_IN).write_text(text)
     with pytest.raises(AuditError) as refused:
         audited(folder)
     assert said in str(refused.value)

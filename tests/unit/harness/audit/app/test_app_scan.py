@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import contract as contracts
-from harness.audit.app.scan import scan
+from harness.audit.app import scan
 from harness.errors import BadInput
 
 from .reading import APPS, read, written
@@ -43,6 +43,13 @@ ONE_FILE = {
     "answer_reading": "contains", "labels": ("water", "land", "fire", "wood", "metal"),
 }  # fmt: skip
 
+BESIDE_OTHERS = {
+    "marker": "image token", "after_marker": "\n", "chat_template": "none", "add_special": True,
+    "parse_special": True, "images_per_prompt": 1, "flash_attention": False, "vision_threads": 4,
+}  # fmt: skip
+
+ENGINE_COPY = {"context": 4096, "batch": 256}
+
 
 @pytest.mark.parametrize(
     ("app", "expected"),
@@ -51,6 +58,9 @@ ONE_FILE = {
         ("java_app", JAVA),
         ("native_class", NATIVE_CLASS),
         ("one_file", ONE_FILE),
+        ("beside_others", BESIDE_OTHERS),
+        ("engine_copy", ENGINE_COPY),
+        ("other_engine", {}),
     ],
 )
 def test_what_one_line_states_is_read(app: str, expected: dict[str, object]) -> None:
@@ -58,20 +68,45 @@ def test_what_one_line_states_is_read(app: str, expected: dict[str, object]) -> 
     assert {key: found[key].value for key in expected} == expected
 
 
+@pytest.mark.parametrize(
+    ("app", "read_ones"), [("beside_others", BESIDE_OTHERS), ("other_engine", {})]
+)
+def test_what_may_be_of_another_model_is_listed_and_not_read(
+    app: str, read_ones: dict[str, object]
+) -> None:
+    found = read(APPS / app)
+    assert {key for key, one in found.items() if one.status == "read"} == set(read_ones)
+    assert {one.value for one in found["max_tokens"].candidates} >= {
+        "beside_others": {640, 500, 12},
+        "other_engine": {1024, 768, 512, 256},
+    }[app]
+
+
+def test_a_line_in_a_chain_of_calls_is_quoted_by_what_is_called() -> None:
+    found = {one.value: one.line for one in read(APPS / "other_engine")["backend"].candidates}
+    assert found["gpu"] == ".setPreferredBackend(LlmInference.Backend.GPU)"
+
+
+def test_a_setting_looked_up_by_name_leaves_the_limit_open() -> None:
+    found = read(APPS / "engine_copy")["max_tokens"]
+    assert (found.status, {one.value for one in found.candidates}) == ("several", {0, None})
+
+
 def test_every_candidate_quotes_a_line_that_is_there() -> None:
     for app in APPS.iterdir():
         for reading in read(app).values():
             assert (reading.status == "not read") == (not reading.candidates)
             for one in reading.candidates:
-                lines = (app / one.file).read_text("utf-8").splitlines()
-                assert lines[one.line - 1].strip() == one.quote
+                name, _, number = one.where.rpartition(":")
+                lines = (app / name).read_text("utf-8").splitlines()
+                assert lines[int(number) - 1].strip() == one.line
 
 
 def test_of_several_values_all_are_shown_the_best_guess_first() -> None:
     found = read(APPS / "as_shipped")["image_size"]
     assert (found.status, found.value) == ("several", None)
     assert {one.value for one in found.candidates} == {256, 384, 64}
-    assert "TARGET_IMAGE_SIZE" in found.candidates[0].quote or found.candidates[0].value == 256
+    assert "TARGET_IMAGE_SIZE" in found.candidates[0].line or found.candidates[0].value == 256
     assert found.candidates[-1].why == "it may be a picture for the eye"
 
 
@@ -82,7 +117,7 @@ def test_a_computed_value_is_quoted_and_not_worked_out(tmp_path: Path) -> None:
     )
     found = read(tmp_path)["context"]
     assert (found.status, found.candidates[0].where) == ("computed", "a.cpp:3")
-    assert found.candidates[0].quote == "p.n_ctx = n > 0 ? n : 512;"
+    assert found.candidates[0].line == "p.n_ctx = n > 0 ? n : 512;"
 
 
 @pytest.mark.parametrize(
@@ -197,7 +232,7 @@ def test_a_filled_canvas_and_unpremultiplied_colours_are_shown_for_alpha(tmp_pat
     )
     found = read(tmp_path)["alpha"]
     assert found.status == "several"
-    assert {one.value: one.quote for one in found.candidates} == {
+    assert {one.value: one.line for one in found.candidates} == {
         "composited": "c.drawBitmap(b, 0f, 0f, null)",
         "dropped": "fun options() = BitmapFactory.Options().apply { inPremultiplied = false }",
     }
@@ -302,11 +337,9 @@ def test_a_class_that_delegates_by_a_call_is_read_and_said(tmp_path: Path) -> No
         a_kt="class Screen(x: Int) : Base(x), Shown by shown() {\n"
         "    override fun generate(n: Int): Int = n\n    private val maxTokens: Int = 24\n}\n",
     )
-    found = scan(tmp_path, contracts.load("default"))
-    assert {one.aspect: one.value for one in found.readings}["max_tokens"] == 24
-    assert found.notes == (
-        "a.kt: a class header delegates by a call; it is read without the delegation",
-    )
+    found, notes = scan(tmp_path, contracts.load("default"))
+    assert {one.aspect: one.value for one in found}["max_tokens"] == 24
+    assert notes == ["a.kt: a class header delegates by a call; it is read without the delegation"]
 
 
 def test_odd_files_cost_one_line_each(tmp_path: Path) -> None:
@@ -320,16 +353,49 @@ def test_odd_files_cost_one_line_each(tmp_path: Path) -> None:
     latin = "// Größe\nval maxTokens = 32\nfun generate() = 1\n"
     (tmp_path / "latin.kt").write_bytes(latin.encode("latin-1"))
     (tmp_path / "loop").symlink_to(tmp_path)
-    started = time.monotonic()
-    found = scan(tmp_path, contracts.load("default"))
-    assert time.monotonic() - started < 12
-    named = {note.partition(":")[0] for note in found.notes}
+    started = time.process_time()
+    found, notes = scan(tmp_path, contracts.load("default"))
+    assert time.process_time() - started < 12
+    named = {note.partition(":")[0] for note in notes}
     assert {"big.kt", "binary.kt", "made.java", "deep.kt", "torn.kt"} <= named
-    assert len(found.notes) == len(named)
-    assert {one.aspect: one.value for one in found.readings}["max_tokens"] == 32
+    assert len(notes) == len(named)
+    assert {one.aspect: one.value for one in found}["max_tokens"] == 32
 
 
 def test_a_folder_without_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("no source")
     with pytest.raises(BadInput, match="no Kotlin, Java or C"):
         scan(tmp_path, contracts.load("default"))
+
+
+@pytest.mark.parametrize(
+    ("body", "aspect", "value"),
+    [
+        ("if (small) { p.type_k = GGML_TYPE_Q8_0; }", "cache_type_k", "q8_0"),
+        ("#ifdef FAST\n    p.n_ctx = 512;\n#endif", "context", 512),
+        ("while (n_decode < 1024) llama_sampler_sample(s, c, -1);", "max_tokens", 1024),
+        ("mtmd_bitmap_init(448, 448, data);", "image_size", 448),
+    ],
+)
+def test_what_holds_under_a_condition_or_by_a_bound_is_listed(
+    body: str, aspect: str, value: object, tmp_path: Path
+) -> None:
+    written(tmp_path, a_cpp=f"void f(bool small) {{\n    llama_context_params p;\n    {body}\n}}\n")
+    found = read(tmp_path)[aspect]
+    assert (found.status, [one.value for one in found.candidates]) == ("several", [value])
+
+
+def test_a_marker_in_a_string_that_is_made_stands_before_the_words(tmp_path: Path) -> None:
+    written(
+        tmp_path,
+        a_cpp="void f(const char *words) {\n"
+        '    std::string all = std::string("<__media__>\\n") + words;\n'
+        "    mtmd_tokenize(m, chunks, &text, images, 1);\n}\n",
+    )
+    found = read(tmp_path)
+    assert (found["after_marker"].value, found["chat_template"].value) == ("\n", "none")
+
+
+def test_a_projector_file_whose_name_says_nothing_is_no_statement(tmp_path: Path) -> None:
+    written(tmp_path, a_kt='class Vlm {\n    val projector = "mmproj.gguf"\n}\n')
+    assert read(tmp_path)["mmproj"].status == "not read"

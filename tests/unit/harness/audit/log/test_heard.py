@@ -58,7 +58,7 @@ def test_ten_facts_are_told_from_the_log_of_any_llama_cpp(commit: str, tiling: s
             "weights": "q8_0",
         }.items()
     )
-    facts = {fact.key: fact.value for fact in recorded.facts()}
+    facts = {row.tells: value for row, value, _ in recorded.others()}
     assert facts["text_file"].endswith("text-q8_0.gguf")
     assert facts["text_tensors"] == "f32: 5, q8_0: 15"
     assert facts["vision_image_size"] == "128"
@@ -208,7 +208,7 @@ def test_figures_that_are_none_are_left_out() -> None:
     prompt = "prompt eval time = 1.2.3 ms / 9 tokens"
     answer = "       eval time = 0.00 ms / 1 runs ( 0.00 ms per token)"
     heard = heard_in(f"{ONE_LOAD}\n{prompt}\n{answer}")
-    assert {fact.key for fact in heard.facts()} == {"text_file", "prompt_tokens"}
+    assert {row.tells for row, _, _ in heard.others()} == {"text_file", "prompt_tokens"}
 
 
 @pytest.mark.parametrize("pid", [None, 7])

@@ -1,0 +1,2 @@
+#pragma once
+struct ggml_tensor;
