@@ -66,7 +66,7 @@ def likely_cause(
 ) -> str:
     """A few words on a tensor whose `error` against the checkpoint's `source` is out of line."""
     if not isfinite(error.relative):
-        return "holds values that are not finite"
+        return "values that are not finite"
     every = slice(None, None, max(1, error.rows // _ROWS))
     found = gguf.rows(name, every)
     if not found.any() and error.relative > 0.99:

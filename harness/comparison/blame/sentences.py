@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median_low
 from typing import Final
@@ -12,19 +12,27 @@ from harness.comparison.blame.causes import Cause
 from harness.comparison.blame.files import Explained
 from harness.comparison.case_comparison import CaseComparison, first_step_judged
 from harness.comparison.driven import LayerFault
-from harness.ladder import Hop
+from harness.ladder import Change, Hop, located
 from harness.stage import Stage
 from harness.tolerance import Tolerance, over
 
-_WHAT: Final[dict[Stage, str]] = {
-    "resize": "The pixels that the model is given differ",
-    "tile": "The tiling differs",
-    "pixels": "The values that the vision graph gets differ",
-    "embed": "The image embeddings drift",
-    "tokens": "The prompt's token ids differ",
-    "prefill": "The first step's logits drift",
-    "decode": "The generated tokens differ although the first step's logits agree",
-    "label": "The same text is read as another label",
+_SUBJECTS: Final[dict[Change, str]] = {
+    "contract": "The contract",
+    "conversion": "Conversion",
+    "quantization": "Quantization",
+    "runtime": "The app's runtime",
+    "platform": "The phone",
+    "app": "The app",
+}
+_DOES: Final[dict[Stage, str]] = {
+    "resize": "changes the pixels that the model is given",
+    "tile": "changes the tiling",
+    "pixels": "changes the values that the vision encoder gets",
+    "embed": "changes the image embeddings",
+    "tokens": "changes the prompt's token ids",
+    "prefill": "changes the first step's logits",
+    "decode": "changes the generated tokens, although the first step's logits agree",
+    "label": "reads the same text as another label",
 }
 _ASKED: Final[dict[Stage, str]] = {
     "resize": "{candidate} resizes differently from {reference}",
@@ -33,6 +41,7 @@ _ASKED: Final[dict[Stage, str]] = {
     "decode": "{candidate} chooses tokens differently from {reference}",
     "label": "{candidate} reads the answer differently from {reference}",
 }
+_TOWERS: Final[dict[str, str]] = {"embed": "vision encoder", "prefill": "text model"}
 _PUT_IN: Final[dict[Stage, str]] = {
     "resize": "pixels",
     "tile": "tiles and prompt ids",
@@ -65,60 +74,82 @@ class Told:
 
 
 def sentence(told: Told) -> str:
-    """What, where, how often, how much and why, and what driving the candidate showed."""
-    parts = [_what(told), _on(told.hop), _since(told), _in(told), _size(told)]
-    whole = "".join(parts)
-    because = _because(told)
-    whole = f"{whole}: {because}." if because else f"{whole}."
-    return f"{whole} {shown}" if (shown := _driven(told)) else whole
+    """What happens and why; how often and by how much; which file; what driving showed."""
+    reasons = "; ".join(_reasons(told))
+    headline = f"{_headline(told)}: {reasons}." if reasons else f"{_headline(told)}."
+    parts = [headline, _evidence(told)]
+    if told.explained is not None:
+        parts.append(_fault(told.explained, told.layer if told.cause.cases else None))
+    if told.confirmed:
+        parts.append(_confirmed(told))
+    return " ".join(parts)
 
 
 def with_fault(said: str, found: Explained) -> str:
     """A sentence with the fault that explains it."""
-    return f"{said.rstrip('.')}; {_fault(found, None)}."
+    return f"{said} {_fault(found, None)}"
 
 
-def _what(told: Told) -> str:
+def _headline(told: Told) -> str:
+    reference, candidate = told.names
     if not told.cause.cases and told.explained is not None:
-        return f"{told.explained.file.file} is faulty"
-    if told.stage == "decode" and not told.asked and _same_ids(told.cause.cases):
-        return "The same tokens are spelled differently"
-    if told.stage == "decode" and not told.asked and _end_early(told.cause.cases):
-        return "Answers end early"
-    if told.stage == "decode" and not told.asked and not _logits_agree(told):
-        return "Tokens are chosen, or answers ended, by another rule"
+        return f"{_subject(told.hop)} reads a faulty file, {told.explained.file.file}"
     if told.asked and told.stage in _ASKED:
-        reference, candidate = told.names
         said = _ASKED[told.stage].format(reference=reference, candidate=candidate)
         return said[0].upper() + said[1:]
-    return _WHAT[told.stage]
+    return f"{_subject(told.hop)} {_does(told)}"
 
 
-def _since(told: Told) -> str:
-    if not told.cause.cases:
-        return ""
+def _subject(hop: Hop) -> str:
+    if len(hop.changes) > 1:
+        return located(hop.candidate, hop.phone)
+    subject = _SUBJECTS[hop.changes[0]]
+    return subject if hop.phone is None else f"{subject} {hop.phone}"
+
+
+def _does(told: Told) -> str:
+    cases, fault = told.cause.cases, told.cause.fault
+    if fault is not None:
+        return f"breaks the {_TOWERS[fault.stage]} at {_place(fault)}"
     if told.layer is not None:
-        return f", at {told.layer}"
-    fault = told.cause.fault
-    return "" if fault is None else f", at {_OWN_OUTPUT[fault.output.name]}"
+        return f"{_DOES[told.stage]} from {told.layer} on"
+    if told.stage == "decode" and not told.asked:
+        if _same_ids(cases):
+            return "spells the same tokens differently"
+        if _end_early(cases):
+            return "ends answers early"
+        if not _logits_agree(told):
+            return "chooses tokens, or ends answers, by another rule"
+    return _DOES[told.stage]
 
 
-def _on(hop: Hop) -> str:
-    name = f" on the {hop.name} hop" if len(hop.changes) == 1 else ""
-    where = name or f" between {hop.reference} and {hop.candidate}"
-    return where if hop.phone is None else f"{where} to {hop.phone}"
+def _place(fault: LayerFault) -> str:
+    return (
+        fault.layer or {"embed": "the projector", "prefill": "the output matrix"}[fault.output.name]
+    )
 
 
-def _in(told: Told) -> str:
+def _reasons(told: Told) -> Iterator[str]:
+    yield from told.asked
+    if told.stage == "resize" and told.pixels is not None:
+        yield f"its pixels are {told.pixels}"
+    if told.stage in ("prefill", "decode"):
+        yield from told.runtime
+    if told.cause.leaks and not told.asked and not told.runtime and told.explained is None:
+        yield "as if something of the previous image were left"
+
+
+def _evidence(told: Told) -> str:
     cause = told.cause
     count = len(cause.cases)
     if count == 0:
-        return ", although no case shows it"
+        return "No case shows it."
+    measured = _measured(told) or "This shows"
     if cause.driven:
-        return f", in {count} of {cause.of} driven cases"
+        return f"{measured} in {count} of {cause.of} driven cases."
     if cause.positions is not None:
-        return f", in {_pattern(cause.positions)}, {count} of {cause.of} cases"
-    return f", in {count} of {cause.of} cases{'' if cause.systematic else ' only'}"
+        return f"{measured} in {_pattern(cause.positions)} ({count} of {cause.of} cases)."
+    return f"{measured} in {count} of {cause.of} cases{'' if cause.systematic else ' only'}."
 
 
 def _pattern(positions: Sequence[int]) -> str:
@@ -130,24 +161,20 @@ def _pattern(positions: Sequence[int]) -> str:
     return f"every {named} image of a session and no other"
 
 
-def _size(told: Told) -> str:
-    cases = told.cause.cases
-    if not cases:
-        return ""
+def _measured(told: Told) -> str:
+    """How large the difference is; empty where it has no size."""
+    case, fault = told.cause.cases[0], told.cause.fault
+    if fault is not None:
+        return _off(fault)
     if told.stage == "tile":
-        return _tiles(cases[0])
+        theirs = _tiling(case.candidate_grid, case.candidate_image_tokens, " image tokens")
+        ours = _tiling(case.reference_grid, case.reference_image_tokens)
+        return f"There are {theirs}, where the reference has {ours},"
     if told.stage == "tokens":
-        return _ids(cases[0])
-    if told.cause.fault is not None:
-        return _off(told.cause.fault)
+        return _ids(case)
     if told.stage == "prefill":
-        return _logits(cases, told.tolerance)
-    return _length(cases, told.stage, told.tolerance)
-
-
-def _tiles(case: CaseComparison) -> str:
-    theirs = _tiling(case.candidate_grid, case.candidate_image_tokens, " image tokens")
-    return f" ({theirs} against {_tiling(case.reference_grid, case.reference_image_tokens)})"
+        return _logits(told.cause.cases, told.tolerance)
+    return _distance(told.cause.cases, told.stage, told.tolerance)
 
 
 def _tiling(grid: tuple[int, int] | None, tokens: int | None, noun: str = "") -> str:
@@ -160,27 +187,27 @@ def _ids(case: CaseComparison) -> str:
     if parted is None:
         return ""
     theirs, ours = (
-        "none" if one is None else "an image token" if one < 0 else str(one)
+        "nothing" if one is None else "an image token" if one < 0 else str(one)
         for one in (parted.candidate_id, parted.reference_id)
     )
-    counts = f"{parted.candidate_ids}"
+    counts = f"{parted.candidate_ids} ids"
     if parted.candidate_ids != parted.reference_ids:
-        counts += f" against {parted.reference_ids}"
-    return f" ({counts} ids; the first that differs, at {parted.index}, is {theirs}, not {ours})"
+        counts += f" instead of {parted.reference_ids}"
+    return f"The prompt has {counts}, and id {parted.index} is {theirs} instead of {ours},"
 
 
 def _off(fault: LayerFault) -> str:
     """How far the blamed output is off, by the measure that is furthest beyond its limit."""
     output = fault.output
     if not math.isfinite(output.error):
-        return " (another shape, or no finite numbers)"
+        return "Its output has another shape, or values that are not finite,"
     measures = (
-        (output.error, output.limit_error, f"off by {_percent(output.error)} of its own output"),
+        (output.error, output.limit_error, f"{_percent(output.error)} off"),
         (output.gain, output.limit_gain, f"scaled by {100 * output.gain:+.2g} %"),
         (output.shift, output.limit_shift, f"shifted by {100 * output.shift:+.2g} %"),
     )
     _, limit, words = max(measures, key=lambda one: over(one[0], one[1]))
-    return f" ({words}, limit {_percent(limit)})"
+    return f"Its output is {words} (limit {_percent(limit)})"
 
 
 def _percent(share: float) -> str:
@@ -190,60 +217,45 @@ def _percent(share: float) -> str:
 def _logits(cases: Sequence[CaseComparison], tolerance: Tolerance) -> str:
     apart = median_low(max(case.label_logprob_differences.values(), default=0.0) for case in cases)
     if not math.isfinite(apart):
-        return " (they are not finite numbers)"
+        return "They are not finite"
     if apart > tolerance.label_logprob:
-        return f" (a label's by {apart:.2g} nats, limit {tolerance.label_logprob:.2g})"
-    return _length(cases, "prefill", tolerance)
+        limit = f"(limit {tolerance.label_logprob:.2g})"
+        return f"A label's log-probability is {apart:.2g} nats off {limit}"
+    return _distance(cases, "prefill", tolerance)
 
 
-def _length(cases: Sequence[CaseComparison], stage: Stage, tolerance: Tolerance) -> str:
+def _distance(cases: Sequence[CaseComparison], stage: Stage, tolerance: Tolerance) -> str:
     apart = [case.distances[stage] for case in cases if stage in case.distances]
     if not apart:
         return ""
     typical, limit = median_low(apart), tolerance.of(stage)
     if not math.isfinite(typical):
-        return " (another shape, or no finite numbers)"
-    said = f"{_percent(typical)} of their length"
-    return f" ({said}, limit {_percent(limit)})" if math.isfinite(limit) else f" ({said})"
-
-
-def _because(told: Told) -> str:
-    reasons = [*told.asked]
-    if told.explained is not None:
-        named = told.layer if told.cause.cases else None
-        reasons.append(_fault(told.explained, named))
-    if told.stage == "resize" and told.pixels is not None:
-        reasons.append(f"the app's pixels are {told.pixels}")
-    if told.stage in ("prefill", "decode"):
-        reasons += told.runtime
-    if not reasons and told.cause.leaks:
-        reasons.append("as if something of the previous image were left")
-    return "; ".join(reasons)
+        return "They have another shape, or values that are not finite,"
+    said = f"They are {_percent(typical)} off"
+    return f"{said} (limit {_percent(limit)})" if math.isfinite(limit) else said
 
 
 def _fault(found: Explained, named: str | None) -> str:
     """`named`: the layer that the sentence has named already."""
     file, fault = found.file, found.fault
     if fault.kind == "hash":
-        return f"{file.file} changed since the bundle was made"
+        return f"{file.file} has changed since the bundle was made."
     more = sum(other.kind != "hash" for other in file.faults) - 1
     where = f" ({fault.layer})" if fault.layer not in (None, named) else ""
-    others = f"; {more} more {'is' if more == 1 else 'are'} out of line there" if more else ""
-    return f"{fault.name}{where} in {file.file}: {fault.detail.rstrip('.')}{others}"
+    others = f", and {more} more {'is' if more == 1 else 'are'} out of line" if more else ""
+    return f"In {file.file}, {fault.name}{where} is wrong: {fault.detail.rstrip('.')}{others}."
 
 
-def _driven(told: Told) -> str:
-    if not told.confirmed:
-        return ""
+def _confirmed(told: Told) -> str:
     fault = told.cause.fault
     if fault is None:
         put_in = _PUT_IN.get(told.stage)
-        return f"Confirmed: every layer is clean with the reference's {put_in} put in."
-    tower = "vision tower" if fault.stage == "embed" else "text model"
+        return f"Confirmed: given the reference's {put_in}, every layer is clean."
+    tower = _TOWERS[fault.stage]
     if fault.others == 0:
-        return f"Confirmed: driven along the reference, every other output of the {tower} is clean."
-    more = f"{fault.others} more output{'s' if fault.others > 1 else ''} of the {tower}"
-    return f"Confirmed: driven along the reference, it is the first at fault, with {more}."
+        return f"Confirmed: given the reference's inputs, the rest of the {tower} is clean."
+    more = f"{fault.others} more output{'s' if fault.others > 1 else ''}"
+    return f"Confirmed: it is the first of the {tower} at fault; {more} are, each by itself."
 
 
 def _logits_agree(told: Told) -> bool:

@@ -52,8 +52,8 @@ def _blame(hop: Hop, stage: Stage, faults: list[RunnerFault], of: int) -> Blame:
         of=of,
         systematic=most(len(faults), of),
         sentence=(
-            f"{where} cannot answer what {hop.reference} answers on the {hop.name} hop, in "
-            f"{len(faults)} of {of} cases: {faults[0].kind}: {faults[0].detail}."
+            f"{where} fails in {len(faults)} of {of} cases that {hop.reference} answers "
+            f"({faults[0].kind}): {faults[0].detail.rstrip('.')}."
         ),
         confirmed=None,
     )

@@ -194,7 +194,7 @@ def test_a_file_that_only_changed_explains_what_its_half_can() -> None:
     changed = file_fault(kind="hash", name="mmproj-q8_0.gguf", layer=None)
     (blame,) = blamed(broken_embed(), inquiry=files(changed))
     assert (blame.stage, blame.cases) == ("embed", 24)
-    assert "mmproj-q8_0.gguf changed since the bundle was made" in blame.sentence
+    assert "mmproj-q8_0.gguf has changed since the bundle was made" in blame.sentence
 
 
 def test_a_file_that_only_changed_and_changed_nothing_is_not_blamed() -> None:
@@ -242,7 +242,7 @@ def test_a_key_explains_an_earlier_stage_of_its_half() -> None:
     (blame,) = blamed(tiled, inquiry=files(edge))
     assert blame.stage == "tile"
     assert "clip.vision.preproc_image_size" in blame.sentence
-    assert "2x2 tiles and 20 image tokens against one tile and 4" in blame.sentence
+    assert "2x2 tiles and 20 image tokens, where the reference has one tile and 4" in blame.sentence
 
 
 def test_a_token_fault_shows_where_the_ids_differ() -> None:
@@ -282,11 +282,11 @@ def unanswered_blame() -> Blame:
 
 
 def test_cases_without_an_answer_are_blamed_on_the_file_that_explains_them() -> None:
-    faults = files(text_fault(detail="holds values that are not finite"))
+    faults = files(text_fault(detail="values that are not finite"))
     (blame,) = blamed([], inquiry=faults, unanswered=[unanswered_blame()])
     assert (blame.layer, blame.cases) == ("text layer 0 attention", 24)
-    assert blame.sentence.startswith("It cannot answer: the logits are not finite; ")
-    assert "holds values that are not finite" in blame.sentence
+    assert blame.sentence.startswith("It cannot answer: the logits are not finite. In ")
+    assert "values that are not finite" in blame.sentence
 
 
 def test_a_file_that_shows_later_than_answers_ended_is_a_blame_of_its_own() -> None:

@@ -77,20 +77,21 @@ def zeros(one: Told) -> Explained:
 def test_what_where_how_often_how_much_and_why() -> None:
     one = told()
     assert sentence(replace(one, layer="vision layer 1 ffn", explained=zeros(one))) == (
-        "The image embeddings drift on the quantization hop, at vision layer 1 ffn, in 40 of 40 "
-        "cases (7.1 % of their length, limit 1 %): v.blk.1.ffn_down.weight in mmproj-q8_0.gguf: "
-        "all zeros."
+        "Quantization changes the image embeddings from vision layer 1 ffn on. They are 7.1 % off "
+        "(limit 1 %) in 40 of 40 cases. In mmproj-q8_0.gguf, v.blk.1.ffn_down.weight is wrong: all "
+        "zeros."
     )
 
 
 def test_a_phones_hop_names_the_phone() -> None:
     said = sentence(replace(told(), hop=HOPS["platform"]))
-    assert "on the platform hop to emulator-5554, in 40 of 40 cases" in said
+    assert said.startswith("The phone emulator-5554 changes the image embeddings. They are 7.1 %")
 
 
-def test_arms_with_several_changes_between_them_are_named() -> None:
+def test_of_several_changes_the_candidate_is_named() -> None:
     (hop,) = ladder.hops(ladder.parse_ladder(["torch", "desktop:q8_0"]), ())
-    assert "drift between torch and desktop:q8_0, in" in sentence(replace(told(), hop=hop))
+    said = sentence(replace(told(), hop=hop))
+    assert said.startswith("desktop:q8_0 changes the image embeddings.")
 
 
 def test_single_cases_are_called_so() -> None:
@@ -104,9 +105,9 @@ def test_single_cases_are_called_so() -> None:
 @pytest.mark.parametrize(
     ("positions", "words"),
     [
-        ({1, 2}, "in every image of a session but the first, 16 of 24 cases"),
-        ({2}, "in every third image of a session and no other, 8 of 24 cases"),
-        ({0}, "in every first image of a session and no other, 8 of 24 cases"),
+        ({1, 2}, "in every image of a session but the first (16 of 24 cases)"),
+        ({2}, "in every third image of a session and no other (8 of 24 cases)"),
+        ({0}, "in every first image of a session and no other (8 of 24 cases)"),
     ],
 )
 def test_places_in_a_session_are_named(positions: set[int], words: str) -> None:
@@ -121,8 +122,8 @@ def test_a_file_that_no_case_shows_is_said_to_be_faulty() -> None:
     one = told()
     none = replace(one, cause=cause_of("embed", [], []), explained=zeros(one))
     assert sentence(none) == (
-        "mmproj-q8_0.gguf is faulty on the quantization hop, although no case shows it: "
-        "v.blk.1.ffn_down.weight (vision layer 1 ffn) in mmproj-q8_0.gguf: all zeros."
+        "Quantization reads a faulty file, mmproj-q8_0.gguf. No case shows it. In "
+        "mmproj-q8_0.gguf, v.blk.1.ffn_down.weight (vision layer 1 ffn) is wrong: all zeros."
     )
 
 
@@ -131,39 +132,39 @@ def test_a_file_that_no_case_shows_is_said_to_be_faulty() -> None:
     [
         (
             told("tile", grid=(2, 2), image_tokens=20),
-            "The tiling differs on the quantization hop, in 40 of 40 cases "
-            "(2x2 tiles and 20 image tokens against one tile and 4).",
+            "Quantization changes the tiling. There are 2x2 tiles and 20 image tokens, where the "
+            "reference has one tile and 4, in 40 of 40 cases.",
         ),
         (
             told("tokens", prompt_ids=[1, -1, -1, 2, 2]),
-            "(5 against 4 ids; the first that differs, at 4, is 2, not none).",
+            "The prompt has 5 ids instead of 4, and id 4 is 2 instead of nothing, in 40 of 40",
         ),
         (
             told("prefill", label_logprobs=LABELS | {"wood": -5.3}),
-            "(a label's by 0.3 nats, limit 0.01).",
+            "A label's log-probability is 0.3 nats off (limit 0.01) in 40 of 40 cases.",
         ),
         (
             told("prefill", evidence=evidence(prefill=0.3)),
-            "(30 % of their length, limit 5 %).",
+            "They are 30 % off (limit 5 %) in 40 of 40 cases.",
         ),
         (
             told("prefill", label_logprobs=LABELS | {"wood": float("nan")}),
-            "(they are not finite numbers).",
+            "They are not finite in 40 of 40 cases.",
         ),
         (
             told("embed", evidence=evidence(tokens=8)),
-            "(another shape, or no finite numbers).",
+            "They have another shape, or values that are not finite, in 40 of 40 cases.",
         ),
         (
             told("decode", tokens=[token(3)], text="feu", evidence=evidence()),
-            "The generated tokens differ although the first step's logits agree on the",
+            "changes the generated tokens, although the first step's logits agree.",
         ),
         (
             told("decode", tokens=[token(10)], evidence=evidence(prefill=0.5)),
-            "Tokens are chosen, or answers ended, by another rule on the quantization hop, in 40",
+            "Quantization chooses tokens, or ends answers, by another rule.",
         ),
-        (told("decode", text="feu"), "The same tokens are spelled differently on the quantization"),
-        (told("label", label="fire"), "The same text is read as another label on the"),
+        (told("decode", text="feu"), "Quantization spells the same tokens differently."),
+        (told("label", label="fire"), "Quantization reads the same text as another label."),
     ],
 )  # fmt: skip
 def test_each_stage_has_its_own_measure(one: Told, words: str) -> None:
@@ -178,12 +179,12 @@ def test_what_was_asked_differently_is_said_of_both_sides() -> None:
         asked=("resize recipe android, not lanczos", "centring float, not integer"),
     )
     assert sentence(one) == (
-        "The app resizes differently from training on the contract hop, in 40 of 40 cases: "
-        "resize recipe android, not lanczos; centring float, not integer."
+        "The app resizes differently from training: resize recipe android, not lanczos; centring "
+        "float, not integer. This shows in 40 of 40 cases."
     )
 
 
-VISION = "every other output of the vision tower is clean."
+CLEAN = "Confirmed: given the reference's inputs, the rest of the vision encoder is clean."
 
 
 @pytest.mark.parametrize(
@@ -191,17 +192,19 @@ VISION = "every other output of the vision tower is clean."
     [
         (
             {"vision layer 1 ffn": 0.071},
-            "The image embeddings drift on the quantization hop, at vision layer 1 ffn, in 2 of 2 "
-            "driven cases (off by 7.1 % of its own output, limit 2 %). Confirmed: driven along the "
-            f"reference, {VISION}",
+            "Quantization breaks the vision encoder at vision layer 1 ffn. Its output is 7.1 % off "
+            f"(limit 2 %) in 2 of 2 driven cases. {CLEAN}",
         ),
-        ({"embed": 0.5}, "at the projector, in 2 of 2 driven cases (off by 50 % of its own"),
-        ({"text layer 0 ffn": 1e-4}, "at text layer 0 ffn, in 2 of 2 driven cases (off by 0.01 %"),
-        ({"prefill": math.inf}, "at the output matrix, in 2 of 2 driven cases (another shape, or"),
+        ({"embed": 0.5}, "at the projector. Its output is 50 % off (limit 2 %) in 2 of 2"),
+        ({"text layer 0 ffn": 1e-4}, "at text layer 0 ffn. Its output is 0.01 % off (limit 0 %)"),
+        (
+            {"prefill": math.inf},
+            "at the output matrix. Its output has another shape, or values that",
+        ),
         (
             {"vision patches": 0.5, "embed": 0.4, "vision norm": 0.3},
-            "Confirmed: driven along the reference, it is the first at fault, with 2 more outputs "
-            "of the vision tower.",
+            "Confirmed: it is the first of the vision encoder at fault; 2 more outputs are, each by "
+            "itself.",
         ),
     ],
 )
@@ -215,7 +218,7 @@ def test_a_driven_layer_is_named_with_how_far_it_is_off(
 
 @pytest.mark.parametrize(
     ("gain", "shift", "words"),
-    [(0.05, 0.0, "(scaled by +5 %, limit 2 %)"), (0.0, -0.05, "(shifted by -5 %, limit 2 %)")],
+    [(0.05, 0.0, "scaled by +5 % (limit 2 %)"), (0.0, -0.05, "shifted by -5 % (limit 2 %)")],
 )
 def test_the_measure_furthest_beyond_its_limit_is_said(
     gain: float, shift: float, words: str
@@ -235,7 +238,7 @@ def test_the_measure_furthest_beyond_its_limit_is_said(
 )
 def test_what_a_model_is_given_is_confirmed_in_its_own_words(stage: Stage, put_in: str) -> None:
     said = sentence(replace(told(stage), confirmed=True))
-    assert said.endswith(f" Confirmed: every layer is clean with the reference's {put_in} put in.")
+    assert said.endswith(f" Confirmed: given the reference's {put_in}, every layer is clean.")
 
 
 def test_without_driven_layers_nothing_is_said_to_be_confirmed() -> None:
