@@ -20,7 +20,7 @@ class Since:
     first: str | None
     """The release in which it was first seen without a break; None: this run is the first."""
     without: str | None
-    """The last release before that, in which the hop ran and had it not; None where none did."""
+    """The last release before that, in which the hop ran without it; None where there is none."""
     known: bool
     """Whether the hop ran in any earlier release."""
 
@@ -30,10 +30,10 @@ class Since:
         if not self.known:
             return ""
         if self.first is None:
-            return f"New: {self.without} had it not."
+            return f"New since {self.without}."
         if self.without is None:
             return f"First seen in {self.first}, the earliest release that ran this hop."
-        return f"First seen in {self.first}; {self.without} had it not."
+        return f"First seen in {self.first}; absent in {self.without}."
 
 
 def since(

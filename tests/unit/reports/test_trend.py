@@ -43,7 +43,7 @@ def test_the_first_release_with_the_drift_is_named(run_writer: Writer, store: St
     _release(run_writer, store, "1.4", days=2, apart=MOVED)
     loaded = summarized(_now(run_writer, apart=MOVED), store=store)
     answer = next(one for one in loaded.answers if one.question == "Since when?")
-    assert answer.lines == ("First seen in 1.4; 1.3 had it not.",)
+    assert answer.lines == ("First seen in 1.4; absent in 1.3.",)
     assert answer.more == "trend"
 
 
@@ -54,7 +54,7 @@ def test_a_release_of_a_later_day_says_nothing_of_this_run(
     _release(run_writer, store, "2.0", days=99, apart=MOVED)
     loaded = summarized(_now(run_writer, apart=MOVED), store=store)
     assert loaded.trend.releases == 1
-    assert [one.sentence for one in loaded.trend.since] == ["New: 1.3 had it not."]
+    assert [one.sentence for one in loaded.trend.since] == ["New since 1.3."]
 
 
 def test_a_run_that_is_a_baseline_itself_is_not_held_against_itself(

@@ -63,18 +63,18 @@ def _told(*showing: BlameRow, releases: int = 3) -> Since:
 
 
 def test_a_drift_that_no_release_shows_is_new() -> None:
-    assert _told().sentence == "New: 1.2 had it not."
+    assert _told().sentence == "New since 1.2."
 
 
 def test_a_drift_is_as_old_as_the_first_release_that_shows_it_without_a_break() -> None:
     told = _told(_row("1.1"), _row("1.2"))
     assert (told.first, told.without) == ("1.1", "1.0")
-    assert told.sentence == "First seen in 1.1; 1.0 had it not."
+    assert told.sentence == "First seen in 1.1; absent in 1.0."
 
 
 def test_a_drift_that_went_away_and_came_back_is_as_old_as_its_return() -> None:
-    assert _told(_row("1.0")).sentence == "New: 1.2 had it not."
-    assert _told(_row("1.0"), _row("1.2")).sentence == "First seen in 1.2; 1.1 had it not."
+    assert _told(_row("1.0")).sentence == "New since 1.2."
+    assert _told(_row("1.0"), _row("1.2")).sentence == "First seen in 1.2; absent in 1.1."
 
 
 def test_a_drift_that_was_always_there_has_no_release_without_it() -> None:
