@@ -12,15 +12,15 @@ from harness import bundle as bundles
 from harness import checkpoint as checkpoints
 from harness.audit import bundle, checkpoint, collator, dataset, impact, train_config
 from harness.audit import rows as rows_of
-from harness.audit.aspects import changed, in_order
-from harness.audit.findings import Finding, Side, Value
+from harness.audit.aspects import changed
+from harness.audit.findings import Finding, Side
+from harness.audit.impact import Change, Impact
 from harness.audit.rows import Missing, Row, Verdict
 from harness.audit.tokens import Tokens
 from harness.contract import Contract
 from harness.errors import AuditError
 
 if TYPE_CHECKING:
-    from harness.audit.measure import Impact
     from harness.progress import Progress
 
 _SIDES: Final[dict[Side, str]] = {
@@ -104,40 +104,40 @@ def audit(
             "nothing to audit: give at least one of --dataset, --checkpoint, --bundle, "
             "--train-config, --collator and --app-source"
         )
-    house = _House(sources, contract, progress)
-    findings = _decided(list(house.findings()))
-    pictures = impact.pictures(contract, measure_on, sources.originals)
-    gauge = impact.Gauge(contract, house.tokens, *pictures)
-    rows = rows_of.rows(findings, contract)
-    measured = house.measured(rows, measure_on) if measure_on is not None else []
-    said: dict[tuple[str, Value | None], str] = {
-        (one.change.aspect, one.change.found): one.text for one in measured if one.change
-    }
-    rows = [gauge.measured(row, said.get((row.aspect, row.value), "")) for row in rows]
+    opened = _Opened(sources, contract, progress)
+    rows = rows_of.rows(_decided(list(opened.findings())), contract)
+    measured: list[Impact] = []
+    if measure_on is not None:
+        if opened.tokens is None:
+            raise AuditError("--measure runs the checkpoint; give --checkpoint or --bundle")
+        measured = _measured(rows, contract, opened.tokens, measure_on, progress)
+    gauge = impact.gauge(contract, opened.tokens, measure_on, sources.originals)
+    on_answers = {(one.change.aspect, one.change.found): one.text for one in measured if one.change}
+    rows = [gauge.measured(row, on_answers) for row in rows]
     return Audit(
         contract,
         tuple(rows),
         tuple(measured),
-        house.config_keys_left,
+        opened.config_keys_left,
         tuple(rows_of.missing(rows, sources.sides)),
-        tuple(house.notes),
+        tuple(opened.notes),
     )
 
 
 def _decided(findings: list[Finding]) -> list[Finding]:
     """The default tiling of the checkpoint's processor counts only where nothing else sets it."""
-    told = [one.side for one in findings if one.aspect == "tiling" and one.value is not None]
-    surer = next((side for side in ("collator", "train-config") if side in told), None)
+    told = {one.side for one in findings if one.aspect == "tiling" and one.value is not None}
+    surer = sorted(told & {"collator", "train-config"})
     return [
-        replace(one, value=None, note=f"its default is {one.value}, but the {surer} decides")
-        if surer is not None and one.where.endswith(checkpoint.DEFAULT_TILING)
+        replace(one, value=None, note=f"its default is {one.value}, but the {surer[0]} decides")
+        if surer and one.where.endswith(checkpoint.DEFAULT_TILING)
         else one
         for one in findings
     ]
 
 
 @dataclass
-class _House:
+class _Opened:
     """The sources, opened once each."""
 
     sources: Sources
@@ -172,7 +172,6 @@ class _House:
 
             of_app, self.notes = app.read(sources.app_source, contract, update=sources.update)
             yield from of_app
-            yield from self._app_fits(of_app)
         if sources.collator is not None:
             if self.tokens is None:
                 said = "reading its batch takes a tokenizer; give --checkpoint or --bundle"
@@ -189,53 +188,28 @@ class _House:
         if self.bundle is not None and self.tokens is not None:
             yield from bundle.findings(self.bundle, self.tokens, contract)
 
-    def _app_fits(self, found: Sequence[Finding]) -> Iterator[Finding]:
-        """The app's own prompt and limit in the app's own context, as its tokens."""
-        if self.tokens is None or any(finding.aspect == "prompt_fits" for finding in found):
-            return
-        own = {finding.aspect: finding for finding in found if finding.value is not None}
-        if "context" not in own:
-            return
-        contract: Contract | None = self.contract
-        room = own["context"].value
-        if isinstance(room, int):
-            runtime = self.contract.runtime.model_copy(update={"context": room})
-            contract = self.contract.model_copy(update={"runtime": runtime})
-        for key in ("max_tokens", "tiling", "prompt_words"):
-            if contract is not None and key in own and (value := own[key].value) is not None:
-                contract = changed(contract, key, value)
-        if contract is not None:
-            yield bundle.prompt_fits(self.tokens, contract, "app", own["context"].where)
 
-    def measured(self, rows: Sequence[Row], images: str) -> list[Impact]:
-        """What each mismatch does to the checkpoint's answers on `images`."""
-        from harness.audit import measure
-
-        if self.tokens is None:
-            raise AuditError("--measure runs the checkpoint; give --checkpoint or --bundle")
-        spelled = self.contract.model_copy(update={"pixels": self.contract.pixels.spelled_out})
-        wrong = [row for row in rows if row.match is False]
-        changes = [
-            measure.Change(aspect, found, other)
-            for aspect, found in dict.fromkeys((row.aspect, row.value) for row in wrong)
-            if found is not None and (other := changed(spelled, aspect, found)) is not None
-        ]
-        return measure.impacts(
-            self.tokens.checkpoint,
-            spelled,
-            changes,
-            images,
-            self.progress,
-            together=_together(wrong, spelled) if len(changes) > 1 else None,
-        )
-
-
-def _together(wrong: Sequence[Row], contract: Contract) -> Contract:
-    """The contract with everything as it was found; of several values the surest side's."""
-    surest: dict[str, Value] = {}
-    for row in sorted(wrong, key=lambda row: list(_SIDES).index(row.side)):
-        if row.value is not None:
-            surest.setdefault(row.aspect, row.value)
-    for aspect in in_order(surest):
-        contract = changed(contract, aspect, surest[aspect]) or contract
-    return contract
+def _measured(
+    rows: Sequence[Row], contract: Contract, tokens: Tokens, images: str, progress: Progress
+) -> list[Impact]:
+    """What each mismatch does to the checkpoint's answers on `images`; all of them together last,
+    of several values the surest side's."""
+    spelled = contract.model_copy(update={"pixels": contract.pixels.spelled_out})
+    wrong = [row for row in rows if row.match is False]
+    changes = [
+        Change(aspect, value, other)
+        for aspect, value in dict.fromkeys((row.aspect, row.value) for row in wrong)
+        if value is not None and (other := changed(spelled, aspect, value)) is not None
+    ]
+    together = spelled
+    by_side = sorted(wrong, key=lambda row: list(_SIDES).index(row.side))
+    for aspect, value in {row.aspect: row.value for row in reversed(by_side)}.items():
+        together = changed(together, aspect, value) or together
+    return impact.impacts(
+        tokens.checkpoint,
+        spelled,
+        changes,
+        images,
+        progress,
+        together=together if len(changes) > 1 else None,
+    )

@@ -64,7 +64,7 @@ def _tiling(tokens: Tokens, contract: Contract, where: str) -> Finding:
 
 def _processor(settings: Mapping[str, Any], where: str) -> Iterator[Finding]:
     resample = settings.get("resample", Image.Resampling.LANCZOS)
-    name = values.resampling(resample) or str(resample)
+    name = values.filter_name(resample) or str(resample)
     yield Finding("tile_resize", _SIDE, name, f"{where}: resample")
     factor = settings.get("rescale_factor", 1 / _LEVELS) if settings.get("do_rescale", True) else 1
     value, place = "the checkpoint's", f"{where}: image_mean, image_std"

@@ -75,6 +75,16 @@ class Parts:
     end: str
     """The white space after the last word."""
 
+    @property
+    def text(self) -> str:
+        """The prompt, put together again; a context block stands before the last paragraph."""
+        words = self.words
+        if self.context:
+            body, gap, last = words.rpartition("\n\n")
+            words = f"{body}\n\n{self.context}{gap or chr(10)}{last}"
+        said = "".join([self.before, *self.placeholders, self.after_marker, words, self.end])
+        return self.template.replace("{prompt}", said)
+
 
 def split(text: str, marker: str) -> Parts:
     """`text` taken apart; `marker` is a further text that may stand for the image."""

@@ -35,6 +35,7 @@ _SUPPLIED_BY: Final = {
     "images_per_prompt": "--dataset or --collator",
 }
 _SETTLED_IN: Final = "a line of driftloop-app.toml"
+_BOTH: Final = "training and app agree in this, so nothing drifts between them"
 _ORDER: Final = {aspect.key: index for index, aspect in enumerate(ASPECTS)}
 
 
@@ -76,7 +77,19 @@ class Missing:
 def rows(findings: Iterable[Finding], contract: Contract) -> list[Row]:
     """A row per finding, in the order of the table; equal findings of one side become one row."""
     ordered = sorted(dict.fromkeys(findings), key=lambda finding: _ORDER[finding.aspect])
-    return _agreeing([_row(finding, contract) for finding in ordered])
+    found = [_row(finding, contract) for finding in ordered]
+    of_app = {(row.aspect, row.value) for row in found if row.side == "app"}
+    both = {
+        (row.aspect, row.value)
+        for row in found
+        if row.side in _GROUPS["training"] and (row.aspect, row.value) in of_app
+    }
+    return [
+        replace(row, note="; ".join(filter(None, (row.note, _BOTH))))
+        if row.match is False and (row.aspect, row.value) in both
+        else row
+        for row in found
+    ]
 
 
 def missing(found: Sequence[Row], sides: Iterable[Side]) -> list[Missing]:
@@ -110,29 +123,11 @@ def verdict(found: Sequence[Row], lacking: Sequence[Missing]) -> Verdict:
 def _row(finding: Finding, contract: Contract) -> Row:
     aspect = BY_KEY[finding.aspect]
     expected = aspect.expected(contract)
-    row = Row(**vars(finding), contract=expected)
-    if finding.value is None:
-        return row
-    if expected is not None and finding.value != expected:
-        return replace(row, match=False)
-    return replace(row, match=True, impact=row.impact or aspect.remarks.get(finding.value, ""))
-
-
-def _agreeing(found: list[Row]) -> list[Row]:
-    """Say it where training and app differ from the contract in the same way."""
-    wrong = {(row.aspect, row.value, row.side) for row in found if row.match is False}
-    agreed = {
-        (aspect, value)
-        for aspect, value, side in wrong
-        if side in _GROUPS["training"] and (aspect, value, "app") in wrong
-    }
-    remark = "training and app agree in this, so nothing drifts between them"
-    return [
-        replace(row, note="; ".join(filter(None, (row.note, remark))))
-        if row.match is False and (row.aspect, row.value) in agreed
-        else row
-        for row in found
-    ]
+    match = None
+    if finding.value is not None:
+        match = expected is None or finding.value == expected
+    remark = aspect.remarks.get(finding.value, "") if match and finding.value is not None else ""
+    return Row(**vars(finding) | {"impact": remark}, contract=expected, match=match)
 
 
 def _plain(value: object) -> object:

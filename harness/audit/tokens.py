@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby, zip_longest
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from harness.checkpoint import Checkpoint, processor_settings
 from harness.contract import Contract
@@ -17,9 +16,6 @@ from harness.training.prompt import IMAGE_TOKEN, PromptIds, encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-_AROUND: Final = 4
-"""Tokens shown from the first difference on."""
 
 
 @dataclass(frozen=True)
@@ -107,29 +103,3 @@ class Tokens:
         if split is None:
             split = bool(self.settings.get("do_image_splitting", True))
         return contract.model_copy(update={"tiling": "split" if split else "single"})
-
-    def difference(self, one: Contract, other: Contract) -> str | None:
-        """Both prompts' ids from the first difference on; None where they are equal.
-
-        A run of image tokens counts as one place.
-        """
-        both = self._places(one), self._places(other)
-        at = first_difference(*both)
-        if at is None:
-            return None
-        shown = [", ".join(places[at : at + _AROUND]) or "nothing" for places in both]
-        return f"ids differ from token {at} on: contract [{shown[0]}], found [{shown[1]}]"
-
-    def _places(self, contract: Contract) -> list[str]:
-        prompt = self.prompt(contract)
-        places: list[str] = []
-        for token, run in groupby(prompt.ids):
-            said, count = f"{token} {self.text([token])!r}", len(list(run))
-            places += [f"{said} x{count}"] if token == prompt.image_id else [said] * count
-        return places
-
-
-def first_difference(one: Sequence[object], other: Sequence[object]) -> int | None:
-    """The first place at which the two differ; None where they are equal."""
-    pairs = enumerate(zip_longest(one, other))
-    return next((at for at, (mine, theirs) in pairs if mine != theirs), None)

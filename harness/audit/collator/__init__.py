@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -110,32 +110,27 @@ def findings(
     given = [replace(one, image=prepare_as(one.image, contract.pixels)) for one in raw]
     if dataset is not None:
         given = _of_dataset(dataset, contract)
-    run, shape = _run(collator, given, contract, processor)
+    run, shape = _run(collator, _shapes(collator, given, contract, processor))
     where = f"{spec}, on {len(given)} {'samples' if dataset else 'drawn samples'}"
-    answers = [sample.label for sample in given]
-    found = batch.findings(run, answers, tokens, contract, spec)
-    if not has_template:
-        found = (
-            replace(one, note="SmolVLM's chat template stood in for the checkpoint's")
-            if one.aspect == "chat_template" and one.value != "none"
-            else one
-            for one in found
-        )
-    yield from tallied(found, f"{where} ({shape})")
+    said = batch.findings(run, [one.label for one in given], tokens, contract, spec)
+    for one in tallied(said, f"{where} ({shape})"):
+        if one.aspect == "chat_template" and one.value != "none" and not has_template:
+            one = replace(one, note="SmolVLM's chat template stood in for the checkpoint's")
+        yield one
     yield Finding("images_per_prompt", _SIDE, 1, where)
     made = _made(run, given, processor, tokens)
-    if made is None:
-        yield Finding("normalisation", _SIDE, None, where, "the batch has no pixel_values")
-        return
-    levels = batch_pixels.levels(made)
-    yield from batch_pixels.as_given(levels, processor, where)
+    levels = batch_pixels.levels(made) if made else None
     if levels is None:
+        note = "the checkpoint's processor gives no pixel_values like these, whatever mean it has"
+        yield Finding("normalisation", _SIDE, None, where, note if made else "no pixel_values")
         return
+    yield from batch_pixels.as_given(levels, processor, where)
+    again = [one for one in _shapes(collator, raw, contract, processor) if one[0] == shape]
     try:
-        run, _ = _run(collator, raw, contract, processor, only=shape)
+        made = _made(_run(collator, again)[0], raw, processor, tokens)
     except AuditError:  # it takes prepared squares alone
         return
-    if (made := _made(run, raw, processor, tokens)) is not None:
+    if made is not None:
         where = f"{spec}, on {len(raw)} drawn pictures as a camera takes them"
         yield from batch_pixels.own_preparation(made, levels, contract, where)
 
@@ -154,60 +149,44 @@ def drawn(labels: Sequence[str], prompt: str) -> list[Sample]:
 
 
 def _shapes(
-    samples: Sequence[Sample], contract: Contract, processor: Idefics3Processor
+    collator: Collator, samples: Sequence[Sample], contract: Contract, processor: Idefics3Processor
 ) -> Iterator[Shape]:
     """Each shape that trainers hand to a collator, the commonest first; any other takes an
     adaptor."""
+    if (adaptor := collator.example) is not None:
+        yield ADAPTOR, samples, lambda one: adaptor(one.image, one.prompt, one.label)
+        return
     token = [one.asked(one.prompt.replace(contract.prompt.marker, IMAGE_TOKEN)) for one in samples]
     bare = [one.asked(one.prompt.replace(IMAGE_TOKEN, "").lstrip()) for one in token]
-    groups = {
-        "dictionaries, the prompt as the dataset or the contract has it": samples,
-        "dictionaries, the prompt without a marker": bare,
-    }
-    # A marker in drawn samples is nobody's text: not to be held against the collator.
-    names = list(groups) if any(sample.fields for sample in samples) else reversed(groups)
     yield "dictionaries, the image as <image>", token, Sample.dictionary
-    yield from ((name, groups[name], Sample.dictionary) for name in names)
+    # A marker in drawn samples is nobody's text: not to be held against the collator.
+    if any(sample.fields for sample in samples):
+        yield "dictionaries, the prompt as the dataset has it", samples, Sample.dictionary
+    yield "dictionaries, the prompt without a marker", bare, Sample.dictionary
     triple = "triples of image, prompt and label"
     yield triple, bare, lambda one: (one.image, one.prompt, one.label)
     yield "pairs of image and label", samples, lambda one: (one.image, one.label)
-    yield (
-        "driftloop's own examples",
-        samples,
-        lambda one: example(processor, contract, one.image, one.label),
-    )
+    own = "driftloop's own examples"
+    yield own, samples, lambda one: example(processor, contract, one.image, one.label)
 
 
-def _run(
-    collator: Collator,
-    samples: Sequence[Sample],
-    contract: Contract,
-    processor: Idefics3Processor,
-    only: str | None = None,
-) -> tuple[Batch, str]:
-    """A batch, and the shape of the examples it was made of."""
+def _run(collator: Collator, shapes: Iterable[Shape]) -> tuple[Batch, str]:
+    """A batch, and the shape of the examples it was made of: the first that it takes."""
     errors: list[Exception | SystemExit] = []
-    adaptor = collator.example
-    tried = _shapes(samples, contract, processor)
-    if adaptor is not None:
-        own: Shape = (ADAPTOR, samples, lambda one: adaptor(one.image, one.prompt, one.label))
-        tried = iter([own])
-    for name, group, make in tried:
-        if only is not None and name != only:
-            continue
+    for name, group, make in shapes:
         try:
             found = collator.call([make(one) for one in group])
         except (Exception, SystemExit) as error:  # noqa: BLE001  (it may raise anything)
             errors.append(error)
         else:
             return batch.read(found, collator.spec), name
-    failed = user_code.failed(collator.spec, errors[0])
-    if adaptor is not None:
-        raise failed from errors[0]
-    raise AuditError(
-        f"{failed}; if its examples look otherwise, say how in two lines beside it: "
-        f"def {ADAPTOR}(image, prompt, label): return {{...}}"
-    ) from errors[0]
+    said = str(user_code.failed(collator.spec, errors[0]))
+    if collator.example is None:
+        said += (
+            "; if its examples look otherwise, say how in two lines beside it: "
+            f"def {ADAPTOR}(image, prompt, label): return {{...}}"
+        )
+    raise AuditError(said) from errors[0]
 
 
 def _made(

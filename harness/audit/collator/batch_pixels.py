@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, get_args
 
@@ -28,35 +29,31 @@ _SAME: Final = 1e-3
 """In the processor's own units, of which one level of 255 is about 8e-3."""
 _LIKE: Final = 0.06
 """About eight levels: a picture farther from every known way was made by none of them."""
+
+_Choices = Mapping[str, Sequence[str | int]]
 _SIZES: Final = (224, 256, 336, 364, 384, 448, 512, 768, 1024)
-_PLACES: Final = {"padding": get_args(Padding), "centring": get_args(Centring)}
-_SIZED: Final = {"size": _SIZES, "recipe": PLAIN_RECIPES}
-_ROUNDED: Final = {"arithmetic": get_args(Arithmetic), "centring": get_args(Centring)}
+_PLACES: Final[_Choices] = {"padding": get_args(Padding), "centring": get_args(Centring)}
+_SIZED: Final[_Choices] = {"size": _SIZES, "recipe": PLAIN_RECIPES}
+_ROUNDED: Final[_Choices] = {"arithmetic": get_args(Arithmetic), "centring": get_args(Centring)}
 
 
 @dataclass(frozen=True)
 class Made:
     """Pixel values that a collator made of pictures."""
 
-    values: Values
-    """(images, tiles, 3, side, side), or without tiles."""
+    tiles: Values
+    """(images, tiles, 3, side, side)"""
     images: Sequence[Image.Image]
     processor: Idefics3Processor
     tiling: Tiling
 
-    @property
-    def tiles(self) -> Values:
-        """(images, tiles, 3, side, side)"""
-        return self.values if self.values.ndim == 5 else self.values[:, None]
-
     def expected(self, images: Sequence[Image.Image]) -> Values:
         """What the processor itself makes of `images`; those with fewer tiles are filled up with
         zeros."""
-        cuts = [
-            cut(self.processor.image_processor, image.convert("RGB"), self.tiling)
-            for image in images
+        own = self.processor.image_processor
+        tiles = [
+            cut(own, image.convert("RGB"), self.tiling).pixel_values.numpy() for image in images
         ]
-        tiles = [one.pixel_values.numpy() for one in cuts]
         most = max(len(one) for one in tiles)
         filled = [np.pad(one, ((0, most - len(one)), (0, 0), (0, 0), (0, 0))) for one in tiles]
         return np.stack(filled).astype(np.float32)
@@ -81,13 +78,14 @@ class Levels:
 
 
 def levels(made: Made) -> Levels | None:
-    """The relation on pictures that are already prepared; None where the shapes differ."""
+    """The relation on pictures that are already prepared; None where there is none."""
     expected, found = made.expected(made.images), made.tiles
     if found.shape != expected.shape:
         return None
     straight = _fitted("rgb", found, expected)
     swapped = _fitted("bgr", found, expected[:, :, ::-1])
-    return swapped if swapped.residual < straight.residual * 0.5 else straight
+    nearest = swapped if swapped.residual < straight.residual * 0.5 else straight
+    return nearest if nearest.residual <= _LIKE else None
 
 
 def _fitted(channels: Channels, found: Values, expected: Values) -> Levels:
@@ -102,14 +100,8 @@ def _fitted(channels: Channels, found: Values, expected: Values) -> Levels:
     return Levels(channels, slopes, offsets, float(np.mean(residuals)))
 
 
-def as_given(found: Levels | None, processor: Idefics3Processor, where: str) -> Iterator[Finding]:
+def as_given(found: Levels, processor: Idefics3Processor, where: str) -> Iterator[Finding]:
     """Channels and normalisation, from pictures that are already prepared."""
-    if found is None or found.residual > _LIKE:
-        note = "its pixel_values have another shape than the checkpoint's processor gives"
-        if found is not None:
-            note = f"{found.residual:.3f} from the processor's own whatever mean and deviation"
-        yield Finding("normalisation", _SIDE, None, where, note)
-        return
     yield Finding("channels", _SIDE, found.channels, where)
     own = processor.image_processor
     # value = (level - mean) / deviation on both sides
@@ -136,6 +128,13 @@ class _Way:
         chosen = getattr(Image.Resampling, name, Image.Resampling.BICUBIC)
         return image.convert("RGB").resize((self.pixels.size, self.pixels.size), chosen)
 
+    def varied(self, choices: _Choices) -> Iterator[_Way]:
+        """Itself, which therefore wins where it ties, and with each of the choices."""
+        yield self
+        for values in itertools.product(*choices.values()):
+            changed = self.pixels.model_copy(update=dict(zip(choices, values, strict=True)))
+            yield _Way(changed, self.is_stretched)
+
 
 def own_preparation(
     made: Made, relation: Levels, contract: Contract, where: str
@@ -146,6 +145,7 @@ def own_preparation(
     """
     found = relation.undone(made.tiles)
 
+    @functools.cache
     def distance(way: _Way | None) -> float:
         try:
             squares = [image if way is None else way.square(image) for image in made.images]
@@ -158,50 +158,29 @@ def own_preparation(
 
     if distance(None) < _SAME:
         return
-    best, nearest = _nearest(contract.pixels.spelled_out, distance)
-    if nearest > _LIKE:
-        note = f"it changes the pictures in a way that is not known here ({nearest:.3f} off)"
-        yield Finding("resize", _SIDE, None, where, note)
-        return
-    pixels = best.pixels
+    best = _nearest(contract.pixels.spelled_out, distance)
+    pixels, far = best.pixels, distance(best)
     note = f"on pictures of {', '.join(f'{one.width}x{one.height}' for one in made.images)}"
-    said: dict[str, Value] = {"padding": "none" if best.is_stretched else pixels.padding}
-    if nearest > _SAME:
-        nearly = f"nearest is {pixels.recipe} to {pixels.size}, {nearest:.3f} off"
-        yield Finding("resize", _SIDE, None, where, f"no known resize gives these; {nearly}")
-    else:
+    said: dict[str, Value] = {}
+    if far <= _LIKE:
+        said["padding"] = "none" if best.is_stretched else pixels.padding
+    if far <= _SAME:
         said |= {"image_size": pixels.size, "resize": pixels.recipe}
         if not best.is_stretched:
             said |= {"centring": pixels.centring, "size_arithmetic": pixels.arithmetic}
+    else:
+        nearest = f"nearest is {pixels.recipe} to {pixels.size}, {far:.3f} off"
+        yield Finding("resize", _SIDE, None, where, f"no known resize gives these; {nearest}")
     for aspect, value in said.items():
         yield Finding(aspect, _SIDE, value, where, note)
 
 
-def _nearest(start: Pixels, distance: Callable[[_Way], float]) -> tuple[_Way, float]:
-    """The nearest way; the contract's choice wins where it ties."""
-    inside = _searched(_Way(start), (_PLACES, _SIZED, _PLACES, _ROUNDED), distance)
-    if inside[1] < _SAME:
-        return inside
+def _nearest(start: Pixels, distance: Callable[[_Way], float]) -> _Way:
+    best = _Way(start)
+    for choices in (_PLACES, _SIZED, _PLACES, _ROUNDED):
+        best = min(best.varied(choices), key=distance)
+        if distance(best) < _SAME:
+            return best
     # Pillow's default; Android has no such step.
-    plain = start.model_copy(update={"recipe": "bicubic"})
-    stretched = _searched(_Way(plain, is_stretched=True), (_SIZED,), distance)
-    return min(inside, stretched, key=lambda one: one[1])
-
-
-def _searched(
-    best: _Way,
-    rounds: Iterable[Mapping[str, Sequence[str | int]]],
-    distance: Callable[[_Way], float],
-) -> tuple[_Way, float]:
-    """`best` with each round's choices tried on what the round before left."""
-    nearest = distance(best)
-    for choices in rounds:
-        start = best
-        for values in itertools.product(*choices.values()):
-            if nearest < _SAME:
-                return best, nearest
-            changed = start.pixels.model_copy(update=dict(zip(choices, values, strict=True)))
-            way = _Way(changed, start.is_stretched)
-            if way != best and (far := distance(way)) < nearest - _SAME / 10:
-                best, nearest = way, far
-    return best, nearest
+    plain = _Way(start.model_copy(update={"recipe": "bicubic"}), is_stretched=True)
+    return min([best, *plain.varied(_SIZED)], key=distance)

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from PIL import Image
 
 from harness.errors import AuditError, DriftloopError
-
-_Made = TypeVar("_Made")
 
 ADAPTOR: Final = "driftloop_example"
 """What a user calls the function that makes an example for their collator."""
@@ -58,21 +56,16 @@ def load(spec: str, offered: Mapping[str, Any]) -> Collator:
         if not hasattr(found, part):
             raise AuditError(f"collator {spec}: {name} has no {part}")
         found = getattr(found, part)
-    if not callable(found):
-        raise AuditError(f"collator {spec}: it is no callable")
     found = _with_globals(found, offered)
     asked = _asked(found)
-    wanted = [item for item, is_required in asked.items() if is_required]
-    unknown = [item for item in wanted if item not in offered]
-    if inspect.isclass(found) or (wanted and not unknown):
+    unknown = [item for item, is_required in asked.items() if is_required and item not in offered]
+    if inspect.isclass(found) or (any(asked.values()) and not unknown):
         if unknown:
-            said = f"it asks for {', '.join(unknown)}, which is not known here"
-            raise AuditError(f"collator {spec}: {said}; name a function of the examples alone")
+            raise _asks(spec, unknown)
         known = {item: offered[item] for item in asked if item in offered}
-        found = _guarded(spec, partial(found, **known))
-        if not callable(found):
-            raise AuditError(f"collator {spec}: what it returns is no callable")
-        found = _with_globals(found, offered)
+        found = _with_globals(_guarded(spec, partial(found, **known)), offered)
+    if not callable(found):
+        raise AuditError(f"collator {spec}: neither it nor what it returns is a callable")
     run = _bound(spec, found, offered)
 
     def call(examples: object) -> object:
@@ -99,30 +92,34 @@ def failed(spec: str, error: Exception | SystemExit) -> AuditError:
     return AuditError(f"collator {spec}: its code failed: {type(error).__name__}: {said}{place}")
 
 
+def _asks(spec: str, names: list[str]) -> AuditError:
+    said = f"it asks for {', '.join(names)}, and not all of that is known here"
+    return AuditError(f"collator {spec}: {said}; name a function of the examples alone")
+
+
 def _imported(spec: str, name: str) -> ModuleType:
-    if name.endswith(".py"):
-        if not Path(name).is_file():
-            raise AuditError(f"collator {spec}: no file {name}")
-        found = importlib.util.spec_from_file_location(_MODULE_NAME, Path(name))
-        if found is None or found.loader is None:
-            raise AuditError(f"collator {spec}: {name} is no Python file")
-        module = importlib.util.module_from_spec(found)
-        sys.modules[_MODULE_NAME] = module
-        _guarded(spec, partial(found.loader.exec_module, module))
+    if not name.endswith(".py"):
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.insert(0, here)
+        try:
+            module: ModuleType = _guarded(spec, partial(importlib.import_module, name))
+        except AuditError as error:
+            if isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name == name:
+                said = "run it from the folder that holds it, or name the file"
+                raise AuditError(f"collator {spec}: no module {name}; {said}") from error
+            raise
         return module
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        return _guarded(spec, partial(importlib.import_module, name))
-    except AuditError as error:
-        if isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name == name:
-            said = "run it from the folder that holds it, or name the file"
-            raise AuditError(f"collator {spec}: no module {name}; {said}") from error
-        raise
+    found = importlib.util.spec_from_file_location(_MODULE_NAME, Path(name))
+    if found is None or found.loader is None or not Path(name).is_file():
+        raise AuditError(f"collator {spec}: no file {name}")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[_MODULE_NAME] = module
+    _guarded(spec, partial(found.loader.exec_module, module))
+    return module
 
 
-def _guarded(spec: str, run: Callable[[], _Made]) -> _Made:
+def _guarded(spec: str, run: Callable[[], Any]) -> Any:  # noqa: ANN401  (the user's own)
     try:
         with _as_script(spec):
             return run()
@@ -158,18 +155,18 @@ def _asked(target: Callable[..., Any]) -> dict[str, bool]:
 def _bound(
     spec: str, found: Callable[..., Any], offered: Mapping[str, Any]
 ) -> Callable[[Any], Any]:
+    """`found` as a function of the examples alone."""
     names = [item for item, is_required in _asked(found).items() if is_required]
     extra = {item: offered[item] for item in names if item in offered}
     examples = [item for item in names if item not in offered]
     if len(examples) > 1:
-        said = f"it asks for {', '.join(examples)}; it must take the examples alone"
-        raise AuditError(f"collator {spec}: {said}")
+        raise _asks(spec, examples)
     if examples and extra:
         return lambda batch: found(**{examples[0]: batch}, **extra)
     return lambda batch: found(batch, **extra)
 
 
-def _with_globals(found: Callable[..., Any], offered: Mapping[str, Any]) -> Callable[..., Any]:
+def _with_globals(found: Any, offered: Mapping[str, Any]) -> Any:  # noqa: ANN401
     """A notebook's collate function takes its processor from the notebook: a copy of the function
     that finds it, or `found` itself where nothing is missing."""
     function = found if inspect.isfunction(found) else getattr(type(found), "__call__", None)  # noqa: B004

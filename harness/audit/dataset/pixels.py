@@ -16,8 +16,6 @@ from PIL import Image
 from harness.audit.findings import Finding, Value
 from harness.contract import Contract
 from harness.errors import CaseError
-from harness.preprocess import prepare_case
-from harness.preprocess.cost import difference
 from harness.preprocess.search import Way, ranked
 from harness.progress import Advance
 
@@ -94,7 +92,6 @@ def findings(
     place = f"{where}, a sample of {len(read)} held against their sources"
     distance = max(item.distance for item in read)
     exact = "exactly these bytes" if distance < _EXACT else f"nearest, {distance:.2f} levels off"
-    cost = _cost(pairs, contract)
     for aspect, field in ASPECTS.items():
         expected = getattr(contract.pixels.spelled_out, field)
         sets = [item.values[aspect] for item in read if aspect in item.values]
@@ -104,7 +101,7 @@ def findings(
         note = f"{count} of {len(sets)} images that tell; {exact}"
         if aspect == "padding" and any(item.fit != "inside" for item in read):
             note = f"{Counter(item.fit for item in read).most_common(1)[0][0]}; {note}"
-        yield Finding(aspect, _SIDE, value, place, note, cost if value != expected else "")
+        yield Finding(aspect, _SIDE, value, place, note)
 
 
 def _read(pair: Pair) -> _Read | None:
@@ -146,24 +143,6 @@ def _agreed(sets: Sequence[frozenset[Value]], expected: Value) -> tuple[Value, i
         ((value, count) for value, count in votes.items() if value != expected),
         # Of values that tie, one that a contract can say.
         key=lambda vote: (vote[1], vote[0] != "rounded", str(vote[0])),
-    )
-
-
-def _cost(pairs: Sequence[Pair], contract: Contract) -> str:
-    distances = []
-    for pair in pairs:
-        pixels = contract.pixels.model_copy(update={"size": max(pair.square.size)})
-        try:
-            made = prepare_case(pair.source, pixels)
-        except CaseError:
-            continue
-        if made.size == pair.square.size:
-            distances.append(difference(made, pair.square).mean_abs)
-    if not distances:
-        return ""
-    return (
-        f"the pictures lie {np.mean(distances):.2f} of 255 levels from the contract's (mean of "
-        f"{len(distances)}), all differences together"
     )
 
 

@@ -9,15 +9,14 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from PIL import Image
 
 from harness import tables
-from harness.audit import values
-from harness.audit.prompt_parts import IMAGE_TOKEN
+from harness.audit.prompt_parts import IMAGE_TOKEN, parted
 from harness.errors import ArmUnavailable, DatasetError
 from harness.images import DECODE_FAULTS, IMAGE_SUFFIXES
 from harness.tables import TableError
@@ -53,8 +52,8 @@ class Record:
     messages: Sequence[Mapping[str, Any]] | None = None
     """The conversation the prompt was read from."""
     target: str | None = None
-    text: str | None = None
-    """Prompt and answer in one, where the dataset does not part them."""
+    is_one_text: bool = False
+    """The dataset has prompt and answer in one text, which was parted at the label."""
     max_tokens: int | None = None
     images: int = 1
     source: str | None = None
@@ -116,12 +115,7 @@ def _form(path: Path, labels: Sequence[str]) -> tuple[Path, str, Iterator[Record
     if found:
         names = ", ".join(str(table.relative_to(path)) for table in found)
         return path, f"table {names}", _once(found, labels)
-    images = [
-        file
-        for file in files
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-    ]
-    return path, "image folders", _folders(path, images, labels)
+    return path, "image folders", _folders(path, files, labels)
 
 
 def _is_table(file: Path) -> bool:
@@ -161,12 +155,17 @@ def _once(files: Sequence[Path], labels: Sequence[str]) -> Iterator[Record]:
 
 
 def _folders(root: Path, files: Sequence[Path], labels: Sequence[str]) -> Iterator[Record]:
-    parents = {file.parent for file in files}
+    images = [
+        file
+        for file in files
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    ]
+    parents = {file.parent for file in images}
     are_labels = len(parents) > 1 or any(parent.name in labels for parent in parents)
-    for file in files:
+    for file in images:
         name = file.relative_to(root).as_posix()
         target = file.parent.name if are_labels and file.parent != root else None
-        yield Record(name, name, _image(name, root)[1], target=target, source=name)
+        yield Record(name, name, _image(name, root)[1], target=target)
 
 
 def _hugging_face(root: Path, labels: Sequence[str]) -> Iterator[Record]:
@@ -189,47 +188,46 @@ def _hugging_face(root: Path, labels: Sequence[str]) -> Iterator[Record]:
             elif isinstance(feature, datasets.Image):
                 raw = raw.cast_column(column, datasets.Image(decode=False))
         for number, row in enumerate(raw):
-            for column, known in names.items():
-                if isinstance(row[column], int):
-                    row[column] = known[row[column]]
-            yield _record(f"{split}[{number}]", row, root, labels)
+            told = {
+                column: names[column][row[column]] for column in names if row[column] is not None
+            }
+            yield _record(f"{split}[{number}]", row | told, root, labels)
 
 
 def _record(where: str, row: Mapping[str, Any], root: Path, labels: Sequence[str]) -> Record:
     image = _first(row, _IMAGE_KEYS)
-    images = 1
-    if isinstance(image, list):
-        images, image = len(image), next(iter(image), None)
+    images = image if isinstance(image, list) else [image]
+    image = images[0] if images else None
     name, opened = _image(image, root)
     limit = _first(row, _LIMIT_KEYS)
-    if isinstance(limit, str) and limit.strip().isdigit():
-        limit = int(limit)
-    common: dict[str, Any] = {
-        "where": where,
-        "name": name or where,
-        "open": opened,
-        "max_tokens": values.whole(limit),
-        "images": images,
-        "source": _string(_first(row, _SOURCE_KEYS)),
-        "fields": row,
-    }
+    record = Record(
+        where=where,
+        name=name or where,
+        open=opened,
+        max_tokens=int(limit) if str(limit).strip().isdigit() else None,
+        images=len(images),
+        source=_string(_first(row, _SOURCE_KEYS)),
+        fields=row,
+    )
     if talk := _talk(row):
-        return Record(**common, **_conversation(talk))
+        return _of_conversation(record, talk)
     target = _first(row, _TARGET_KEYS)
-    prompt = _prompt(row, is_labelled=target is not None)
-    if target is None:
-        # A team calls its target what it classifies (`element`); its value says that it is one.
-        named = {
-            value
-            for key, value in row.items()
-            if key not in _PROMPT_KEYS and isinstance(value, str) and value in labels
-        }
-        target = named.pop() if len(named) == 1 else None
-    text = _string(row.get("text")) if prompt is None and target is None else None
-    return Record(**common, prompt=prompt, target=_string(target), text=text)
+    prompt = _prompt(row) or (_string(row.get("text")) if target is not None else None)
+    target = _string(target) if target is not None else _named_target(row, labels)
+    if prompt is not None or target is not None:
+        return replace(record, prompt=prompt, target=target)
+    prompt, target = parted(_string(row.get("text")) or "", labels) or (None, None)
+    return replace(record, prompt=prompt, target=target, is_one_text=prompt is not None)
 
 
-def _prompt(row: Mapping[str, Any], *, is_labelled: bool) -> str | None:
+def _named_target(row: Mapping[str, Any], labels: Sequence[str]) -> str | None:
+    """A team calls its target what it classifies (`element`); its value says that it is one."""
+    said = {str(value) for key, value in row.items() if key not in _PROMPT_KEYS}
+    named = said.intersection(labels)
+    return named.pop() if len(named) == 1 else None
+
+
+def _prompt(row: Mapping[str, Any]) -> str | None:
     prompt = _string(_first(row, _PROMPT_KEYS))
     # A word or two without a stop is what an image was looked up by, not what is asked of it.
     if prompt is not None and prompt == row.get("query") and not re.search(_ASKS, prompt):
@@ -238,7 +236,7 @@ def _prompt(row: Mapping[str, Any], *, is_labelled: bool) -> str | None:
     # Alpaca's form: the instruction, and what it is applied to.
     if "instruction" in row and isinstance(further, str) and further:
         return f"{prompt}\n{further}"
-    return _string(row.get("text")) if prompt is None and is_labelled else prompt
+    return prompt
 
 
 def _talk(row: Mapping[str, Any]) -> list[Any]:
@@ -254,32 +252,33 @@ def _talk(row: Mapping[str, Any]) -> list[Any]:
     return talk if isinstance(talk, list) else []
 
 
-def _conversation(talk: Sequence[Any]) -> dict[str, Any]:
-    """Prompt and target of a conversation; an image that is a part of its own becomes `<image>`."""
+def _of_conversation(record: Record, talk: Sequence[Any]) -> Record:
+    """With prompt and target of a conversation; an image that is a part of its own becomes
+    `<image>`."""
     prompt: list[str] = []
-    target: str | None = None
-    messages = []
-    is_structured = False
+    messages: list[dict[str, Any]] = []
+    target, is_structured = None, False
     for turn in (turn for turn in talk if isinstance(turn, dict)):
         role = str(turn.get("role", turn.get("from", ""))).lower()
         content = turn.get("content", turn.get("value", ""))
-        parts = content if isinstance(content, list) else []
+        parts = content if isinstance(content, list) else [{"text": content}]
         parts = [part for part in parts if isinstance(part, dict)]
-        is_structured |= any(_is_image(part) for part in parts)
-        said = content if isinstance(content, str) else "".join(map(_part, parts))
+        said = "".join(map(_part, parts))
         if role in _ASSISTANTS:
             target = said
             break
+        is_structured |= any(map(_is_image, parts))
         if role in _USERS:
             role = "user"
             prompt.append(said)
         messages.append({"role": role, "content": content})
-    return {
-        "prompt": "\n".join(prompt),
-        "image_is_structured": is_structured,
-        "messages": tuple(messages),
-        "target": target,
-    }
+    return replace(
+        record,
+        prompt="\n".join(prompt),
+        image_is_structured=is_structured,
+        messages=tuple(messages),
+        target=target,
+    )
 
 
 def _is_image(part: Mapping[str, Any]) -> bool:
