@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness import bundle as bundles
 from harness import checkpoint as checkpoints
-from harness.audit import bundle, checkpoint, collator, dataset, impact, train_config
+from harness.audit import bundle as of_bundle
+from harness.audit import checkpoint, collator, dataset, impact, train_config
 from harness.audit import rows as rows_of
 from harness.audit.aspects import changed
+from harness.audit.checkpoint import Tokens
 from harness.audit.findings import Finding, Side
 from harness.audit.impact import Change, Impact
 from harness.audit.rows import Missing, Row, Verdict
-from harness.audit.tokens import Tokens
 from harness.contract import Contract
 from harness.errors import AuditError
 
@@ -104,24 +104,59 @@ def audit(
             "nothing to audit: give at least one of --dataset, --checkpoint, --bundle, "
             "--train-config, --collator and --app-source"
         )
-    opened = _Opened(sources, contract, progress)
-    rows = rows_of.rows(_decided(list(opened.findings())), contract)
+    bundle = bundles.load(sources.bundle) if sources.bundle is not None else None
+    named = sources.checkpoint or (bundle.checkpoint if bundle else None)
+    tokens = Tokens(checkpoints.load(named)) if named is not None else None
+    found, config_keys_left, notes = _read(sources, contract, progress, tokens)
+    if bundle is not None and tokens is not None:
+        found += of_bundle.findings(bundle, tokens, contract)
+    rows = rows_of.rows(_decided(found), contract)
     measured: list[Impact] = []
     if measure_on is not None:
-        if opened.tokens is None:
+        if tokens is None:
             raise AuditError("--measure runs the checkpoint; give --checkpoint or --bundle")
-        measured = _measured(rows, contract, opened.tokens, measure_on, progress)
-    gauge = impact.gauge(contract, opened.tokens, measure_on, sources.originals)
+        measured = _measured(rows, contract, tokens, measure_on, progress)
+    gauge = impact.gauge(contract, tokens, measure_on, sources.originals)
     on_answers = {(one.change.aspect, one.change.found): one.text for one in measured if one.change}
     rows = [gauge.measured(row, on_answers) for row in rows]
+    missing = rows_of.missing(rows, sources.sides)
     return Audit(
-        contract,
-        tuple(rows),
-        tuple(measured),
-        opened.config_keys_left,
-        tuple(rows_of.missing(rows, sources.sides)),
-        tuple(opened.notes),
+        contract, tuple(rows), tuple(measured), config_keys_left, tuple(missing), tuple(notes)
     )
+
+
+def _read(
+    sources: Sources, contract: Contract, progress: Progress, tokens: Tokens | None
+) -> tuple[list[Finding], int, list[str]]:
+    """What every source but the bundle says, the settings that say nothing, and the app's notes.
+
+    Small and likely to be mistyped first: nothing is waited for before it is refused.
+    """
+    found: list[Finding] = []
+    config_keys_left = 0
+    notes: list[str] = []
+    if sources.train_config is not None:
+        read = train_config.read(sources.train_config, contract, tokens)
+        config_keys_left = read.keys_left
+        found += read.findings
+    if sources.checkpoint is not None and tokens is not None:
+        found += checkpoint.findings(tokens, contract)
+    if sources.app_source is not None:
+        from harness.audit import app
+
+        of_app, notes = app.read(sources.app_source, contract, update=sources.update)
+        found += of_app
+    if sources.collator is not None:
+        if tokens is None:
+            said = "reading its batch takes a tokenizer; give --checkpoint or --bundle"
+            raise AuditError(f"collator {sources.collator}: {said}")
+        found += collator.findings(sources.collator, tokens, contract, sources.dataset)
+    if sources.dataset is not None:
+        advance = progress.track("searching pixels")
+        found += dataset.findings(
+            sources.dataset, contract, advance, sources=sources.originals, tokens=tokens
+        )
+    return found, config_keys_left, notes
 
 
 def _decided(findings: list[Finding]) -> list[Finding]:
@@ -134,59 +169,6 @@ def _decided(findings: list[Finding]) -> list[Finding]:
         else one
         for one in findings
     ]
-
-
-@dataclass
-class _Opened:
-    """The sources, opened once each."""
-
-    sources: Sources
-    contract: Contract
-    progress: Progress
-    notes: list[str] = field(default_factory=list)
-    config_keys_left: int = 0
-
-    @cached_property
-    def bundle(self) -> bundles.Bundle | None:
-        return bundles.load(self.sources.bundle) if self.sources.bundle is not None else None
-
-    @cached_property
-    def tokens(self) -> Tokens | None:
-        """Of the checkpoint that was given, else of the one in the bundle."""
-        if self.sources.checkpoint is not None:
-            return Tokens(checkpoints.load(self.sources.checkpoint))
-        return Tokens(checkpoints.load(self.bundle.checkpoint)) if self.bundle else None
-
-    def findings(self) -> Iterator[Finding]:
-        """Everything that the sources say."""
-        sources, contract = self.sources, self.contract
-        # Small and likely to be mistyped first: nothing is waited for before it is refused.
-        if sources.train_config is not None:
-            read = train_config.read(sources.train_config, contract, self.tokens)
-            self.config_keys_left = read.keys_left
-            yield from read.findings
-        if sources.checkpoint is not None and self.tokens is not None:
-            yield from checkpoint.findings(self.tokens, contract)
-        if sources.app_source is not None:
-            from harness.audit import app
-
-            of_app, self.notes = app.read(sources.app_source, contract, update=sources.update)
-            yield from of_app
-        if sources.collator is not None:
-            if self.tokens is None:
-                said = "reading its batch takes a tokenizer; give --checkpoint or --bundle"
-                raise AuditError(f"collator {sources.collator}: {said}")
-            yield from collator.findings(sources.collator, self.tokens, contract, sources.dataset)
-        if sources.dataset is not None:
-            yield from dataset.findings(
-                sources.dataset,
-                contract,
-                self.progress.track("searching pixels"),
-                sources=sources.originals,
-                tokens=self.tokens,
-            )
-        if self.bundle is not None and self.tokens is not None:
-            yield from bundle.findings(self.bundle, self.tokens, contract)
 
 
 def _measured(

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from harness.audit.aspects import BY_KEY, stated
+from harness.audit.checkpoint import Tokens
 from harness.audit.findings import Finding
-from harness.audit.tokens import Tokens
 from harness.bundle import Bundle, mmproj_against_checkpoint
 from harness.bundle.checkpoint_files import read_settings
 from harness.bundle.gguf_file import GgufFile

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,10 +21,10 @@ from devices.paths import cache_dir
 from harness import cases, ladder
 from harness.arms.base import Prepared
 from harness.audit.aspects import changed
+from harness.audit.checkpoint import Tokens
 from harness.audit.collator import drawn
 from harness.audit.findings import Value
 from harness.audit.rows import Row
-from harness.audit.tokens import Tokens
 from harness.checkpoint import Checkpoint
 from harness.comparison.stages import label_differences
 from harness.contract import Contract, Pixels
@@ -112,9 +113,8 @@ def gauge(
         found = cases.load_cases(measure_on, contract.answer.labels, skip_bad=True)
         files = [case.path for case in found.cases]
     elif originals is not None:
-        files = [
-            file for file in sorted(originals.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES
-        ]
+        every = sorted(originals.rglob("*"))
+        files = [file for file in every if file.suffix.lower() in IMAGE_SUFFIXES]
     if opened := list(_opened(files[:_PICTURES])):
         return Gauge(contract, tokens, opened, "of the images")
     pictures = [sample.image for sample in drawn(contract.answer.labels, "")]
@@ -132,8 +132,7 @@ def _opened(files: Sequence[Path]) -> Iterator[Image.Image]:
 def _texts(one: str, other: str) -> str | None:
     if one == other:
         return None
-    pairs = enumerate(zip(one, other, strict=False))
-    at = next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+    at = next(at for at, (a, b) in enumerate(zip_longest(one, other)) if a != b)
     shown = [repr(text[max(0, at - _BEFORE) : at + _AFTER]) for text in (one, other)]
     return f"texts differ from character {at} on: contract {shown[0]}, found {shown[1]}"
 
@@ -230,7 +229,6 @@ class _Bench:
         self._contract = contract
         self._progress = progress
         self._cases = cases.load_cases(images, contract.answer.labels).cases
-        self._ready: dict[Pixels, list[Prepared]] = {}
         self._before = self._answers(contract, "the contract", skip_bad=False)
 
     def impact(self, change: Change | None, contract: Contract) -> Impact:
@@ -273,16 +271,12 @@ class _Bench:
         return {case: answer for case, answer in seen.items() if answer.error is None}
 
     def _prepared(self, pixels: Pixels, *, skip_bad: bool) -> list[Prepared]:
-        if pixels not in self._ready:
-            advance = self._progress.track("preparing pixels")
-            ready = prepare_cases(
-                self._cases, pixels, cache_dir("pixels"), advance, skip_bad=skip_bad
-            )
-            self._ready[pixels] = [
-                Prepared(one.case.id, 0, position, one.pixels_path, one.pixels_sha256)
-                for position, one in enumerate(ready.cases)
-            ]
-        return self._ready[pixels]
+        advance, folder = self._progress.track("preparing pixels"), cache_dir("pixels")
+        ready = prepare_cases(self._cases, pixels, folder, advance, skip_bad=skip_bad)
+        return [
+            Prepared(one.case.id, 0, position, one.pixels_path, one.pixels_sha256)
+            for position, one in enumerate(ready.cases)
+        ]
 
     def _kept(self, image: Prepared, contract: Contract) -> Observation | None:
         kept = self._cache(contract).get(image, contract, _ARM.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -77,19 +77,22 @@ class Missing:
 def rows(findings: Iterable[Finding], contract: Contract) -> list[Row]:
     """A row per finding, in the order of the table; equal findings of one side become one row."""
     ordered = sorted(dict.fromkeys(findings), key=lambda finding: _ORDER[finding.aspect])
-    found = [_row(finding, contract) for finding in ordered]
-    of_app = {(row.aspect, row.value) for row in found if row.side == "app"}
-    both = {
-        (row.aspect, row.value)
-        for row in found
-        if row.side in _GROUPS["training"] and (row.aspect, row.value) in of_app
-    }
-    return [
-        replace(row, note="; ".join(filter(None, (row.note, _BOTH))))
-        if row.match is False and (row.aspect, row.value) in both
-        else row
-        for row in found
-    ]
+    sides: dict[tuple[str, Value | None], set[Side]] = {}
+    for one in ordered:
+        sides.setdefault((one.aspect, one.value), set()).add(one.side)
+    return [_row(one, contract, sides[one.aspect, one.value]) for one in ordered]
+
+
+def _row(finding: Finding, contract: Contract, sides: Collection[Side]) -> Row:
+    """`sides`: those that say the same."""
+    aspect = BY_KEY[finding.aspect]
+    row = Row(**vars(finding), contract=aspect.expected(contract))
+    if row.value is None:
+        return row
+    if row.contract is None or row.value == row.contract:
+        return replace(row, match=True, impact=aspect.remarks.get(row.value, ""))
+    agree = "app" in sides and not {*_GROUPS["training"]}.isdisjoint(sides)
+    return replace(row, match=False, note="; ".join(filter(None, [row.note, _BOTH * agree])))
 
 
 def missing(found: Sequence[Row], sides: Iterable[Side]) -> list[Missing]:
@@ -118,16 +121,6 @@ def verdict(found: Sequence[Row], lacking: Sequence[Missing]) -> Verdict:
     if any(row.match is False for row in found):
         return "MISALIGNED"
     return "UNREAD" if lacking else "ALIGNED"
-
-
-def _row(finding: Finding, contract: Contract) -> Row:
-    aspect = BY_KEY[finding.aspect]
-    expected = aspect.expected(contract)
-    match = None
-    if finding.value is not None:
-        match = expected is None or finding.value == expected
-    remark = aspect.remarks.get(finding.value, "") if match and finding.value is not None else ""
-    return Row(**vars(finding) | {"impact": remark}, contract=expected, match=match)
 
 
 def _plain(value: object) -> object:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from harness import dataset as datasets
+from harness.audit.checkpoint import Tokens
 from harness.audit.collator import batch, batch_pixels, user_code
 from harness.audit.collator.batch import Batch
 from harness.audit.collator.batch_pixels import Made
@@ -18,7 +19,6 @@ from harness.audit.collator.user_code import ADAPTOR, Collator
 from harness.audit.dataset import is_prepared, records
 from harness.audit.findings import Finding, tallied
 from harness.audit.prompt_parts import IMAGE_TOKEN
-from harness.audit.tokens import Tokens
 from harness.checkpoint import load_processor
 from harness.contract import Contract
 from harness.errors import AuditError

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.audit import prompt_parts
+from harness.audit.checkpoint import Tokens
 from harness.audit.findings import Finding
-from harness.audit.tokens import Tokens
 from harness.checkpoint import END_OF_GENERATION
 from harness.contract import Contract
 from harness.errors import AuditError
@@ -45,22 +45,17 @@ def read(found: object, spec: str) -> Batch:
         names = ", ".join(map(str, table)) or type(found).__name__
         raise AuditError(f"collator {spec}: its batch has no input_ids, only {names}")
     ids = np.atleast_2d(_array(table["input_ids"], np.int64))
-    mask, labels, pixels = (
-        None if table.get(key) is None else _array(table[key], kind)
-        for key, kind in (
-            ("attention_mask", np.int64),
-            ("labels", np.int64),
-            ("pixel_values", np.float32),
-        )
-    )
+    mask, pixels = table.get("attention_mask"), table.get("pixel_values")
+    labels = table.get("labels", table.get("targets"))  # targets: driftloop's own batches
     if labels is not None:
-        labels = np.atleast_2d(labels)
+        labels = np.atleast_2d(_array(labels, np.int64))
         missing = ids.shape[1] - labels.shape[1]
         labels = np.pad(labels, ((0, 0), (missing, 0)), constant_values=IGNORED)
-    if pixels is not None and pixels.ndim == 4:
-        pixels = pixels[:, None]
-    mask = np.ones_like(ids) if mask is None else mask.reshape(ids.shape)
-    return Batch(ids, mask, labels, pixels)
+    if pixels is not None:
+        pixels = _array(pixels, np.float32)
+        pixels = pixels if pixels.ndim == 5 else pixels[:, None]
+    kept = np.ones_like(ids) if mask is None else _array(mask, np.int64).reshape(ids.shape)
+    return Batch(ids, kept, labels, pixels)
 
 
 def findings(

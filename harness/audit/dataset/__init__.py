@@ -13,10 +13,10 @@ from typing import Any, Final
 from devices.hashing import file_sha256
 from harness import dataset as datasets
 from harness.audit import prompt_parts, values
+from harness.audit.checkpoint import Tokens
 from harness.audit.dataset import pixels, records
 from harness.audit.dataset.records import Record, Records
 from harness.audit.findings import Finding, tallied
-from harness.audit.tokens import Tokens
 from harness.contract import Contract
 from harness.images import IMAGE_SUFFIXES
 from harness.preprocess import pixels_sha256

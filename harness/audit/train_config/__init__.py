@@ -1,6 +1,6 @@
-"""What a trainer's configuration says: keys found by what they mean, in the table `keys.toml`.
+"""What a trainer's configuration says: keys found by what they mean, in the tables of `keys.toml`.
 
-Every key that is not in the table is left alone and counted.
+Every key that is not in them is left alone and counted.
 """
 
 from __future__ import annotations
@@ -14,23 +14,22 @@ from pathlib import Path
 from typing import Final
 
 from harness.audit import prompt_parts, values
+from harness.audit.aspects import BY_KEY
+from harness.audit.checkpoint import Tokens
 from harness.audit.findings import Finding, Value
-from harness.audit.tokens import Tokens
 from harness.audit.train_config import settings
 from harness.audit.train_config.settings import Setting
 from harness.contract import Contract
 from harness.errors import AuditError
 
 EXTENSION: Final = "driftloop-keys.toml"
-"""A table of further keys, beside a trainer's configuration."""
+"""Further tables, beside a trainer's configuration."""
 
 _SIDE: Final = "train-config"
 _SAMPLING: Final = "sampling"
 _SWITCHES: Final = frozenset({"do_sample", "temperature", "num_beams"})
 """Settings without which the others of sampling decide nothing."""
 _SHOWN: Final = 48
-_NO_TEMPLATE: Final = frozenset({"", "none", "null", "empty", "raw"})
-_UNPADDED: Final = frozenset({"stretch", "squash", "crop", "center_crop", "cover"})
 _COLUMNS: Final = frozenset({"labels", "label", "label_ids", "start_positions", "end_positions"})
 """transformers' own `label_names`: columns of a batch."""
 _LABEL_SIZES: Final = ("size", "resolution", "width", "image", "pixels", "edge")
@@ -60,38 +59,45 @@ def read(file: Path, contract: Contract, tokens: Tokens | None = None) -> TrainC
     Raises:
         AuditError: the file, or a table of keys beside it, cannot be read.
     """
-    known = _keys(file)
+    known, says = _tables(file)
     of_meaning: dict[str, list[Setting]] = {}
     found = settings.read(file)
     for setting in found:
         of_meaning.setdefault(known.get(setting.key, ""), []).append(setting)
-    scope = _Scope(file, contract, tokens, of_meaning)
+    scope = _Scope(file, contract, tokens, says, of_meaning)
     findings = list(_sampling(scope))
     keys_left = 0
     for setting in found:
         meaning = known.get(setting.key, "")
-        said = list(_of(scope, setting, meaning))
+        said = list(_of(scope, setting, meaning)) if setting.value is not None else []
         findings += said
         keys_left += not said and meaning != _SAMPLING
     return TrainConfig(findings, keys_left)
 
 
-def _keys(file: Path) -> dict[str, str]:
-    """Key -> what it means; what the user adds goes before what comes with driftloop."""
+def _tables(file: Path) -> tuple[dict[str, str], dict[str, dict[str, Value]]]:
+    """Key -> meaning, and meaning -> what its values say; what the user adds goes before what
+    comes with driftloop."""
     shipped = resources.files("harness.audit.train_config").joinpath("keys.toml")
-    table = tomllib.loads(shipped.read_text("utf-8"))["keys"]
+    both = [tomllib.loads(shipped.read_text("utf-8"))]
     extension = file.parent / EXTENSION
-    own: object = {}
     if extension.is_file():
         try:
-            own = tomllib.loads(extension.read_text("utf-8")).get("keys")
+            both.append(tomllib.loads(extension.read_text("utf-8")))
         except (OSError, ValueError) as error:
             raise AuditError(f"{extension}: cannot be read: {error}") from error
-    if not isinstance(own, dict) or not set(own) <= set(table):
-        said = "wants a table [keys]; each line of it is a meaning and its keys, meanings are "
-        raise AuditError(f"{extension}: {said}{', '.join(sorted(table))}")
-    lines = [*table.items(), *own.items()]
-    return {settings.normal(key): meaning for meaning, keys in lines for key in keys}
+    known: dict[str, str] = {}
+    says: dict[str, dict[str, Value]] = {}
+    for table in both:
+        says |= table.get("says", {})
+        meanings = sorted(both[0]["keys"].keys() | says.keys())
+        unknown = set(table.get("keys", {})) - set(meanings)
+        if unknown or any(one.get("aspect") not in BY_KEY for one in says.values()):
+            said = "[keys] gives a meaning its keys, [says] a new one its aspect; meanings are"
+            raise AuditError(f"{extension}: {said} {', '.join(meanings)}")
+        for meaning, keys in table.get("keys", {}).items():
+            known |= {settings.normal(key): meaning for key in keys}
+    return known, says
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,17 @@ class _Scope:
     contract: Contract
     tokens: Tokens | None
     """The checkpoint's tokenizer, where there is one."""
+    says: Mapping[str, Mapping[str, Value]]
+    """Meaning -> its aspect, and what each value says of it."""
     of_meaning: Mapping[str, Sequence[Setting]]
     """All of the file's settings by what they mean."""
+
+    def said(self, meaning: str, setting: Setting) -> Value | None:
+        """What the setting says in the table of its meaning; a number above 0 is a yes."""
+        weight = values.number(setting.value)
+        is_on = values.truth(setting.value) if weight is None else weight > 0
+        word = setting.text if is_on is None else "yes" if is_on else "no"
+        return self.says[meaning].get(word)
 
     def finding(
         self, aspect: str, setting: Setting, value: Value | None, note: str = ""
@@ -119,12 +134,12 @@ _Reader = Callable[[_Scope, Setting], Iterator[Finding]]
 
 
 def _of(scope: _Scope, setting: Setting, meaning: str) -> Iterator[Finding]:
-    if setting.value is None:
-        return
     if setting.is_about("label", "annotat") and meaning != "label_names":
         yield from _labelling(scope, setting)
     elif meaning in _READERS:
         yield from _READERS[meaning](scope, setting)
+    elif meaning in scope.says and (value := scope.said(meaning, setting)) is not None:
+        yield scope.finding(str(scope.says[meaning]["aspect"]), setting, value)
 
 
 def _sampling(scope: _Scope) -> Iterator[Finding]:
@@ -188,13 +203,6 @@ def _resize(scope: _Scope, setting: Setting) -> Iterator[Finding]:
     yield scope.finding(aspect, setting, values.filter_name(setting.value))
 
 
-def _tiling(setting: Setting) -> str | None:
-    if setting.value in ("single", "split"):
-        return str(setting.value)
-    split = values.truth(setting.value)
-    return None if split is None else "split" if split else "single"
-
-
 def _normalisation(scope: _Scope, setting: Setting) -> Iterator[Finding]:
     """A mean or a deviation against the checkpoint's; a single number is every channel's."""
     found = values.numbers(setting.value)
@@ -228,13 +236,11 @@ def _prompt(scope: _Scope, setting: Setting) -> Iterator[Finding]:
 
 def _template(scope: _Scope, setting: Setting) -> Iterator[Finding]:
     """A chat template by its name, its text, or switched on and off."""
-    value, is_on = setting.value, values.truth(setting.value)
-    if isinstance(value, str) and setting.key == "template" and re.search(r"[{\n]", value):
+    value = scope.said("template", setting)
+    if setting.key == "template" and re.search(r"[{\n]", setting.text):
         yield from _prompt(scope, setting)
-    elif is_on is False or (isinstance(value, str) and value.lower() in _NO_TEMPLATE):
-        yield scope.finding("chat_template", setting, "none")
-    elif is_on or isinstance(value, str):
-        yield scope.finding("chat_template", setting, "the checkpoint's" if is_on else value)
+    elif value is not None or isinstance(setting.value, str):
+        yield scope.finding("chat_template", setting, value or setting.value)
 
 
 def _dataset_type(scope: _Scope, setting: Setting) -> Iterator[Finding]:
@@ -281,8 +287,8 @@ def _length(scope: _Scope, setting: Setting) -> Iterator[Finding]:
 
 def _cut(scope: _Scope, setting: Setting, room: int, tokens: Tokens) -> Finding:
     """What of prompt and answer does not fit into `room` tokens."""
-    tilings = [one for said in scope.of_meaning.get("tiling", ()) if (one := _tiling(said))]
-    contract = tokens.trained_under(scope.contract, tilings[0] == "split" if tilings else None)
+    said = [scope.said("tiling", one) for one in scope.of_meaning.get("tiling", ())]
+    contract = tokens.trained_under(scope.contract, said[0] == "split" if any(said) else None)
     prompt = tokens.prompt(contract)
     lost = prompt.image_tokens - prompt.ids[:room].count(prompt.image_id)
     whole = len(prompt.ids) + tokens.longest_answer(scope.contract)
@@ -295,44 +301,13 @@ def _cut(scope: _Scope, setting: Setting, room: int, tokens: Tokens) -> Finding:
     return scope.finding("sequence", setting, value, note)
 
 
-def _on_prompt(setting: Setting) -> str | None:
-    """Whether the loss covers the prompt; a weight of it counts as well."""
-    weight = values.number(setting.value)
-    is_on = values.truth(setting.value) if weight is None else weight > 0
-    return None if is_on is None else "prompt too" if is_on else "answer"
-
-
-def _on_answer(scope: _Scope, setting: Setting) -> Iterator[Finding]:
-    """The loss covers the answer alone if this is set."""
-    alone = values.truth(setting.value)
-    if setting.key == "assistant_only_loss" and not alone:
-        yield scope.finding("loss", setting, None, "TRL's default; it alone does not decide")
-    elif alone is not None:
-        yield scope.finding("loss", setting, "answer" if alone else "prompt too")
-
-
-def _ends(setting: Setting) -> bool | None:
-    """Whether targets get an end token that the loss covers."""
-    if setting.key == "train_on_eos":
-        return setting.text not in ("none", "false")
-    return values.truth(setting.value)
-
-
 _READERS: Final[Mapping[str, _Reader]] = {
     "size": _says("image_size", _size),
     "bound": _bound,
     "padding": _says("padding", _padding),
-    "aspect_ratio": _says(
-        "padding", lambda one: "none" if values.truth(one.value) is False else None
-    ),
-    "mode": _says("padding", lambda one: "none" if one.text in _UNPADDED else None),
     "resize": _resize,
-    "channels": _says("channels", lambda one: one.text if one.text in ("rgb", "bgr") else None),
-    "exif": _says("exif", lambda one: values.truth(one.value)),
-    "tiling": _says("tiling", _tiling),
     "normalisation": _normalisation,
     "prompt": _prompt,
-    "context": _says("context_block", lambda one: values.truth(one.value)),
     "template": _template,
     "dataset_type": _dataset_type,
     "images": _says("images_per_prompt", lambda one: values.whole(one.value)),
@@ -340,8 +315,5 @@ _READERS: Final[Mapping[str, _Reader]] = {
     "length": _length,
     "target": _target,
     "label_names": _label_names,
-    "on_prompt": _says("loss", _on_prompt),
-    "on_answer": _on_answer,
-    "ends": _says("end_token", _ends),
 }
-"""Meaning in `keys.toml` -> how a setting of that meaning is read."""
+"""Meanings whose settings take more to read than a look into `[says]`."""

@@ -9,8 +9,8 @@ import pytest
 from fixtures import tiny
 from harness import checkpoint as checkpoints
 from harness.audit import train_config
+from harness.audit.checkpoint import Tokens
 from harness.audit.rows import Row
-from harness.audit.tokens import Tokens
 from harness.contract import Contract
 from harness.errors import AuditError
 
