@@ -67,9 +67,13 @@ def _parts(contract: Contract) -> Parts:
     return prompt_parts.split(contract.prompt.text, contract.prompt.marker)
 
 
-def _rebuilt(contract: Contract, **parts: Any) -> dict[str, Any]:  # noqa: ANN401
-    """The prompt with some of its `Parts` as they were found."""
-    return {"prompt": {"text": replace(_parts(contract), **parts).text}}
+def _part(name: str) -> tuple[Says, Change]:
+    """One of the prompt's `Parts`: how it is read and how it is changed."""
+
+    def change(contract: Contract, value: Any) -> dict[str, Any]:  # noqa: ANN401  (as Parts has it)
+        return {"prompt": {"text": replace(_parts(contract), **{name: value}).text}}
+
+    return lambda contract: str(getattr(_parts(contract), name)), change
 
 
 def _with_marker(contract: Contract, value: Value) -> dict[str, Any] | None:
@@ -82,14 +86,14 @@ def _with_marker(contract: Contract, value: Value) -> dict[str, Any] | None:
 
 
 def _with_context(contract: Contract, value: Value) -> dict[str, Any] | None:
-    return _rebuilt(contract, context=CONTEXT_BLOCK) if value is True else None
+    return _part("context")[1](contract, CONTEXT_BLOCK) if value is True else None
 
 
 def _with_template(contract: Contract, value: Value) -> dict[str, Any] | None:
-    return _rebuilt(contract, template=value) if str(value).count("{prompt}") == 1 else None
+    return _part("template")[1](contract, value) if str(value).count("{prompt}") == 1 else None
 
 
-_QUANTIZED_CACHE: Final[Mapping[Value, str]] = dict.fromkeys(
+_QUANTIZED: Final[Mapping[Value, str]] = dict.fromkeys(
     ("q8_0", "q4_0"), "a second quantization, beside the weights'"
 )
 
@@ -103,25 +107,10 @@ ASPECTS: Final = (
     Aspect("sampling", "sampling", always="greedy"),
     Aspect("images_per_prompt", "number of images", always=1),
     # prompt
-    Aspect(
-        "after_marker",
-        "text after the image",
-        lambda c: _parts(c).after_marker,
-        lambda c, found: _rebuilt(c, after_marker=found),
-    ),
-    Aspect(
-        "prompt_words",
-        "prompt words",
-        lambda c: _parts(c).words,
-        lambda c, found: _rebuilt(c, words=found),
-    ),
+    Aspect("after_marker", "text after the image", *_part("after_marker")),
+    Aspect("prompt_words", "prompt words", *_part("words")),
     Aspect("context_block", "context block", lambda c: bool(_parts(c).context), _with_context),
-    Aspect(
-        "prompt_end",
-        "end of the prompt",
-        lambda c: _parts(c).end,
-        lambda c, found: _rebuilt(c, end=found),
-    ),
+    Aspect("prompt_end", "end of the prompt", *_part("end")),
     Aspect("chat_template", "chat template", None, _with_template, always=NO_TEMPLATE),
     # pixels
     Aspect("resize", "resize recipe", *_field("pixels.recipe")),
@@ -156,12 +145,8 @@ ASPECTS: Final = (
     Aspect("context", "context", _untried("runtime.context")),
     Aspect("prompt_fits", "prompt fits the context", always=True),
     Aspect("batch", "batch", _untried("runtime.batch")),
-    Aspect(
-        "cache_type_k", "KV cache K", _untried("runtime.cache_type_k"), remarks=_QUANTIZED_CACHE
-    ),
-    Aspect(
-        "cache_type_v", "KV cache V", _untried("runtime.cache_type_v"), remarks=_QUANTIZED_CACHE
-    ),
+    Aspect("cache_type_k", "KV cache K", _untried("runtime.cache_type_k"), remarks=_QUANTIZED),
+    Aspect("cache_type_v", "KV cache V", _untried("runtime.cache_type_v"), remarks=_QUANTIZED),
     Aspect("flash_attention", "flash attention", _untried("runtime.flash_attention")),
     Aspect("threads", "threads", lambda c: c.runtime.threads or APP_THREADS),
     Aspect("vision_threads", "vision threads", _untried("runtime.vision_threads")),

@@ -107,6 +107,7 @@ def audit(
     bundle = bundles.load(sources.bundle) if sources.bundle is not None else None
     named = sources.checkpoint or (bundle.checkpoint if bundle else None)
     tokens = Tokens(checkpoints.load(named)) if named is not None else None
+    gauge = impact.gauge(contract, tokens, measure_on, sources.originals)
     found, config_keys_left, notes = _read(sources, contract, progress, tokens)
     if bundle is not None and tokens is not None:
         found += of_bundle.findings(bundle, tokens, contract)
@@ -116,7 +117,6 @@ def audit(
         if tokens is None:
             raise AuditError("--measure runs the checkpoint; give --checkpoint or --bundle")
         measured = _measured(rows, contract, tokens, measure_on, progress)
-    gauge = impact.gauge(contract, tokens, measure_on, sources.originals)
     on_answers = {(one.change.aspect, one.change.found): one.text for one in measured if one.change}
     rows = [gauge.measured(row, on_answers) for row in rows]
     missing = rows_of.missing(rows, sources.sides)

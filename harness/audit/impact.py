@@ -7,7 +7,8 @@ to `torch`, taken apart. Answers are kept as the torch arm's are, so that nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -29,7 +30,7 @@ from harness.checkpoint import Checkpoint
 from harness.comparison.stages import label_differences
 from harness.contract import Contract, Pixels
 from harness.errors import ArmUnavailable, CaseError
-from harness.images import IMAGE_SUFFIXES, open_image
+from harness.images import open_image
 from harness.preprocess import prepare_as
 from harness.preprocess.cost import difference
 from harness.records.observation import Observation
@@ -107,26 +108,21 @@ class Gauge:
 def gauge(
     contract: Contract, tokens: Tokens | None, measure_on: str | None, originals: Path | None
 ) -> Gauge:
-    """A gauge with pictures of the user's own where there are some."""
-    files: list[Path] = []
-    if measure_on is not None:
-        found = cases.load_cases(measure_on, contract.answer.labels, skip_bad=True)
-        files = [case.path for case in found.cases]
-    elif originals is not None:
-        every = sorted(originals.rglob("*"))
-        files = [file for file in every if file.suffix.lower() in IMAGE_SUFFIXES]
-    if opened := list(_opened(files[:_PICTURES])):
+    """A gauge with pictures of the user's own where there are some.
+
+    Raises:
+        CaseError: as `harness.cases.load_cases`.
+    """
+    opened: list[Image.Image] = []
+    if (spec := measure_on or originals) is not None:
+        found = cases.load_cases(str(spec), contract.answer.labels, skip_bad=True)
+        for case in found.cases[:_PICTURES]:
+            with contextlib.suppress(CaseError):
+                opened.append(open_image(case.path))
+    if opened:
         return Gauge(contract, tokens, opened, "of the images")
     pictures = [sample.image for sample in drawn(contract.answer.labels, "")]
     return Gauge(contract, tokens, pictures, "drawn pictures")
-
-
-def _opened(files: Sequence[Path]) -> Iterator[Image.Image]:
-    for file in files:
-        try:
-            yield open_image(file)
-        except CaseError:
-            continue
 
 
 def _texts(one: str, other: str) -> str | None:

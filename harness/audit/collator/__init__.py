@@ -118,7 +118,7 @@ def findings(
             one = replace(one, note="SmolVLM's chat template stood in for the checkpoint's")
         yield one
     yield Finding("images_per_prompt", _SIDE, 1, where)
-    made = _made(run, given, processor, tokens)
+    made = _made(run, given, processor)
     levels = batch_pixels.levels(made) if made else None
     if levels is None:
         note = "the checkpoint's processor gives no pixel_values like these, whatever mean it has"
@@ -127,7 +127,7 @@ def findings(
     yield from batch_pixels.as_given(levels, processor, where)
     again = [one for one in _shapes(collator, raw, contract, processor) if one[0] == shape]
     try:
-        made = _made(_run(collator, again)[0], raw, processor, tokens)
+        made = _made(_run(collator, again)[0], raw, processor)
     except AuditError:  # it takes prepared squares alone
         return
     if made is not None:
@@ -159,10 +159,12 @@ def _shapes(
     token = [one.asked(one.prompt.replace(contract.prompt.marker, IMAGE_TOKEN)) for one in samples]
     bare = [one.asked(one.prompt.replace(IMAGE_TOKEN, "").lstrip()) for one in token]
     yield "dictionaries, the image as <image>", token, Sample.dictionary
+    told = "dictionaries, the prompt as the dataset or the contract has it", samples
+    without = "dictionaries, the prompt without a marker", bare
     # A marker in drawn samples is nobody's text: not to be held against the collator.
-    if any(sample.fields for sample in samples):
-        yield "dictionaries, the prompt as the dataset has it", samples, Sample.dictionary
-    yield "dictionaries, the prompt without a marker", bare, Sample.dictionary
+    is_told = any(sample.fields for sample in samples)
+    for name, group in (told, without) if is_told else (without, told):
+        yield name, group, Sample.dictionary
     triple = "triples of image, prompt and label"
     yield triple, bare, lambda one: (one.image, one.prompt, one.label)
     yield "pairs of image and label", samples, lambda one: (one.image, one.label)
@@ -189,16 +191,11 @@ def _run(collator: Collator, shapes: Iterable[Shape]) -> tuple[Batch, str]:
     raise AuditError(said) from errors[0]
 
 
-def _made(
-    found: Batch, samples: Sequence[Sample], processor: Idefics3Processor, tokens: Tokens
-) -> Made | None:
+def _made(found: Batch, samples: Sequence[Sample], processor: Idefics3Processor) -> Made | None:
     """The batch's pixel values and the pictures they were made of; None where it has none."""
     if found.pixel_values is None:
         return None
-    image = tokens.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-    is_split = int((found.input_ids[0] == image).sum()) > tokens.checkpoint.tokens_per_tile
-    images = [sample.image for sample in samples]
-    return Made(found.pixel_values, images, processor, "split" if is_split else "single")
+    return Made(found.pixel_values, [sample.image for sample in samples], processor)
 
 
 def _of_dataset(path: Path, contract: Contract) -> list[Sample]:

@@ -45,15 +45,13 @@ class Made:
     """(images, tiles, 3, side, side)"""
     images: Sequence[Image.Image]
     processor: Idefics3Processor
-    tiling: Tiling
 
     def expected(self, images: Sequence[Image.Image]) -> Values:
         """What the processor itself makes of `images`; those with fewer tiles are filled up with
         zeros."""
         own = self.processor.image_processor
-        tiles = [
-            cut(own, image.convert("RGB"), self.tiling).pixel_values.numpy() for image in images
-        ]
+        tiling: Tiling = "split" if self.tiles.shape[1] > 1 else "single"
+        tiles = [cut(own, image.convert("RGB"), tiling).pixel_values.numpy() for image in images]
         most = max(len(one) for one in tiles)
         filled = [np.pad(one, ((0, most - len(one)), (0, 0), (0, 0), (0, 0))) for one in tiles]
         return np.stack(filled).astype(np.float32)
