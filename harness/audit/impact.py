@@ -28,7 +28,7 @@ from harness.audit.findings import Value
 from harness.audit.rows import Row
 from harness.checkpoint import Checkpoint
 from harness.comparison.stages import label_differences
-from harness.contract import Contract, Pixels
+from harness.contract import Contract
 from harness.errors import ArmUnavailable, CaseError
 from harness.images import open_image
 from harness.preprocess import prepare_as
@@ -252,7 +252,12 @@ class _Bench:
 
     def _answers(self, contract: Contract, name: str, *, skip_bad: bool) -> dict[str, Observation]:
         """Case id -> answer under `contract`, those with an error left out."""
-        images = self._prepared(contract.pixels, skip_bad=skip_bad)
+        advance, folder = self._progress.track("preparing pixels"), cache_dir("pixels")
+        ready = prepare_cases(self._cases, contract.pixels, folder, advance, skip_bad=skip_bad)
+        images = [
+            Prepared(one.case.id, 0, position, one.pixels_path, one.pixels_sha256)
+            for position, one in enumerate(ready.cases)
+        ]
         advance = self._progress.track(f"measuring {name}")
         seen = {image.case_id: kept for image in images if (kept := self._kept(image, contract))}
         fresh = [image for image in images if image.case_id not in seen]
@@ -265,14 +270,6 @@ class _Bench:
                 seen[image.case_id] = answer
                 advance(len(seen), len(images))
         return {case: answer for case, answer in seen.items() if answer.error is None}
-
-    def _prepared(self, pixels: Pixels, *, skip_bad: bool) -> list[Prepared]:
-        advance, folder = self._progress.track("preparing pixels"), cache_dir("pixels")
-        ready = prepare_cases(self._cases, pixels, folder, advance, skip_bad=skip_bad)
-        return [
-            Prepared(one.case.id, 0, position, one.pixels_path, one.pixels_sha256)
-            for position, one in enumerate(ready.cases)
-        ]
 
     def _kept(self, image: Prepared, contract: Contract) -> Observation | None:
         kept = self._cache(contract).get(image, contract, _ARM.name)

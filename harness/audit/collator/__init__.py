@@ -14,14 +14,13 @@ from harness import dataset as datasets
 from harness.audit.checkpoint import Tokens
 from harness.audit.collator import batch, batch_pixels, user_code
 from harness.audit.collator.batch import Batch
-from harness.audit.collator.batch_pixels import Made
 from harness.audit.collator.user_code import ADAPTOR, Collator
 from harness.audit.dataset import is_prepared, records
 from harness.audit.findings import Finding, tallied
 from harness.audit.prompt_parts import IMAGE_TOKEN
 from harness.checkpoint import load_processor
 from harness.contract import Contract
-from harness.errors import AuditError
+from harness.errors import AuditError, DriftloopError
 from harness.preprocess import prepare_as
 from harness.training.dataset import example
 
@@ -105,6 +104,8 @@ def findings(
     """
     processor = load_processor(tokens.checkpoint)
     has_template = _takes_images(processor)
+    if not has_template:
+        processor.chat_template = SMOLVLM_TEMPLATE
     collator = user_code.load(spec, _offered(processor, tokens, contract))
     raw = drawn(contract.answer.labels, contract.prompt.text)
     given = [replace(one, image=prepare_as(one.image, contract.pixels)) for one in raw]
@@ -118,21 +119,17 @@ def findings(
             one = replace(one, note="SmolVLM's chat template stood in for the checkpoint's")
         yield one
     yield Finding("images_per_prompt", _SIDE, 1, where)
-    made = _made(run, given, processor)
-    levels = batch_pixels.levels(made) if made else None
-    if levels is None:
-        note = "the checkpoint's processor gives no pixel_values like these, whatever mean it has"
-        yield Finding("normalisation", _SIDE, None, where, note if made else "no pixel_values")
-        return
-    yield from batch_pixels.as_given(levels, processor, where)
+    images = [sample.image for sample in given]
+    yield from batch_pixels.as_given(run.pixel_values, images, processor, where)
     again = [one for one in _shapes(collator, raw, contract, processor) if one[0] == shape]
     try:
-        made = _made(_run(collator, again)[0], raw, processor)
+        with batch_pixels.handed_on() as handed:
+            _run(collator, again)
     except AuditError:  # it takes prepared squares alone
         return
-    if made is not None:
-        where = f"{spec}, on {len(raw)} drawn pictures as a camera takes them"
-        yield from batch_pixels.own_preparation(made, levels, contract, where)
+    taken = [sample.image for sample in raw]
+    where = f"{spec}, on {len(raw)} drawn pictures as a camera takes them"
+    yield from batch_pixels.own_preparation(taken, handed, contract, where)
 
 
 def drawn(labels: Sequence[str], prompt: str) -> list[Sample]:
@@ -174,28 +171,21 @@ def _shapes(
 
 def _run(collator: Collator, shapes: Iterable[Shape]) -> tuple[Batch, str]:
     """A batch, and the shape of the examples it was made of: the first that it takes."""
-    errors: list[Exception | SystemExit] = []
+    errors: list[DriftloopError] = []
     for name, group, make in shapes:
         try:
-            found = collator.call([make(one) for one in group])
-        except (Exception, SystemExit) as error:  # noqa: BLE001  (it may raise anything)
+            with user_code.running(collator.spec):
+                found = collator.call([make(one) for one in group])
+        except DriftloopError as error:
             errors.append(error)
         else:
             return batch.read(found, collator.spec), name
-    said = str(user_code.failed(collator.spec, errors[0]))
-    if collator.example is None:
-        said += (
-            "; if its examples look otherwise, say how in two lines beside it: "
-            f"def {ADAPTOR}(image, prompt, label): return {{...}}"
-        )
-    raise AuditError(said) from errors[0]
-
-
-def _made(found: Batch, samples: Sequence[Sample], processor: Idefics3Processor) -> Made | None:
-    """The batch's pixel values and the pictures they were made of; None where it has none."""
-    if found.pixel_values is None:
-        return None
-    return Made(found.pixel_values, [sample.image for sample in samples], processor)
+    if collator.example is not None:
+        raise errors[0]
+    raise AuditError(
+        f"{errors[0]}; if its examples look otherwise, say how in two lines beside it: "
+        f"def {ADAPTOR}(image, prompt, label): return {{...}}"
+    ) from errors[0]
 
 
 def _of_dataset(path: Path, contract: Contract) -> list[Sample]:
@@ -240,15 +230,12 @@ def _offered(processor: Idefics3Processor, tokens: Tokens, contract: Contract) -
 
 
 def _takes_images(processor: Idefics3Processor) -> bool:
-    """Whether the processor's own chat template takes images; if not, SmolVLM's is put in."""
+    """Whether the processor's own chat template is one for images."""
     from jinja2 import TemplateError
 
     talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
     try:
-        if processor.chat_template:
-            processor.apply_chat_template(talk, add_generation_prompt=True)
-            return True
+        processor.apply_chat_template(talk, add_generation_prompt=True)
     except (TemplateError, TypeError, ValueError, KeyError):
-        pass
-    processor.chat_template = SMOLVLM_TEMPLATE
-    return False
+        return False
+    return True

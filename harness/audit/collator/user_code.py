@@ -9,7 +9,6 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final
@@ -62,22 +61,38 @@ def load(spec: str, offered: Mapping[str, Any]) -> Collator:
     if inspect.isclass(found) or (any(asked.values()) and not unknown):
         if unknown:
             raise _asks(spec, unknown)
-        known = {item: offered[item] for item in asked if item in offered}
-        found = _with_globals(_guarded(spec, partial(found, **known)), offered)
+        with running(spec):
+            found = found(**{item: offered[item] for item in asked if item in offered})
+        found = _with_globals(found, offered)
     if not callable(found):
         raise AuditError(f"collator {spec}: neither it nor what it returns is a callable")
-    run = _bound(spec, found, offered)
-
-    def call(examples: object) -> object:
-        with _as_script(spec):
-            return run(examples)
-
     adaptor = getattr(module, ADAPTOR, None)
+    call = _bound(spec, found, offered)
     return Collator(spec, call, adaptor if callable(adaptor) else None)
 
 
-def failed(spec: str, error: Exception | SystemExit) -> AuditError:
-    """The user's code failed: one line with the exception's type, message and place."""
+@contextlib.contextmanager
+def running(spec: str) -> Iterator[None]:
+    """The user's code runs. A trainer's script that parses its arguments gets none, not
+    driftloop's; what it prints stays off stdout, which may be read by a machine.
+
+    Raises:
+        AuditError: it failed: one line with the exception's type, message and place.
+    """
+    own = sys.argv
+    sys.argv = [spec.rpartition(":")[0]]
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except DriftloopError:
+        raise
+    except (Exception, SystemExit) as error:  # it may raise anything
+        raise AuditError(f"collator {spec}: its code failed: {_said(error)}") from error
+    finally:
+        sys.argv = own
+
+
+def _said(error: Exception | SystemExit) -> str:
     said = " ".join(str(error).split()) or "no message"
     if isinstance(error, SystemExit):
         said += ", it ends the process; put what a script does under `if __name__ == '__main__'`"
@@ -86,10 +101,10 @@ def failed(spec: str, error: Exception | SystemExit) -> AuditError:
     place, trace = "", error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if file != __file__ and "site-packages" not in file:
+        if Path(file).parent != Path(__file__).parent and "site-packages" not in file:
             place = f" ({Path(file).name}:{trace.tb_lineno})"
         trace = trace.tb_next
-    return AuditError(f"collator {spec}: its code failed: {type(error).__name__}: {said}{place}")
+    return f"{type(error).__name__}: {said}{place}"
 
 
 def _asks(spec: str, names: list[str]) -> AuditError:
@@ -103,43 +118,21 @@ def _imported(spec: str, name: str) -> ModuleType:
         if here not in sys.path:
             sys.path.insert(0, here)
         try:
-            module: ModuleType = _guarded(spec, partial(importlib.import_module, name))
+            with running(spec):
+                return importlib.import_module(name)
         except AuditError as error:
             if isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name == name:
                 said = "run it from the folder that holds it, or name the file"
                 raise AuditError(f"collator {spec}: no module {name}; {said}") from error
             raise
-        return module
     found = importlib.util.spec_from_file_location(_MODULE_NAME, Path(name))
     if found is None or found.loader is None or not Path(name).is_file():
         raise AuditError(f"collator {spec}: no file {name}")
     module = importlib.util.module_from_spec(found)
     sys.modules[_MODULE_NAME] = module
-    _guarded(spec, partial(found.loader.exec_module, module))
+    with running(spec):
+        found.loader.exec_module(module)
     return module
-
-
-def _guarded(spec: str, run: Callable[[], Any]) -> Any:  # noqa: ANN401  (the user's own)
-    try:
-        with _as_script(spec):
-            return run()
-    except DriftloopError:
-        raise
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything
-        raise failed(spec, error) from error
-
-
-@contextlib.contextmanager
-def _as_script(spec: str) -> Iterator[None]:
-    """A trainer's script that parses its arguments gets none, not driftloop's; what it prints
-    stays off stdout, which may be read by a machine."""
-    own = sys.argv
-    sys.argv = [spec.rpartition(":")[0]]
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        sys.argv = own
 
 
 def _asked(target: Callable[..., Any]) -> dict[str, bool]:

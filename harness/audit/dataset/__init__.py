@@ -68,7 +68,7 @@ def findings(
         if (source := _source_of(record, found.root, sources)) is not None
     ]
     if pairs:
-        yield from pixels.findings(pairs, str(found.root), contract, told)
+        yield from pixels.findings(pairs, _SIDE, str(found.root), contract, told)
     else:
         yield from pixels.looks([image for _, image in sample], str(found.root))
         note = "how the pixels were made is read from the source images; give --sources"
@@ -97,7 +97,9 @@ def _prepared(
         for entry in _sample(loaded.entries)
         if (source := _source(sources, entry.source, entry.source_sha256)) is not None
     ]
-    searched = list(pixels.findings(pairs, str(manifest), contract, told)) if pairs else []
+    searched = []
+    if pairs:
+        searched = list(pixels.findings(pairs, _SIDE, str(manifest), contract, told))
     yield from searched
     seen = {finding.aspect for finding in searched if finding.value is not None}
     for aspect, field in pixels.ASPECTS.items():

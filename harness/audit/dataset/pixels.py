@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.audit.findings import Finding, Value
+from harness.audit.findings import Finding, Side, Value
 from harness.contract import Contract
 from harness.errors import CaseError
 from harness.preprocess.search import Way, ranked
@@ -55,7 +55,7 @@ class Pair:
 
 
 def findings(
-    pairs: Sequence[Pair], where: str, contract: Contract, told: Advance
+    pairs: Sequence[Pair], side: Side, where: str, contract: Contract, told: Advance
 ) -> Iterator[Finding]:
     """How `pairs` were made, aspect by aspect.
 
@@ -76,7 +76,7 @@ def findings(
                 shown.setdefault(aspect, []).append(values)
         told(done, len(pairs))
     if not nearest:
-        yield Finding("resize", _SIDE, None, where, refused[0])
+        yield Finding("resize", side, None, where, refused[0])
         return
     place = f"{where}, a sample of {len(nearest)} held against their sources"
     distance = max(way.mean_abs for way in nearest)
@@ -87,7 +87,7 @@ def findings(
         fits = Counter(way.fit for way in nearest)
         if aspect == "padding" and fits["inside"] < len(nearest):
             note = f"{fits.most_common(1)[0][0]}; {note}"
-        yield Finding(aspect, _SIDE, value, place, note)
+        yield Finding(aspect, side, value, place, note)
 
 
 def _ways(pair: Pair) -> list[Way]:

@@ -56,6 +56,7 @@ def test_an_aligned_collator_passes_in_every_form(
         ("end_token_masked", {"end_token": False}),
         ("splitting", {"tiling": "split"}),
         ("stretched", {"padding": "none", "resize": "bicubic"}),
+        ("own_processor", {"padding": "none", "resize": "bicubic"}),
         ("bgr", {"channels": "bgr"}),
         (
             "other_normalisation",
