@@ -180,12 +180,13 @@ def _run(collator: Collator, shapes: Iterable[Shape]) -> tuple[Batch, str]:
             errors.append(error)
         else:
             return batch.read(found, collator.spec), name
-    if collator.example is not None:
-        raise errors[0]
-    raise AuditError(
-        f"{errors[0]}; if its examples look otherwise, say how in two lines beside it: "
-        f"def {ADAPTOR}(image, prompt, label): return {{...}}"
-    ) from errors[0]
+    said = str(errors[0])
+    if collator.example is None:
+        said += (
+            "; if its examples look otherwise, say how in two lines beside it: "
+            f"def {ADAPTOR}(image, prompt, label): return {{...}}"
+        )
+    raise AuditError(said) from errors[0]
 
 
 def _of_dataset(path: Path, contract: Contract) -> list[Sample]:

@@ -13,6 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
+from pydantic import BaseModel, ConfigDict
+
 from harness.audit import prompt_parts, values
 from harness.audit.aspects import BY_KEY
 from harness.audit.checkpoint import Tokens
@@ -75,27 +77,38 @@ def read(file: Path, contract: Contract, tokens: Tokens | None = None) -> TrainC
     return TrainConfig(findings, keys_left)
 
 
-def _tables(file: Path) -> tuple[dict[str, str], dict[str, dict[str, Value]]]:
+class _Tables(BaseModel):
+    """The tables of `keys.toml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keys: dict[str, list[str]] = {}
+    """Meaning -> the keys that have it."""
+    says: dict[str, dict[str, str | bool]] = {}
+    """Meaning -> its `aspect`, and what each value says of it."""
+
+
+def _tables(file: Path) -> tuple[dict[str, str], dict[str, dict[str, str | bool]]]:
     """Key -> meaning, and meaning -> what its values say; what the user adds goes before what
     comes with driftloop."""
     shipped = resources.files("harness.audit.train_config").joinpath("keys.toml")
-    both = [tomllib.loads(shipped.read_text("utf-8"))]
+    both = [_Tables.model_validate(tomllib.loads(shipped.read_text("utf-8")))]
     extension = file.parent / EXTENSION
     if extension.is_file():
         try:
-            both.append(tomllib.loads(extension.read_text("utf-8")))
+            both.append(_Tables.model_validate(tomllib.loads(extension.read_text("utf-8"))))
         except (OSError, ValueError) as error:
-            raise AuditError(f"{extension}: cannot be read: {error}") from error
+            said = " ".join(str(error).split())
+            raise AuditError(f"{extension}: cannot be read: {said}") from error
     known: dict[str, str] = {}
-    says: dict[str, dict[str, Value]] = {}
+    says = both[0].says | both[-1].says
+    meanings = both[0].keys.keys() | says.keys()
     for table in both:
-        says |= table.get("says", {})
-        meanings = sorted(both[0]["keys"].keys() | says.keys())
-        unknown = set(table.get("keys", {})) - set(meanings)
-        if unknown or any(one.get("aspect") not in BY_KEY for one in says.values()):
+        is_known = all(one.get("aspect") in BY_KEY for one in table.says.values())
+        if not is_known or not table.keys.keys() <= meanings:
             said = "[keys] gives a meaning its keys, [says] a new one its aspect; meanings are"
-            raise AuditError(f"{extension}: {said} {', '.join(meanings)}")
-        for meaning, keys in table.get("keys", {}).items():
+            raise AuditError(f"{extension}: {said} {', '.join(sorted(meanings))}")
+        for meaning, keys in table.keys.items():
             known |= {settings.normal(key): meaning for key in keys}
     return known, says
 
@@ -108,7 +121,7 @@ class _Scope:
     contract: Contract
     tokens: Tokens | None
     """The checkpoint's tokenizer, where there is one."""
-    says: Mapping[str, Mapping[str, Value]]
+    says: Mapping[str, Mapping[str, str | bool]]
     """Meaning -> its aspect, and what each value says of it."""
     of_meaning: Mapping[str, Sequence[Setting]]
     """All of the file's settings by what they mean."""

@@ -224,11 +224,11 @@ def test_a_user_adds_what_a_trainers_values_say(tmp_path: Path, contract: Contra
         '[keys]\nreader = ["image-reader"]\n[says]\nreader = {{ aspect = "{}", opencv = "bgr" }}\n'
     )
     tables.write_text(said.format("channels"), "utf-8")
-    found = judged("reads_by: OpenCV\n", "own.yaml", tmp_path, contract)
+    found = judged("image_reader: OpenCV\n", "own.yaml", tmp_path, contract)
     assert found["channels"].value == "bgr"
     tables.write_text(said.format("chanels"), "utf-8")
     with pytest.raises(AuditError, match=r"\[says\] a new one its aspect"):
-        judged("reads_by: OpenCV\n", "own.yaml", tmp_path, contract)
+        judged("image_reader: OpenCV\n", "own.yaml", tmp_path, contract)
 
 
 @pytest.mark.parametrize(
