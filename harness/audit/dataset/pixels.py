@@ -94,7 +94,7 @@ def _ways(pair: Pair) -> list[Way]:
     """The nearest first; raises CaseError where none is near, or the source cannot be opened."""
     ways = ranked(pair.square, pair.source)
     if not ways or ways[0].mean_abs > _TOO_FAR:
-        raise CaseError(pair.name, "unknown", f"made from {pair.source} by no known way")
+        raise CaseError(pair.name, "made-otherwise", f"by no known way from {pair.source.name}")
     return ways
 
 
