@@ -6,8 +6,8 @@ tried at inference has a `change`; what any other costs shows only by training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from harness.audit import prompt_parts
 from harness.audit.findings import Finding, Side, Value
+from harness.audit.prompt_parts import Parts
 from harness.contract import Contract, merged
 
 Says = Callable[[Contract], Value]
@@ -62,17 +63,17 @@ def _untried(name: str) -> Says:
     return attrgetter(name.replace("pixels.", "pixels.spelled_out."))
 
 
-def _text(contract: Contract) -> prompt_parts.Parts:
+def _parts(contract: Contract) -> Parts:
     return prompt_parts.split(contract.prompt.text, contract.prompt.marker)
 
 
-def _around_image(contract: Contract) -> tuple[str, str]:
-    before, after = contract.prompt.text.split(contract.prompt.marker)
-    return before + contract.prompt.marker, after
+def _part(name: str) -> tuple[Says, Change]:
+    """One of the prompt's `Parts`: how it is read and how it is changed."""
 
+    def change(contract: Contract, value: Any) -> dict[str, Any]:  # noqa: ANN401  (as Parts has it)
+        return {"prompt": {"text": replace(_parts(contract), **{name: value}).text}}
 
-def _prompt(text: str, **others: str) -> dict[str, Any]:
-    return {"prompt": {"text": text, **others}}
+    return lambda contract: str(getattr(_parts(contract), name)), change
 
 
 def _with_marker(contract: Contract, value: Value) -> dict[str, Any] | None:
@@ -80,39 +81,19 @@ def _with_marker(contract: Contract, value: Value) -> dict[str, Any] | None:
     image, marker = prompt_parts.IMAGE_TOKEN, contract.prompt.marker
     if value != "literal text" or image in contract.prompt.text:
         return None
-    return _prompt(contract.prompt.text.replace(marker, image + marker), marker=image)
-
-
-def _with_gap(contract: Contract, value: Value) -> dict[str, Any]:
-    head, rest = _around_image(contract)
-    return _prompt(f"{head}{value}{rest.lstrip()}")
-
-
-def _with_words(contract: Contract, value: Value) -> dict[str, Any]:
-    head, rest = _around_image(contract)
-    core = rest.strip()
-    return _prompt(f"{head}{rest.replace(core, str(value)) if core else value}")
+    text = contract.prompt.text.replace(marker, image + marker)
+    return {"prompt": {"text": text, "marker": image}}
 
 
 def _with_context(contract: Contract, value: Value) -> dict[str, Any] | None:
-    if value is not True:
-        return None
-    head, rest = _around_image(contract)
-    body, gap, last = rest.rpartition("\n\n")
-    return _prompt(f"{head}{body}\n\n{CONTEXT_BLOCK}{gap or chr(10)}{last}")
-
-
-def _with_end(contract: Contract, value: Value) -> dict[str, Any]:
-    return _prompt(f"{contract.prompt.text.rstrip()}{value}")
+    return _part("context")[1](contract, CONTEXT_BLOCK) if value is True else None
 
 
 def _with_template(contract: Contract, value: Value) -> dict[str, Any] | None:
-    if not isinstance(value, str) or value.count("{prompt}") != 1:
-        return None
-    return _prompt(value.replace("{prompt}", contract.prompt.text))
+    return _part("template")[1](contract, value) if str(value).count("{prompt}") == 1 else None
 
 
-_QUANTIZED_CACHE: Final[Mapping[Value, str]] = dict.fromkeys(
+_QUANTIZED: Final[Mapping[Value, str]] = dict.fromkeys(
     ("q8_0", "q4_0"), "a second quantization, beside the weights'"
 )
 
@@ -126,10 +107,10 @@ ASPECTS: Final = (
     Aspect("sampling", "sampling", always="greedy"),
     Aspect("images_per_prompt", "number of images", always=1),
     # prompt
-    Aspect("after_marker", "text after the image", lambda c: _text(c).after_marker, _with_gap),
-    Aspect("prompt_words", "prompt words", lambda c: _text(c).words, _with_words),
-    Aspect("context_block", "context block", lambda c: bool(_text(c).context), _with_context),
-    Aspect("prompt_end", "end of the prompt", lambda c: _text(c).end, _with_end),
+    Aspect("after_marker", "text after the image", *_part("after_marker")),
+    Aspect("prompt_words", "prompt words", *_part("words")),
+    Aspect("context_block", "context block", lambda c: bool(_parts(c).context), _with_context),
+    Aspect("prompt_end", "end of the prompt", *_part("end")),
     Aspect("chat_template", "chat template", None, _with_template, always=NO_TEMPLATE),
     # pixels
     Aspect("resize", "resize recipe", *_field("pixels.recipe")),
@@ -164,12 +145,8 @@ ASPECTS: Final = (
     Aspect("context", "context", _untried("runtime.context")),
     Aspect("prompt_fits", "prompt fits the context", always=True),
     Aspect("batch", "batch", _untried("runtime.batch")),
-    Aspect(
-        "cache_type_k", "KV cache K", _untried("runtime.cache_type_k"), remarks=_QUANTIZED_CACHE
-    ),
-    Aspect(
-        "cache_type_v", "KV cache V", _untried("runtime.cache_type_v"), remarks=_QUANTIZED_CACHE
-    ),
+    Aspect("cache_type_k", "KV cache K", _untried("runtime.cache_type_k"), remarks=_QUANTIZED),
+    Aspect("cache_type_v", "KV cache V", _untried("runtime.cache_type_v"), remarks=_QUANTIZED),
     Aspect("flash_attention", "flash attention", _untried("runtime.flash_attention")),
     Aspect("threads", "threads", lambda c: c.runtime.threads or APP_THREADS),
     Aspect("vision_threads", "vision threads", _untried("runtime.vision_threads")),
@@ -190,28 +167,13 @@ BY_KEY: Final[Mapping[str, Aspect]] = {aspect.key: aspect for aspect in ASPECTS}
 _TRAINING: Final = ASPECTS[: ASPECTS.index(BY_KEY["answer_reading"])]
 """What decides a training example."""
 
-_PROMPT_LAST: Final = (
-    "prompt_words",
-    "context_block",
-    "prompt_end",
-    "after_marker",
-    "marker",
-    "chat_template",
-)
 
-
-def in_order(keys: Iterable[str]) -> list[str]:
-    """`keys` so that each change can be made on what the one before left: those of the prompt's one
-    text come last, from the inside to the outside."""
-    return sorted(keys, key=lambda key: _PROMPT_LAST.index(key) if key in _PROMPT_LAST else -1)
-
-
-def changed(contract: Contract, key: str, value: Value) -> Contract | None:
+def changed(contract: Contract, key: str, value: Value | None) -> Contract | None:
     """`contract`, its pixels spelled out, with that one aspect as it was found; None where no
     contract can say it."""
     change = BY_KEY[key].change
     spelled = contract.model_copy(update={"pixels": contract.pixels.spelled_out})
-    table = change(spelled, value) if change is not None else None
+    table = change(spelled, value) if change is not None and value is not None else None
     if table is None:
         return None
     try:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness import bundle as bundles
 from harness import checkpoint as checkpoints
-from harness.audit import bundle, checkpoint, collator, dataset, impact, train_config
+from harness.audit import bundle as of_bundle
+from harness.audit import checkpoint, collator, dataset, impact, train_config
 from harness.audit import rows as rows_of
-from harness.audit.aspects import changed, in_order
-from harness.audit.findings import Finding, Side, Value
+from harness.audit.aspects import changed
+from harness.audit.checkpoint import Tokens
+from harness.audit.findings import Finding, Side
+from harness.audit.impact import Change, Impact
 from harness.audit.rows import Missing, Row, Verdict
-from harness.audit.tokens import Tokens
 from harness.contract import Contract
 from harness.errors import AuditError
 
 if TYPE_CHECKING:
-    from harness.audit.measure import Impact
     from harness.progress import Progress
 
 _SIDES: Final[dict[Side, str]] = {
@@ -104,138 +104,94 @@ def audit(
             "nothing to audit: give at least one of --dataset, --checkpoint, --bundle, "
             "--train-config, --collator and --app-source"
         )
-    house = _House(sources, contract, progress)
-    findings = _decided(list(house.findings()))
-    pictures = impact.pictures(contract, measure_on, sources.originals)
-    gauge = impact.Gauge(contract, house.tokens, *pictures)
-    rows = rows_of.rows(findings, contract)
-    measured = house.measured(rows, measure_on) if measure_on is not None else []
-    said: dict[tuple[str, Value | None], str] = {
-        (one.change.aspect, one.change.found): one.text for one in measured if one.change
-    }
-    rows = [gauge.measured(row, said.get((row.aspect, row.value), "")) for row in rows]
+    bundle = bundles.load(sources.bundle) if sources.bundle is not None else None
+    named = sources.checkpoint or (bundle.checkpoint if bundle else None)
+    tokens = Tokens(checkpoints.load(named)) if named is not None else None
+    gauge = impact.gauge(contract, tokens, measure_on, sources.originals)
+    found, config_keys_left, notes = _read(sources, contract, progress, tokens)
+    if bundle is not None and tokens is not None:
+        found += of_bundle.findings(bundle, tokens, contract)
+    rows = rows_of.rows(_decided(found), contract)
+    measured: list[Impact] = []
+    if measure_on is not None:
+        if tokens is None:
+            raise AuditError("--measure runs the checkpoint; give --checkpoint or --bundle")
+        measured = _measured(rows, contract, tokens, measure_on, progress)
+    on_answers = {(one.change.aspect, one.change.found): one.text for one in measured if one.change}
+    rows = [gauge.measured(row, on_answers) for row in rows]
+    missing = rows_of.missing(rows, sources.sides)
     return Audit(
-        contract,
-        tuple(rows),
-        tuple(measured),
-        house.config_keys_left,
-        tuple(rows_of.missing(rows, sources.sides)),
-        tuple(house.notes),
+        contract, tuple(rows), tuple(measured), config_keys_left, tuple(missing), tuple(notes)
     )
+
+
+def _read(
+    sources: Sources, contract: Contract, progress: Progress, tokens: Tokens | None
+) -> tuple[list[Finding], int, list[str]]:
+    """What every source but the bundle says, the settings that say nothing, and the app's notes.
+
+    Small and likely to be mistyped first: nothing is waited for before it is refused.
+    """
+    found: list[Finding] = []
+    config_keys_left = 0
+    notes: list[str] = []
+    if sources.train_config is not None:
+        read = train_config.read(sources.train_config, contract, tokens)
+        config_keys_left = read.keys_left
+        found += read.findings
+    if sources.checkpoint is not None and tokens is not None:
+        found += checkpoint.findings(tokens, contract)
+    if sources.app_source is not None:
+        from harness.audit import app
+
+        of_app, notes = app.read(sources.app_source, contract, update=sources.update)
+        found += of_app
+    if sources.collator is not None:
+        if tokens is None:
+            said = "reading its batch takes a tokenizer; give --checkpoint or --bundle"
+            raise AuditError(f"collator {sources.collator}: {said}")
+        found += collator.findings(sources.collator, tokens, contract, sources.dataset)
+    if sources.dataset is not None:
+        advance = progress.track("searching pixels")
+        found += dataset.findings(
+            sources.dataset, contract, advance, sources=sources.originals, tokens=tokens
+        )
+    return found, config_keys_left, notes
 
 
 def _decided(findings: list[Finding]) -> list[Finding]:
     """The default tiling of the checkpoint's processor counts only where nothing else sets it."""
-    told = [one.side for one in findings if one.aspect == "tiling" and one.value is not None]
-    surer = next((side for side in ("collator", "train-config") if side in told), None)
+    told = {one.side for one in findings if one.aspect == "tiling" and one.value is not None}
+    surer = sorted(told & {"collator", "train-config"})
     return [
-        replace(one, value=None, note=f"its default is {one.value}, but the {surer} decides")
-        if surer is not None and one.where.endswith(checkpoint.DEFAULT_TILING)
+        replace(one, value=None, note=f"its default is {one.value}, but the {surer[0]} decides")
+        if surer and one.where.endswith(checkpoint.DEFAULT_TILING)
         else one
         for one in findings
     ]
 
 
-@dataclass
-class _House:
-    """The sources, opened once each."""
-
-    sources: Sources
-    contract: Contract
-    progress: Progress
-    notes: list[str] = field(default_factory=list)
-    config_keys_left: int = 0
-
-    @cached_property
-    def bundle(self) -> bundles.Bundle | None:
-        return bundles.load(self.sources.bundle) if self.sources.bundle is not None else None
-
-    @cached_property
-    def tokens(self) -> Tokens | None:
-        """Of the checkpoint that was given, else of the one in the bundle."""
-        if self.sources.checkpoint is not None:
-            return Tokens(checkpoints.load(self.sources.checkpoint))
-        return Tokens(checkpoints.load(self.bundle.checkpoint)) if self.bundle else None
-
-    def findings(self) -> Iterator[Finding]:
-        """Everything that the sources say."""
-        sources, contract = self.sources, self.contract
-        # Small and likely to be mistyped first: nothing is waited for before it is refused.
-        if sources.train_config is not None:
-            read = train_config.read(sources.train_config, contract, self.tokens)
-            self.config_keys_left = read.keys_left
-            yield from read.findings
-        if sources.checkpoint is not None and self.tokens is not None:
-            yield from checkpoint.findings(self.tokens, contract)
-        if sources.app_source is not None:
-            from harness.audit import app
-
-            of_app, self.notes = app.read(sources.app_source, contract, update=sources.update)
-            yield from of_app
-            yield from self._app_fits(of_app)
-        if sources.collator is not None:
-            if self.tokens is None:
-                said = "reading its batch takes a tokenizer; give --checkpoint or --bundle"
-                raise AuditError(f"collator {sources.collator}: {said}")
-            yield from collator.findings(sources.collator, self.tokens, contract, sources.dataset)
-        if sources.dataset is not None:
-            yield from dataset.findings(
-                sources.dataset,
-                contract,
-                self.progress.track("searching pixels"),
-                sources=sources.originals,
-                tokens=self.tokens,
-            )
-        if self.bundle is not None and self.tokens is not None:
-            yield from bundle.findings(self.bundle, self.tokens, contract)
-
-    def _app_fits(self, found: Sequence[Finding]) -> Iterator[Finding]:
-        """The app's own prompt and limit in the app's own context, as its tokens."""
-        if self.tokens is None or any(finding.aspect == "prompt_fits" for finding in found):
-            return
-        own = {finding.aspect: finding for finding in found if finding.value is not None}
-        if "context" not in own:
-            return
-        contract: Contract | None = self.contract
-        room = own["context"].value
-        if isinstance(room, int):
-            runtime = self.contract.runtime.model_copy(update={"context": room})
-            contract = self.contract.model_copy(update={"runtime": runtime})
-        for key in ("max_tokens", "tiling", "prompt_words"):
-            if contract is not None and key in own and (value := own[key].value) is not None:
-                contract = changed(contract, key, value)
-        if contract is not None:
-            yield bundle.prompt_fits(self.tokens, contract, "app", own["context"].where)
-
-    def measured(self, rows: Sequence[Row], images: str) -> list[Impact]:
-        """What each mismatch does to the checkpoint's answers on `images`."""
-        from harness.audit import measure
-
-        if self.tokens is None:
-            raise AuditError("--measure runs the checkpoint; give --checkpoint or --bundle")
-        spelled = self.contract.model_copy(update={"pixels": self.contract.pixels.spelled_out})
-        wrong = [row for row in rows if row.match is False]
-        changes = [
-            measure.Change(aspect, found, other)
-            for aspect, found in dict.fromkeys((row.aspect, row.value) for row in wrong)
-            if found is not None and (other := changed(spelled, aspect, found)) is not None
-        ]
-        return measure.impacts(
-            self.tokens.checkpoint,
-            spelled,
-            changes,
-            images,
-            self.progress,
-            together=_together(wrong, spelled) if len(changes) > 1 else None,
-        )
-
-
-def _together(wrong: Sequence[Row], contract: Contract) -> Contract:
-    """The contract with everything as it was found; of several values the surest side's."""
-    surest: dict[str, Value] = {}
-    for row in sorted(wrong, key=lambda row: list(_SIDES).index(row.side)):
-        if row.value is not None:
-            surest.setdefault(row.aspect, row.value)
-    for aspect in in_order(surest):
-        contract = changed(contract, aspect, surest[aspect]) or contract
-    return contract
+def _measured(
+    rows: Sequence[Row], contract: Contract, tokens: Tokens, images: str, progress: Progress
+) -> list[Impact]:
+    """What each mismatch does to the checkpoint's answers on `images`; all of them together last,
+    of several values the surest side's."""
+    spelled = contract.model_copy(update={"pixels": contract.pixels.spelled_out})
+    wrong = [row for row in rows if row.match is False]
+    changes = [
+        Change(aspect, value, other)
+        for aspect, value in dict.fromkeys((row.aspect, row.value) for row in wrong)
+        if value is not None and (other := changed(spelled, aspect, value)) is not None
+    ]
+    together = spelled
+    by_side = sorted(wrong, key=lambda row: list(_SIDES).index(row.side))
+    for aspect, value in {row.aspect: row.value for row in reversed(by_side)}.items():
+        together = changed(together, aspect, value) or together
+    return impact.impacts(
+        tokens.checkpoint,
+        spelled,
+        changes,
+        images,
+        progress,
+        together=together if len(changes) > 1 else None,
+    )

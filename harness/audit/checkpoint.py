@@ -1,22 +1,29 @@
-"""A checkpoint's own files: how its processor, tokenizer and `generate` behave when left alone."""
+"""A checkpoint's own files: how its processor, tokenizer and `generate` behave when left alone, and
+the prompt's ids under a contract. Its weights are not read."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image
 
 from harness.audit import values
 from harness.audit.aspects import BY_KEY, stated
 from harness.audit.findings import Finding
-from harness.audit.tokens import Tokens
-from harness.checkpoint import END_OF_GENERATION
+from harness.checkpoint import Checkpoint, load_processor, processor_settings
 from harness.contract import Contract
 from harness.errors import CheckpointError
 from harness.training import record
+from harness.training.prompt import IMAGE_TOKEN, PromptIds, encode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 DEFAULT_TILING: Final = ": do_image_splitting"
 """How the place of a finding ends that is but a default."""
@@ -25,6 +32,80 @@ _SIDE: Final = "checkpoint"
 _LEVELS: Final = 255
 _BY_DESIGN: Final = ("marker", "chat_template", "loss", "end_token", "output", "images_per_prompt")
 """What `driftloop train` always does as it should be."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokenizer of one checkpoint and how its processor cuts a square."""
+
+    checkpoint: Checkpoint
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """Raises CheckpointError where transformers cannot read it."""
+        return load_processor(self.checkpoint).tokenizer
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Of the checkpoint's image processor."""
+        return processor_settings(self.checkpoint.path)
+
+    @cached_property
+    def image_texts(self) -> tuple[str, ...]:
+        """The texts that this tokenizer takes for the image's token."""
+        return (IMAGE_TOKEN,) if len(self.ids(IMAGE_TOKEN)) == 1 else ()
+
+    def ids(self, text: str) -> list[int]:
+        """Of `text` alone, without special tokens around it."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Of `ids`, the special tokens spelled out."""
+        return str(
+            self.tokenizer.decode(
+                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        )
+
+    def longest_answer(self, contract: Contract) -> int:
+        """Tokens of the longest label with its end."""
+        return 1 + max(len(self.ids(label)) for label in contract.answer.labels)
+
+    def written(self, messages: Sequence[Any]) -> str | None:
+        """A conversation up to the answer as the checkpoint's chat template writes it, the image as
+        `<image>`; None where there is no template or it refuses the conversation."""
+        from jinja2 import TemplateError
+
+        file = self.checkpoint.path / "chat_template.jinja"
+        template = file.read_text("utf-8") if file.is_file() else self.tokenizer.chat_template
+        if not isinstance(template, str):
+            return None
+        try:
+            text = self.tokenizer.apply_chat_template(
+                list(messages), chat_template=template, tokenize=False, add_generation_prompt=True
+            )
+        except (TemplateError, TypeError, ValueError, KeyError):
+            return None
+        return str(text)
+
+    def prompt(self, contract: Contract) -> PromptIds:
+        """The prompt's ids as the model gets them."""
+        tile = self.checkpoint.tile_size
+        longest = int((self.settings.get("size") or {}).get("longest_edge", tile))
+        is_split = contract.tiling == "split" and longest > tile
+        side = math.ceil(longest / tile) if is_split else 0
+        tokens_per_tile = self.checkpoint.tokens_per_tile
+        return encode(self.tokenizer, contract.prompt, (side, side), tokens_per_tile)
+
+    def trained_under(self, contract: Contract, split: bool | None) -> Contract:
+        """`contract` with the tiling that training has: as told, as the checkpoint's record says,
+        else its processor's default."""
+        trained = record.load(self.checkpoint.path)
+        if split is None and trained is not None:
+            return contract.model_copy(update={"tiling": trained.contract.tiling})
+        if split is None:
+            split = bool(self.settings.get("do_image_splitting", True))
+        return contract.model_copy(update={"tiling": "split" if split else "single"})
 
 
 def findings(tokens: Tokens, contract: Contract) -> Iterator[Finding]:
@@ -47,24 +128,20 @@ def findings(tokens: Tokens, contract: Contract) -> Iterator[Finding]:
         comes = "a" if any(folder.glob("chat_template.*")) else "no"
         note = f"{comes} chat template comes with it; --collator or --train-config tells its use"
         yield Finding("chat_template", _SIDE, None, str(folder), note)
-        yield _tiling(tokens, contract, settings)
+        found = tokens.trained_under(contract, None)
+        note = (
+            f"the processor's default: {tokens.prompt(found).image_tokens} image tokens, "
+            f"{tokens.prompt(contract).image_tokens} under the contract"
+        )
+        yield Finding("tiling", _SIDE, found.tiling, f"{settings}{DEFAULT_TILING}", note)
     yield from _processor(tokens.settings, settings)
     yield from _generation(folder / "generation_config.json")
     yield from _labels(tokens, contract)
 
 
-def _tiling(tokens: Tokens, contract: Contract, where: str) -> Finding:
-    found = tokens.trained_under(contract, None)
-    note = (
-        f"the processor's default: {tokens.prompt(found).image_tokens} image tokens, "
-        f"{tokens.prompt(contract).image_tokens} under the contract"
-    )
-    return Finding("tiling", _SIDE, found.tiling, f"{where}{DEFAULT_TILING}", note)
-
-
 def _processor(settings: Mapping[str, Any], where: str) -> Iterator[Finding]:
     resample = settings.get("resample", Image.Resampling.LANCZOS)
-    name = values.resampling(resample) or str(resample)
+    name = values.filter_name(resample) or str(resample)
     yield Finding("tile_resize", _SIDE, name, f"{where}: resample")
     factor = settings.get("rescale_factor", 1 / _LEVELS) if settings.get("do_rescale", True) else 1
     value, place = "the checkpoint's", f"{where}: image_mean, image_std"
@@ -101,8 +178,3 @@ def _labels(tokens: Tokens, contract: Contract) -> Iterator[Finding]:
         f"{label} {own} (after a space {tokens.ids(f' {label}')})" for label, own in ids.items()
     )
     yield Finding("label_tokens", _SIDE, value, where, ", ".join(told))
-    end = tokens.tokenizer.eos_token
-    note = f"its end token is {end}"
-    if end not in END_OF_GENERATION:
-        note += ", which llama.cpp takes for an end only if the GGUF names it"
-    yield Finding("tokenizer", _SIDE, "the checkpoint's", where, note)

@@ -42,7 +42,7 @@ class Finding:
     note: str = ""
     """One sentence: evidence, or why it could not be read. Never a guess."""
     impact: str = ""
-    """What it costs, where the reader measured that; empty: the audit measures what it can."""
+    """What a mismatch costs, or what is worth knowing of a match: for the audit to say."""
     quotes: tuple[Quote, ...] = ()
     """The lines it was read from; of several values, the best guess first."""
     is_open: bool = False

@@ -75,6 +75,16 @@ class Parts:
     end: str
     """The white space after the last word."""
 
+    @property
+    def text(self) -> str:
+        """The prompt, put together again; a context block stands before the last paragraph."""
+        words = self.words
+        if self.context:
+            body, gap, last = words.rpartition("\n\n")
+            words = f"{body}\n\n{self.context}{gap or chr(10)}{last}"
+        said = "".join([self.before, *self.placeholders, self.after_marker, words, self.end])
+        return self.template.replace("{prompt}", said)
+
 
 def split(text: str, marker: str) -> Parts:
     """`text` taken apart; `marker` is a further text that may stand for the image."""
@@ -113,11 +123,10 @@ def findings(
 
     `text` is the whole prompt as it is sent or trained on, without the answer. `image_texts` are
     the texts in it that become the image's tokens: `<image>` once a tokenizer showed it to be one.
-    None: libmtmd's markers for the sides that use libmtmd (app, bundle), none for the training's.
+    None: libmtmd's markers for the app, which uses libmtmd, none for the training side.
     """
     if image_texts is None:
-        runs_libmtmd = side in ("app", "bundle")
-        image_texts = (*LIBMTMD_MARKERS, contract.prompt.marker) if runs_libmtmd else ()
+        image_texts = (*LIBMTMD_MARKERS, contract.prompt.marker) if side == "app" else ()
     parts = split(text, contract.prompt.marker)
     template = "none" if parts.template == "{prompt}" else parts.template
     quoted = f"it says {parts.context!r}" if parts.context else ""

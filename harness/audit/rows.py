@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -35,6 +35,7 @@ _SUPPLIED_BY: Final = {
     "images_per_prompt": "--dataset or --collator",
 }
 _SETTLED_IN: Final = "a line of driftloop-app.toml"
+_BOTH: Final = "training and app agree in this, so nothing drifts between them"
 _ORDER: Final = {aspect.key: index for index, aspect in enumerate(ASPECTS)}
 
 
@@ -79,7 +80,22 @@ class Missing:
 def rows(findings: Iterable[Finding], contract: Contract) -> list[Row]:
     """A row per finding, in the order of the table; equal findings of one side become one row."""
     ordered = sorted(dict.fromkeys(findings), key=lambda finding: _ORDER[finding.aspect])
-    return _agreeing([_row(finding, contract) for finding in ordered])
+    sides: dict[tuple[str, Value | None], set[Side]] = {}
+    for one in ordered:
+        sides.setdefault((one.aspect, one.value), set()).add(one.side)
+    return [_row(one, contract, sides[one.aspect, one.value]) for one in ordered]
+
+
+def _row(finding: Finding, contract: Contract, sides: Collection[Side]) -> Row:
+    """`sides`: those that say the same."""
+    aspect = BY_KEY[finding.aspect]
+    row = Row(**vars(finding), contract=aspect.expected(contract))
+    if row.value is None:
+        return row
+    if row.contract is None or row.value == row.contract:
+        return replace(row, match=True, impact=aspect.remarks.get(row.value, ""))
+    agree = "app" in sides and not {*_GROUPS["training"]}.isdisjoint(sides)
+    return replace(row, match=False, note="; ".join(filter(None, [row.note, _BOTH * agree])))
 
 
 def missing(found: Sequence[Row], sides: Iterable[Side]) -> list[Missing]:
@@ -108,34 +124,6 @@ def verdict(found: Sequence[Row], lacking: Sequence[Missing]) -> Verdict:
     if any(row.match is False for row in found):
         return "MISALIGNED"
     return "UNREAD" if lacking else "ALIGNED"
-
-
-def _row(finding: Finding, contract: Contract) -> Row:
-    aspect = BY_KEY[finding.aspect]
-    expected = aspect.expected(contract)
-    row = Row(**vars(finding), contract=expected)
-    if finding.value is None:
-        return row
-    if expected is not None and finding.value != expected:
-        return replace(row, match=False)
-    return replace(row, match=True, impact=row.impact or aspect.remarks.get(finding.value, ""))
-
-
-def _agreeing(found: list[Row]) -> list[Row]:
-    """Say it where training and app differ from the contract in the same way."""
-    wrong = {(row.aspect, row.value, row.side) for row in found if row.match is False}
-    agreed = {
-        (aspect, value)
-        for aspect, value, side in wrong
-        if side in _GROUPS["training"] and (aspect, value, "app") in wrong
-    }
-    remark = "training and app agree in this, so nothing drifts between them"
-    return [
-        replace(row, note="; ".join(filter(None, (row.note, remark))))
-        if row.match is False and (row.aspect, row.value) in agreed
-        else row
-        for row in found
-    ]
 
 
 def _plain(value: object) -> object:

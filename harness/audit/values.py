@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from PIL import Image
@@ -28,12 +28,12 @@ _TRUTHS: Final = dict.fromkeys(("true", "yes", "on", "enabled", "1"), True) | di
     ("false", "no", "off", "disabled", "0"), False
 )
 _SIDES: Final = re.compile(r"\s*(\d+)\s*(?:[xX*, ]\s*(\d+))?\s*(?:px|pixels)?\s*")
+_OTHER_PICTURE: Final = re.compile(r"full|original|native|high-?res")
 
 
 def number(value: object) -> float | None:
     """A number as it is; None for anything else, also for yes and no."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and isinstance(value, int | float) else None
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def numbers(value: object) -> list[float] | None:
@@ -66,6 +66,14 @@ def sides(value: object) -> tuple[int, ...]:
     return (int(side),) if side is not None and side >= 1 else ()
 
 
+def is_square(value: object, side: int) -> bool | None:
+    """Whether a picture, told by its size or as `full resolution`, is the square of that side."""
+    if found := sides(value):
+        return set(found) == {side}
+    is_other = isinstance(value, str) and _OTHER_PICTURE.search(value.lower())
+    return False if is_other else None
+
+
 def sampling(settings: Mapping[str, Any]) -> str:
     """`greedy`, or what is drawn from: `temperature 0.7, top-p 0.9`. As transformers reads them:
     without `do_sample` the rest has no effect, unless a temperature above 0 asks for it alone."""
@@ -80,16 +88,10 @@ def sampling(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key.replace('_', '-')} {drawn[key]:g}" for key in keys if key in drawn)
 
 
-def resampling(value: object) -> str | None:
-    """The resize filter that has this number in Pillow."""
-    found = [one.name.lower() for one in Image.Resampling if one == whole(value)]
-    return found[0] if found else None
-
-
 def filter_name(value: object) -> str | None:
     """A resize filter: Pillow's number or any library's name."""
     if not isinstance(value, str):
-        return resampling(value)
+        return next((one.name.lower() for one in Image.Resampling if one == whole(value)), None)
     name = re.split(r"[.:]", value.strip().lower())[-1].removeprefix("inter_")
     name = name.removeprefix("resampling_").replace("-", "_")
     return _FILTERS.get(name, name)
@@ -110,9 +112,7 @@ def colour(value: object) -> str | None:
     return _named(scaled if isinstance(value, list) else scaled * 3)
 
 
-def _named(levels: Sequence[int]) -> str:
-    if set(levels) == {0}:
-        return "black"
-    if set(levels) == {255}:
-        return "white"
-    return f"rgb {' '.join(str(level) for level in levels)}"
+def _named(levels: list[int]) -> str:
+    if set(levels) <= {0} or set(levels) <= {255}:
+        return "white" if levels[0] else "black"
+    return f"rgb {' '.join(map(str, levels))}"

@@ -17,7 +17,7 @@ from harness.audit.rows import DOCUMENT_ROWS
 if TYPE_CHECKING:
     from harness.audit.audit import Audit
     from harness.audit.findings import Value
-    from harness.audit.measure import Impact
+    from harness.audit.impact import Impact
     from harness.audit.rows import Missing, Row
     from harness.contract import Contract
 

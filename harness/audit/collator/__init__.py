@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -11,17 +11,16 @@ import numpy as np
 from PIL import Image
 
 from harness import dataset as datasets
+from harness.audit.checkpoint import Tokens
 from harness.audit.collator import batch, batch_pixels, user_code
 from harness.audit.collator.batch import Batch
-from harness.audit.collator.batch_pixels import Made
 from harness.audit.collator.user_code import ADAPTOR, Collator
 from harness.audit.dataset import is_prepared, records
 from harness.audit.findings import Finding, tallied
 from harness.audit.prompt_parts import IMAGE_TOKEN
-from harness.audit.tokens import Tokens
 from harness.checkpoint import load_processor
 from harness.contract import Contract
-from harness.errors import AuditError
+from harness.errors import AuditError, DriftloopError
 from harness.preprocess import prepare_as
 from harness.training.dataset import example
 
@@ -105,39 +104,32 @@ def findings(
     """
     processor = load_processor(tokens.checkpoint)
     has_template = _takes_images(processor)
+    if not has_template:
+        processor.chat_template = SMOLVLM_TEMPLATE
     collator = user_code.load(spec, _offered(processor, tokens, contract))
     raw = drawn(contract.answer.labels, contract.prompt.text)
     given = [replace(one, image=prepare_as(one.image, contract.pixels)) for one in raw]
     if dataset is not None:
         given = _of_dataset(dataset, contract)
-    run, shape = _run(collator, given, contract, processor)
+    run, shape = _run(collator, _shapes(collator, given, contract, processor))
     where = f"{spec}, on {len(given)} {'samples' if dataset else 'drawn samples'}"
-    answers = [sample.label for sample in given]
-    found = batch.findings(run, answers, tokens, contract, spec)
-    if not has_template:
-        found = (
-            replace(one, note="SmolVLM's chat template stood in for the checkpoint's")
-            if one.aspect == "chat_template" and one.value != "none"
-            else one
-            for one in found
-        )
-    yield from tallied(found, f"{where} ({shape})")
+    said = batch.findings(run, [one.label for one in given], tokens, contract, spec)
+    for one in tallied(said, f"{where} ({shape})"):
+        if one.aspect == "chat_template" and one.value != "none" and not has_template:
+            one = replace(one, note="SmolVLM's chat template stood in for the checkpoint's")
+        yield one
     yield Finding("images_per_prompt", _SIDE, 1, where)
-    made = _made(run, given, processor, tokens)
-    if made is None:
-        yield Finding("normalisation", _SIDE, None, where, "the batch has no pixel_values")
-        return
-    levels = batch_pixels.levels(made)
-    yield from batch_pixels.as_given(levels, processor, where)
-    if levels is None:
-        return
+    images = [sample.image for sample in given]
+    yield from batch_pixels.as_given(run.pixel_values, images, processor, where)
+    again = [one for one in _shapes(collator, raw, contract, processor) if one[0] == shape]
     try:
-        run, _ = _run(collator, raw, contract, processor, only=shape)
+        with batch_pixels.handed_on() as handed:
+            _run(collator, again)
     except AuditError:  # it takes prepared squares alone
         return
-    if (made := _made(run, raw, processor, tokens)) is not None:
-        where = f"{spec}, on {len(raw)} drawn pictures as a camera takes them"
-        yield from batch_pixels.own_preparation(made, levels, contract, where)
+    taken = [sample.image for sample in raw]
+    where = f"{spec}, on {len(raw)} drawn pictures as a camera takes them"
+    yield from batch_pixels.own_preparation(taken, handed, contract, where)
 
 
 def drawn(labels: Sequence[str], prompt: str) -> list[Sample]:
@@ -154,72 +146,47 @@ def drawn(labels: Sequence[str], prompt: str) -> list[Sample]:
 
 
 def _shapes(
-    samples: Sequence[Sample], contract: Contract, processor: Idefics3Processor
+    collator: Collator, samples: Sequence[Sample], contract: Contract, processor: Idefics3Processor
 ) -> Iterator[Shape]:
     """Each shape that trainers hand to a collator, the commonest first; any other takes an
     adaptor."""
+    if (adaptor := collator.example) is not None:
+        yield ADAPTOR, samples, lambda one: adaptor(one.image, one.prompt, one.label)
+        return
     token = [one.asked(one.prompt.replace(contract.prompt.marker, IMAGE_TOKEN)) for one in samples]
     bare = [one.asked(one.prompt.replace(IMAGE_TOKEN, "").lstrip()) for one in token]
-    groups = {
-        "dictionaries, the prompt as the dataset or the contract has it": samples,
-        "dictionaries, the prompt without a marker": bare,
-    }
-    # A marker in drawn samples is nobody's text: not to be held against the collator.
-    names = list(groups) if any(sample.fields for sample in samples) else reversed(groups)
     yield "dictionaries, the image as <image>", token, Sample.dictionary
-    yield from ((name, groups[name], Sample.dictionary) for name in names)
+    told = "dictionaries, the prompt as the dataset or the contract has it", samples
+    without = "dictionaries, the prompt without a marker", bare
+    # A marker in drawn samples is nobody's text: not to be held against the collator.
+    is_told = any(sample.fields for sample in samples)
+    for name, group in (told, without) if is_told else (without, told):
+        yield name, group, Sample.dictionary
     triple = "triples of image, prompt and label"
     yield triple, bare, lambda one: (one.image, one.prompt, one.label)
     yield "pairs of image and label", samples, lambda one: (one.image, one.label)
-    yield (
-        "driftloop's own examples",
-        samples,
-        lambda one: example(processor, contract, one.image, one.label),
-    )
+    own = "driftloop's own examples"
+    yield own, samples, lambda one: example(processor, contract, one.image, one.label)
 
 
-def _run(
-    collator: Collator,
-    samples: Sequence[Sample],
-    contract: Contract,
-    processor: Idefics3Processor,
-    only: str | None = None,
-) -> tuple[Batch, str]:
-    """A batch, and the shape of the examples it was made of."""
-    errors: list[Exception | SystemExit] = []
-    adaptor = collator.example
-    tried = _shapes(samples, contract, processor)
-    if adaptor is not None:
-        own: Shape = (ADAPTOR, samples, lambda one: adaptor(one.image, one.prompt, one.label))
-        tried = iter([own])
-    for name, group, make in tried:
-        if only is not None and name != only:
-            continue
+def _run(collator: Collator, shapes: Iterable[Shape]) -> tuple[Batch, str]:
+    """A batch, and the shape of the examples it was made of: the first that it takes."""
+    errors: list[DriftloopError] = []
+    for name, group, make in shapes:
         try:
-            found = collator.call([make(one) for one in group])
-        except (Exception, SystemExit) as error:  # noqa: BLE001  (it may raise anything)
+            with user_code.running(collator.spec):
+                found = collator.call([make(one) for one in group])
+        except DriftloopError as error:
             errors.append(error)
         else:
             return batch.read(found, collator.spec), name
-    failed = user_code.failed(collator.spec, errors[0])
-    if adaptor is not None:
-        raise failed from errors[0]
-    raise AuditError(
-        f"{failed}; if its examples look otherwise, say how in two lines beside it: "
-        f"def {ADAPTOR}(image, prompt, label): return {{...}}"
-    ) from errors[0]
-
-
-def _made(
-    found: Batch, samples: Sequence[Sample], processor: Idefics3Processor, tokens: Tokens
-) -> Made | None:
-    """The batch's pixel values and the pictures they were made of; None where it has none."""
-    if found.pixel_values is None:
-        return None
-    image = tokens.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-    is_split = int((found.input_ids[0] == image).sum()) > tokens.checkpoint.tokens_per_tile
-    images = [sample.image for sample in samples]
-    return Made(found.pixel_values, images, processor, "split" if is_split else "single")
+    said = str(errors[0])
+    if collator.example is None:
+        said += (
+            "; if its examples look otherwise, say how in two lines beside it: "
+            f"def {ADAPTOR}(image, prompt, label): return {{...}}"
+        )
+    raise AuditError(said) from errors[0]
 
 
 def _of_dataset(path: Path, contract: Contract) -> list[Sample]:
@@ -264,15 +231,12 @@ def _offered(processor: Idefics3Processor, tokens: Tokens, contract: Contract) -
 
 
 def _takes_images(processor: Idefics3Processor) -> bool:
-    """Whether the processor's own chat template takes images; if not, SmolVLM's is put in."""
+    """Whether the processor's own chat template is one for images."""
     from jinja2 import TemplateError
 
     talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
     try:
-        if processor.chat_template:
-            processor.apply_chat_template(talk, add_generation_prompt=True)
-            return True
+        processor.apply_chat_template(talk, add_generation_prompt=True)
     except (TemplateError, TypeError, ValueError, KeyError):
-        pass
-    processor.chat_template = SMOLVLM_TEMPLATE
-    return False
+        return False
+    return True

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.audit import prompt_parts
+from harness.audit.checkpoint import Tokens
 from harness.audit.findings import Finding
-from harness.audit.tokens import Tokens
 from harness.checkpoint import END_OF_GENERATION
 from harness.contract import Contract
 from harness.errors import AuditError
@@ -31,6 +31,7 @@ class Batch:
     labels: NDArray[np.int64] | None
     """As long as `input_ids`; -100 takes no part in the loss."""
     pixel_values: NDArray[np.float32] | None
+    """(batch, tiles, 3, side, side)"""
 
 
 def read(found: object, spec: str) -> Batch:
@@ -44,27 +45,32 @@ def read(found: object, spec: str) -> Batch:
         names = ", ".join(map(str, table)) or type(found).__name__
         raise AuditError(f"collator {spec}: its batch has no input_ids, only {names}")
     ids = np.atleast_2d(_array(table["input_ids"], np.int64))
-    mask = np.ones_like(ids)
-    if "attention_mask" in table:
-        mask = _array(table["attention_mask"], np.int64).reshape(ids.shape)
-    labels = next((table[key] for key in ("labels", "targets") if table.get(key) is not None), None)
+    mask, pixels = table.get("attention_mask"), table.get("pixel_values")
+    labels = table.get("labels", table.get("targets"))  # targets: driftloop's own batches
     if labels is not None:
         labels = np.atleast_2d(_array(labels, np.int64))
         missing = ids.shape[1] - labels.shape[1]
         labels = np.pad(labels, ((0, 0), (missing, 0)), constant_values=IGNORED)
-    pixels = table.get("pixel_values")
-    return Batch(ids, mask, labels, None if pixels is None else _array(pixels, np.float32))
+    if pixels is not None:
+        pixels = _array(pixels, np.float32)
+        pixels = pixels if pixels.ndim == 5 else pixels[:, None]
+    kept = np.ones_like(ids) if mask is None else _array(mask, np.int64).reshape(ids.shape)
+    return Batch(ids, kept, labels, pixels)
 
 
 def findings(
     batch: Batch, answers: Sequence[str], tokens: Tokens, contract: Contract, where: str
 ) -> Iterator[Finding]:
     """What each example of the batch says; `answers` are the labels that went in."""
+    wanted = tokens.prompt(contract)
     for index, answer in enumerate(answers[: len(batch.input_ids)]):
         kept = batch.mask[index] != 0
         ids = batch.input_ids[index][kept].tolist()
         labels = None if batch.labels is None else batch.labels[index][kept].tolist()
-        yield _tiling(ids, tokens, contract, where)
+        found = ids.count(wanted.image_id)
+        note = f"{found} image tokens against {wanted.image_tokens} under the contract"
+        tiling = "single" if found == tokens.checkpoint.tokens_per_tile else "split"
+        yield Finding("tiling", _SIDE, tiling if found else None, where, note)
         span = _answer(ids, answer, tokens)
         if span is None:
             note = f"the answer {answer!r} is not among its ids: cut off, or no part of the batch"
@@ -72,16 +78,6 @@ def findings(
             continue
         yield from _texts(ids, span[0], tokens, contract, where)
         yield from _trained(ids, labels, span, tokens, where)
-
-
-def _tiling(ids: list[int], tokens: Tokens, contract: Contract, where: str) -> Finding:
-    prompt = tokens.prompt(contract)
-    found = ids.count(prompt.image_id)
-    if found == 0:
-        return Finding("tiling", _SIDE, None, where, "no image token is in its ids")
-    value = "single" if found == tokens.checkpoint.tokens_per_tile else "split"
-    note = f"{found} image tokens against {prompt.image_tokens} under the contract"
-    return Finding("tiling", _SIDE, value, where, note)
 
 
 def _answer(ids: list[int], answer: str, tokens: Tokens) -> tuple[int, int] | None:
@@ -121,9 +117,7 @@ def _without_image(ids: list[int], tokens: Tokens) -> list[int]:
     """The image's run of tokens, with all that frames it, as one image token."""
     around, image = tokens.tokenizer.convert_tokens_to_ids([AROUND_IMAGE, IMAGE_TOKEN])
     places = [at for at, token in enumerate(ids) if token in (around, image)]
-    if not places:
-        return ids
-    return [*ids[: places[0]], image, *ids[places[-1] + 1 :]]
+    return [*ids[: places[0]], image, *ids[places[-1] + 1 :]] if places else ids
 
 
 def _trained(

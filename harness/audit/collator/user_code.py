@@ -9,16 +9,13 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from PIL import Image
 
 from harness.errors import AuditError, DriftloopError
-
-_Made = TypeVar("_Made")
 
 ADAPTOR: Final = "driftloop_example"
 """What a user calls the function that makes an example for their collator."""
@@ -58,33 +55,44 @@ def load(spec: str, offered: Mapping[str, Any]) -> Collator:
         if not hasattr(found, part):
             raise AuditError(f"collator {spec}: {name} has no {part}")
         found = getattr(found, part)
-    if not callable(found):
-        raise AuditError(f"collator {spec}: it is no callable")
     found = _with_globals(found, offered)
     asked = _asked(found)
-    wanted = [item for item, is_required in asked.items() if is_required]
-    unknown = [item for item in wanted if item not in offered]
-    if inspect.isclass(found) or (wanted and not unknown):
+    unknown = [item for item, is_required in asked.items() if is_required and item not in offered]
+    if inspect.isclass(found) or (any(asked.values()) and not unknown):
         if unknown:
-            said = f"it asks for {', '.join(unknown)}, which is not known here"
-            raise AuditError(f"collator {spec}: {said}; name a function of the examples alone")
-        known = {item: offered[item] for item in asked if item in offered}
-        found = _guarded(spec, partial(found, **known))
-        if not callable(found):
-            raise AuditError(f"collator {spec}: what it returns is no callable")
+            raise _asks(spec, unknown)
+        with running(spec):
+            found = found(**{item: offered[item] for item in asked if item in offered})
         found = _with_globals(found, offered)
-    run = _bound(spec, found, offered)
-
-    def call(examples: object) -> object:
-        with _as_script(spec):
-            return run(examples)
-
+    if not callable(found):
+        raise AuditError(f"collator {spec}: neither it nor what it returns is a callable")
     adaptor = getattr(module, ADAPTOR, None)
+    call = _bound(spec, found, offered)
     return Collator(spec, call, adaptor if callable(adaptor) else None)
 
 
-def failed(spec: str, error: Exception | SystemExit) -> AuditError:
-    """The user's code failed: one line with the exception's type, message and place."""
+@contextlib.contextmanager
+def running(spec: str) -> Iterator[None]:
+    """The user's code runs. A trainer's script that parses its arguments gets none, not
+    driftloop's; what it prints stays off stdout, which may be read by a machine.
+
+    Raises:
+        AuditError: it failed: one line with the exception's type, message and place.
+    """
+    own = sys.argv
+    sys.argv = [spec.rpartition(":")[0]]
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except DriftloopError:
+        raise
+    except (Exception, SystemExit) as error:  # it may raise anything
+        raise AuditError(f"collator {spec}: its code failed: {_said(error)}") from error
+    finally:
+        sys.argv = own
+
+
+def _said(error: Exception | SystemExit) -> str:
     said = " ".join(str(error).split()) or "no message"
     if isinstance(error, SystemExit):
         said += ", it ends the process; put what a script does under `if __name__ == '__main__'`"
@@ -93,56 +101,38 @@ def failed(spec: str, error: Exception | SystemExit) -> AuditError:
     place, trace = "", error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if file != __file__ and "site-packages" not in file:
+        if Path(file).parent != Path(__file__).parent and "site-packages" not in file:
             place = f" ({Path(file).name}:{trace.tb_lineno})"
         trace = trace.tb_next
-    return AuditError(f"collator {spec}: its code failed: {type(error).__name__}: {said}{place}")
+    return f"{type(error).__name__}: {said}{place}"
+
+
+def _asks(spec: str, names: list[str]) -> AuditError:
+    said = f"it asks for {', '.join(names)}, and not all of that is known here"
+    return AuditError(f"collator {spec}: {said}; name a function of the examples alone")
 
 
 def _imported(spec: str, name: str) -> ModuleType:
-    if name.endswith(".py"):
-        if not Path(name).is_file():
-            raise AuditError(f"collator {spec}: no file {name}")
-        found = importlib.util.spec_from_file_location(_MODULE_NAME, Path(name))
-        if found is None or found.loader is None:
-            raise AuditError(f"collator {spec}: {name} is no Python file")
-        module = importlib.util.module_from_spec(found)
-        sys.modules[_MODULE_NAME] = module
-        _guarded(spec, partial(found.loader.exec_module, module))
-        return module
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        return _guarded(spec, partial(importlib.import_module, name))
-    except AuditError as error:
-        if isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name == name:
-            said = "run it from the folder that holds it, or name the file"
-            raise AuditError(f"collator {spec}: no module {name}; {said}") from error
-        raise
-
-
-def _guarded(spec: str, run: Callable[[], _Made]) -> _Made:
-    try:
-        with _as_script(spec):
-            return run()
-    except DriftloopError:
-        raise
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything
-        raise failed(spec, error) from error
-
-
-@contextlib.contextmanager
-def _as_script(spec: str) -> Iterator[None]:
-    """A trainer's script that parses its arguments gets none, not driftloop's; what it prints
-    stays off stdout, which may be read by a machine."""
-    own = sys.argv
-    sys.argv = [spec.rpartition(":")[0]]
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        sys.argv = own
+    if not name.endswith(".py"):
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.insert(0, here)
+        try:
+            with running(spec):
+                return importlib.import_module(name)
+        except AuditError as error:
+            if isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name == name:
+                said = "run it from the folder that holds it, or name the file"
+                raise AuditError(f"collator {spec}: no module {name}; {said}") from error
+            raise
+    found = importlib.util.spec_from_file_location(_MODULE_NAME, Path(name))
+    if found is None or found.loader is None or not Path(name).is_file():
+        raise AuditError(f"collator {spec}: no file {name}")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[_MODULE_NAME] = module
+    with running(spec):
+        found.loader.exec_module(module)
+    return module
 
 
 def _asked(target: Callable[..., Any]) -> dict[str, bool]:
@@ -158,18 +148,18 @@ def _asked(target: Callable[..., Any]) -> dict[str, bool]:
 def _bound(
     spec: str, found: Callable[..., Any], offered: Mapping[str, Any]
 ) -> Callable[[Any], Any]:
+    """`found` as a function of the examples alone."""
     names = [item for item, is_required in _asked(found).items() if is_required]
     extra = {item: offered[item] for item in names if item in offered}
     examples = [item for item in names if item not in offered]
     if len(examples) > 1:
-        said = f"it asks for {', '.join(examples)}; it must take the examples alone"
-        raise AuditError(f"collator {spec}: {said}")
+        raise _asks(spec, examples)
     if examples and extra:
         return lambda batch: found(**{examples[0]: batch}, **extra)
     return lambda batch: found(batch, **extra)
 
 
-def _with_globals(found: Callable[..., Any], offered: Mapping[str, Any]) -> Callable[..., Any]:
+def _with_globals(found: Any, offered: Mapping[str, Any]) -> Any:  # noqa: ANN401
     """A notebook's collate function takes its processor from the notebook: a copy of the function
     that finds it, or `found` itself where nothing is missing."""
     function = found if inspect.isfunction(found) else getattr(type(found), "__call__", None)  # noqa: B004

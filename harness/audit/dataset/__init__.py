@@ -13,10 +13,10 @@ from typing import Any, Final
 from devices.hashing import file_sha256
 from harness import dataset as datasets
 from harness.audit import prompt_parts, values
+from harness.audit.checkpoint import Tokens
 from harness.audit.dataset import pixels, records
 from harness.audit.dataset.records import Record, Records
 from harness.audit.findings import Finding, tallied
-from harness.audit.tokens import Tokens
 from harness.contract import Contract
 from harness.images import IMAGE_SUFFIXES
 from harness.preprocess import pixels_sha256
@@ -57,12 +57,22 @@ def findings(
     said = (one for record in found.records for one in _texts(record, contract, tokens))
     yield from tallied(said, str(found.root / found.kind.removeprefix("table ")))
     known = contract.answer.labels
-    answers = {_parted(record, known)[1] for record in found.records}
-    read = [(one, prompt_parts.read_target(one, known)) for one in answers if one is not None]
-    labels = {target.label or answer.strip() for answer, target in read}
+    answers = {record.target for record in found.records if record.target is not None}
+    labels = {prompt_parts.read_target(one, known).label or one.strip() for one in answers}
     yield from _label_set(labels, contract, str(found.root))
     yield from _sizes(found, contract)
-    yield from _pictures(found, contract, told, sources)
+    sample = [(one, image) for one in _sample(found.records) if (image := one.decoded) is not None]
+    pairs = [
+        pixels.Pair(record.name, image, source)
+        for record, image in sample
+        if (source := _source_of(record, found.root, sources)) is not None
+    ]
+    if pairs:
+        yield from pixels.findings(pairs, _SIDE, str(found.root), contract, told)
+    else:
+        yield from pixels.looks([image for _, image in sample], str(found.root))
+        note = "how the pixels were made is read from the source images; give --sources"
+        yield Finding("resize", _SIDE, None, str(found.root), note)
 
 
 def is_prepared(path: Path) -> bool:
@@ -82,13 +92,14 @@ def _prepared(
     where = f"{manifest}, {len(loaded.entries)} of {len(loaded.entries)} entries"
     stated = loaded.pixels.spelled_out
     yield Finding("image_size", _SIDE, stated.size, where)
-    sample = [(entry, entry.square()) for entry in _sample(loaded.entries)]
     pairs = [
-        pixels.Pair(entry.image, square, source)
-        for entry, square in sample
+        pixels.Pair(entry.image, entry.square(), source)
+        for entry in _sample(loaded.entries)
         if (source := _source(sources, entry.source, entry.source_sha256)) is not None
     ]
-    searched = list(pixels.findings(pairs, str(manifest), contract, told)) if pairs else []
+    searched = []
+    if pairs:
+        searched = list(pixels.findings(pairs, _SIDE, str(manifest), contract, told))
     yield from searched
     seen = {finding.aspect for finding in searched if finding.value is not None}
     for aspect, field in pixels.ASPECTS.items():
@@ -107,27 +118,24 @@ def _prepared(
 
 
 def _texts(record: Record, contract: Contract, tokens: Tokens | None) -> Iterator[Finding]:
-    known = contract.answer.labels
-    prompt, target = _parted(record, known)
-    if prompt is not None:
-        yield from _prompt(record, prompt, contract, tokens)
+    where, target = record.where, record.target
+    if record.prompt is not None:
+        yield from _prompt(record, record.prompt, contract, tokens)
     if target is not None:
-        read = prompt_parts.read_target(target, known)
-        yield Finding("output", _SIDE, read.form, record.where, f"for example {target!r}")
-        if record.text is not None:
+        read = prompt_parts.read_target(target, contract.answer.labels)
+        yield Finding("output", _SIDE, read.form, where, f"for example {target!r}")
+        if record.is_one_text:
             note = "" if read.ends else "no end token is spelled out: the collator's to say"
-            yield Finding("end_token", _SIDE, read.ends or None, record.where, note)
+            yield Finding("end_token", _SIDE, read.ends or None, where, note)
     if record.max_tokens is not None:
-        yield Finding("max_tokens", _SIDE, record.max_tokens, record.where)
-    yield Finding("images_per_prompt", _SIDE, record.images, record.where)
-    yield from _label_image(record, contract.pixels.size)
-
-
-def _parted(record: Record, labels: Sequence[str]) -> tuple[str | None, str | None]:
-    """Prompt and target."""
-    if record.text is None:
-        return record.prompt, record.target
-    return prompt_parts.parted(record.text, labels) or (None, None)
+        yield Finding("max_tokens", _SIDE, record.max_tokens, where)
+    yield Finding("images_per_prompt", _SIDE, record.images, where)
+    for key, value in record.fields.items():
+        same = _is_seen(value, record, contract) if _LABEL_IMAGE.match(key.lower()) else None
+        if same is not None:
+            said = "as the model sees it" if same else "another picture"
+            yield Finding("label_image", _SIDE, said, where, f"{key} is {value!r}")
+            break
 
 
 def _prompt(
@@ -144,43 +152,16 @@ def _prompt(
         yield one
 
 
-def _label_image(record: Record, size: int) -> Iterator[Finding]:
-    """The picture that was labelled, as an entry tells it: by size, by hash, by name."""
-    for key, value in record.fields.items():
-        if not _LABEL_IMAGE.match(key.lower()) or value in (None, ""):
-            continue
-        same = _is_the_square(value, record, size)
-        if same is not None:
-            found = "as the model sees it" if same else "another picture"
-            yield Finding("label_image", _SIDE, found, record.where, f"{key} is {value!r}")
-            return
-
-
-def _is_the_square(value: object, record: Record, size: int) -> bool | None:
-    if isinstance(value, int | float):
-        return int(value) == size
+def _is_seen(value: object, record: Record, contract: Contract) -> bool | None:
+    """Whether the picture that was labelled, told by hash, name or size, is the model's."""
     if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
-        return value in _hashes(record)
-    if found := values.sides(value):
-        return set(found) == {size}
-    if not isinstance(value, str):
-        return None
-    lowered = value.lower()
-    if any(word in lowered for word in ("full", "original", "native", "high-res", "highres")):
-        return False
-    if value == record.name:
-        return True
-    return False if Path(value).suffix.lower() in IMAGE_SUFFIXES else None
-
-
-def _hashes(record: Record) -> Iterator[str]:
-    if (image := record.decoded) is not None:
-        yield pixels_sha256(image)
-    if record.open is not None:
-        with record.open() as opened:
-            name = getattr(opened, "filename", "")
-        if name:
-            yield file_sha256(Path(name))
+        file = record.seen(lambda image: getattr(image, "filename", ""))
+        image = record.decoded
+        is_file = bool(file) and file_sha256(Path(str(file))) == value
+        return is_file or (image is not None and pixels_sha256(image) == value)
+    if isinstance(value, str) and Path(value).suffix.lower() in IMAGE_SUFFIXES:
+        return value == record.name
+    return values.is_square(value, contract.pixels.size)
 
 
 def _label_set(found: set[str], contract: Contract, where: str) -> Iterator[Finding]:
@@ -194,51 +175,33 @@ def _label_set(found: set[str], contract: Contract, where: str) -> Iterator[Find
 
 
 def _sizes(found: Records, contract: Contract) -> Iterator[Finding]:
+    """The commonest size that is not the contract's."""
     seen = (record.seen(lambda image: image.size) for record in found.records)
     sizes = Counter(size for size in seen if size is not None)
-    total = sizes.total()
-    where = f"{found.root} ({found.kind}), {total} of {len(found.records)} images"
+    where = f"{found.root} ({found.kind}), {sizes.total()} of {len(found.records)} images"
     side = contract.pixels.size
     others = [item for item in sizes.most_common() if item[0] != (side, side)]
-    if not others:
-        value = side if total else None
-        note = "" if total else "no entry names an image that can be opened"
-        yield Finding("image_size", _SIDE, value, where, note)
-        return
-    (width, height), count = others[0]
-    shape = f"{width}x{height}"
-    note = f"{count} of {total} are {shape}; different sizes: {len(sizes)}"
-    yield Finding("image_size", _SIDE, width if width == height else shape, where, note)
-    if width != height and max(width, height) == side:
-        yield Finding("padding", _SIDE, "none", where, "the pictures fill no square")
-
-
-def _pictures(
-    found: Records, contract: Contract, told: Advance, sources: Path | None
-) -> Iterator[Finding]:
-    pairs, squares = [], []
-    for record in _sample(found.records):
-        if (image := record.decoded) is None:
-            continue
-        squares.append(image)
-        source = _named_source(record, found.root, sources)
-        if source is not None:
-            pairs.append(pixels.Pair(record.name, image, source))
-    where = str(found.root)
-    if pairs:
-        yield from pixels.findings(pairs, where, contract, told)
+    if not sizes:
+        note = "no entry names an image that can be opened"
+        yield Finding("image_size", _SIDE, None, where, note)
+    elif not others:
+        yield Finding("image_size", _SIDE, side, where)
     else:
-        yield from pixels.looks(squares, where)
-        note = "how the pixels were made is read from the source images; give --sources"
-        yield Finding("resize", _SIDE, None, where, note)
+        (width, height), count = others[0]
+        shape = f"{width}x{height}"
+        note = f"{count} of {sizes.total()} are {shape}; different sizes: {len(sizes)}"
+        yield Finding("image_size", _SIDE, width if width == height else shape, where, note)
+        if width != height and max(width, height) == side:
+            yield Finding("padding", _SIDE, "none", where, "the pictures fill no square")
 
 
-def _named_source(record: Record, root: Path, sources: Path | None) -> Path | None:
-    name = record.source or record.name
-    found = _source(sources, name)
-    if found is not None or name == record.name:
-        return found
-    return root / name if (root / name).is_file() else None
+def _source_of(record: Record, root: Path, sources: Path | None) -> Path | None:
+    """Of that name below `sources`; else as the dataset itself says."""
+    found = _source(sources, record.source or record.name)
+    if found is None and record.source not in (None, record.name):
+        own = root / str(record.source)
+        return own if own.is_file() else None
+    return found
 
 
 def _source(folder: Path | None, name: str, sha256: str | None = None) -> Path | None:
@@ -246,9 +209,10 @@ def _source(folder: Path | None, name: str, sha256: str | None = None) -> Path |
     if folder is None:
         return None
     bases = (folder / name, folder / Path(name).name)
-    tried = [*bases]
-    for base in bases:
-        tried += sorted(base.parent.glob(f"{base.stem}.*")) if base.parent.is_dir() else []
+    tried = [
+        *bases,
+        *(path for base in bases for path in sorted(base.parent.glob(f"{base.stem}.*"))),
+    ]
     images = (path for path in tried if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     return next((p for p in images if sha256 is None or file_sha256(p) == sha256), None)
 

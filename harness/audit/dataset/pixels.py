@@ -13,11 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.audit.findings import Finding, Value
+from harness.audit.findings import Finding, Side, Value
 from harness.contract import Contract
 from harness.errors import CaseError
-from harness.preprocess import prepare_case
-from harness.preprocess.cost import difference
 from harness.preprocess.search import Way, ranked
 from harness.progress import Advance
 
@@ -56,71 +54,62 @@ class Pair:
     source: Path
 
 
-@dataclass(frozen=True)
-class _Read:
-    """What one pair says."""
-
-    values: dict[str, frozenset[Value]]
-    """Aspect -> the values that cannot be told apart; only aspects this image tells."""
-    distance: float
-    """Of the nearest way, in levels."""
-    fit: str
-
-
 def findings(
-    pairs: Sequence[Pair], where: str, contract: Contract, told: Advance
+    pairs: Sequence[Pair], side: Side, where: str, contract: Contract, told: Advance
 ) -> Iterator[Finding]:
     """How `pairs` were made, aspect by aspect.
 
     A value is the contract's wherever the pictures do not contradict it; else the value that most
     of them show.
     """
-    read: list[_Read] = []
+    nearest: list[Way] = []
     refused: list[str] = []
+    shown: dict[str, list[set[Value]]] = {}
     for done, pair in enumerate(pairs, start=1):
         try:
-            found = _read(pair)
+            ways = _ways(pair)
         except CaseError as error:
             refused.append(str(error))
         else:
-            if found is None:
-                refused.append(f"{pair.name}: made from {pair.source} by no known way")
-            else:
-                read.append(found)
+            nearest.append(ways[0])
+            for aspect, values in _shown(ways).items():
+                shown.setdefault(aspect, []).append(values)
         told(done, len(pairs))
-    if not read:
-        yield Finding("resize", _SIDE, None, where, refused[0])
+    if not nearest:
+        yield Finding("resize", side, None, where, refused[0])
         return
-    place = f"{where}, a sample of {len(read)} held against their sources"
-    distance = max(item.distance for item in read)
+    place = f"{where}, a sample of {len(nearest)} held against their sources"
+    distance = max(way.mean_abs for way in nearest)
     exact = "exactly these bytes" if distance < _EXACT else f"nearest, {distance:.2f} levels off"
-    cost = _cost(pairs, contract)
-    for aspect, field in ASPECTS.items():
-        expected = getattr(contract.pixels.spelled_out, field)
-        sets = [item.values[aspect] for item in read if aspect in item.values]
-        if not sets:
-            continue
-        value, count = _agreed(sets, expected)
+    for aspect, sets in shown.items():
+        value, count = _agreed(sets, getattr(contract.pixels.spelled_out, ASPECTS[aspect]))
         note = f"{count} of {len(sets)} images that tell; {exact}"
-        if aspect == "padding" and any(item.fit != "inside" for item in read):
-            note = f"{Counter(item.fit for item in read).most_common(1)[0][0]}; {note}"
-        yield Finding(aspect, _SIDE, value, place, note, cost if value != expected else "")
+        fits = Counter(way.fit for way in nearest)
+        if aspect == "padding" and fits["inside"] < len(nearest):
+            note = f"{fits.most_common(1)[0][0]}; {note}"
+        yield Finding(aspect, side, value, place, note)
 
 
-def _read(pair: Pair) -> _Read | None:
+def _ways(pair: Pair) -> list[Way]:
+    """The nearest first; raises CaseError where none is near, or the source cannot be opened."""
     ways = ranked(pair.square, pair.source)
     if not ways or ways[0].mean_abs > _TOO_FAR:
-        return None
+        raise CaseError(pair.name, "made-otherwise", f"by no known way from {pair.source.name}")
+    return ways
+
+
+def _shown(ways: Sequence[Way]) -> dict[str, set[Value]]:
+    """Aspect -> the values that cannot be told apart; only aspects that this picture tells."""
     best = ways[0].mean_abs
     limit = best if best < _EXACT else best * _NEARLY[0] + _NEARLY[1]
     near = [way for way in ways if way.mean_abs <= limit]
-    values = {}
-    for aspect in ASPECTS:
-        found = frozenset(_values(aspect, near))
-        # What no way would have shown otherwise is not told by this image.
-        if found and (aspect == "padding" or len(set(_values(aspect, ways))) > len(found)):
-            values[aspect] = found
-    return _Read(values, best, near[0].fit)
+    found = {aspect: set(_values(aspect, near)) for aspect in ASPECTS}
+    # What no way would have shown otherwise is not told by this picture.
+    return {
+        aspect: values
+        for aspect, values in found.items()
+        if values and (aspect == "padding" or len(set(_values(aspect, ways))) > len(values))
+    }
 
 
 def _values(aspect: str, ways: Sequence[Way]) -> Iterator[Value]:
@@ -137,7 +126,7 @@ def _values(aspect: str, ways: Sequence[Way]) -> Iterator[Value]:
             yield getattr(way.pixels, ASPECTS[aspect])
 
 
-def _agreed(sets: Sequence[frozenset[Value]], expected: Value) -> tuple[Value, int]:
+def _agreed(sets: Sequence[set[Value]], expected: Value) -> tuple[Value, int]:
     """The value to report and how many of `sets` show it."""
     votes = Counter(value for values in sets for value in values)
     if votes[expected] == len(sets):
@@ -149,35 +138,14 @@ def _agreed(sets: Sequence[frozenset[Value]], expected: Value) -> tuple[Value, i
     )
 
 
-def _cost(pairs: Sequence[Pair], contract: Contract) -> str:
-    distances = []
-    for pair in pairs:
-        pixels = contract.pixels.model_copy(update={"size": max(pair.square.size)})
-        try:
-            made = prepare_case(pair.source, pixels)
-        except CaseError:
-            continue
-        if made.size == pair.square.size:
-            distances.append(difference(made, pair.square).mean_abs)
-    if not distances:
-        return ""
-    return (
-        f"the pictures lie {np.mean(distances):.2f} of 255 levels from the contract's (mean of "
-        f"{len(distances)}), all differences together"
-    )
-
-
 def looks(squares: Sequence[Image.Image], where: str) -> Iterator[Finding]:
     """Padding by its looks: two bars of one colour, or of repeated rows, at opposite edges."""
     seen = Counter(kind for square in squares if (kind := _bar(np.asarray(square))) is not None)
-    if not seen:
-        return
-    kind, count = max(seen.items(), key=lambda item: (item[0] != "black", item[1]))
-    if kind != "black" and count < _NEEDED:
-        kind, count = "black", seen["black"]
-    if count:
+    others = {kind: seen[kind] for kind in seen if kind != "black" and seen[kind] >= _NEEDED}
+    for kind, count in Counter(others or {"black": seen["black"]}).most_common(1):
         note = f"bars at the edges of {count} of {len(squares)} pictures, by their looks"
-        yield Finding("padding", _SIDE, kind, where, note)
+        if count:
+            yield Finding("padding", _SIDE, kind, where, note)
 
 
 def _bar(square: NDArray[np.uint8]) -> str | None:

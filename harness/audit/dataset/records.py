@@ -9,15 +9,14 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from PIL import Image
 
 from harness import tables
-from harness.audit import values
-from harness.audit.prompt_parts import IMAGE_TOKEN
+from harness.audit.prompt_parts import IMAGE_TOKEN, parted
 from harness.errors import ArmUnavailable, DatasetError
 from harness.images import DECODE_FAULTS, IMAGE_SUFFIXES
 from harness.tables import TableError
@@ -36,6 +35,9 @@ _ASKS: Final = re.compile(r"\S+\s+\S+\s+\S|[.?!:<\n]")
 
 _Seen = TypeVar("_Seen")
 
+_Entry = tuple[str, Path, Mapping[str, Any]]
+"""Where an entry stands, the folder its image's name starts from, and what it says."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -53,8 +55,8 @@ class Record:
     messages: Sequence[Mapping[str, Any]] | None = None
     """The conversation the prompt was read from."""
     target: str | None = None
-    text: str | None = None
-    """Prompt and answer in one, where the dataset does not part them."""
+    is_one_text: bool = False
+    """The dataset has prompt and answer in one text, which was parted at the label."""
     max_tokens: int | None = None
     images: int = 1
     source: str | None = None
@@ -95,81 +97,74 @@ def read(path: Path, labels: Sequence[str]) -> Records:
         DatasetError: nothing is there, or a line of a table is none.
         ArmUnavailable: a `datasets` folder, and that package is missing.
     """
-    root, kind, found = _form(path, labels)
-    records = Records(root, kind, tuple(found))
-    if not records.records:
+    root, kind, entries = _form(path, labels)
+    found = tuple(_record(*entry, labels) for entry in entries)
+    if not found:
         raise DatasetError(f"{root}: no training example is found in it ({kind})")
-    return records
+    return Records(root, kind, found)
 
 
-def _form(path: Path, labels: Sequence[str]) -> tuple[Path, str, Iterator[Record]]:
+def _form(path: Path, labels: Sequence[str]) -> tuple[Path, str, Iterator[_Entry]]:
     if path.is_file():
         if path.suffix.lower() not in tables.SUFFIXES:
             raise DatasetError(f"{path}: no dataset; give a folder, or a JSONL, JSON or CSV table")
-        return path.parent, f"table {path.name}", _table(path, labels)
+        return path.parent, f"table {path.name}", _table(path)
     if not path.is_dir():
         raise DatasetError(f"{path}: no such dataset; check the path")
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
-        return path, "datasets folder", _hugging_face(path, labels)
+        return path, "datasets folder", _hugging_face(path)
     files = sorted(path.rglob("*"))
     found = [file for file in files if file.suffix.lower() in tables.SUFFIXES and _is_table(file)]
     if found:
         names = ", ".join(str(table.relative_to(path)) for table in found)
-        return path, f"table {names}", _once(found, labels)
-    images = [
-        file
-        for file in files
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-    ]
+        return path, f"table {names}", _once(found)
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     return path, "image folders", _folders(path, images, labels)
 
 
-def _is_table(file: Path) -> bool:
-    """True where the first entry names an image or a prompt: other JSON lies about as well."""
-    try:
-        first = next(_rows(file), None)
-    except DatasetError:
-        return file.suffix.lower() == ".jsonl"
-    known = {*_IMAGE_KEYS, *_PROMPT_KEYS, *_TALK_KEYS, "text"}
-    return first is not None and not known.isdisjoint(first[1])
-
-
-def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    is_list = file.suffix.lower() == ".json"
+def _table(file: Path) -> Iterator[_Entry]:
+    place = f"{file.name}[{{}}]" if file.suffix.lower() == ".json" else f"{file.name}:{{}}"
     try:
         for row in tables.rows(file, strict=False):
             if row.fault:
                 raise DatasetError(f"{file}:{row.line}: {row.fault}; one JSON object a line")
-            yield f"{file.name}[{row.line}]" if is_list else f"{file.name}:{row.line}", row.values
+            yield place.format(row.line), file.parent, row.values
     except TableError as error:
         where = f"{file}:{error.line}" if error.line else f"{file}"
         raise DatasetError(f"{where}: cannot be read: {error}; check the file") from error
 
 
-def _table(file: Path, labels: Sequence[str]) -> Iterator[Record]:
-    return (_record(where, row, file.parent, labels) for where, row in _rows(file))
+def _is_table(file: Path) -> bool:
+    """True where the first entry names an image or a prompt: other JSON lies about as well."""
+    try:
+        first = next(_table(file), None)
+    except DatasetError:
+        return file.suffix.lower() == ".jsonl"
+    known = {*_IMAGE_KEYS, *_PROMPT_KEYS, *_TALK_KEYS, "text"}
+    return first is not None and not known.isdisjoint(first[2])
 
 
-def _once(files: Sequence[Path], labels: Sequence[str]) -> Iterator[Record]:
+def _once(files: Sequence[Path]) -> Iterator[_Entry]:
     """Each entry of a folder's tables once: one of everything often lies beside its splits."""
     seen: dict[tuple[Path, str], Path] = {}
     for file in files:
-        for record in _table(file, labels):
-            said = json.dumps(record.fields, sort_keys=True, default=str)
-            if seen.setdefault((file.parent, said), file) == file:
-                yield record
+        for where, folder, row in _table(file):
+            said = json.dumps(row, sort_keys=True, default=str)
+            if seen.setdefault((folder, said), file) == file:
+                yield where, folder, row
 
 
-def _folders(root: Path, files: Sequence[Path], labels: Sequence[str]) -> Iterator[Record]:
-    parents = {file.parent for file in files}
+def _folders(root: Path, images: Sequence[Path], labels: Sequence[str]) -> Iterator[_Entry]:
+    parents = {image.parent for image in images}
     are_labels = len(parents) > 1 or any(parent.name in labels for parent in parents)
-    for file in files:
-        name = file.relative_to(root).as_posix()
-        target = file.parent.name if are_labels and file.parent != root else None
-        yield Record(name, name, _image(name, root)[1], target=target, source=name)
+    for image in images:
+        name = image.relative_to(root).as_posix()
+        label = image.parent.name if are_labels and image.parent != root else None
+        if not image.name.startswith("."):
+            yield name, root, {"image": name, "label": label}
 
 
-def _hugging_face(root: Path, labels: Sequence[str]) -> Iterator[Record]:
+def _hugging_face(root: Path) -> Iterator[_Entry]:
     try:
         import datasets
     except ImportError as error:
@@ -189,47 +184,42 @@ def _hugging_face(root: Path, labels: Sequence[str]) -> Iterator[Record]:
             elif isinstance(feature, datasets.Image):
                 raw = raw.cast_column(column, datasets.Image(decode=False))
         for number, row in enumerate(raw):
-            for column, known in names.items():
-                if isinstance(row[column], int):
-                    row[column] = known[row[column]]
-            yield _record(f"{split}[{number}]", row, root, labels)
+            told = {key: known[row[key]] for key, known in names.items() if row[key] is not None}
+            yield f"{split}[{number}]", root, row | told
 
 
-def _record(where: str, row: Mapping[str, Any], root: Path, labels: Sequence[str]) -> Record:
-    image = _first(row, _IMAGE_KEYS)
-    images = 1
-    if isinstance(image, list):
-        images, image = len(image), next(iter(image), None)
-    name, opened = _image(image, root)
-    limit = _first(row, _LIMIT_KEYS)
-    if isinstance(limit, str) and limit.strip().isdigit():
-        limit = int(limit)
-    common: dict[str, Any] = {
-        "where": where,
-        "name": name or where,
-        "open": opened,
-        "max_tokens": values.whole(limit),
-        "images": images,
-        "source": _string(_first(row, _SOURCE_KEYS)),
-        "fields": row,
-    }
+def _record(where: str, root: Path, row: Mapping[str, Any], labels: Sequence[str]) -> Record:
+    image, limit = _first(row, _IMAGE_KEYS), _first(row, _LIMIT_KEYS)
+    images = image if isinstance(image, list) else [image]
+    name, opened = _image(images[0] if images else None, root)
+    record = Record(
+        where=where,
+        name=name or where,
+        open=opened,
+        max_tokens=int(limit) if str(limit).strip().isdigit() else None,
+        images=len(images),
+        source=_string(_first(row, _SOURCE_KEYS)),
+        fields=row,
+    )
     if talk := _talk(row):
-        return Record(**common, **_conversation(talk))
-    target = _first(row, _TARGET_KEYS)
-    prompt = _prompt(row, is_labelled=target is not None)
-    if target is None:
-        # A team calls its target what it classifies (`element`); its value says that it is one.
-        named = {
-            value
-            for key, value in row.items()
-            if key not in _PROMPT_KEYS and isinstance(value, str) and value in labels
-        }
-        target = named.pop() if len(named) == 1 else None
-    text = _string(row.get("text")) if prompt is None and target is None else None
-    return Record(**common, prompt=prompt, target=_string(target), text=text)
+        return _of_conversation(record, talk)
+    target, text = _first(row, _TARGET_KEYS), _string(row.get("text"))
+    prompt = _prompt(row) or (text if target is not None else None)
+    target = _string(target) if target is not None else _named_target(row, labels)
+    if prompt is not None or target is not None:
+        return replace(record, prompt=prompt, target=target)
+    prompt, target = parted(text or "", labels) or (None, None)
+    return replace(record, prompt=prompt, target=target, is_one_text=prompt is not None)
 
 
-def _prompt(row: Mapping[str, Any], *, is_labelled: bool) -> str | None:
+def _named_target(row: Mapping[str, Any], labels: Sequence[str]) -> str | None:
+    """A team calls its target what it classifies (`element`); its value says that it is one."""
+    said = {str(value) for key, value in row.items() if key not in _PROMPT_KEYS}
+    named = said.intersection(labels)
+    return named.pop() if len(named) == 1 else None
+
+
+def _prompt(row: Mapping[str, Any]) -> str | None:
     prompt = _string(_first(row, _PROMPT_KEYS))
     # A word or two without a stop is what an image was looked up by, not what is asked of it.
     if prompt is not None and prompt == row.get("query") and not re.search(_ASKS, prompt):
@@ -238,7 +228,7 @@ def _prompt(row: Mapping[str, Any], *, is_labelled: bool) -> str | None:
     # Alpaca's form: the instruction, and what it is applied to.
     if "instruction" in row and isinstance(further, str) and further:
         return f"{prompt}\n{further}"
-    return _string(row.get("text")) if prompt is None and is_labelled else prompt
+    return prompt
 
 
 def _talk(row: Mapping[str, Any]) -> list[Any]:
@@ -254,42 +244,40 @@ def _talk(row: Mapping[str, Any]) -> list[Any]:
     return talk if isinstance(talk, list) else []
 
 
-def _conversation(talk: Sequence[Any]) -> dict[str, Any]:
-    """Prompt and target of a conversation; an image that is a part of its own becomes `<image>`."""
+def _of_conversation(record: Record, talk: Sequence[Any]) -> Record:
+    """With prompt and target of a conversation; an image that is a part of its own becomes
+    `<image>`."""
     prompt: list[str] = []
-    target: str | None = None
-    messages = []
-    is_structured = False
+    messages: list[dict[str, Any]] = []
+    target, is_structured = None, False
     for turn in (turn for turn in talk if isinstance(turn, dict)):
         role = str(turn.get("role", turn.get("from", ""))).lower()
         content = turn.get("content", turn.get("value", ""))
-        parts = content if isinstance(content, list) else []
-        parts = [part for part in parts if isinstance(part, dict)]
-        is_structured |= any(_is_image(part) for part in parts)
-        said = content if isinstance(content, str) else "".join(map(_part, parts))
+        parts = content if isinstance(content, list) else [{"text": content}]
+        said = [_part(part) for part in parts if isinstance(part, dict)]
         if role in _ASSISTANTS:
-            target = said
+            target = "".join(one or "" for one in said)
             break
+        is_structured |= None in said
         if role in _USERS:
             role = "user"
-            prompt.append(said)
+            prompt.append("".join(IMAGE_TOKEN if one is None else one for one in said))
         messages.append({"role": role, "content": content})
-    return {
-        "prompt": "\n".join(prompt),
-        "image_is_structured": is_structured,
-        "messages": tuple(messages),
-        "target": target,
-    }
-
-
-def _is_image(part: Mapping[str, Any]) -> bool:
-    return str(part.get("type", "")).startswith("image") or (
-        "image" in part and part.get("text") is None
+    return replace(
+        record,
+        prompt="\n".join(prompt),
+        image_is_structured=is_structured,
+        messages=tuple(messages),
+        target=target,
     )
 
 
-def _part(part: Mapping[str, Any]) -> str:
-    return IMAGE_TOKEN if _is_image(part) else str(part.get("text") or part.get("content") or "")
+def _part(part: Mapping[str, Any]) -> str | None:
+    """The text of a part; None for an image."""
+    is_image = str(part.get("type", "")).startswith("image")
+    if is_image or ("image" in part and part.get("text") is None):
+        return None
+    return str(part.get("text") or part.get("content") or "")
 
 
 def _image(value: object, root: Path) -> tuple[str, Callable[[], Image.Image] | None]:

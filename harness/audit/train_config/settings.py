@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
+from harness import tables
 from harness.errors import AuditError
+from harness.tables import TableError
+
+_COMMENT: Final = re.compile(r"(^|\s)#.*", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -52,25 +56,14 @@ def read(file: Path) -> list[Setting]:
     """Every setting of `file`, in its order.
 
     Raises:
-        AuditError: it cannot be read, or is none of YAML, TOML and JSON.
+        AuditError: it cannot be read, is none of YAML, TOML and JSON, or has no settings.
     """
-    try:
-        text = file.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        said = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise AuditError(f"{file}: cannot be read: {said}") from error
     form = {".toml": "TOML", ".json": "JSON"}.get(file.suffix.lower(), "YAML")
     try:
-        if form == "YAML":
-            found = list(_yaml(text))
-        elif form == "TOML":
-            return list(_walk(tomllib.loads(text), (), _Lines(text, "=")))
-        else:
-            table = json.loads(text)
-            if not isinstance(table, dict):
-                said = "not an object of settings; give a trainer's configuration"
-                raise AuditError(f"{file}: {said}")
-            return list(_walk(table, (), _Lines(text, ":")))
+        text = tables.text_of(file)
+        found = list(_settings(_parsed(text, form), (), _Lines(text)))
+    except TableError as error:
+        raise AuditError(f"{file}: cannot be read: {error}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise AuditError(f"{file}: not {form}: {' '.join(str(error).split())}") from error
     if not found:
@@ -83,63 +76,39 @@ def normal(key: str) -> str:
     return key.strip().lower().replace("-", "_")
 
 
-def _yaml(text: str) -> Iterator[Setting]:
-    loader = yaml.SafeLoader("")
-
-    def walk(node: Any, path: tuple[str, ...]) -> Iterator[Setting]:  # noqa: ANN401
-        if isinstance(node, yaml.SequenceNode):
-            for item in node.value:
-                yield from walk(item, path)
-        elif isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                inner = (*path, normal(str(key.value)))
-                parts = value.value if isinstance(value, yaml.SequenceNode) else []
-                if isinstance(value, yaml.MappingNode) or any(
-                    isinstance(part, yaml.CollectionNode) for part in parts
-                ):
-                    yield from walk(value, inner)
-                else:
-                    said = _plain(loader.construct_object(value, deep=True))
-                    yield Setting(inner, said, key.start_mark.line + 1)
-
-    for document in yaml.compose_all(text, Loader=yaml.SafeLoader):
-        yield from walk(document, ())
+def _parsed(text: str, form: str) -> object:
+    if form == "YAML":
+        return list(yaml.safe_load_all(text))
+    return tomllib.loads(text) if form == "TOML" else json.loads(text)
 
 
 class _Lines:
     """Finds the line of each key by going through the file once, in the order of the keys."""
 
-    def __init__(self, text: str, between: str) -> None:
-        self._text = text
-        self._between = between
+    def __init__(self, text: str) -> None:
+        self._text = _COMMENT.sub(r"\1", text)
         self._at = 0
 
     def of(self, key: str) -> int:
-        quoted = re.escape(key)
-        pattern = rf"(?:[\"']{quoted}[\"']|(?<![\w.-]){quoted})\s*(?:{self._between}|\])"
-        match = re.compile(pattern).search(self._text, self._at)
-        if match is None:  # a dotted key of TOML, or one the order does not fit
-            match = re.compile(rf"(?<![\w-]){quoted}(?![\w-])").search(self._text)
+        pattern = re.compile(rf"(?<![\w-]){re.escape(key)}[\"']?\s*[:=.\]]")
+        # A key that YAML merges in, or a table that TOML opens again, stands further up.
+        match = pattern.search(self._text, self._at) or pattern.search(self._text)
         if match is None:
             return 1
         self._at = max(self._at, match.end())
         return self._text.count("\n", 0, match.start()) + 1
 
 
-def _walk(table: Any, path: tuple[str, ...], lines: _Lines) -> Iterator[Setting]:  # noqa: ANN401
+def _settings(table: object, path: tuple[str, ...], lines: _Lines) -> Iterator[Setting]:
     if isinstance(table, list):
         for item in table:
-            yield from _walk(item, path, lines)
+            yield from _settings(item, path, lines)
     elif isinstance(table, dict):
         for key, value in table.items():
-            line = lines.of(str(key))
-            inner = (*path, normal(str(key)))
-            parts = value if isinstance(value, list) else []
-            if isinstance(value, dict) or any(isinstance(part, dict | list) for part in parts):
-                yield from _walk(value, inner, lines)
+            line, inner = lines.of(str(key)), (*path, normal(str(key)))
+            parts = value if isinstance(value, list) else [value]
+            if any(isinstance(part, dict | list) for part in parts):
+                yield from _settings(value, inner, lines)
             else:
-                yield Setting(inner, _plain(value), line)
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401  (any scalar of three formats)
-    return str(value) if isinstance(value, date | time) else value
+                said = str(value) if isinstance(value, date | time) else value
+                yield Setting(inner, said, line)

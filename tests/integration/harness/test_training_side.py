@@ -12,10 +12,10 @@ from fixtures import textures
 from harness import checkpoint as checkpoints
 from harness import contract as contracts
 from harness import evaluation
-from harness.audit import measure
+from harness.audit import impact
 from harness.audit.aspects import changed
 from harness.audit.findings import Value
-from harness.audit.measure import Change, Impact
+from harness.audit.impact import Change, Impact
 from harness.bundle import Bundle
 from harness.comparison.hop import HopResult
 from harness.contract import Contract
@@ -98,7 +98,7 @@ def test_training_under_the_apps_own_contract_gives_an_all_equal_hop(
 
 def impacts(bundle: Bundle, photos: str, *changes: Change, **over: Contract) -> list[Impact]:
     checkpoint = checkpoints.load(bundle.checkpoint)
-    return measure.impacts(checkpoint, DEFAULT, changes, photos, Unseen(), **over)
+    return impact.impacts(checkpoint, DEFAULT, changes, photos, Unseen(), **over)
 
 
 def change(aspect: str, found: Value, contract: Contract = DEFAULT) -> Change:

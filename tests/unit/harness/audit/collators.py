@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+
+from harness.checkpoint import load, load_processor
 
 WORDS = (
     "Classify this image into one of these elements: water, land, fire, wood, metal.\n\nElement:"
@@ -122,6 +125,11 @@ def splitting(examples: list[dict[str, Any]], processor: Any) -> Batch:
 
 def stretched(examples: list[dict[str, Any]], processor: Any) -> Batch:
     return batch_of(processor, examples, change=lambda image: image.resize((256, 256)))
+
+
+def own_processor(examples: list[dict[str, Any]], checkpoint: Path) -> Batch:
+    """A processor of the collator's own making is watched as well."""
+    return stretched(examples, load_processor(load(checkpoint)))
 
 
 def bgr(examples: list[dict[str, Any]], processor: Any) -> Batch:

@@ -12,8 +12,8 @@ import pytest
 
 from harness import checkpoint as checkpoints
 from harness.audit import checkpoint
+from harness.audit.checkpoint import Tokens
 from harness.audit.findings import Finding
-from harness.audit.tokens import Tokens
 from harness.contract import Contract
 
 from .reading import wrong

@@ -9,8 +9,8 @@ import pytest
 
 from harness import checkpoint as checkpoints
 from harness.audit import collator
+from harness.audit.checkpoint import Tokens
 from harness.audit.rows import Row
-from harness.audit.tokens import Tokens
 from harness.contract import Contract
 from harness.errors import AuditError
 
@@ -56,6 +56,7 @@ def test_an_aligned_collator_passes_in_every_form(
         ("end_token_masked", {"end_token": False}),
         ("splitting", {"tiling": "split"}),
         ("stretched", {"padding": "none", "resize": "bicubic"}),
+        ("own_processor", {"padding": "none", "resize": "bicubic"}),
         ("bgr", {"channels": "bgr"}),
         (
             "other_normalisation",

@@ -13,8 +13,8 @@ from PIL import Image
 from fixtures import tiny
 from harness import checkpoint as checkpoints
 from harness.audit import dataset
+from harness.audit.checkpoint import Tokens
 from harness.audit.findings import Finding
-from harness.audit.tokens import Tokens
 from harness.contract import Contract, Pixels
 
 from .reading import LABELS, Make, wrong

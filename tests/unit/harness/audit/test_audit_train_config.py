@@ -9,8 +9,8 @@ import pytest
 from fixtures import tiny
 from harness import checkpoint as checkpoints
 from harness.audit import train_config
+from harness.audit.checkpoint import Tokens
 from harness.audit.rows import Row
-from harness.audit.tokens import Tokens
 from harness.contract import Contract
 from harness.errors import AuditError
 
@@ -216,6 +216,19 @@ def test_a_user_adds_keys_of_their_own_trainer(tmp_path: Path, contract: Contrac
     (tmp_path / "driftloop-keys.toml").write_text('[keys]\nsizes = ["px"]\n', "utf-8")
     with pytest.raises(AuditError, match="meanings are"):
         judged("px: 384\n", "own.yaml", tmp_path, contract)
+
+
+def test_a_user_adds_what_a_trainers_values_say(tmp_path: Path, contract: Contract) -> None:
+    tables = tmp_path / "driftloop-keys.toml"
+    said = (
+        '[keys]\nreader = ["image-reader"]\n[says]\nreader = {{ aspect = "{}", opencv = "bgr" }}\n'
+    )
+    tables.write_text(said.format("channels"), "utf-8")
+    found = judged("image_reader: OpenCV\n", "own.yaml", tmp_path, contract)
+    assert found["channels"].value == "bgr"
+    tables.write_text(said.format("chanels"), "utf-8")
+    with pytest.raises(AuditError, match=r"\[says\] a new one its aspect"):
+        judged("image_reader: OpenCV\n", "own.yaml", tmp_path, contract)
 
 
 @pytest.mark.parametrize(

@@ -203,8 +203,8 @@ CLEAN = "Confirmed: given the reference's inputs, the rest of the vision encoder
         ),
         (
             {"vision patches": 0.5, "embed": 0.4, "vision norm": 0.3},
-            "Confirmed: it is the first of the vision encoder at fault; 2 more outputs are, each by "
-            "itself.",
+            "Confirmed: it is the first of the vision encoder at fault; 2 more outputs are, each "
+            "by itself.",
         ),
     ],
 )

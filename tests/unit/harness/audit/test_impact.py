@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.audit.measure import Impact
+from harness.audit.impact import Impact
 
 IMPACT = Impact(
     change=None,
