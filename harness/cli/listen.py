@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from harness.audit.log import Row as LogRow
-    from harness.audit.log.logcat import LogLine
     from harness.audit.rows import Row
     from harness.contract import Contract
+    from harness.listen import Row as LogRow
+    from harness.listen.logcat import LogLine
 
 
 def listen(
@@ -53,7 +53,7 @@ def listen(
     3 where it leaves open what it should tell.
     """
     from harness import contract as contracts
-    from harness.audit import log as app_log
+    from harness import listen as app_log
     from harness.audit.rows import rows
 
     held_to = contracts.load(contract)
@@ -88,8 +88,8 @@ def listen(
 def _lines(
     phone: str | None, package: str | None, seconds: int, log: Path | None
 ) -> tuple[str, Iterator[LogLine]]:
-    from harness.audit.log.logcat import of_file, of_phone
     from harness.errors import BadInput
+    from harness.listen.logcat import of_file, of_phone
 
     if (phone is None) == (log is None):
         raise BadInput("name one log: --phone SERIAL or --log FILE")

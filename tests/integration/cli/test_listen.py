@@ -11,7 +11,7 @@ import pytest
 from devices.virtual import VirtualPhone
 from tests.integration.cli.conftest import Driftloop
 
-LOG = Path(__file__).parents[2] / "unit/harness/audit/log/logs/llama.cpp-af6528e6d.log"
+LOG = Path(__file__).parents[2] / "unit/harness/listen/logs/llama.cpp-af6528e6d.log"
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ _LONGEST: Final = 4096
 """Android cuts a message at 4,068 bytes; what is longer is no line of a log."""
 
 
-_WRITTEN: Final = shipped("harness.audit.log", "lines.toml")
+_WRITTEN: Final = shipped("harness.listen", "lines.toml")
 _FORMATS: Final = tuple(
     re.compile(one.replace("DATE", _WRITTEN["DATE"])) for one in _WRITTEN["formats"]
 )

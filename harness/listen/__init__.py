@@ -19,10 +19,10 @@ from harness.audit import values
 from harness.audit.aspects import APP_THREADS
 from harness.audit.candidates import Candidate, settled
 from harness.audit.findings import Finding, Value
-from harness.audit.log.logcat import LogLine
 from harness.audit.tables import shipped
 from harness.contract import Contract
 from harness.errors import AuditError
+from harness.listen.logcat import LogLine
 
 _SLICE: Final = re.compile(r"image(?: or| |/)slice|image slice|decoding image batch|image decoded")
 """What libmtmd says from the beginning of a slice to its end."""
@@ -45,7 +45,7 @@ class Row(BaseModel):
     aspect: str = ""
 
 
-_ROWS: Final = tuple(map(Row.model_validate, shipped("harness.audit.log", "lines.toml")["lines"]))
+_ROWS: Final = tuple(map(Row.model_validate, shipped("harness.listen", "lines.toml")["lines"]))
 
 
 @dataclass

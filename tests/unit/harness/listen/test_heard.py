@@ -15,9 +15,9 @@ from harness.arms import llama_log
 from harness.arms.llama import LlamaSession
 from harness.audit.aspects import APP_THREADS
 from harness.audit.findings import Value
-from harness.audit.log import Heard, hear, logcat
 from harness.contract import Contract
 from harness.errors import AuditError
+from harness.listen import Heard, hear, logcat
 
 LOGS = Path(__file__).parent / "logs"
 DEFAULT = contracts.load("default")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.audit.log import logcat
 from harness.errors import AuditError
+from harness.listen import logcat
 
 TEXT = "llama_context: n_ctx         = 1024"
 
