@@ -6,7 +6,6 @@ Any engine can write them. What a line does not say is not known: no stage is eq
 from __future__ import annotations
 
 import math
-import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -261,12 +260,12 @@ def _by_name(cases: Sequence[Case]) -> dict[str, list[str]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, AppLine]]:
     try:
+        status = path.stat()  # before it is opened: a FIFO would be waited for
+        if not stat.S_ISREG(status.st_mode):
+            raise BadInput(f"{path} is no regular file; name the app's JSON lines")
+        if status.st_size > _MOST_BYTES:
+            raise BadInput(f"{path}: {status.st_size >> 20} MiB are too much for JSON lines")
         with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise BadInput(f"{path} is no regular file; name the app's JSON lines")
-            if status.st_size > _MOST_BYTES:
-                raise BadInput(f"{path}: {status.st_size >> 20} MiB are too much for JSON lines")
             for number, raw in enumerate(file, start=1):
                 if raw.strip():
                     yield number, _line(path, number, raw)

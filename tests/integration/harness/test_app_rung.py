@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -255,6 +256,22 @@ def test_lines_that_cannot_be_used_are_refused_in_one_line(
     with pytest.raises(BadInput, match=says.replace("IMAGE", name)) as caught:
         evaluate(request, Unseen())
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_the_place_of_the_lines_is_refused_and_not_waited_for(
+    tiny_bundle: Bundle, images: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "app.jsonl")
+    request = RunRequest(
+        tiny_bundle.path,
+        str(images),
+        tmp_path / "run",
+        arms=(REFERENCE, "app"),
+        app=tmp_path / "app.jsonl",
+    )
+    with pytest.raises(BadInput, match="is no regular file"):
+        evaluate(request, Unseen())
 
 
 def test_the_documented_format_is_the_one_that_is_read() -> None:
