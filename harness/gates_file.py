@@ -6,7 +6,7 @@ import math
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -26,11 +26,9 @@ class _Part(BaseModel):
 
 
 class AgreementRule(_Part):
-    """How shares of agreeing cases are held against their limits."""
+    """The sequential test of the share of cases whose label does not flip for real."""
 
-    decide_on: Literal["sequential", "point", "lower_bound"]
     confidence: float = Field(gt=0.5, lt=1.0)
-    min_cases: int = Field(ge=1)
     accept: float = Field(default=0.98, gt=0.0, lt=1.0)
     reject: float = Field(default=0.94, gt=0.0, lt=1.0)
     alpha: float = Field(default=0.05, gt=0.0, lt=0.5)
@@ -40,7 +38,6 @@ class AgreementRule(_Part):
 class AccuracyRule(_Part):
     """How much accuracy against true labels the lowest arm may lose."""
 
-    decide_on: Literal["margin", "loss", "report"]
     margin: float = Field(gt=0.0, lt=1.0)
     confidence: float = Field(gt=0.5, lt=1.0)
 
@@ -51,10 +48,8 @@ class HopLimits(_Part):
     accept: float | None = _ShareBetween
     """None: as `[agreement]` says; `reject` alike."""
     reject: float | None = _ShareBetween
-    min_agreement: float = Field(ge=0.0, le=1.0)
     min_session_agreement: float | None = Field(default=None, ge=0.0, le=1.0)
     """None: what the limit of a case comes to where flips fall on sessions at random."""
-    max_real_flips: float = Field(ge=0.0, le=1.0)
     max_numeric_flips: float = Field(default=1.0, ge=0.0, le=1.0)
     flip_margin: float | None = Field(default=None, ge=0.0)
     """None: `flip_floors` times the measured floor."""
@@ -111,14 +106,6 @@ class HopTable(_Part):
     runtime: HopLimits
     platform: HopLimits
     app: HopLimits
-
-    def min_agreement(self, changes: tuple[Change, ...]) -> float:
-        """The lowest limit of all that a hop changes."""
-        return min(self.of(change).min_agreement for change in changes)
-
-    def max_real_flips(self, changes: tuple[Change, ...]) -> float:
-        """The highest limit of all that a hop changes."""
-        return max(self.of(change).max_real_flips for change in changes)
 
     def max_numeric_flips(self, changes: tuple[Change, ...]) -> float:
         """The highest limit of all that a hop changes."""
@@ -186,8 +173,7 @@ class Gates(_Part):
     """Everything a verdict is held against."""
 
     agreement: AgreementRule
-    accuracy: AccuracyRule = AccuracyRule(decide_on="report", margin=0.05, confidence=0.95)
-    """A run from before there was this gate is not judged by it."""
+    accuracy: AccuracyRule
     hops: HopTable
     driven: DrivenTable
     latency: LatencyRule
@@ -214,10 +200,8 @@ class Gates(_Part):
         accept, reject = self._shares(changes)
         return sequential.fixed(images, accept, reject, self.agreement.alpha, self.agreement.beta)
 
-    def most_images(self, look: int) -> int | None:
-        """The most images any hop can need; None where the file does not decide sequentially."""
-        if self.agreement.decide_on != "sequential":
-            return None
+    def most_images(self, look: int) -> int:
+        """The most images any hop can need."""
         return max(self.plan((change,), look).most for change in CHANGES)
 
     def min_session_agreement(self, changes: tuple[Change, ...], images: int) -> float:
@@ -228,9 +212,7 @@ class Gates(_Part):
         limits = self.hops.of(change)
         if limits.min_session_agreement is not None:
             return limits.min_session_agreement
-        if self.agreement.decide_on == "sequential":
-            return self._shares((change,))[1] ** images
-        return limits.min_agreement**images
+        return self._shares((change,))[1] ** images
 
     def _shares(self, changes: tuple[Change, ...]) -> tuple[float, float]:
         """(accept, reject)."""
@@ -250,13 +232,7 @@ def load(path: Path | str | None = None) -> Gates:
     default = (resources.files("harness") / "gates" / "default.toml").read_text("utf-8")
     table = tomllib.loads(default)
     if path is not None:
-        own = _table(Path(path))
-        if "equal" in own:
-            raise GatesError(
-                f"gates {str(path)!r}: equal: no longer a table; what a stage may differ by stands "
-                "with its hop, for example hops.platform.max_pixels_distance"
-            )
-        table = merged(table, own)
+        table = merged(table, _table(Path(path)))
     try:
         return Gates.model_validate(table)
     except ValidationError as error:

@@ -16,7 +16,6 @@ import pytest
 if TYPE_CHECKING:
     from devices.phone import Phone
     from harness.bundle import Bundle
-    from harness.gates_file import Gates
     from reports.summary import Summary
 
 NO_BUNDLE = "no bundle to judge: give --driftloop-bundle DIR and --driftloop-images IMAGES"
@@ -184,21 +183,17 @@ def _phone_names(config: pytest.Config) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def gate_names(gates: Gates) -> list[str]:
-    """What is tested on every phone: delivery first, then every gate of a run under these."""
-    from harness.judgement import gate_rules
-
-    return [DELIVERY, *gate_rules.gate_names(gates)]
-
-
 def _gate_names(config: pytest.Config) -> list[str]:
+    """What is tested on every phone: delivery first, then every gate. Refuses a bad gates file."""
     from harness import gates_file
     from harness.errors import GatesError
+    from harness.judgement import gate_rules
 
     try:
-        return gate_names(gates_file.load(config.getoption("driftloop_gates")))
+        gates_file.load(config.getoption("driftloop_gates"))
     except GatesError as error:
         raise pytest.UsageError(str(error)) from error
+    return [DELIVERY, *gate_rules.NAMES]
 
 
 def _parametrize(

@@ -15,7 +15,7 @@ from reports.trend import Trend
 from reports.wording import are, count, worst
 
 ANSWER_GATES: Final[frozenset[GateName]] = frozenset(
-    {"agreement", "session_agreement", "real_flips", "numeric_flips"}
+    {"agreement", "session_agreement", "numeric_flips"}
 )
 SPEED_GATES: Final[frozenset[GateName]] = frozenset({"session_s"})
 

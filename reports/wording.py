@@ -21,7 +21,6 @@ GATE_WORDS: Final[dict[GateName, str]] = {
     "blame": "nothing to blame",
     "agreement": "same answers",
     "session_agreement": "same sessions",
-    "real_flips": "real flips",
     "numeric_flips": "numeric flips",
     "resize": "same canonical pixels",
     "tile": "same tiles",

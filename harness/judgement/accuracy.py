@@ -108,13 +108,8 @@ def losses(
 
 
 def gate(loss: AccuracyLoss, rule: AccuracyRule) -> GateResult:
-    """The gate of one loss; what the rule leaves to the report is not judged."""
-    held = {
-        "margin": ("pass", "fail", "inconclusive"),
-        "loss": ("pass", "fail"),
-        "report": (),
-    }[rule.decide_on]
-    outcome: Outcome = loss.claim if loss.claim in held else "not judged"
+    """The gate of one loss. A sample too small to tell claims nothing: agreement decides alone."""
+    outcome: Outcome = "not judged" if loss.claim == "inconclusive" else loss.claim
     decided = (outcome, _why(loss, rule.confidence))
     return on_arm("accuracy", loss.arm, loss.phone, decided, loss.loss, loss.margin)
 

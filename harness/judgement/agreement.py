@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import Final
 
 from harness import stats
-from harness.comparison.hop import HopResult, Share
-from harness.gates_file import AgreementRule, Gates
+from harness.comparison.hop import HopResult
+from harness.gates_file import Gates
 from harness.judgement.gate import Decided, GateName, GateResult, Outcome, counted, on_hop
 from harness.stats import sequential
 from harness.stats.sequential import Decision, FixedPlan, SequentialPlan
@@ -19,11 +19,8 @@ _OUTCOMES: dict[sequential.Outcome, Outcome] = {
 }
 
 
-def names(rule: AgreementRule) -> tuple[GateName, ...]:
-    """The gates that `hop_gates` yields."""
-    if rule.decide_on == "sequential":
-        return ("agreement", "session_agreement", "numeric_flips")
-    return ("agreement", "session_agreement", "real_flips", "numeric_flips")
+NAMES: Final[tuple[GateName, ...]] = ("agreement", "session_agreement", "numeric_flips")
+"""The gates that `hop_gates` yields."""
 
 
 def hop_gates(
@@ -35,53 +32,11 @@ def hop_gates(
     not flip for real. `images`: those of a session. `fixed`: how many cases the run was to take,
     where that was set before it.
     """
-    if gates.agreement.decide_on == "sequential":
-        return [
-            _test(hop, agreed, gates, images, fixed),
-            _sessions_above(hop, gates, images),
-            _numeric_flips(hop, gates),
-        ]
     return [
-        _share(hop, gates),
-        _sessions_share(hop, gates, images),
-        _real_flips(hop, gates),
+        _test(hop, agreed, gates, images, fixed),
+        _sessions(hop, gates, images),
         _numeric_flips(hop, gates),
     ]
-
-
-def decide_share(
-    count: int,
-    of: int,
-    minimum: float,
-    rule: AgreementRule,
-    *,
-    noun: str = "case",
-    images: int = 1,
-) -> Decided:
-    """Hold `count` of `of` cases against a smallest share; says why in words.
-
-    An upper bound below `minimum` fails however few the cases are. A `minimum` of 1 is a rule
-    without exceptions, which no bound can reach: one exception fails it. `noun`, `images`: what
-    is counted where it is no case, and of how many images one consists.
-    """
-    if of == 0:
-        return "inconclusive", f"no {noun} was answered by both arms"
-    low = stats.lower_bound(count, of, rule.confidence)
-    high = stats.upper_bound(count, of, rule.confidence)
-    said = f"{count} of {of}, one-sided {rule.confidence:.0%} bounds {low:.3f} and {high:.3f}"
-    if high < minimum:
-        return "fail", f"{said}: even the upper bound is below {minimum:g}"
-    if rule.decide_on == "lower_bound" and minimum < 1:
-        if low >= minimum:
-            return "pass", said
-        return "inconclusive", f"{said}: the lower bound is below {minimum:g}; add cases"
-    fewest = math.ceil(rule.min_cases / images)
-    if of < fewest:
-        return "inconclusive", f"{said}: fewer than {fewest} {noun}s; add cases"
-    # 41 of 50 must reach 1 - 0.18, which is a last bit above 0.82.
-    if count / of >= minimum - 1e-12:
-        return "pass", said
-    return "fail", f"{said}: below {minimum:g}"
 
 
 def plan_words(plan: SequentialPlan | FixedPlan) -> str:
@@ -156,7 +111,7 @@ def _flips(end: Decision) -> str:
     return f"{counted(end.images, 'image')} {flips}"
 
 
-def _sessions_above(hop: HopResult, gates: Gates, images: int) -> GateResult:
+def _sessions(hop: HopResult, gates: Gates, images: int) -> GateResult:
     """The test of single images has decided; sessions only fail where they must."""
     minimum = gates.min_session_agreement(hop.changes, images)
     share, confidence = hop.session_agreement, gates.agreement.confidence
@@ -188,34 +143,6 @@ def _numeric_flips(hop: HopResult, gates: Gates) -> GateResult:
     if low > maximum:
         decided = ("fail", f"{said}: above {maximum:g}")
     return on_hop("numeric_flips", hop, decided, hop.numeric_flips / hop.cases, maximum)
-
-
-def _share(hop: HopResult, gates: Gates) -> GateResult:
-    minimum = gates.hops.min_agreement(hop.changes)
-    share = hop.label_agreement
-    decided = decide_share(share.count, share.of, minimum, gates.agreement)
-    return on_hop("agreement", hop, _read(hop, decided), share.estimate, minimum)
-
-
-def _sessions_share(hop: HopResult, gates: Gates, images: int) -> GateResult:
-    minimum = gates.min_session_agreement(hop.changes, images)
-    share: Share = hop.session_agreement
-    decided = decide_share(
-        share.count, share.of, minimum, gates.agreement, noun="whole session", images=images
-    )
-    return on_hop("session_agreement", hop, _read(hop, decided), share.estimate, minimum)
-
-
-def _real_flips(hop: HopResult, gates: Gates) -> GateResult:
-    maximum = gates.hops.max_real_flips(hop.changes)
-    kept = hop.cases - hop.real_flips
-    outcome, why = decide_share(kept, hop.cases, 1 - maximum, gates.agreement)
-    if hop.cases:
-        why = (
-            f"{hop.real_flips} real and {hop.numeric_flips} numeric flips; without a real one {why}"
-        )
-    measured = hop.real_flips / hop.cases if hop.cases else None
-    return on_hop("real_flips", hop, (outcome, why), measured, maximum)
 
 
 def _read(hop: HopResult, decided: Decided) -> Decided:

@@ -17,7 +17,6 @@ GateName = Literal[
     "blame",
     "agreement",
     "session_agreement",
-    "real_flips",
     "numeric_flips",
     StageGate,
     "accuracy",

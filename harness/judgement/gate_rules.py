@@ -37,19 +37,18 @@ _DRIVEN_STAGES: Final[tuple[StageGate, ...]] = ("embed", "prefill")
 _P90: Final = 0.9
 
 
-def gate_names(gates: Gates) -> tuple[GateName, ...]:
-    """Every gate that a run with phones is held against, in the order of the results."""
-    return (
-        "blame",
-        *agreement.names(gates.agreement),
-        *STAGE_GATES,
-        "accuracy",
-        "attestation",
-        "canary",
-        "errors",
-        "session_s",
-        "memory_mib",
-    )
+NAMES: Final[tuple[GateName, ...]] = (
+    "blame",
+    *agreement.NAMES,
+    *STAGE_GATES,
+    "accuracy",
+    "attestation",
+    "canary",
+    "errors",
+    "session_s",
+    "memory_mib",
+)
+"""Every gate that a run with phones is held against, in the order of the results."""
 
 
 def hop_gates(

@@ -60,13 +60,11 @@ class SamplingPlan(BaseModel):
 
 def sampling_plan(
     gates: Gates, changes: tuple[Change, ...], images: int, fixed: int | None
-) -> SamplingPlan | None:
-    """That of a hop with `images` images a session; None where the gates decide on shares.
+) -> SamplingPlan:
+    """That of a hop with `images` images a session.
 
     `fixed`: how many images the run takes, where that is set before it.
     """
-    if gates.agreement.decide_on != "sequential":
-        return None
     if fixed is not None:
         sample = gates.fixed_plan(changes, fixed)
         alpha, beta = sample.error_rates
@@ -105,8 +103,8 @@ class Needed:
     """The sequential test of every hop, told of observations in any order, by whichever arm.
 
     Each test looks at its pairs in the order of the run: a pair counts once every earlier place
-    has been answered by both arms. Where the gates do not decide sequentially, the number of
-    images is fixed, or an arm stands on no hop, every case is needed.
+    has been answered by both arms. Where the number of images is fixed, or an arm stands on no hop,
+    every case is needed.
     """
 
     def __init__(
@@ -207,8 +205,7 @@ class _Test:
 
 
 def _tested(record: RunRecord) -> list[Hop]:
-    sequentially = record.gates.agreement.decide_on == "sequential"
-    return record.hops if sequentially and record.sampling.fixed is None else []
+    return record.hops if record.sampling.fixed is None else []
 
 
 class Undelivered(BaseModel):

@@ -189,8 +189,6 @@ def announced(request: RunRequest) -> str:
     contract = _contract(request, bundles.load(request.bundle))
     look = contract.limits.images_per_session
     test = sampling_plan(gates, ("platform",), look, request.fixed)
-    if test is None:
-        return f"agreement: decided on its {gates.agreement.decide_on.replace('_', ' ')}"
     return f"agreement: {test.sentence}"
 
 
@@ -317,8 +315,8 @@ def _prompt(app: Under, specs: Sequence[ArmSpec], progress: Progress) -> PromptS
     return prompt
 
 
-def _most_images(request: RunRequest, gates: Gates, contract: Contract) -> int | None:
-    """How many cases a run can need; None is all there are."""
+def _most_images(request: RunRequest, gates: Gates, contract: Contract) -> int:
+    """How many cases a run can need."""
     if request.fixed is not None:
         if request.fixed < 1:
             raise BadInput(f"--fixed {request.fixed}: name a number of images of at least 1")

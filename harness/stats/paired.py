@@ -41,7 +41,7 @@ def fewest_for_margin(
     def enough(cases: int) -> bool:
         return _upper(rates[0] * cases, rates[1] * cases, cases, confidence) <= margin
 
-    low, high = n - 1, max(n, 1)
+    low, high = max(n, 1) - 1, max(n, 1)
     while not enough(high):
         low, high = high, 2 * high
     while high - low > 1:

@@ -32,8 +32,8 @@ class Course:
 
 
 def course(hop: HopResult, pairs: Sequence[Pair], record: RunRecord, gates: Gates) -> Course | None:
-    """None where the gates do not test sequentially, or no case was answered by both arms."""
-    if gates.agreement.decide_on != "sequential" or not pairs:
+    """None where no case was answered by both arms."""
+    if not pairs:
         return None
     real = {(case.session, case.position) for case in hop.differing if case.flip == "real"}
     agreed = [pair.place not in real for pair in pairs]

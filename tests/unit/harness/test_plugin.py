@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import gates_file, plugin
+from harness import plugin
+from harness.judgement import gate_rules
 
 pytest_plugins = ["pytester"]
 
@@ -60,25 +61,10 @@ def test_there_is_one_test_per_phone_and_gate(suite: pytest.Pytester) -> None:
         "--driftloop-phone=127.0.0.1:5581",
     )
     ids = [line.split("[")[1].rstrip("]") for line in result.outlines if "[" in line]
-    gates = plugin.gate_names(gates_file.load())
+    gates = [plugin.DELIVERY, *gate_rules.NAMES]
     assert ids == [
         f"{serial}-{gate}" for serial in ("R5CT10ABCDE", "127.0.0.1:5581") for gate in gates
     ]
-
-
-def test_gates_of_the_file_decide_which_tests_there_are(suite: pytest.Pytester) -> None:
-    (suite.path / "gates.toml").write_text("[agreement]\ndecide_on = 'point'\n")
-    result = _run(
-        suite,
-        "--collect-only",
-        "-q",
-        "--driftloop-bundle=b",
-        "--driftloop-images=i",
-        "--driftloop-phone=virtual",
-        "--driftloop-gates=gates.toml",
-    )
-    result.stdout.fnmatch_lines(["*virtual-real_flips*"])
-    assert "real_flips" not in plugin.gate_names(gates_file.load())
 
 
 @pytest.mark.parametrize(

@@ -126,10 +126,6 @@ def test_flips_lead_the_course_to_its_rejection(run_writer: Writer) -> None:
     assert platform.plot.dots[0].kind == "bad"
 
 
-def test_shares_have_no_course(run_writer: Writer) -> None:
-    assert _gathered(run_writer(phones=())).courses == ()
-
-
 def test_why_a_phone_stopped_stands_with_its_course(run_writer: Writer) -> None:
     loaded = summarized(
         run_writer(cases=90, phones=(REAL_PHONE,), pictures=False, gates=gates_file.load()).write()

@@ -11,7 +11,7 @@ from ..run_factory import fault, flipped, observations
 
 PHONE_ARM = "phone:q8_0+app"
 WHO = [("torch:training", None), ("torch", None), ("desktop:f16", None), (PHONE_ARM, "A")]
-RULE = AccuracyRule(decide_on="margin", margin=0.05, confidence=0.95)
+RULE = AccuracyRule(margin=0.05, confidence=0.95)
 LABELS = ("water", "land", "fire", "wood", "metal")
 
 
@@ -56,7 +56,7 @@ def test_too_few_cases_say_how_many_more_it_takes() -> None:
     loss = lost(answers(24), 24)
     assert loss.needed == 70
     gate = accuracy.gate(loss, RULE)
-    assert gate.outcome == "inconclusive"
+    assert gate.outcome == "not judged"
     assert "46 more labelled cases would" in gate.why
     assert "24 of 24 labelled cases right against 24 in torch" in gate.why
 
@@ -75,20 +75,10 @@ def test_a_better_arm_loses_less_than_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("decide_on", "few", "many", "clean"),
-    [
-        ("margin", "inconclusive", "fail", "pass"),
-        ("loss", "not judged", "fail", "pass"),
-        ("report", "not judged", "not judged", "not judged"),
-    ],
+    ("n", "wrong", "outcome"), [(24, 0, "not judged"), (200, 40, "fail"), (200, 0, "pass")]
 )
-def test_the_rule_says_what_decides(decide_on: str, few: str, many: str, clean: str) -> None:
-    rule = RULE.model_copy(update={"decide_on": decide_on})
-    outcomes = [
-        accuracy.gate(lost(answers(n, wrong), n, rule), rule).outcome
-        for n, wrong in ((24, 0), (200, 40), (200, 0))
-    ]
-    assert outcomes == [few, many, clean]
+def test_only_what_is_proven_decides(n: int, wrong: int, outcome: str) -> None:
+    assert accuracy.gate(lost(answers(n, wrong), n), RULE).outcome == outcome
 
 
 def test_every_phones_lowest_arm_is_held_against_the_first_arm_under_the_contract() -> None:
