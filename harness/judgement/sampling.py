@@ -20,6 +20,8 @@ from harness.stats import sequential
 from harness.stats.sequential import Decision, SequentialPlan
 from harness.tolerance import Tolerance
 
+_OPEN: Final = Decision("open", 0, 0)
+
 
 class SamplingPlan(BaseModel):
     """How many images decide, and how often they decide wrongly."""
@@ -94,9 +96,6 @@ def sampling_plan(
         expected_accept=plan.expected_images(plan.accept),
         expected_reject=plan.expected_images(plan.reject),
     )
-
-
-_OPEN: Final = Decision("open", 0, 0)
 
 
 class Needed:

@@ -1,7 +1,8 @@
 """Hops + latency + accuracy + canaries + gates -> PASS / FAIL / INCONCLUSIVE / INFRA; pure.
 
 A proven failure stays one whatever else went wrong, so FAIL comes before INFRA; what never ran
-cannot be called undecided, so INFRA comes before INCONCLUSIVE."""
+cannot be called undecided, so INFRA comes before INCONCLUSIVE.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +29,14 @@ from harness.records.inquiry import AppRemarks, Inquiry
 from harness.records.observation import Observation, Who
 from harness.records.record import RunRecord
 
-__all__ = ["EXIT_CODES", "Verdict", "Word", "judge"]
+Word = Literal["PASS", "FAIL", "INCONCLUSIVE", "INFRA"]
 
 EXIT_CODES: Final[dict[Word, int]] = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3, "INFRA": 4}
+
+_LEAST_PRICE_NATS: Final = 1e-3
+"""A price below this moves no answer that is worth a line."""
+_MANY_TOSSES: Final = 0.02
+"""Share of coin tosses from which they could decide the agreement gate, which accepts 0.98."""
 
 
 class Verdict(BaseModel):
@@ -48,7 +54,7 @@ class Verdict(BaseModel):
     blames: tuple[Blame, ...]
     """Of every hop, in the ladder's order; those of the contract hop do not fail a release."""
     plan: SamplingPlan | None
-    """Of the lowest hop, whose agreement ends a phone's run; None where shares decide."""
+    """Of the lowest hop, whose agreement ends a phone's run; None where nothing is compared."""
     hops: tuple[HopResult, ...]
     gates: tuple[GateResult, ...]
     latency: tuple[ArmLatency, ...]
@@ -211,14 +217,6 @@ def _plan(record: RunRecord, held: Gates) -> SamplingPlan | None:
         record.contract.limits.images_per_session,
         record.sampling.fixed,
     )
-
-
-Word = Literal["PASS", "FAIL", "INCONCLUSIVE", "INFRA"]
-
-_LEAST_PRICE_NATS: Final = 1e-3
-"""A price below this moves no answer that is worth a line."""
-_MANY_TOSSES: Final = 0.02
-"""Share of coin tosses from which they could decide the agreement gate, which accepts 0.98."""
 
 
 def decide(

@@ -1,5 +1,6 @@
 """Every arm answers what its hops need: those on this host one after another, each phone beside
-them at its own pace."""
+them at its own pace.
+"""
 
 from __future__ import annotations
 

@@ -26,6 +26,9 @@ from harness.preprocess import PREPARATION_VERSION, pixels_sha256, prepare_case
 from harness.progress import Advance
 from harness.records.observation import Canary
 
+Track = Callable[[str], Advance]
+"""Names a piece of work and gives the callback `(done, total)` for it."""
+
 _BLOCK_BYTES = 1 << 20
 
 
@@ -48,7 +51,7 @@ class PreparedSet:
 
 
 def prepare_cases(
-    cases: Sequence[Case],
+    given: Sequence[Case],
     pixels: Pixels,
     out_dir: Path,
     progress: Advance | None = None,
@@ -68,14 +71,14 @@ def prepare_cases(
     out_dir.mkdir(parents=True, exist_ok=True)
     ready: list[PreparedCase] = []
     refused: list[CaseError] = []
-    for done, case in enumerate(cases, start=1):
+    for done, case in enumerate(given, start=1):
         try:
             path, sha256 = _prepared(case.path, pixels, out_dir)
             ready.append(PreparedCase(case, path, sha256))
         except CaseError as error:
             refused.append(error)
         if progress:
-            progress(done, len(cases))
+            progress(done, len(given))
     if refused and not skip_bad:
         raise first_of(refused)
     if refused and not ready:
@@ -180,10 +183,6 @@ def _painted(image: Image.Image, name: str, folder: Path) -> Prepared:
         image.save(part, format="PNG")
         part.replace(target)
     return Prepared(name, 0, 0, target, sha256)
-
-
-Track = Callable[[str], Advance]
-"""Names a piece of work and gives the callback `(done, total)` for it."""
 
 
 @dataclass(frozen=True)
