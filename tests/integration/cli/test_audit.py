@@ -13,8 +13,6 @@ from PIL import Image
 from fixtures import textures, tiny
 from tests.integration.cli.conftest import Driftloop
 
-pytestmark = pytest.mark.beside
-
 CONFIG = """\
 image_size: 256
 padding: black

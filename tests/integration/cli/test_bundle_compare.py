@@ -11,8 +11,6 @@ import pytest
 
 from tests.integration.cli.conftest import Driftloop
 
-pytestmark = pytest.mark.beside
-
 
 @pytest.fixture
 def damaged(bundle: Path, tmp_path: Path) -> Path:

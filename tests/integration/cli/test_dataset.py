@@ -19,8 +19,6 @@ from harness import dataset as data
 from tests.integration.cli.conftest import Driftloop
 from tests.little_dataset import content
 
-pytestmark = pytest.mark.beside
-
 USAGE, INFRA = 2, 4
 KEY = "sk-never-shown"
 

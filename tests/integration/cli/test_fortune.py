@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from harness import fortune
 from tests.integration.cli.conftest import Driftloop
-
-pytestmark = pytest.mark.beside
 
 
 def test_three_words_are_told_with_their_relations(driftloop: Driftloop) -> None:

@@ -8,8 +8,6 @@ import pytest
 
 from tests.integration.cli.conftest import Driftloop
 
-pytestmark = pytest.mark.beside
-
 
 def test_a_prompt_that_leaves_too_little_context_is_said_beside_the_documents_estimate(
     bundle: Path, driftloop: Driftloop, tmp_path: Path

@@ -20,8 +20,6 @@ from devices.runner.work import WorkImage
 from harness.bundle import Bundle
 from tests.runner_work import image_results, work
 
-pytestmark = pytest.mark.beside
-
 _PRELUDE = """
 // {}
 #include "mtmd.h"

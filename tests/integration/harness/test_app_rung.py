@@ -169,11 +169,11 @@ def _cut_short(lines: Lines, _folder: Path) -> None:
     ("change", "stage", "words"),
     [
         (_bgr, "resize", "bgr"),
-        (_sixty_four, "resize", "the app's pixels are"),
-        (_another_prompt, "tokens", "ids; the first that differs"),
+        (_sixty_four, "resize", "its pixels are"),
+        (_another_prompt, "tokens", "ids instead of"),
         (_another_cache, "prefill", "nats"),
-        (_another_rule, "label", "read as another label"),
-        (_cut_short, "decode", "Answers end early"),
+        (_another_rule, "label", "as another label"),
+        (_cut_short, "decode", "ends answers early"),
     ],
 )
 def test_a_difference_is_blamed_at_its_stage_on_the_hop_app(

@@ -22,8 +22,6 @@ from harness.bundle.tensor_check import mmproj_against_checkpoint
 from harness.cli.app import app
 from harness.errors import BundleError, CheckpointError
 
-pytestmark = pytest.mark.beside
-
 CONTRACT = contracts.load("default")
 
 

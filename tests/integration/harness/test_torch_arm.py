@@ -19,8 +19,6 @@ from harness.contract import Contract, Tiling
 from harness.preprocess import pixels_sha256
 from harness.records.observation import Observation
 
-pytestmark = pytest.mark.beside
-
 DEFAULT = contracts.load("default")
 
 

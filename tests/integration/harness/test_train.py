@@ -22,8 +22,6 @@ from harness.dataset import Dataset
 from harness.training import record
 from harness.training.folder import METRICS_NAME, WORK, metrics
 
-pytestmark = pytest.mark.beside
-
 STEPS = 8
 DEFAULT = contracts.load("default")
 ADAPTERS = ("--lora", "--lora-rank", "4", "--lora-vision")

@@ -18,8 +18,6 @@ from PIL import Image
 from harness import cli
 from harness.dataset import Dataset
 
-pytestmark = pytest.mark.beside
-
 USAGE = 2
 Call = Callable[..., str]
 

@@ -20,8 +20,6 @@ from harness.dataset.prepare import prepare
 from harness.training.dataset import collate
 from harness.training.examples import Examples
 
-pytestmark = pytest.mark.beside
-
 DEFAULT = contracts.load("default")
 SOURCES = {"square": (300, 300), "wide": (640, 200), "tall": (131, 700), "exact": (256, 256)}
 

@@ -27,8 +27,6 @@ from harness.running.request import RunRequest
 from harness.running.run import evaluate
 from reports import summary
 
-pytestmark = pytest.mark.beside
-
 DEFAULT = contracts.load("default")
 PICTURES = 6
 

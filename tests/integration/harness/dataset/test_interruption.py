@@ -21,8 +21,6 @@ from harness.dataset.prepare import prepare
 from tests.integration.harness.dataset.conftest import Reply, ScriptedServer
 from tests.little_dataset import content
 
-pytestmark = pytest.mark.beside
-
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:

@@ -15,8 +15,6 @@ from harness.dataset.label_endpoint import Outcome, Pace, Question, label, read_
 from harness.errors import DatasetError, EndpointFailed, EndpointRefused
 from tests.integration.harness.dataset.conftest import Reply, ScriptedServer
 
-pytestmark = pytest.mark.beside
-
 CONTRACT = contracts.load("default")
 QUESTION = Question(text_of(CONTRACT.prompt), 32)
 KEY = "sk-very-secret"

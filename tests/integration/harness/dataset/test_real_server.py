@@ -22,8 +22,6 @@ from harness.dataset.endpoint import Endpoint
 from harness.dataset.label_endpoint import Pace, Question, label, read_label, text_of
 from harness.errors import EndpointRefused
 
-pytestmark = pytest.mark.beside
-
 KEY = "local-key"
 QUESTION = Question(text_of(contracts.load("default").prompt), 8)
 TEMPLATE = (
