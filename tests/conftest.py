@@ -14,6 +14,8 @@ def _own_cores() -> None:
     ggml's threads wait for each other by spinning: two tests on the same two cores take longer
     side by side than one after the other.
     """
+    if not hasattr(os, "sched_setaffinity"):
+        return  # only Linux has it
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     cores = sorted(os.sched_getaffinity(0))
