@@ -187,7 +187,10 @@ class Phone:
         return _start_time(printed) == process.start_time and _state(printed) not in "ZX"
 
     def kill(self, process: RemoteProcess) -> None:
-        """End that very process and its process group; none of them being left is no error."""
+        """End that very process and its process group, and wait until the process is gone.
+
+        None of them being left is no error.
+        """
         self.shell(_kill_command(process), check=False, timeout_s=_KILL_LIMIT_S)
 
     def reconnect(self, timeout_s: float = 60.0) -> None:
@@ -317,9 +320,15 @@ def _start_time(stat: str) -> int:
 
 
 def _kill_command(process: RemoteProcess) -> str:
-    """Ends the process group unless its leader's pid belongs to another process by now."""
+    """Ends the process group unless its leader's pid belongs to another process by now.
+
+    A signal is sent, not answered: until the leader has ended it may still write into the folder
+    that its caller removes next. A busy phone takes a while; after five seconds nobody waits.
+    """
+    read = f"{{ read -r stat </proc/{process.pid}/stat; }} 2>/dev/null && set -- ${{stat##*) }}"
+    is_it = f"[ ${{20}} = {process.start_time} ]"
     return (
-        f"if read -r stat </proc/{process.pid}/stat; then set -- ${{stat##*) }}; "
-        f"[ ${{20}} = {process.start_time} ] || exit 0; fi 2>/dev/null; "
-        f"kill -9 -- -{process.pid} 2>/dev/null"
+        f"if {read}; then {is_it} || exit 0; fi; kill -9 -- -{process.pid} 2>/dev/null; tries=0; "
+        f'while [ $tries -lt 250 ] && {read} && {is_it} && [ "$1" != Z ] && [ "$1" != X ]; '
+        "do sleep 0.02; tries=$((tries + 1)); done"
     )
