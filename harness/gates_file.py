@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import tomllib
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from harness.contract import merged
 from harness.errors import GatesError
 from harness.ladder import CHANGES, Change
+from harness.shipped import shipped
 from harness.stats import sequential
 from harness.stats.sequential import FixedPlan, SequentialPlan
 from harness.tolerance import PARTS, DrivenLimit, Part
@@ -229,8 +229,7 @@ def load(path: Path | str | None = None) -> Gates:
     Raises:
         GatesError: no such file, no TOML, or a key that is unknown or wrong; names the key.
     """
-    default = (resources.files("harness") / "gates" / "default.toml").read_text("utf-8")
-    table = tomllib.loads(default)
+    table = shipped("harness", "gates/default.toml")
     if path is not None:
         table = merged(table, _table(Path(path)))
     try:

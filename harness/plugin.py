@@ -187,13 +187,13 @@ def _gate_names(config: pytest.Config) -> list[str]:
     """What is tested on every phone: delivery first, then every gate. Refuses a bad gates file."""
     from harness import gates_file
     from harness.errors import GatesError
-    from harness.judgement import gate_rules
+    from harness.judgement.gate import GATE_NAMES
 
     try:
         gates_file.load(config.getoption("driftloop_gates"))
     except GatesError as error:
         raise pytest.UsageError(str(error)) from error
-    return [DELIVERY, *gate_rules.NAMES]
+    return [DELIVERY, *GATE_NAMES]
 
 
 def _parametrize(

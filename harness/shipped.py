@@ -1,4 +1,4 @@
-"""The tables that come with driftloop's audits, and the patterns in them."""
+"""The TOML tables that come with driftloop."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from typing import Any
 
 @cache
 def shipped(package: str, name: str) -> dict[str, Any]:
-    """The TOML file `name` of `package`."""
+    """The TOML file `name` of `package`. Not to be changed: it is read once."""
     return tomllib.loads((resources.files(package) / name).read_text("utf-8"))

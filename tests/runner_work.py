@@ -11,6 +11,7 @@ from devices.runner.build import runner_binary
 from devices.runner.protocol import Decoding, ImageResult, RuntimeSettings
 from devices.runner.work import Settings, Work, WorkImage
 from harness import contract
+from harness.arms import deployment
 from harness.bundle import Bundle
 
 ONE_THREAD = {"threads": 1, "vision_threads": 1}
@@ -20,17 +21,9 @@ ONE_THREAD = {"threads": 1, "vision_threads": 1}
 def settings(decoding: Decoding, **changes: object) -> Settings:
     """The default contract's, its runtime changed."""
     fixed = contract.load("default")
-    runtime = {**fixed.runtime.model_dump(), "tiling": fixed.tiling, **changes}
-    return Settings(
-        prompt=fixed.prompt.text,
-        marker=fixed.prompt.marker,
-        add_special=fixed.prompt.add_special,
-        parse_special=fixed.prompt.parse_special,
-        max_tokens=fixed.limits.max_tokens,
-        labels=fixed.answer.labels,
-        runtime=RuntimeSettings.model_validate(runtime),
-        decoding=decoding,
-    )
+    own = deployment.settings(fixed, fixed.runtime)
+    runtime = RuntimeSettings.model_validate(own.runtime.model_dump() | changes)
+    return replace(own, runtime=runtime, decoding=decoding)
 
 
 def work(

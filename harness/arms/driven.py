@@ -1,7 +1,8 @@
 """Driving: a candidate measured against a reference output by output, and led back each time.
 
 Every layer then gets exactly the reference's input, so its error is its own at any depth.
-devices/runner/protocol.py says what is measured; the runner does the same in C++."""
+devices/runner/protocol.py says what is measured; the runner does the same in C++.
+"""
 
 from __future__ import annotations
 

@@ -41,8 +41,6 @@ class Finding:
     """`file:line`, `file: key`, `manifest.jsonl, 40 of 40 entries`: where it was read."""
     note: str = ""
     """One sentence: evidence, or why it could not be read. Never a guess."""
-    impact: str = ""
-    """What a mismatch costs, or what is worth knowing of a match: for the audit to say."""
     quotes: tuple[Quote, ...] = ()
     """The lines it was read from; of several values, the best guess first."""
     is_open: bool = False

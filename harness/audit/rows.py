@@ -47,6 +47,8 @@ class Row(Finding):
     """None: the contract leaves it open."""
     match: bool | None = None
     """None: it could not be read."""
+    impact: str = ""
+    """What a mismatch costs, or what is worth knowing of a match."""
 
     def as_json(self) -> dict[str, Any]:
         """Keys `aspect`, `contract`, `found`, `where`, `match`, `impact`, `side`, `note`, and the

@@ -1,10 +1,12 @@
 """What was asked of every arm against what it attests to have run; pure.
 
 A silent fallback (another backend, another build, fewer threads, another file) changes what a
-verdict is about, so that each is told by name."""
+verdict is about, so that each is told by name.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,6 +27,7 @@ _CONTEXT_STEP = 256
 _MOST_MICRO_BATCH = 512
 """llama.cpp's default, which nothing of ours changes."""
 _MOST_THREADS = 6
+_CPU_LIST = re.compile(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*")
 
 
 class Mismatch(BaseModel):
@@ -110,10 +113,11 @@ def _threads(attested: Attestation, asked: Terms) -> Iterator[_Pair]:
     """Exact where the cores are known: on a real phone those it has, elsewhere those that the
     process was allowed."""
     runtime, phone = asked.runtime, asked.phone
-    real = phone is not None and not phone.virtual
-    cores = phone.cores if phone is not None and real else _allowed(attested)
-    if runtime.threads or cores is not None:
-        yield "threads", str(runtime.threads_on(cores or 1)), str(attested.threads)
+    is_real = phone is not None and not phone.virtual
+    cores = phone.cores if phone is not None and is_real else _allowed(attested)
+    wanted = runtime.threads or (cores and runtime.threads_on(cores))
+    if wanted:
+        yield "threads", str(wanted), str(attested.threads)
     elif not 1 <= attested.threads <= _MOST_THREADS:
         yield "threads", f"{_MOST_THREADS} at most", str(attested.threads)
     most = runtime.vision_threads
@@ -124,11 +128,13 @@ def _threads(attested: Attestation, asked: Terms) -> Iterator[_Pair]:
 
 
 def _allowed(attested: Attestation) -> int | None:
-    """How many cores `0-3,6` names, of the first thread; None where nothing is attested."""
-    for thread in attested.placement:
-        ranges = (part.partition("-") for part in thread.cpus_allowed.split(","))
-        return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)
-    return None
+    """How many cores the first thread was allowed, `0-3,6` being five; None where it does not
+    say."""
+    said = attested.placement[0].cpus_allowed if attested.placement else ""
+    if not _CPU_LIST.fullmatch(said):
+        return None
+    ranges = (part.partition("-") for part in said.split(","))
+    return sum(int(last or first) - int(first) + 1 for first, _, last in ranges)
 
 
 def _settings(ran: RunSettings, asked: Terms) -> Iterator[_Pair]:

@@ -2,7 +2,8 @@
 
 Text is the last thing compared. Two branches meet in `prefill`: the picture's (`resize`, `tile`,
 `pixels`, `embed`) and the prompt's (`tokens`). What is first beyond tolerance on each is a cause;
-what comes after it is a consequence."""
+what comes after it is a consequence.
+"""
 
 from __future__ import annotations
 

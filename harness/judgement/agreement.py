@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from harness import stats
 from harness.comparison.hop import HopResult
 from harness.gates_file import Gates
-from harness.judgement.gate import Decided, GateName, GateResult, Outcome, counted, on_hop
+from harness.judgement.gate import Decided, GateResult, Outcome, counted, on_hop
 from harness.stats import sequential
 from harness.stats.sequential import Decision, FixedPlan, SequentialPlan
 
@@ -17,10 +16,6 @@ _OUTCOMES: dict[sequential.Outcome, Outcome] = {
     "reject": "fail",
     "open": "inconclusive",
 }
-
-
-NAMES: Final[tuple[GateName, ...]] = ("agreement", "session_agreement", "numeric_flips")
-"""The gates that `hop_gates` yields."""
 
 
 def hop_gates(

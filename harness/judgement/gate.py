@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -26,6 +26,11 @@ GateName = Literal[
     "session_s",
     "memory_mib",
 ]
+
+GATE_NAMES: Final[tuple[GateName, ...]] = get_args(GateName)
+"""Every gate that a run with phones is held against, in the order of the results."""
+
+STAGE_GATES: Final[tuple[StageGate, ...]] = get_args(StageGate)
 
 Decided = tuple[Outcome, str]
 """An outcome and why, in words."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from typing import Final, get_args
+from typing import Final
 
 from harness import stats
 from harness.comparison import driven
@@ -16,8 +16,8 @@ from harness.comparison.hop import Equal, HopResult
 from harness.gates_file import Gates
 from harness.judgement import agreement
 from harness.judgement.gate import (
+    STAGE_GATES,
     Decided,
-    GateName,
     GateResult,
     Outcome,
     StageGate,
@@ -30,25 +30,9 @@ from harness.ladder import APP
 from harness.records.observation import Observation
 from harness.stage import Stage
 
-STAGE_GATES: Final[tuple[StageGate, ...]] = get_args(StageGate)
-
 _DRIVEN_STAGES: Final[tuple[StageGate, ...]] = ("embed", "prefill")
 """What layers add up to: where they were driven, they decide."""
 _P90: Final = 0.9
-
-
-NAMES: Final[tuple[GateName, ...]] = (
-    "blame",
-    *agreement.NAMES,
-    *STAGE_GATES,
-    "accuracy",
-    "attestation",
-    "canary",
-    "errors",
-    "session_s",
-    "memory_mib",
-)
-"""Every gate that a run with phones is held against, in the order of the results."""
 
 
 def hop_gates(

@@ -99,7 +99,8 @@ def sampling_plan(
 
 
 class Needed:
-    """The sequential test of every hop, told of observations in any order, by whichever arm.
+    """The sequential test of every hop, told of observations in any order, by whichever arm: the
+    rule by which a run ends early, and by which a verdict knows who owes observations.
 
     Each test looks at its pairs in the order of the run: a pair counts once every earlier place
     has been answered by both arms. Where the number of images is fixed, or an arm stands on no hop,

@@ -19,10 +19,10 @@ from harness.audit import values
 from harness.audit.aspects import APP_THREADS
 from harness.audit.candidates import Candidate, settled
 from harness.audit.findings import Finding, Value
-from harness.audit.tables import shipped
 from harness.contract import Contract
 from harness.errors import AuditError
 from harness.listen.logcat import LogLine
+from harness.shipped import shipped
 
 _SLICE: Final = re.compile(r"image(?: or| |/)slice|image slice|decoding image batch|image decoded")
 """What libmtmd says from the beginning of a slice to its end."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.audit.tables import shipped
 from harness.errors import AuditError
+from harness.shipped import shipped
 
 if TYPE_CHECKING:
     from devices.phone import Phone

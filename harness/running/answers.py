@@ -42,7 +42,12 @@ class Turn:
 
 
 class Pace:
-    """Gives turns to arms on this host and to phones; each phone asks in a thread of its own."""
+    """Whose turn it is; each phone asks in a thread of its own.
+
+    An arm on this host answers one block at a time, the arms one after another. A phone is given
+    all that its test can need at once and runs on its own; arms on this host stay one block ahead
+    of the fastest of the phones that still need them. A slow phone holds nobody up.
+    """
 
     def __init__(
         self,

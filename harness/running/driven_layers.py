@@ -2,7 +2,8 @@
 
 A trajectory, every output on the reference's way through a case, is made once per case and arm and
 kept by content. The candidate gets the reference's input of every layer, so that what a layer is
-off by is its own, at any depth."""
+off by is its own, at any depth.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""How long a run takes, and how much room it needs, said before it and kept with it."""
+"""How long a run takes, and how much room it needs, said before it and kept with it.
+
+Times are this host's own: what an image last took the same arm, or what it takes in the first
+block.
+"""
 
 from __future__ import annotations
 

@@ -120,13 +120,19 @@ def _prepared(source: Path, pixels: Pixels, out_dir: Path) -> tuple[Path, str]:
     if (kept := _kept(target, pixels.size)) is not None:
         return target, kept
     image = prepare_case(source, pixels)
-    part = out_dir / f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part"
+    _save(image, target)
+    return target, pixels_sha256(image)
+
+
+def _save(image: Image.Image, target: Path) -> None:
+    """Whole or not at all. Unlike `harness.atomic` it does not wait for the disk: a cached PNG that
+    a power cut damaged is made again."""
+    part = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
         image.save(part, format="PNG")
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
-    return target, pixels_sha256(image)
 
 
 def _kept(target: Path, size: int) -> str | None:
@@ -151,7 +157,11 @@ def _key(source: Path, pixels: Pixels) -> str:
 def canaries(first: Sequence[Prepared], session: int, size: int, folder: Path) -> list[Prepared]:
     """The canaries of a run whose session 0 is `first` and whose last session is before `session`.
 
-    `size`: side of the canonical pixels. PNGs that are made here lie in `folder`.
+        black | mirror of image 1 | image 1 | image 1 once more
+        session 0 in reverse order, which ends with image 1
+
+    `harness.comparison.canaries` says what is read from their answers. `size`: side of the
+    canonical pixels. PNGs that are made here lie in `folder`.
     """
     one = first[0]
     black = _painted(Image.new("RGB", (size, size)), "black", folder)
@@ -179,9 +189,7 @@ def _painted(image: Image.Image, name: str, folder: Path) -> Prepared:
     sha256 = pixels_sha256(image)
     target = folder / f"canary-{sha256}.png"
     if not target.exists():
-        part = folder / f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part"
-        image.save(part, format="PNG")
-        part.replace(target)
+        _save(image, target)
     return Prepared(name, 0, 0, target, sha256)
 
 

@@ -1,7 +1,8 @@
 """How far rounding alone carries on the model under test, measured on it: see `Floor`.
 
 An arm's twins are the arm once more with nothing changed that matters. Measured once per bundle,
-contract and host, and kept by content; the answers that come with it count as the arm's own."""
+contract and host, and kept by content; the answers that come with it count as the arm's own.
+"""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from harness.audit.app.grammar import Fact
 from harness.audit.app.source import File
 from harness.audit.candidates import Candidate
 from harness.audit.findings import Value
-from harness.audit.tables import shipped
 from harness.contract import Contract
+from harness.shipped import shipped
 
 if TYPE_CHECKING:
     from tree_sitter import Node

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from harness.audit.app import grammar
 from harness.audit.app.grammar import Fact
-from harness.audit.tables import shipped
 from harness.errors import BadInput
+from harness.shipped import shipped
 
 if TYPE_CHECKING:
     from tree_sitter import Node

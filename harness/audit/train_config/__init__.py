@@ -18,11 +18,11 @@ from harness.audit import prompt_parts, values
 from harness.audit.aspects import BY_KEY
 from harness.audit.checkpoint import Tokens
 from harness.audit.findings import Finding, Value
-from harness.audit.tables import shipped
 from harness.audit.train_config import settings
 from harness.audit.train_config.settings import Setting
 from harness.contract import Contract
 from harness.errors import AuditError
+from harness.shipped import shipped
 
 EXTENSION: Final = "driftloop-keys.toml"
 """Further tables, beside a trainer's configuration."""

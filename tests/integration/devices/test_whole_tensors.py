@@ -17,26 +17,10 @@ from devices.runner.whole_tensors import look
 from devices.runner.work import WorkImage
 from harness.bundle import Bundle
 from tests.runner_work import ONE_THREAD, image_results, work
+from tests.tiny_layers import OUTPUTS, TEXT, VISION
 
 Tensors = dict[str, NDArray[numpy.float32]]
 Looked = tuple[ImageResult, Tensors]
-
-VISION = [
-    "vision patches",
-    "vision layer 0 attention",
-    "vision layer 0 ffn",
-    "vision layer 1 attention",
-    "vision layer 1 ffn",
-    "vision norm",
-]
-TEXT = [
-    "text embeddings",
-    "text layer 0 attention",
-    "text layer 0 ffn",
-    "text layer 1 attention",
-    "text layer 1 ffn",
-    "text norm",
-]
 
 
 def looked(
@@ -53,7 +37,7 @@ def test_every_tensor_is_there_in_the_order_of_computation(
     device: Phone, tiny: Bundle, pictures: list[WorkImage], tiling: str, tiles: int
 ) -> None:
     ((result, tensors),) = looked(device, tiny, pictures[:1], tiling=tiling)
-    assert list(tensors) == ["pixels", *VISION, "embed", *TEXT, "prefill"]
+    assert list(tensors) == OUTPUTS
     prompt, patches, width = len(result.prompt_ids), tiles * 64, 96
     assert tensors["pixels"].shape == (tiles, 3, 128, 128)
     assert {tensors[name].shape for name in VISION} == {(patches, width)}

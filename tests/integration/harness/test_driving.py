@@ -23,27 +23,11 @@ from harness.bundle import Bundle
 from harness.comparison.case_comparison import distance
 from harness.contract import Contract, Runtime, Tiling
 from harness.records.observation import Observation
+from tests.tiny_layers import OUTPUTS
 
 CONTRACT = contracts.load("default")
 APP = CONTRACT.runtime
 REFERENCE = APP.reference()
-LAYERS = [
-    "pixels",
-    "vision patches",
-    "vision layer 0 attention",
-    "vision layer 0 ffn",
-    "vision layer 1 attention",
-    "vision layer 1 ffn",
-    "vision norm",
-    "embed",
-    "text embeddings",
-    "text layer 0 attention",
-    "text layer 0 ffn",
-    "text layer 1 attention",
-    "text layer 1 ffn",
-    "text norm",
-    "prefill",
-]
 
 Arm = TorchArm | DesktopArm
 Opened = Callable[[Bundle, Contract], Arm]
@@ -119,7 +103,7 @@ def test_an_arm_along_its_own_trajectory_is_off_by_exactly_nothing_and_answers_t
         observed = list(arm.observe(images))
         seen = list(arm.drive(list(zip(images, own, strict=True))))
     for plain, one in zip(observed, seen, strict=True):
-        assert [output.name for output in one.driven] == LAYERS
+        assert [output.name for output in one.driven] == OUTPUTS
         assert off(one) == {}
         assert answers(one) == answers(plain)
         assert plain.driven == []
@@ -131,7 +115,7 @@ def test_every_output_of_a_clean_conversion_is_close_and_none_grows(
     reference = way(torch(tiny_bundle), pictures)
     arm = ARMS["f16"](tiny_bundle, CONTRACT)
     for one in driven(arm, list(zip(pictures, reference, strict=True))):
-        assert [output.name for output in one.driven] == LAYERS
+        assert [output.name for output in one.driven] == OUTPUTS
         for output in one.driven:
             assert output.error < 2e-3, output.name
             assert abs(output.gain) < 1e-3, output.name

@@ -23,6 +23,7 @@ from harness.bundle import Bundle
 from harness.comparison.case_comparison import distance
 from harness.contract import Contract, Tiling
 from harness.records.observation import Observation
+from tests.tiny_layers import OUTPUTS
 
 CONTRACT = contracts.load("default")
 STAGES = ("pixels", "embed", "prefill")
@@ -131,25 +132,6 @@ def test_a_canary_is_observed_as_any_image_and_says_what_it_is(
 # Layers
 
 
-LAYERS = [
-    "pixels",
-    "vision patches",
-    "vision layer 0 attention",
-    "vision layer 0 ffn",
-    "vision layer 1 attention",
-    "vision layer 1 ffn",
-    "vision norm",
-    "embed",
-    "text embeddings",
-    "text layer 0 attention",
-    "text layer 0 ffn",
-    "text layer 1 attention",
-    "text layer 1 ffn",
-    "text norm",
-    "prefill",
-]
-
-
 @pytest.mark.parametrize(("tiling", "tiles", "tokens"), [("single", 1, 32), ("split", 5, 58)])
 def test_every_layer_of_a_clean_conversion_is_close_under_the_same_name_and_shape(
     tiling: Tiling, tiles: int, tokens: int, tiny_bundle: Bundle, pictures: list[Prepared]
@@ -157,7 +139,7 @@ def test_every_layer_of_a_clean_conversion_is_close_under_the_same_name_and_shap
     image = pictures[0]
     (above,) = looked("torch", tiny_bundle, image, contract=under(tiling))
     (below,) = looked("desktop", tiny_bundle, image, contract=under(tiling))
-    assert list(above.tensors) == list(below.tensors) == LAYERS
+    assert list(above.tensors) == list(below.tensors) == OUTPUTS
     for name, reference in above.tensors.items():
         assert below.tensors[name].shape == reference.shape, name
         assert apart(reference, below.tensors[name]) < CLEAN, name

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import plugin
-from harness.judgement import gate_rules
+from harness.judgement.gate import GATE_NAMES
 
 pytest_plugins = ["pytester"]
 
@@ -61,7 +61,7 @@ def test_there_is_one_test_per_phone_and_gate(suite: pytest.Pytester) -> None:
         "--driftloop-phone=127.0.0.1:5581",
     )
     ids = [line.split("[")[1].rstrip("]") for line in result.outlines if "[" in line]
-    gates = [plugin.DELIVERY, *gate_rules.NAMES]
+    gates = [plugin.DELIVERY, *GATE_NAMES]
     assert ids == [
         f"{serial}-{gate}" for serial in ("R5CT10ABCDE", "127.0.0.1:5581") for gate in gates
     ]

@@ -11,7 +11,7 @@ import pytest
 from devices.runner.protocol import RunnerFault
 from harness import ladder
 from harness.errors import RunFolderError
-from harness.judgement import gate_rules
+from harness.judgement.gate import GATE_NAMES
 from harness.records.inquiry import Inquiry
 from harness.records.record import ArmFailure
 from reports import summary
@@ -179,5 +179,5 @@ def test_a_run_is_held_against_an_earlier_one(run_writer: Writer) -> None:
 
 def test_the_acceptance_suite_tests_every_gate_of_a_verdict(run_writer: Writer) -> None:
     loaded = summarized(run_writer().write())
-    named = set(gate_rules.NAMES)
+    named = set(GATE_NAMES)
     assert named == {gate.name for gate in loaded.verdict.gates}

@@ -142,6 +142,11 @@ def test_threads_follow_the_apps_rule_over_the_cores_that_a_virtual_phone_was_al
     ]
 
 
+def test_a_list_of_cores_that_is_none_says_nothing() -> None:
+    odd = {"placement": [ThreadPlacement(name="runner", cpus_allowed="0-x,\u0663")]}
+    assert told(of_phone(threads=2, vision_threads=2, **odd), phones=(phone(virtual=True),)) == []
+
+
 @pytest.mark.parametrize("over", [{"virtual": True}, {"cores": None}])
 def test_threads_stay_within_the_apps_rule_where_the_cores_are_not_known(
     over: dict[str, Any],
