@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --constraint constraints.txt filelock
 	@echo "2 of 3: llama-cpp-python from its pinned sdist"
-	@$(BIN)/pip install --quiet --no-deps --no-index "$$($(BIN)/python -m devices.runner.wheel)"
+	@$(BIN)/pip install --quiet --no-deps --no-index "$$($(BIN)/python -m devices.runner.llama_cpp)"
 	@echo "3 of 3: pinned packages, torch among them (some minutes the first time)"
 	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@

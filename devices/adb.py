@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from devices.errors import DeviceError, NoPhone, PermissionDenied, PhoneOffline, UnknownSerial
+from devices.errors import NoPhone, PermissionDenied, PhoneOffline, UnknownSerial
 from devices.phone import Phone
 from devices.server import Server, private_server, user_server
-from devices.transport import offline, unauthorized
+from devices.transport import unusable
 
 _SETTLE_LIMIT_S = 5.0
 _SETTLE_STEP_S = 0.1
 _UNSETTLED = ("connecting", "authorizing", "offline")
-"""States a phone passes through while adb greets it; only if they last are they a fault."""
+"""States a phone passes through while adb greets it; only if they last are they a failure."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +28,8 @@ class AttachedPhone:
 def attached() -> list[AttachedPhone]:
     """Every phone that a server of this host lists, in any state, ordered by serial.
 
-    The user's server is asked if it runs. driftloop's own is started only where the user has none:
-    else there would be nobody to look for phones.
-
-    Raises:
-        ToolchainMissing: there is no adb on this host.
+    The user's server is asked if it runs. driftloop's own is started only where the user has none,
+    since nothing would look for phones otherwise. Raises ToolchainMissing when there is no adb.
     """
     own = user_server()
     servers = [own] if own.answers() else []
@@ -70,12 +66,7 @@ def find(serial: str) -> Phone:
 
 
 def find_all() -> list[Phone]:
-    """Every attached phone; all of them must be usable.
-
-    Raises:
-        NoPhone: nothing is attached.
-        Unauthorized, PhoneOffline, PermissionDenied: one of them cannot be used.
-    """
+    """Every attached phone; NoPhone when there is none. Raises as `find` if one cannot be used."""
     phones = attached()
     if not phones:
         raise NoPhone(
@@ -86,38 +77,24 @@ def find_all() -> list[Phone]:
 
 
 def _usable(phone: AttachedPhone) -> Phone:
-    """The phone once adb calls it a `device`.
-
-    A state that adb only passes through gets some seconds to settle; any other is told at once.
-    """
-    state = phone.state
+    """The phone once adb calls it a `device`; a state it only passes through gets some seconds."""
+    serial, state = phone.serial, phone.state
     deadline = time.monotonic() + _SETTLE_LIMIT_S
     while state in _UNSETTLED and time.monotonic() < deadline:
         time.sleep(_SETTLE_STEP_S)
         states = phone.server.states()
-        if phone.serial not in states and _is_address(phone.serial):
-            phone.server.connect(phone.serial)
-        state = states.get(phone.serial, "offline")
+        if serial not in states and _is_address(serial):
+            phone.server.connect(serial)
+        state = states.get(serial, "offline")
     if state == "device":
-        return Phone(phone.server, phone.serial)
-    raise _fault(phone.serial, state)
-
-
-def _fault(serial: str, state: str) -> DeviceError:
+        return Phone(phone.server, serial)
     if state.startswith("no permissions"):
-        return PermissionDenied(
+        raise PermissionDenied(
             f"{serial}: this user may not open the phone's USB device; "
             f"add udev rules for it (package android-sdk-platform-tools-common) and replug it"
         )
-    plain: dict[str, Callable[[str], DeviceError]] = {
-        "unauthorized": unauthorized,
-        "authorizing": unauthorized,
-        "offline": offline,
-        "connecting": offline,
-    }
-    if state in plain:
-        return plain[state](serial)
-    return PhoneOffline(f"{serial}: the phone is in state {state!r}; boot it into Android")
+    in_another_mode = f"{serial}: the phone is in state {state!r}; boot it into Android"
+    raise unusable(serial, state) or PhoneOffline(in_another_mode)
 
 
 def _is_address(serial: str) -> bool:

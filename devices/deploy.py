@@ -2,19 +2,21 @@
 
 A blob lies under its SHA-256. It arrives as `<sha256>.part` and gets its name only after the phone
 itself has hashed it, so a name without `.part` is the mark of a verified blob. A large one is
-hashed while it still arrives: what is left to do at its end is almost nothing.
+hashed while it still arrives, so that almost nothing is left to do at its end.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from devices.errors import CommandFailed, PermissionDenied, StableError, StorageFull
 from devices.phone import REMOTE_ROOT, Phone, hash_limit_s
+from devices.subprocesses import reason
 
 REMOTE_BLOBS = f"{REMOTE_ROOT}/blobs"
 
@@ -36,17 +38,15 @@ class LocalBlob:
     sha256: str
     executable: bool = False
 
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.path.stat().st_size
 
-@dataclass(frozen=True)
-class _Stored:
+
+class _Stored(NamedTuple):
     size: int
     executable: bool
-
-
-@dataclass(frozen=True)
-class _Local:
-    blob: LocalBlob
-    size: int
 
 
 def deploy(
@@ -55,7 +55,7 @@ def deploy(
     """Bring the files to the phone; their paths there by SHA-256.
 
     What is there already is not sent or hashed again. The caller holds the phone's lease. After a
-    ConnectionLost the same call goes on with the files that are still missing.
+    ConnectionLost the same call continues with the files that are still missing.
 
     Raises:
         StorageFull: not enough space; nothing was sent.
@@ -66,19 +66,15 @@ def deploy(
     wanted = {blob.sha256: blob for blob in files}
     if lacking := _lacking(stored, wanted.values()):
         _send(phone, lacking, progress)
-    plain = [
-        blob.sha256
-        for blob in wanted.values()
-        if blob.executable and blob.sha256 in stored and not stored[blob.sha256].executable
-    ]
-    if plain:
-        phone.shell(f"cd {REMOTE_BLOBS} && chmod 755 {shlex.join(plain)}")
+    plain = {sha256 for sha256, found in stored.items() if not found.executable}
+    if became := [sha256 for sha256, blob in wanted.items() if blob.executable and sha256 in plain]:
+        phone.shell(f"cd {REMOTE_BLOBS} && chmod 755 {shlex.join(became)}")
     return {sha256: f"{REMOTE_BLOBS}/{sha256}" for sha256 in wanted}
 
 
 def missing(phone: Phone, files: Sequence[LocalBlob]) -> set[str]:
     """The SHA-256 of what a deploy of `files` would send now."""
-    return {item.blob.sha256 for item in _lacking(_stored(phone), files)}
+    return {blob.sha256 for blob in _lacking(_stored(phone), files)}
 
 
 def prune(phone: Phone, keep: set[str]) -> int:
@@ -91,13 +87,9 @@ def prune(phone: Phone, keep: set[str]) -> int:
     return sum(doomed.values())
 
 
-def _lacking(stored: Mapping[str, _Stored], files: Iterable[LocalBlob]) -> list[_Local]:
-    local = [_Local(blob, blob.path.stat().st_size) for blob in files]
-    return [
-        item
-        for item in local
-        if item.blob.sha256 not in stored or stored[item.blob.sha256].size != item.size
-    ]
+def _lacking(stored: dict[str, _Stored], files: Iterable[LocalBlob]) -> list[LocalBlob]:
+    sizes = {name: found.size for name, found in stored.items()}
+    return [blob for blob in files if sizes.get(blob.sha256) != blob.size]
 
 
 def _stored(phone: Phone) -> dict[str, _Stored]:
@@ -107,21 +99,20 @@ def _stored(phone: Phone) -> dict[str, _Stored]:
     try:
         printed = phone.shell(f"{command}; {listing}").stdout
     except CommandFailed as error:
-        said = error.stderr.strip().splitlines()
-        reason = said[-1] if said else "no reason given"
-        if "No space left" in reason:
-            raise StorageFull(f"{phone.serial}: no space for {REMOTE_BLOBS}: {reason}") from error
+        why = reason(error.stderr)
+        if "No space left" in why:
+            raise StorageFull(f"{phone.serial}: no space for {REMOTE_BLOBS}: {why}") from error
         raise PermissionDenied(
-            f"{phone.serial}: cannot use {REMOTE_BLOBS}: {reason}; remove that folder on the phone"
+            f"{phone.serial}: cannot use {REMOTE_BLOBS}: {why}; remove that folder on the phone"
         ) from error
     rows = (line.split(maxsplit=2) for line in printed.splitlines())
     return {name: _Stored(int(size), "x" in mode) for size, mode, name in rows}
 
 
-def _send(phone: Phone, missing: list[_Local], progress: Progress | None) -> None:
+def _send(phone: Phone, lacking: list[LocalBlob], progress: Progress | None) -> None:
     # Parts of a run that was cut off would otherwise count against the space for this one.
     phone.shell(f"cd {REMOTE_BLOBS} && rm -f *.part")
-    total = sum(item.size for item in missing)
+    total = sum(blob.size for blob in lacking)
     free = phone.free_bytes(REMOTE_BLOBS)
     if total > free:
         raise StorageFull(
@@ -129,60 +120,54 @@ def _send(phone: Phone, missing: list[_Local], progress: Progress | None) -> Non
             f"free some storage on the phone"
         )
     sent = 0
+
+    def advance(size: int) -> None:
+        nonlocal sent
+        sent += size
+        if progress is not None:
+            progress(sent, total)
+
     checks: list[Future[None]] = []
     # The phone hashes what has arrived while more travels.
     with ThreadPoolExecutor(max_workers=1) as background:
-        for batch in _batches(missing):
-            arriving = (
-                background.submit(_hashed_while_arriving, phone, batch[0])
-                if batch[0].size > _BATCH_BYTES
-                else None
-            )
-            for item in batch:
-                _send_one(phone, item, sent, total, progress)
-                sent += item.size
+        for batch in _batches(lacking):
+            arriving = None
+            if batch[0].size > _BATCH_BYTES:
+                arriving = background.submit(_hashed_while_arriving, phone, batch[0])
+            for blob in batch:
+                part = f"{REMOTE_BLOBS}/{blob.sha256}.part"
+                with blob.path.open("rb") as source:
+                    phone.send(source, part, executable=blob.executable, progress=advance)
             checks.append(background.submit(_verify, phone, batch, arriving))
         for check in checks:
             check.result()
 
 
-def _send_one(
-    phone: Phone, item: _Local, before: int, total: int, progress: Progress | None
-) -> None:
-    def report(sent: int) -> None:
-        if progress is not None:
-            progress(before + sent, total)
-
-    part = f"{REMOTE_BLOBS}/{item.blob.sha256}.part"
-    with item.blob.path.open("rb") as source:
-        phone.send(source, part, executable=item.blob.executable, progress=report)
-
-
-def _batches(missing: list[_Local]) -> Iterator[list[_Local]]:
-    """Large files one by one, largest first; small ones together, to save round trips."""
-    batch: list[_Local] = []
+def _batches(lacking: list[LocalBlob]) -> Iterator[list[LocalBlob]]:
+    """Large files each alone, largest first; small ones together, to save round trips."""
+    batch: list[LocalBlob] = []
     size = 0
-    for item in sorted(missing, key=lambda item: item.size, reverse=True):
-        if batch and (size + item.size > _BATCH_BYTES or len(batch) == _BATCH_FILES):
+    for blob in sorted(lacking, key=lambda blob: blob.size, reverse=True):
+        if batch and (size + blob.size > _BATCH_BYTES or len(batch) == _BATCH_FILES):
             yield batch
             batch, size = [], 0
-        batch.append(item)
-        size += item.size
+        batch.append(blob)
+        size += blob.size
     yield batch
 
 
-def _hashed_while_arriving(phone: Phone, item: _Local) -> bool:
-    """Whether the bytes that came to lie in the part, read as they came, have the right hash.
+def _hashed_while_arriving(phone: Phone, blob: LocalBlob) -> bool:
+    """Whether the part's bytes, read as they arrive, have the right hash.
 
-    False also where the phone waited in vain for them. Counts in units of 10^6 bytes, told from
-    the size's digits: the shell of many phones reckons in 32 bits.
+    False also when the phone waited for them in vain. Counts in units of 10^6 bytes, taken from
+    the size's digits: the shell of many phones computes in 32 bits.
     """
     command = (
-        f"cd {REMOTE_BLOBS} && part={item.blob.sha256}.part && read=0 && idle=0\n"
+        f"cd {REMOTE_BLOBS} && part={blob.sha256}.part && read=0 && idle=0\n"
         f"while [ $idle -lt {_ARRIVAL_SILENCE_S * 50} ]; do\n"
         f"  size=$(stat -c %s $part 2>/dev/null); here=0\n"
         f"  case $size in\n"
-        f"    {item.size}) dd if=$part bs=1000000 skip=$read 2>/dev/null; break;;\n"
+        f"    {blob.size}) dd if=$part bs=1000000 skip=$read 2>/dev/null; break;;\n"
         f'    "") [ $read -eq 0 ] || break;;\n'
         f"    ???????*) here=${{size%??????}};;\n"
         f"  esac\n"
@@ -192,29 +177,29 @@ def _hashed_while_arriving(phone: Phone, item: _Local) -> bool:
         f"  else sleep 0.02; idle=$((idle + 1)); fi\n"
         f"done | sha256sum"
     )
-    limit_s = _ARRIVAL_SILENCE_S + item.size / _SLOWEST_BYTES_PER_S
-    return phone.shell(command, timeout_s=limit_s).stdout.startswith(item.blob.sha256)
+    limit_s = _ARRIVAL_SILENCE_S + blob.size / _SLOWEST_BYTES_PER_S
+    return phone.shell(command, timeout_s=limit_s).stdout.startswith(blob.sha256)
 
 
-def _verify(phone: Phone, batch: list[_Local], arriving: Future[bool] | None) -> None:
-    """Give the parts that are whole their names; hashed here if not while they arrived."""
+def _verify(phone: Phone, batch: list[LocalBlob], arriving: Future[bool] | None) -> None:
+    """Give the intact parts their names; hashed here if not while they arrived."""
     if arriving is not None and arriving.result():
         (whole,) = batch
-        phone.shell(f"cd {REMOTE_BLOBS} && mv {whole.blob.sha256}.part {whole.blob.sha256}")
+        phone.shell(f"cd {REMOTE_BLOBS} && mv {whole.sha256}.part {whole.sha256}")
         return
-    names = shlex.join(item.blob.sha256 for item in batch)
+    names = shlex.join(blob.sha256 for blob in batch)
     command = (
         f"cd {REMOTE_BLOBS} && for blob in {names}; do "
         f'if [ "$(sha256sum <$blob.part)" = "$blob  -" ]; then mv $blob.part $blob; '
         f"else rm -f $blob.part; echo $blob; fi; done"
     )
-    limit_s = hash_limit_s(sum(item.size for item in batch))
+    limit_s = hash_limit_s(sum(blob.size for blob in batch))
     damaged = phone.shell(command, timeout_s=limit_s).stdout.split()
-    for item in batch:
-        if item.blob.sha256 in damaged:
+    for blob in batch:
+        if blob.sha256 in damaged:
             raise StableError(
-                f"{phone.serial}: {item.blob.path} arrived as something other than SHA-256 "
-                f"{item.blob.sha256}; check the file and the cable and repeat"
+                f"{phone.serial}: {blob.path} arrived with a hash other than SHA-256 "
+                f"{blob.sha256}; check the file and the cable and repeat"
             )
 
 

@@ -1,22 +1,4 @@
-"""What can go wrong with a phone, split into what may pass and what will not.
-
-DeviceError                  exit code 4 unless said otherwise
-├── TransientError           worth another try: the same request may succeed
-│   ├── ConnectionLost       the connection to adbd or to the adb server ended in the middle
-│   ├── PhoneOffline         adb lists the phone, but it does not answer
-│   └── CommandTimeout       a command outlived its limit and was ended on the phone
-└── StableError              another try gives the same answer
-    ├── NoPhone              nothing is attached
-    ├── UnknownSerial        no phone of that name; exit code 2
-    ├── BadRequest           a name, CPU or size that cannot be; exit code 2
-    ├── Unauthorized         the phone has not accepted this host's key
-    ├── PhoneBusy            another run holds the phone
-    ├── StorageFull          not enough space on the phone
-    ├── PermissionDenied     the phone refuses the path or the program
-    ├── CommandFailed        a command exited with a status other than 0
-    ├── RunnerFailed         the runner ended without finishing its request
-    └── ToolchainMissing     something needed to build or start a part is not on this host
-"""
+"""What can go wrong with a phone: errors that may pass, and errors that another try repeats."""
 
 from __future__ import annotations
 
@@ -28,7 +10,7 @@ class DeviceError(Exception):
 
 
 class TransientError(DeviceError):
-    """Worth another try."""
+    """The same request may succeed when it is made again."""
 
 
 class ConnectionLost(TransientError):
@@ -40,11 +22,11 @@ class PhoneOffline(TransientError):
 
 
 class CommandTimeout(TransientError):
-    """A command outlived its limit and was ended on the phone."""
+    """A command exceeded its time limit and was ended on the phone."""
 
 
 class StableError(DeviceError):
-    """Another try gives the same answer."""
+    """The same request fails again."""
 
 
 class NoPhone(StableError):
@@ -58,7 +40,7 @@ class UnknownSerial(StableError):
 
 
 class BadRequest(StableError):
-    """What was asked for cannot be: a name, a CPU or a size that is not allowed."""
+    """What was asked for is impossible: a name, a CPU or a size that is not allowed."""
 
     exit_code = 2
 
@@ -83,20 +65,17 @@ class CommandFailed(StableError):
     """A command exited with a status other than 0; carries what it printed."""
 
     def __init__(self, serial: str, command: str, status: int, stdout: str, stderr: str) -> None:
-        self.serial = serial
-        self.command = command
         self.status = status
         self.stdout = stdout
         self.stderr = stderr
-        said = (stderr.strip() or stdout.strip() or "nothing printed").splitlines()[-1]
-        super().__init__(f"{serial}: `{command}` exited with {status}: {said}")
+        last = (stderr.strip() or stdout.strip() or "nothing printed").splitlines()[-1]
+        super().__init__(f"{serial}: `{command}` exited with {status}: {last}")
 
 
 class RunnerFailed(StableError):
-    """The runner ended without finishing its request; `kind` is the runner's own word for why."""
+    """The runner ended without finishing its request; `kind` is `RunnerFault.kind`."""
 
     def __init__(self, serial: str, kind: str, detail: str) -> None:
-        self.serial = serial
         self.kind = kind
         self.detail = detail
         super().__init__(f"{serial}: the runner stopped: {kind}: {detail}")

@@ -1,6 +1,6 @@
 """How a phone is doing: heat, battery, frequency caps, memory. Parsers for what a shell may read.
 
-What a phone tells wrongly is handled here: the stale block "Cached temperatures" is never read,
+What phones report wrongly is handled here: the stale block "Cached temperatures" is never read,
 dead sensors (0.0, -273, NaN) are left out, and a thermal status of 0 proves nothing.
 """
 
@@ -12,32 +12,20 @@ from dataclasses import dataclass
 
 from devices.phone import Phone
 
-_CUT = "@@driftloop"
-_CPUS = "/sys/devices/system/cpu"
-_COMMAND = (
-    f"dumpsys thermalservice; echo {_CUT}; dumpsys battery; echo {_CUT}; "
-    f"for core in {_CPUS}/cpu[0-9]*; do "
-    "echo ${core##*cpu} $(cat $core/cpufreq/scaling_max_freq $core/cpufreq/cpuinfo_max_freq); "
-    f"done; echo {_CUT}; cat /proc/meminfo; echo {_CUT}; cat /proc/sys/kernel/random/boot_id"
+_COMMANDS = (
+    "dumpsys thermalservice",
+    "dumpsys battery",
+    "for core in /sys/devices/system/cpu/cpu[0-9]*/cpufreq; do "
+    "echo $(cat $core/scaling_max_freq $core/cpuinfo_max_freq); done",
+    "cat /proc/meminfo",
+    "cat /proc/sys/kernel/random/boot_id",
 )
 
-# android.hardware.thermal TemperatureType
-_KINDS = {
-    0: "CPU",
-    1: "GPU",
-    2: "BATTERY",
-    3: "SKIN",
-    4: "USB_PORT",
-    5: "POWER_AMPLIFIER",
-    6: "BCL_VOLTAGE",
-    7: "BCL_CURRENT",
-    8: "BCL_PERCENTAGE",
-    9: "NPU",
-    10: "TPU",
-    11: "DISPLAY",
-    12: "MODEM",
-    13: "SOC",
-}
+# android.hardware.thermal's TemperatureType, from 0
+_KINDS = (
+    "CPU", "GPU", "BATTERY", "SKIN", "USB_PORT", "POWER_AMPLIFIER", "BCL_VOLTAGE", "BCL_CURRENT",
+    "BCL_PERCENTAGE", "NPU", "TPU", "DISPLAY", "MODEM", "SOC",
+)  # fmt: skip
 _LIGHT = 1
 _COLDEST_C = -40.0
 _CAP_OF_A_COOL_PHONE = 0.70
@@ -53,7 +41,7 @@ _OLD_TEMPERATURE = re.compile(
     r"\.(?:value|currentValue) = (?P<value>[^,}]+)"
 )
 _SKIN_THRESHOLDS = re.compile(
-    r"TemperatureThreshold\{mType=3, mName=.*?, mHotThrottlingThresholds=\[(?P<hot>[^\]]*)\]"
+    r"TemperatureThreshold\{mType=3, mName=.*?, mHotThrottlingThresholds=\[([^\]]*)\]"
 )
 _POWER_SOURCES = ("AC", "USB", "Wireless", "Dock")
 
@@ -68,26 +56,17 @@ class Temperature:
 
 
 @dataclass(frozen=True)
-class CoreFrequency:
-    """A core's highest frequency: what it may reach now and what it was made for, in kHz."""
-
-    core: int
-    allowed_khz: int
-    designed_khz: int
-
-    @property
-    def ratio(self) -> float:
-        """allowed / designed; 1.0 is no cap."""
-        return self.allowed_khz / self.designed_khz
-
-
-@dataclass(frozen=True)
 class Thermal:
     """What `dumpsys thermalservice` says. `skin_light_c`: where Android begins to throttle."""
 
     status: int | None
     temperatures: tuple[Temperature, ...]
     skin_light_c: float | None
+
+    @property
+    def skin_c(self) -> list[float]:
+        """What each skin sensor says."""
+        return [sensor.celsius for sensor in self.temperatures if sensor.kind == "SKIN"]
 
 
 @dataclass(frozen=True)
@@ -101,11 +80,12 @@ class Battery:
 
 @dataclass(frozen=True)
 class Health:
-    """One reading. What the phone does not tell is None or empty."""
+    """One reading; None or empty where the phone does not say."""
 
     thermal: Thermal
     battery: Battery
-    frequencies: tuple[CoreFrequency, ...]
+    cpu_max_ratio: float | None
+    """The lowest frequency cap over the cores, as a share of the design frequency."""
     memory_available_kib: int | None
     boot_id: str | None
 
@@ -117,24 +97,16 @@ class Health:
     @property
     def temp_c(self) -> float | None:
         """The warmest skin sensor; without one, the warmest sensor; without any, the battery."""
-        sensors = self.thermal.temperatures
-        skin = [sensor.celsius for sensor in sensors if sensor.kind == "SKIN"]
-        warmest = max(skin or [sensor.celsius for sensor in sensors], default=None)
-        return self.battery.celsius if warmest is None else warmest
-
-    @property
-    def cpu_max_ratio(self) -> float | None:
-        """The lowest frequency cap over the cores, as a share of the design frequency."""
-        return min((core.ratio for core in self.frequencies), default=None)
+        every = [sensor.celsius for sensor in self.thermal.temperatures]
+        return max(self.thermal.skin_c or every, default=self.battery.celsius)
 
     @property
     def throttled(self) -> bool:
         """Whether any one sign says so: status, skin above its first threshold, or a deep cap."""
         limit_c, ratio = self.thermal.skin_light_c, self.cpu_max_ratio
-        skin = [t.celsius for t in self.thermal.temperatures if t.kind == "SKIN"]
         return (
             (self.thermal_status or 0) >= _LIGHT
-            or (limit_c is not None and max(skin, default=-math.inf) >= limit_c)
+            or (limit_c is not None and max(self.thermal.skin_c, default=-math.inf) >= limit_c)
             or (ratio is not None and ratio < _CAP_OF_A_COOL_PHONE)
         )
 
@@ -145,18 +117,16 @@ def read(phone: Phone) -> Health:
     Raises what `Phone.shell` raises when the phone cannot be reached. A source that the phone
     lacks or hides is no error.
     """
-    return parse(phone.shell(f"{{ {_COMMAND}; }} 2>/dev/null", check=False).stdout)
+    return parse(*phone.ask(*_COMMANDS))
 
 
-def parse(printed: str) -> Health:
-    """Reads what the command of `read` printed."""
-    parts = [part.strip("\n") for part in printed.split(f"{_CUT}\n")]
-    thermal, battery, cores, meminfo, boot_id = (*parts, "", "", "", "", "")[:5]
+def parse(thermal: str, battery: str, frequencies: str, meminfo: str, boot_id: str) -> Health:
+    """Reads the answers to the commands of `read`."""
     memory = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo, re.MULTILINE)
     return Health(
         thermal=parse_thermal(thermal),
         battery=parse_battery(battery),
-        frequencies=parse_frequencies(cores),
+        cpu_max_ratio=lowest_cap(frequencies),
         memory_available_kib=int(memory[1]) if memory else None,
         boot_id=boot_id.strip() or None,
     )
@@ -169,15 +139,11 @@ def parse_thermal(printed: str) -> Thermal:
     current = block[1] if block else ""
     found = [*_TEMPERATURE.finditer(current), *_OLD_TEMPERATURE.finditer(current)]
     sensors = (_temperature(match["name"], match["kind"], match["value"]) for match in found)
-    lights = [
-        light
-        for match in _SKIN_THRESHOLDS.finditer(printed)
-        if (light := _light(match["hot"])) is not None
-    ]
+    lights = (_light(thresholds) for thresholds in _SKIN_THRESHOLDS.findall(printed))
     return Thermal(
         status=int(status[1]) if status else None,
         temperatures=tuple(sensor for sensor in sensors if sensor is not None),
-        skin_light_c=min(lights, default=None),
+        skin_light_c=min(filter(None, lights), default=None),
     )
 
 
@@ -198,12 +164,10 @@ def parse_battery(printed: str) -> Battery:
     )
 
 
-def parse_frequencies(printed: str) -> tuple[CoreFrequency, ...]:
-    """Reads lines `CORE ALLOWED_KHZ DESIGNED_KHZ`; a core without frequencies is left out."""
-    rows = (line.split() for line in printed.splitlines())
-    numbers = ([int(word) for word in row] for row in rows if all(map(str.isdigit, row)))
-    cores = (CoreFrequency(*row) for row in numbers if len(row) == 3 and row[2] > 0)
-    return tuple(sorted(cores, key=lambda core: core.core))
+def lowest_cap(printed: str) -> float | None:
+    """The lowest ratio of the lines `ALLOWED_KHZ DESIGNED_KHZ`; None where no line has both."""
+    pairs = re.findall(r"^(\d+) ([1-9]\d*)$", printed, re.MULTILINE)
+    return min((int(allowed) / int(designed) for allowed, designed in pairs), default=None)
 
 
 def _temperature(name: str, kind: str, value: str) -> Temperature | None:
@@ -212,7 +176,9 @@ def _temperature(name: str, kind: str, value: str) -> Temperature | None:
         celsius = float(value)
     except ValueError:
         return None
-    word = _KINDS.get(int(kind), "UNKNOWN") if re.fullmatch(r"-?\d+", kind) else kind
+    word = kind
+    if re.fullmatch(r"-?\d+", kind):
+        word = _KINDS[int(kind)] if 0 <= int(kind) < len(_KINDS) else "UNKNOWN"
     if word.startswith("BCL_") or math.isnan(celsius) or celsius == 0.0 or celsius < _COLDEST_C:
         return None
     return Temperature(name=name.strip(), kind=word, celsius=celsius)
@@ -221,8 +187,7 @@ def _temperature(name: str, kind: str, value: str) -> Temperature | None:
 def _light(hot: str) -> float | None:
     """The threshold at which status LIGHT begins, from `NaN, 38.0, ...` by severity."""
     limits = [float(word) for word in hot.split(",") if word.strip()]
-    known = [limit for limit in limits[_LIGHT:] if not math.isnan(limit)]
-    return known[0] if known else None
+    return next((limit for limit in limits[_LIGHT:] if not math.isnan(limit)), None)
 
 
 def _battery_number(key: str, printed: str) -> int | None:

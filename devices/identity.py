@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from devices.errors import StableError
+
+Abi = Literal["arm64-v8a", "x86_64"]
+"""The ABIs that driftloop supports, as Android names them."""
 
 _PROPERTIES = {
     "model": "ro.product.model",
@@ -15,17 +19,13 @@ _PROPERTIES = {
     "sdk": "ro.build.version.sdk",
     "build": "ro.build.fingerprint",
 }
-_CUT = "@@driftloop"
-
-IDENTITY_COMMAND = "; ".join(
-    [
-        *(f"getprop {name}" for name in _PROPERTIES.values()),
-        f"echo {_CUT}; cat /proc/cpuinfo",
-        f"echo {_CUT}; cat /proc/meminfo",
-        f"echo {_CUT}; cat /proc/sys/kernel/random/boot_id",
-    ]
+IDENTITY_COMMANDS = (
+    "; ".join(f"getprop {name}" for name in _PROPERTIES.values()),
+    "cat /proc/cpuinfo",
+    "cat /proc/meminfo",
+    "cat /proc/sys/kernel/random/boot_id",
 )
-"""Prints, in one round trip, what `parse_identity` reads."""
+"""Their answers are what `parse_identity` reads."""
 
 
 @dataclass(frozen=True)
@@ -50,34 +50,30 @@ class PhoneIdentity:
     """Changes with every boot; empty where the phone hides it."""
 
 
-def parse_identity(serial: str, printed: str) -> PhoneIdentity:
-    """Reads what IDENTITY_COMMAND printed.
+def parse_identity(
+    serial: str, properties: str, cpuinfo: str, meminfo: str, boot_id: str
+) -> PhoneIdentity:
+    """Reads the answers to IDENTITY_COMMANDS; StableError when they are not those of a phone.
 
     Only features that every core has are listed: a program may run on any of them.
-
-    Raises:
-        StableError: an ABI, SDK level or memory size is missing, as on something that is no phone.
     """
-    head, *rest = printed.split(f"{_CUT}\n")
-    cpuinfo, meminfo, boot_id = (*rest, "", "", "")[:3]
-    values = dict(zip(_PROPERTIES, (line.strip() for line in head.splitlines()), strict=False))
+    said = zip(_PROPERTIES, map(str.strip, properties.splitlines()), strict=False)
+    values = dict.fromkeys(_PROPERTIES, "") | dict(said)
     total = re.search(r"^MemTotal:\s+(\d+) kB", meminfo, re.MULTILINE)
-    if not values.get("abi") or not values.get("sdk", "").isdigit() or total is None:
+    sdk = values.pop("sdk")
+    if not values["abi"] or not sdk.isdigit() or total is None:
         raise StableError(
-            f"{serial}: it does not say its ABI, Android version or memory as an Android phone does"
+            f"{serial}: it does not state its ABI, Android version and memory, "
+            f"as every Android phone does"
         )
     lists = re.findall(r"^(?:Features|flags)\s*:(.*)$", cpuinfo, re.MULTILINE)
     features = set.intersection(*(set(line.split()) for line in lists)) if lists else set()
     return PhoneIdentity(
         serial=serial,
-        model=values["model"],
-        manufacturer=values["manufacturer"],
-        abi=values["abi"],
-        android_version=values["android_version"],
-        sdk=int(values["sdk"]),
-        build=values.get("build", ""),
+        sdk=int(sdk),
         cpu_features=tuple(sorted(features)),
         cores=len(re.findall(r"^processor\s*:", cpuinfo, re.MULTILINE)),
         memory_total_kib=int(total[1]),
         boot_id=boot_id.strip(),
+        **values,
     )

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from devices.errors import DeviceError
 
 
 def cache_root() -> Path:
@@ -19,3 +23,13 @@ def cache_dir(*parts: str) -> Path:
     folder = cache_root().joinpath(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def print_path(make: Callable[[], Path]) -> int:
+    """Prints the path that `make` returns, or one line on stderr; the exit code."""
+    try:
+        sys.stdout.write(f"{make()}\n")
+    except DeviceError as error:
+        sys.stderr.write(f"driftloop: {error}\n")
+        return error.exit_code
+    return 0

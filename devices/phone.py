@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from io import BufferedIOBase
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
+
+from filelock import FileLock, Timeout
 
 from devices.errors import (
     CommandFailed,
     CommandTimeout,
     ConnectionLost,
+    PhoneBusy,
     PhoneOffline,
     StableError,
     TransientError,
 )
-from devices.identity import IDENTITY_COMMAND, PhoneIdentity, parse_identity
-from devices.lease import lease
-from devices.server import Server, private_server
-from devices.transport import RawResult, ShellTimeout, Transport
+from devices.identity import IDENTITY_COMMANDS, PhoneIdentity, parse_identity
+from devices.paths import cache_dir
+from devices.server import private_server
+from devices.transport import ShellResult, ShellTimeout, Transport
 
 REMOTE_ROOT = "/data/local/tmp/driftloop"
 """Everything driftloop puts on a phone is below this folder; programs may be run from there."""
 
-_STAT_MARK = b"@driftloop "
+_STAT_MARK = "@driftloop "
+_CUT = "@@driftloop\n"
 _HASH_FLOOR_BYTES_PER_S = 20_000_000
 """Slower than any phone's sha256sum by far."""
 _KILL_LIMIT_S = 10.0
@@ -39,17 +43,6 @@ _TRIES = 10
 """How often in a row a request may lose its connection though the phone comes back each time."""
 
 T = TypeVar("T")
-
-Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class ShellResult:
-    """What a command printed, as text, and its exit status."""
-
-    stdout: str
-    stderr: str
-    status: int
 
 
 @dataclass(frozen=True)
@@ -62,82 +55,92 @@ class RemoteProcess:
 
     @classmethod
     def of_stat(cls, stat: str) -> RemoteProcess:
-        """The process whose /proc/PID/stat that is."""
-        return cls(int(stat.split(maxsplit=1)[0]), _start_time(stat))
+        """The process of a /proc/PID/stat; of a pid alone, one that has ended."""
+        fields = _stat_fields(stat)
+        return cls(int(stat.split(maxsplit=1)[0]), int(fields[19]) if len(fields) > 19 else -1)
+
+    @classmethod
+    def living(cls, stat: str) -> RemoteProcess | None:
+        """`of_stat`; None for a process that has ended, reaped (no stat) or not (state Z or X)."""
+        fields = _stat_fields(stat)
+        return cls.of_stat(stat) if fields and fields[0] not in "ZX" else None
 
 
-class Phone:
-    """One phone, real or virtual. Holds no connection: it may go and come back between calls.
-
-    Any method raises ConnectionLost, PhoneOffline or Unauthorized when the phone cannot be reached,
-    and StableError when its connection lacks shell v2.
-    """
-
-    def __init__(self, server: Server, serial: str) -> None:
-        self.serial = serial
-        self.server = server
-        self._transport = Transport(server, serial)
+class Phone(Transport):
+    """One phone, real or virtual. Holds no connection: it may go and come back between calls."""
 
     def __repr__(self) -> str:
         return f"Phone({self.serial!r} at {self.server.host}:{self.server.port})"
 
-    def lease(self) -> AbstractContextManager[None]:
-        """Hold the phone for this process: `with phone.lease(): ...`; PhoneBusy if it is taken."""
-        return lease(self.serial)
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """Hold the phone among this host's processes until the block ends.
+
+        The lock goes with the process, however it ends. Not reentrant. Raises PhoneBusy, which
+        names the holder's process.
+        """
+        readable = re.sub(r"[^A-Za-z0-9._-]", "_", self.serial)[:60]
+        name = f"{readable}-{hashlib.sha256(self.serial.encode()).hexdigest()[:8]}"
+        holder = cache_dir("leases") / f"{name}.pid"
+        held = FileLock(holder.with_name(f"{name}.lock"), is_singleton=False)
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            # The holder writes its pid just after it took the lock: there may be none yet.
+            pid = holder.read_text(encoding="ascii").strip() if holder.exists() else ""
+            process = f" (process {pid})" if pid else ""
+            raise PhoneBusy(
+                f"{self.serial}: another run{process} is using this phone; "
+                f"wait for it to end or choose another phone"
+            ) from None
+        try:
+            holder.write_text(f"{os.getpid()}\n", encoding="ascii")
+            yield
+        finally:
+            # Neither file is removed: a lock file that vanishes can be locked twice.
+            held.release()
 
     def shell(self, command: str, *, timeout_s: float = 30.0, check: bool = True) -> ShellResult:
         """Run `command` under the phone's shell, in a subshell of its own.
 
-        Raises:
-            CommandFailed: it exited with a status other than 0, and `check` is set.
-            CommandTimeout: it outlived `timeout_s`; it and its children were ended on the phone.
-            ConnectionLost: the connection ended before its exit status came.
+        Raises CommandFailed when it exits with a status other than 0 and `check` is set, and
+        CommandTimeout after `timeout_s`, when it and its children have been ended on the phone.
         """
-        raw = self._run(command, timeout_s)
-        result = ShellResult(_text(raw.stdout), _text(raw.stderr), raw.status)
-        if check:
-            self._check(command, raw)
+        # The first line gives the shell's pid and start time, by builtins alone. adbd makes the
+        # shell a session of its own, so that its pid is also its process group. The newline keeps
+        # a command that ends in a comment from swallowing the bracket.
+        wrapped = f'read -r stat </proc/$$/stat; echo "{_STAT_MARK}$stat"; ({command}\n)'
+        try:
+            result = self._run(wrapped, timeout_s)
+        except ShellTimeout as expired:
+            self._end(command, expired)
+            raise CommandTimeout(
+                f"{self.serial}: `{command}` took longer than {timeout_s:g} s and was ended"
+            ) from None
+        result = replace(result, stdout=_split_stat(result.stdout)[1])
+        if check and result.status != 0:
+            raise CommandFailed(self.serial, command, result.status, result.stdout, result.stderr)
         return result
 
-    def push(self, local: Path, remote: str, *, executable: bool = False) -> None:
-        """Copy a file to the phone and compare the two by hash; folders are made as needed.
+    def ask(self, *commands: str) -> list[str]:
+        """What each command prints on stdout, in one round trip. That one fails is no error."""
+        command = f"; printf {shlex.quote(_CUT)}; ".join(commands)
+        return self.shell(command, check=False).stdout.split(_CUT, len(commands) - 1)
 
-        Raises:
-            StorageFull, PermissionDenied: the phone refuses it.
-            StableError: what arrived has another hash.
+    def push(self, source: Path | bytes, remote: str, *, executable: bool = False) -> None:
+        """Copy a file or bytes to the phone and compare hashes; folders are made as needed.
+
+        Raises StorageFull or PermissionDenied when the phone refuses it, StableError when what
+        arrived has another hash.
         """
-        with local.open("rb") as source:
-            self._push(source, remote, executable)
-
-    def push_bytes(self, data: bytes, remote: str, *, executable: bool = False) -> None:
-        """`push` for what is in memory."""
-        self._push(io.BytesIO(data), remote, executable)
-
-    def send(
-        self,
-        source: BufferedIOBase,
-        remote: str,
-        *,
-        executable: bool = False,
-        progress: Progress | None = None,
-    ) -> None:
-        """`push` without the comparison, for a caller that verifies on its own.
-
-        `progress` gets the bytes sent so far, about once a MiB.
-        """
-        mode = 0o755 if executable else 0o644
-        self._transport.send_file(source, remote, mode=mode, progress=progress)
-
-    def pull(self, remote: str, local: Path) -> None:
-        """Copy a phone's file to `local`, whole or not at all; StableError if it is missing."""
-        self._transport.receive_file(remote, local)
-
-    def read_bytes(self, remote: str, offset: int = 0) -> bytes:
-        """The file from byte `offset` on; empty at or past its end. CommandFailed if missing."""
-        command = f"tail -c +{offset + 1} {shlex.quote(remote)}"
-        raw = self._run(command, 60.0)
-        self._check(command, raw)
-        return raw.stdout
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            limit_s = hash_limit_s(stream.tell())
+            stream.seek(0)
+            self.send(stream, remote, executable=executable)
+        printed = self.shell(f"sha256sum {shlex.quote(remote)}", timeout_s=limit_s).stdout
+        if printed.split(maxsplit=1)[:1] != [sha256]:
+            raise StableError(f"{self.serial}: {remote} arrived damaged; push it again")
 
     def exists(self, remote: str) -> bool:
         """Whether the path exists on the phone."""
@@ -145,7 +148,7 @@ class Phone:
 
     def identity(self) -> PhoneIdentity:
         """Who the phone is: one round trip, asked anew on every call."""
-        return parse_identity(self.serial, self.shell(IDENTITY_COMMAND).stdout)
+        return parse_identity(self.serial, *self.ask(*IDENTITY_COMMANDS))
 
     def free_bytes(self, path: str = "/data/local/tmp") -> int:
         """Bytes that an unprivileged program can still write where the existing `path` lies."""
@@ -156,49 +159,30 @@ class Phone:
             raise StableError(f"{self.serial}: cannot read the free space from {printed!r}")
         return int(fields[-3]) * 1024
 
-    def memory_available_kib(self) -> int:
-        """MemAvailable of /proc/meminfo, in KiB."""
-        printed = self.shell("cat /proc/meminfo").stdout
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", printed, re.MULTILINE)
-        if found is None:
-            raise StableError(f"{self.serial}: /proc/meminfo has no MemAvailable")
-        return int(found[1])
-
-    def spawn(
-        self, argv: Sequence[str], *, log: str, env: Mapping[str, str] | None = None
-    ) -> RemoteProcess:
+    def spawn(self, argv: Sequence[str], *, log: str) -> RemoteProcess:
         """Start a program that outlives the connection; it appends stdout and stderr to `log`.
 
         A program that cannot be started shows only in `log` and in `alive`.
         """
-        words = ["env", *(f"{name}={value}" for name, value in (env or {}).items()), *argv]
         command = (
-            f"setsid nohup {shlex.join(words)} </dev/null >>{shlex.quote(log)} 2>&1 & "
-            f'echo $!; read -r stat </proc/$!/stat; echo "$stat"'
+            f"setsid nohup {shlex.join(argv)} </dev/null >>{shlex.quote(log)} 2>&1 & "
+            'line=; read -r line </proc/$!/stat; echo "${line:-$!}"'
         )
-        pid, _, stat = self.shell(command).stdout.partition("\n")
-        return RemoteProcess(int(pid), _start_time(stat))
+        return RemoteProcess.of_stat(self.shell(command).stdout)
 
     def alive(self, process: RemoteProcess) -> bool:
         """Whether that very process still runs; one that ended but was not reaped does not."""
-        printed = self.shell(f"cat /proc/{process.pid}/stat", check=False).stdout
-        if not printed:
-            return False
-        return _start_time(printed) == process.start_time and _state(printed) not in "ZX"
+        stat = self.shell(f"cat /proc/{process.pid}/stat", check=False).stdout
+        return RemoteProcess.living(stat) == process
 
     def kill(self, process: RemoteProcess) -> None:
-        """End that very process and its process group, and wait until the process is gone.
-
-        None of them being left is no error.
-        """
+        """End that very process, if it still exists, and its group; wait until it is gone."""
         self.shell(_kill_command(process), check=False, timeout_s=_KILL_LIMIT_S)
 
     def reconnect(self, timeout_s: float = 60.0) -> None:
         """Wait until the phone runs commands again; serials HOST:PORT are connected anew.
 
-        Raises:
-            PhoneOffline: not within `timeout_s`.
-            Unauthorized: the phone is there but refuses this host.
+        Raises PhoneOffline after `timeout_s`, Unauthorized when the phone refuses this host.
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -211,7 +195,7 @@ class Phone:
                 if time.monotonic() >= deadline:
                     raise PhoneOffline(
                         f"{self.serial}: the phone did not come back within {timeout_s:.0f} s; "
-                        f"attach it again and repeat the command, which then goes on"
+                        f"attach it again and repeat the command to continue"
                     ) from error
                 time.sleep(_RECONNECT_STEP_S)
             else:
@@ -220,10 +204,8 @@ class Phone:
     def patiently(self, request: Callable[[], T], lost: Callable[[], None] | None = None) -> T:
         """`request` again after each lost connection, once the phone is back.
 
-        Only for what may be done twice. `lost` is called each time the phone has come back.
-
-        Raises:
-            PhoneOffline: the phone did not come back, or was lost again and again.
+        Only for what may be done twice. `lost` is called each time the phone has come back. Raises
+        PhoneOffline when it does not, and the last error when it is lost again and again.
         """
         for _ in range(_TRIES - 1):
             try:
@@ -243,65 +225,32 @@ class Phone:
             self.server.disconnect(self.serial)
         self.server.connect(self.serial)
 
-    def _push(self, source: BufferedIOBase, remote: str, executable: bool) -> None:
-        sha256 = hashlib.file_digest(source, "sha256").hexdigest()
-        limit_s = hash_limit_s(source.tell())
-        source.seek(0)
-        self.send(source, remote, executable=executable)
-        printed = self.shell(f"sha256sum {shlex.quote(remote)}", timeout_s=limit_s).stdout
-        if printed.split(maxsplit=1)[:1] != [sha256]:
-            raise StableError(f"{self.serial}: {remote} arrived damaged; push it again")
-
-    def _run(self, command: str, limit_s: float) -> RawResult:
-        # The first line tells the shell's pid and start time, by builtins alone. adbd makes the
-        # shell a session of its own, so that its pid is also its process group. The newline keeps
-        # a command that ends in a comment from eating the bracket.
-        wrapped = f'read -r stat </proc/$$/stat; echo "{_STAT_MARK.decode()}$stat"; ({command}\n)'
-        try:
-            raw = self._transport.shell(wrapped, limit_s)
-        except ShellTimeout as expired:
-            self._end(command, expired)
-            raise CommandTimeout(
-                f"{self.serial}: `{command}` took longer than {limit_s:g} s and was ended"
-            ) from None
-        return RawResult(_split_mark(raw.stdout)[1], raw.stderr, raw.status)
-
     def _end(self, command: str, expired: ShellTimeout) -> None:
-        stat = _split_mark(expired.stdout)[0]
+        stat, _ = _split_stat(expired.stdout)
         if stat is None:
             raise ConnectionLost(
-                f"{self.serial}: the phone took `{command}` but never started it; "
+                f"{self.serial}: the phone accepted `{command}` but never started it; "
                 f"reconnect it and repeat"
             )
-        shell = RemoteProcess.of_stat(stat)
         try:
-            self._transport.shell(_kill_command(shell), _KILL_LIMIT_S)
+            self._run(_kill_command(RemoteProcess.of_stat(stat)), _KILL_LIMIT_S)
         except ShellTimeout:
             raise PhoneOffline(
                 f"{self.serial}: the phone no longer runs commands; `{command}` may still run there"
             ) from None
 
-    def _check(self, command: str, raw: RawResult) -> None:
-        if raw.status != 0:
-            out, err = _text(raw.stdout), _text(raw.stderr)
-            raise CommandFailed(self.serial, command, raw.status, out, err)
-
 
 def hash_limit_s(size: int) -> float:
-    """How long `sha256sum` of so many bytes may take on a phone, in seconds."""
+    """How long `sha256sum` of this many bytes may take on a phone, in seconds."""
     return 30.0 + size / _HASH_FLOOR_BYTES_PER_S
 
 
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", errors="replace")
-
-
-def _split_mark(stdout: bytes) -> tuple[str | None, bytes]:
+def _split_stat(stdout: str) -> tuple[str | None, str]:
     """(the shell's own /proc stat line, what the command printed)."""
-    first, newline, rest = stdout.partition(b"\n")
+    first, newline, rest = stdout.partition("\n")
     if not first.startswith(_STAT_MARK) or not newline:
         return None, stdout
-    return _text(first.removeprefix(_STAT_MARK)), rest
+    return first.removeprefix(_STAT_MARK), rest
 
 
 def _stat_fields(stat: str) -> list[str]:
@@ -309,21 +258,11 @@ def _stat_fields(stat: str) -> list[str]:
     return stat.rpartition(")")[2].split()
 
 
-def _state(stat: str) -> str:
-    return _stat_fields(stat)[0]
-
-
-def _start_time(stat: str) -> int:
-    fields = _stat_fields(stat)
-    # A process that was gone before its stat could be read gets a start time no process has.
-    return int(fields[19]) if len(fields) > 19 else -1
-
-
 def _kill_command(process: RemoteProcess) -> str:
     """Ends the process group unless its leader's pid belongs to another process by now.
 
     A signal is sent, not answered: until the leader has ended it may still write into the folder
-    that its caller removes next. A busy phone takes a while; after five seconds nobody waits.
+    that its caller removes next. A busy phone takes a while; after five seconds the wait ends.
     """
     read = f"{{ read -r stat </proc/{process.pid}/stat; }} 2>/dev/null && set -- ${{stat##*) }}"
     is_it = f"[ ${{20}} = {process.start_time} ]"

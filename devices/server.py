@@ -10,7 +10,6 @@ import hashlib
 import os
 import shutil
 import socket
-import subprocess
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,21 +21,16 @@ from filelock import FileLock
 
 from devices.errors import ConnectionLost, ToolchainMissing
 from devices.paths import cache_dir
+from devices.subprocesses import run
 
 PORT_VARIABLE = "DRIFTLOOP_ADB_PORT"
-_DEFAULT_USER_PORT = 5037
 _PRIVATE_PORTS = range(16000, 26000)
 """Below Linux' ephemeral ports and outside 5555..5585, which adb lists as emulators."""
 _START_LIMIT_S = 20
 _CONNECT_LIMIT_S = 15.0
+"""adb itself gives up after 10 s."""
 _ANSWER_LIMIT_S = 10.0
-_NOT_INHERITED = {
-    "ADB_SERVER_SOCKET",
-    "ADB_TRACE",
-    "ANDROID_ADB_SERVER_ADDRESS",
-    "ANDROID_ADB_SERVER_PORT",
-    "ANDROID_SERIAL",
-}
+_NOT_INHERITED = ("ADB_SERVER_SOCKET", "ADB_TRACE", "ANDROID_ADB_SERVER_", "ANDROID_SERIAL")
 
 
 class _Connection(AdbConnection):  # type: ignore[misc]  # adbutils carries no type marker
@@ -56,11 +50,7 @@ class Client(adbutils.AdbClient):  # type: ignore[misc]
     """adbutils' client for one server; fails where adbutils would start another server."""
 
     def make_connection(self, timeout: float | None = None) -> AdbConnection:
-        """An open connection to the server.
-
-        Raises:
-            ConnectionLost: nothing answers at the server's address.
-        """
+        """An open connection; ConnectionLost when nothing answers at the server's address."""
         try:
             connection = _Connection(self.host, self.port)
         except AdbError as error:
@@ -90,9 +80,7 @@ class Server:
     def ask(self, service: str, limit_s: float = _ANSWER_LIMIT_S) -> str:
         """The server's answer to one `host:` service, such as `version`.
 
-        Raises:
-            ConnectionLost: the server is gone, closes early, stays silent for `limit_s`, or fails
-                the request; the message carries its reason.
+        Raises ConnectionLost when it is gone, closes early, exceeds `limit_s` or fails the request.
         """
         with self.client.make_connection(timeout=limit_s) as connection:
             try:
@@ -110,9 +98,9 @@ class Server:
         lines = (line.partition("\t") for line in self.ask("devices").splitlines())
         return {serial: state.strip() for serial, _, state in lines if serial}
 
-    def connect(self, address: str) -> str:
-        """`adb connect` to HOST:PORT; what the server says about it, success or not."""
-        return self.ask(f"connect:{address}", _CONNECT_LIMIT_S).strip()
+    def connect(self, address: str) -> None:
+        """`adb connect` to HOST:PORT, which may fail; `states` then does not list it."""
+        self.ask(f"connect:{address}", _CONNECT_LIMIT_S)
 
     def disconnect(self, address: str) -> None:
         """`adb disconnect` from HOST:PORT; an address that is not connected is no error."""
@@ -121,8 +109,6 @@ class Server:
 
     def answers(self) -> bool:
         """Whether an adb server listens there."""
-        if not _listening(self.host, self.port):
-            return False
         try:
             int(self.ask("version", limit_s=3.0), 16)
         except (ConnectionLost, ValueError):
@@ -132,11 +118,7 @@ class Server:
 
 @cache
 def adb_binary() -> Path:
-    """adbutils' bundled adb; where its wheel has none for this platform, the one on PATH.
-
-    Raises:
-        ToolchainMissing: there is no adb at all.
-    """
+    """adbutils' bundled adb, else the one on PATH; ToolchainMissing without either."""
     bundled = Path(adbutils.__file__).parent / "binaries" / "adb"
     if bundled.is_file() and os.access(bundled, os.X_OK):
         return bundled
@@ -148,7 +130,7 @@ def adb_binary() -> Path:
 def user_server() -> Server:
     """Where the user's own server is expected, by adb's own variables; it may not be running."""
     host = os.environ.get("ANDROID_ADB_SERVER_ADDRESS", "127.0.0.1")
-    port = os.environ.get("ANDROID_ADB_SERVER_PORT", str(_DEFAULT_USER_PORT))
+    port = os.environ.get("ANDROID_ADB_SERVER_PORT", "5037")
     spec = os.environ.get("ADB_SERVER_SOCKET", "")
     if spec.startswith("tcp:"):
         host, _, port = spec.removeprefix("tcp:").rpartition(":")
@@ -157,7 +139,7 @@ def user_server() -> Server:
     except ValueError as error:
         raise ToolchainMissing(
             f"the adb server port {port!r} is not a number; "
-            f"mend ANDROID_ADB_SERVER_PORT or ADB_SERVER_SOCKET"
+            f"correct ANDROID_ADB_SERVER_PORT or ADB_SERVER_SOCKET"
         ) from error
     return Server("127.0.0.1" if host in ("", "localhost") else host, number, private=False)
 
@@ -167,8 +149,8 @@ def private_port() -> int:
     if own := os.environ.get(PORT_VARIABLE):
         if not own.isdigit() or not 1024 <= int(own) <= 65535 or 5555 <= int(own) <= 5585:
             raise ToolchainMissing(
-                f"{PORT_VARIABLE}={own} is no usable port; "
-                f"take one of 1024..65535 outside adb's emulator ports 5555..5585"
+                f"{PORT_VARIABLE}={own} is not a usable port; "
+                f"choose one of 1024..65535 outside adb's emulator ports 5555..5585"
             )
         return int(own)
     digest = hashlib.sha256(f"driftloop:{os.getuid()}".encode()).digest()
@@ -178,8 +160,7 @@ def private_port() -> int:
 def private_server(*, start: bool = True) -> Server:
     """driftloop's own server, started if it is not running and `start` is set.
 
-    Raises:
-        ToolchainMissing: no adb binary, or the port belongs to another program.
+    Raises ToolchainMissing without an adb binary, or when the port belongs to another program.
     """
     server = Server("127.0.0.1", private_port(), private=True)
     if not start or server.answers():
@@ -191,38 +172,21 @@ def private_server(*, start: bool = True) -> Server:
 
 
 def _start(server: Server) -> None:
-    if _listening(server.host, server.port):
-        raise ToolchainMissing(
-            f"port {server.port} belongs to a program that is no adb server; "
-            f"set {PORT_VARIABLE} to a free port"
-        )
-    environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    with socket.socket() as probe:
+        if probe.connect_ex((server.host, server.port)) == 0:
+            raise ToolchainMissing(
+                f"port {server.port} belongs to a program other than adb; "
+                f"set {PORT_VARIABLE} to a free port"
+            )
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)
+    }
     environment["ADB_MDNS"] = "0"
     if user_server().answers():
         # Two servers would compete for USB phones and emulators: they stay with the user's.
         environment |= {"ADB_USB": "0", "ADB_EMU": "0"}
-    try:
-        done = subprocess.run(
-            [str(adb_binary()), "-P", str(server.port), "start-server"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_START_LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as expired:
-        raise ToolchainMissing(
-            f"the adb server at port {server.port} did not start within {_START_LIMIT_S} s"
-        ) from expired
-    if done.returncode != 0 or not server.answers():
-        said = (done.stderr.strip() or "it said nothing").splitlines()[-1]
-        raise ToolchainMissing(f"the adb server at port {server.port} did not start: {said}")
-
-
-def _listening(host: str, port: int) -> bool:
-    try:
-        with socket.create_connection((host, port), timeout=1.0):
-            return True
-    except OSError:
-        return False
+    task = f"starting the adb server at port {server.port}"
+    command = [str(adb_binary()), "-P", str(server.port), "start-server"]
+    run(task, command, _START_LIMIT_S, env=environment)
+    if not server.answers():
+        raise ToolchainMissing(f"{task} failed: it does not answer")

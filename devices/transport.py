@@ -1,11 +1,10 @@
-"""One phone behind one adb server: shell v2 and file transfer, with typed errors.
+"""What adb offers on one phone: shell v2 and file transfer, with typed errors.
 
 Shell v1 is never used: when adbd dies it returns truncated output as success.
 """
 
 from __future__ import annotations
 
-import errno
 import select
 import socket
 import struct
@@ -32,99 +31,92 @@ from devices.errors import (
 )
 from devices.server import Server
 
-OPEN_LIMIT_S = 15.0
+_OPEN_LIMIT_S = 15.0
 _SILENCE_LIMIT_S = 60.0
-"""A file transfer that moves nothing for so long is taken for a lost connection."""
+"""A file transfer that moves nothing for this long is taken for a lost connection."""
 _SYNC_DATA_MAX = 64 * 1024
+"""The most that adb's sync protocol carries in one DATA packet."""
 _PACKETS_PER_SEND = 16
 _STDOUT, _STDERR, _EXIT = 1, 2, 3
+_NO_SPACE = "No space left on device"
+_NOT_PERMITTED = ("Permission denied", "Operation not permitted", "Read-only file system")
 
 
 @dataclass(frozen=True)
-class RawResult:
-    """What a command printed, and its exit status."""
+class ShellResult:
+    """What a command printed, as text, and its exit status."""
 
-    stdout: bytes
-    stderr: bytes
+    stdout: str
+    stderr: str
     status: int
 
 
 class ShellTimeout(Exception):
-    """The command outlived its limit and still runs; `stdout` is what it printed so far."""
+    """The command exceeded its limit and still runs; `stdout` is what it printed so far."""
 
-    def __init__(self, stdout: bytes) -> None:
+    def __init__(self, stdout: str) -> None:
         self.stdout = stdout
-        super().__init__("the command outlived its limit")
+        super().__init__("the command exceeded its limit")
 
 
 class Transport:
-    """Opens services on one phone. Holds no connection between calls."""
+    """Opens services on one phone, real or virtual, which may go and come back between calls.
+
+    Any method raises ConnectionLost, PhoneOffline or Unauthorized when the phone cannot be reached,
+    and StableError when its connection lacks shell v2.
+    """
 
     def __init__(self, server: Server, serial: str) -> None:
-        self.server = server
         self.serial = serial
+        self.server = server
         self._device = adbutils.AdbDevice(server.client, serial=serial)
-        self._features: frozenset[str] | None = None
+        self._has_shell_v2 = False
 
-    def features(self) -> frozenset[str]:
-        """What adb server and phone can both do, such as `shell_v2`; asked once."""
-        if self._features is None:
-            with self._typed("features"):
-                self._features = frozenset(self._device.get_features().split(","))
-        return self._features
-
-    def shell(self, command: str, limit_s: float) -> RawResult:
+    def _run(self, command: str, limit_s: float) -> ShellResult:
         """Run a command line under the phone's shell.
 
-        Raises:
-            ShellTimeout: no exit status within `limit_s`; ending the process is the caller's part.
-            ConnectionLost: the connection ended before the exit status came.
-            StableError: the phone has no shell v2.
+        Raises ShellTimeout without an exit status within `limit_s`; ending the process is left to
+        the caller.
         """
-        if "shell_v2" not in self.features():
-            raise StableError(
-                f"{self.serial}: its adb connection has no shell v2, so exit codes and lost "
-                f"connections cannot be told; attach it to this host itself, not through a bridge"
-            )
+        self._require_shell_v2()
         deadline = time.monotonic() + limit_s
-        printed = {_STDOUT: bytearray(), _STDERR: bytearray()}
+        out, err = bytearray(), bytearray()
+        printed = {_STDOUT: out, _STDERR: err}
         with self._typed("shell"), self._open(f"shell,v2,raw:{command}") as connection:
             try:
                 while True:
                     kind, length = struct.unpack("<BI", _read(connection, 5, deadline))
                     data = _read(connection, length, deadline)
                     if kind == _EXIT:
-                        out, err = bytes(printed[_STDOUT]), bytes(printed[_STDERR])
-                        return RawResult(out, err, data[0])
+                        return ShellResult(_text(out), _text(err), data[0])
                     if kind in printed:
                         printed[kind] += data
             except TimeoutError:
-                raise ShellTimeout(bytes(printed[_STDOUT])) from None
+                raise ShellTimeout(_text(out)) from None
 
-    def send_file(
+    def send(
         self,
         source: BufferedIOBase,
         remote: str,
         *,
-        mode: int,
+        executable: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         """Write `source` to the phone; adbd makes missing folders. What arrived is not read back.
 
-        `progress` gets the bytes sent so far, about once a MiB.
+        `progress` gets how many bytes were sent since its last call, about once a MiB. Raises
+        StorageFull or PermissionDenied when the phone refuses the file.
         """
         with self._typed(f"push to {remote}"), self._open("sync:") as connection:
             stream = connection.conn
             stream.settimeout(_SILENCE_LIMIT_S)
-            target = f"{remote},{0o100000 | mode}".encode()
+            target = f"{remote},{0o100755 if executable else 0o100644}".encode()
             stream.sendall(struct.pack("<4sI", b"SEND", len(target)) + target)
-            sent = 0
             try:
                 for packets, size in _packets(source):
                     stream.sendall(packets)
-                    sent += size
                     if progress is not None:
-                        progress(sent)
+                        progress(size)
                     if select.select([stream], [], [], 0)[0]:
                         break  # the phone speaks before the end only to refuse
                 else:
@@ -135,8 +127,8 @@ class Transport:
             if answer != b"OKAY":
                 raise self._refused(remote, connection.read_string(length))
 
-    def receive_file(self, remote: str, local: Path) -> None:
-        """Copy a file of the phone to `local`, whole or not at all."""
+    def pull(self, remote: str, local: Path) -> None:
+        """Copy a phone's file to `local`, whole or not at all; StableError if it is missing."""
         part = local.with_name(local.name + ".part")
         try:
             with self._typed(f"pull of {remote}"):
@@ -145,16 +137,27 @@ class Transport:
         finally:
             part.unlink(missing_ok=True)
 
+    def _require_shell_v2(self) -> None:
+        if self._has_shell_v2:
+            return
+        with self._typed("features"):
+            self._has_shell_v2 = "shell_v2" in self._device.get_features().split(",")
+        if not self._has_shell_v2:
+            raise StableError(
+                f"{self.serial}: its adb connection has no shell v2, so exit codes and lost "
+                f"connections go unnoticed; attach it to this host itself, not through a bridge"
+            )
+
     def _refused(self, remote: str, reason: str) -> DeviceError:
-        if os_text(errno.ENOSPC) in reason:
+        if _NO_SPACE in reason:
             return StorageFull(f"{self.serial}: no space left for {remote}; free some storage")
-        if any(os_text(code) in reason for code in (errno.EACCES, errno.EPERM, errno.EROFS)):
-            return PermissionDenied(f"{self.serial}: cannot write {remote}: {reason}")
-        return StableError(f"{self.serial}: cannot write {remote}: {reason}")
+        refused = any(words in reason for words in _NOT_PERMITTED)
+        kind = PermissionDenied if refused else StableError
+        return kind(f"{self.serial}: cannot write {remote}: {reason}")
 
     @contextmanager
     def _open(self, service: str) -> Iterator[AdbConnection]:
-        with self.server.client.make_connection(timeout=OPEN_LIMIT_S) as connection:
+        with self.server.client.make_connection(timeout=_OPEN_LIMIT_S) as connection:
             for request in (f"host:transport:{self.serial}", service):
                 data = request.encode()
                 connection.conn.sendall(f"{len(data):04x}".encode() + data)
@@ -162,64 +165,52 @@ class Transport:
             yield connection
 
     @contextmanager
-    def _typed(self, doing: str) -> Iterator[None]:
+    def _typed(self, task: str) -> Iterator[None]:
         """Turns what adbutils and sockets raise into the project's errors."""
         try:
             yield
         except (AdbTimeout, TimeoutError) as error:
             raise ConnectionLost(
-                f"{self.serial}: the phone fell silent during {doing}; check the cable and repeat"
+                f"{self.serial}: the phone stopped answering during {task}; "
+                f"check the cable and repeat"
             ) from error
         except AdbError as error:
-            raise self._from_adb(doing, str(error.args[0] if error.args else error)) from error
+            raise self._from_adb(task, str(error.args[0] if error.args else error)) from error
         except (EOFError, OSError) as error:
             raise ConnectionLost(
-                f"{self.serial}: the connection ended during {doing}; check the cable and repeat"
+                f"{self.serial}: the connection ended during {task}; check the cable and repeat"
             ) from error
 
-    def _from_adb(self, doing: str, reason: str) -> DeviceError:
-        if "unauthorized" in reason or "authorizing" in reason:
-            return unauthorized(self.serial)
-        if "offline" in reason or "connecting" in reason:
-            return offline(self.serial)
+    def _from_adb(self, task: str, reason: str) -> DeviceError:
+        if error := unusable(self.serial, reason):
+            return error
         if "more than one device" in reason:
             return UnknownSerial(f"{self.serial}: adb finds more than one phone of this name")
         if "not found" in reason and self.serial in reason:
             return ConnectionLost(
                 f"{self.serial}: adb no longer sees the phone; attach it again and repeat"
             )
-        if os_text(errno.ENOENT) in reason or os_text(errno.EACCES) in reason:
-            return StableError(f"{self.serial}: {doing} failed: {reason}")
-        return ConnectionLost(f"{self.serial}: {doing} failed: {reason}; repeat the command")
+        if "No such file or directory" in reason or "Permission denied" in reason:
+            return StableError(f"{self.serial}: {task} failed: {reason}")
+        return ConnectionLost(f"{self.serial}: {task} failed: {reason}; repeat the command")
 
 
-def unauthorized(serial: str) -> Unauthorized:
-    """The error for a phone that has not accepted this host's key."""
-    return Unauthorized(
-        f"{serial}: the phone has not authorized this host; unlock it and accept the "
-        f'"Allow USB debugging" question'
-    )
+def unusable(serial: str, words: str) -> DeviceError | None:
+    """The error for what adb says of a phone that is not ready, as a state or as a refusal."""
+    if "unauthorized" in words or "authorizing" in words:
+        return Unauthorized(
+            f"{serial}: the phone has not authorized this host; unlock it and accept the "
+            f'"Allow USB debugging" question'
+        )
+    if "offline" in words or "connecting" in words:
+        return PhoneOffline(
+            f"{serial}: the phone is offline; reconnect the cable or restart the phone, then repeat"
+        )
+    return None
 
 
-def offline(serial: str) -> PhoneOffline:
-    """The error for a phone that adb lists but that does not answer."""
-    return PhoneOffline(
-        f"{serial}: the phone is offline; reconnect the cable, or restart the phone, and repeat"
-    )
-
-
-def os_text(code: int) -> str:
-    """The C library's words for an errno, as adbd sends them."""
-    return _TEXTS[code]
-
-
-_TEXTS = {
-    errno.ENOSPC: "No space left on device",
-    errno.EACCES: "Permission denied",
-    errno.EPERM: "Operation not permitted",
-    errno.EROFS: "Read-only file system",
-    errno.ENOENT: "No such file or directory",
-}
+def _text(data: bytearray) -> str:
+    return data.decode("utf-8", errors="replace")
 
 
 def _read(connection: AdbConnection, length: int, deadline: float) -> bytes:

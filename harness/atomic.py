@@ -14,10 +14,8 @@ from typing import BinaryIO
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """What is written in this block is put at `path` in one step when it ends without an exception.
 
-    The folder must exist. Several processes may write the same path; the last one wins.
-
-    Raises:
-        OSError: the folder is missing, full or not writable.
+    The folder must exist. Several processes may write the same path; the last one wins. Raises
+    OSError where the folder is missing, full or not writable.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:

@@ -1,15 +1,14 @@
-"""Limits of driven layers measured on one's own clean bundle, as a gates file.
+"""Limits of driven layers measured on a clean bundle, as a gates file.
 
-A calibration is a run whose driven layers set limits in place of being judged by them. What its
-hops differ by must be rounding and nothing else; floors need no calibration, as every run measures
-them on the model under test.
+A calibration is a run whose driven layers set limits instead of being judged by them, so its hops
+must differ by rounding alone. Floors need no calibration: every run measures them on its own model.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,12 +18,12 @@ from harness import bundle as bundles
 from harness import cases
 from harness import contract as contracts
 from harness.bundle import Bundle
-from harness.comparison.attestation import Terms, terms
-from harness.comparison.driven import DrivenOutput, part_of
+from harness.comparison.driven import part_of
 from harness.comparison.hop import HopResult
+from harness.comparison.terms import Terms, terms
 from harness.errors import BadInput
 from harness.judgement.verdict import Verdict
-from harness.ladder import FLOAT_TYPES
+from harness.ladder import FLOAT_TYPES, Who
 from harness.progress import Progress
 from harness.records.record import RunRecord
 from harness.running.request import RunRequest
@@ -34,7 +33,7 @@ from harness.tolerance import Part
 
 _EXACT: Final[tuple[Stage, ...]] = ("resize", "tile", "pixels", "tokens", "label")
 _LEAST: Final = 1e-6
-"""No limit is below what float32 can tell."""
+"""No limit is below the resolution of float32."""
 _HEAD: Final = """\
 # Limits of driven layers measured by `driftloop calibrate`; everything else is as driftloop's own
 # gates say. Pass it to a run with --gates.
@@ -55,9 +54,9 @@ class CalibrationRequest:
     contract: str | None = None
     """A contract's name or file; None is the one the bundle was made for."""
     factor: float = 2.0
-    """Limits are so many times what was seen, as the next images may be worse than these."""
+    """Limits are this many times the largest value seen: the next images may be worse."""
     drive: int = 6
-    """So many images at most, each driven on every hop."""
+    """Images at most, each driven on every hop."""
     seed: int = 0
 
 
@@ -73,7 +72,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured, and the gates file that it makes."""
+    """The measured limits and their provenance."""
 
     rows: tuple[Row, ...]
     provenance: dict[str, str | int | float]
@@ -96,7 +95,7 @@ class Calibration:
 
 
 def calibrate(request: CalibrationRequest, progress: Progress) -> Calibration:
-    """Run the ladder, drive every hop, and make limits of what its layers are off by.
+    """Run the ladder, drive every hop, and turn the errors of its layers into limits.
 
     Raises:
         BadInput: the bundle's files or a hop are not clean, or the images are wrong.
@@ -146,18 +145,17 @@ def _refuse_faults(bundle: Bundle, quants: Collection[str]) -> None:
 
 
 def _refuse_break(verdict: Verdict) -> None:
-    """A limit measured over a break would hide it."""
     broken = [blame for blame in verdict.blames if blame.stage in _EXACT]
     if broken:
-        raise BadInput(f"{broken[0].sentence} Mend it first: a limit measured on it would hide it")
+        raise BadInput(f"{broken[0].sentence} Fix it first: a limit measured on it would hide it")
     if verdict.undelivered:
         owing = verdict.undelivered[0]
         raise BadInput(f"{owing.arm}: {owing.why}; limits need arms that answer every image")
 
 
-def _key(hop: HopResult, asked: Mapping[tuple[str, str | None], Terms]) -> str | None:
+def _key(hop: HopResult, asked: Mapping[Who, Terms]) -> str | None:
     """The row that this hop measures; None for one that changes several things, or only inputs."""
-    candidate = asked[hop.candidate, hop.phone]
+    candidate = asked[hop.ends[1]]
     cache = candidate.runtime.cache_type_k
     rounds = cache not in FLOAT_TYPES
     keys: dict[str, str] = {
@@ -170,30 +168,20 @@ def _key(hop: HopResult, asked: Mapping[tuple[str, str | None], Terms]) -> str |
 
 
 def _row(hop: HopResult, key: str, factor: float) -> Row:
-    by_part: dict[Part, list[DrivenOutput]] = {}
+    seen: dict[Part, Numbers] = {}
     for output in hop.driven:
-        part = part_of(output.name)
-        if part is not None:
-            by_part.setdefault(part, []).append(output)
-    seen = {part: _largest(outputs) for part, outputs in by_part.items()}
-    limits = {
-        part: (
-            _limit(numbers[0], factor),
-            _limit(numbers[1], factor),
-            _limit(numbers[2], factor),
-        )
-        for part, numbers in seen.items()
+        if (part := part_of(output.name)) is not None:
+            error, gain, shift = seen.get(part, (0.0, 0.0, 0.0))
+            seen[part] = (
+                max(error, output.error),
+                max(gain, abs(output.gain)),
+                max(shift, abs(output.shift)),
+            )
+    limits: dict[Part, Numbers] = {
+        part: (_limit(error, factor), _limit(gain, factor), _limit(shift, factor))
+        for part, (error, gain, shift) in seen.items()
     }
     return Row(key, seen, limits)
-
-
-def _largest(outputs: Iterable[DrivenOutput]) -> Numbers:
-    every = list(outputs)
-    return (
-        max(one.error for one in every),
-        max(abs(one.gain) for one in every),
-        max(abs(one.shift) for one in every),
-    )
 
 
 def _limit(value: float, factor: float) -> float:

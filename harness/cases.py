@@ -6,7 +6,7 @@ import glob
 import os
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from harness import tables
@@ -58,13 +58,6 @@ class Session:
         return tuple(Slot(self.index, position, case) for position, case in enumerate(self.cases))
 
 
-@dataclass(frozen=True)
-class _Entry:
-    name: str
-    path: Path
-    label: str | None
-
-
 def load_cases(spec: str, labels: Sequence[str], *, skip_bad: bool = False) -> CaseSet:
     """The cases that `spec` names, in a fixed order.
 
@@ -92,7 +85,7 @@ def load_cases(spec: str, labels: Sequence[str], *, skip_bad: bool = False) -> C
         elif path.suffix.lower() in MANIFEST_SUFFIXES:
             entries, refused = _from_manifest(path, labels)
         else:
-            entries = [_Entry(path.name, path, None)]
+            entries = [Case(path.name, path, None)]
     elif glob.has_magic(spec):
         root = _glob_root(path)
         matches = sorted(glob.glob(spec, recursive=True))  # noqa: PTH207 (takes absolute patterns)
@@ -101,13 +94,17 @@ def load_cases(spec: str, labels: Sequence[str], *, skip_bad: bool = False) -> C
         raise CaseError(spec, "missing", "no such folder, glob, manifest or image; check the path")
     if refused and not skip_bad:
         raise first_of(refused)
+    if not entries and refused:
+        detail = f"every line was refused ({len(refused)}); correct them"
+        raise CaseError(spec, "no-images", detail)
     if not entries:
-        raise _nothing(spec, len(refused))
+        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+        raise CaseError(spec, "no-images", f"no image in it; looked for {suffixes}")
     return CaseSet(tuple(_with_ids(entries)), tuple(refused))
 
 
 def drawn(cases: Sequence[Case], most: int | None, seed: int) -> tuple[Case, ...]:
-    """All of `cases`, or `most` of them as `seed` draws them where there are more."""
+    """All of `cases`, or a random sample of `most` where there are more."""
     if most is None or len(cases) <= most:
         return tuple(cases)
     return tuple(random.Random(seed).sample(list(cases), most))  # noqa: S311 (no secret)
@@ -147,20 +144,13 @@ def _images_below(folder: Path) -> list[Path]:
         detail = f"{error.strerror}; check its permissions"
         raise CaseError(str(error.filename), "unreadable", detail) from error
 
-    found = [
-        Path(parent) / name
-        for parent, folders, names in os.walk(folder, onerror=refuse)
-        if not _hide(folders)
-        for name in names
-        if not name.startswith(".") and PurePath(name).suffix.lower() in IMAGE_SUFFIXES
-    ]
+    found = []
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # not walked into
+        visible = [name for name in names if not name.startswith(".")]
+        images = [name for name in visible if PurePath(name).suffix.lower() in IMAGE_SUFFIXES]
+        found += [Path(parent) / name for name in images]
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
-
-
-def _hide(folders: list[str]) -> bool:
-    """Keep `os.walk` out of hidden folders; always false."""
-    folders[:] = [name for name in folders if not name.startswith(".")]
-    return False
 
 
 def _glob_root(pattern: Path) -> Path:
@@ -172,15 +162,15 @@ def _glob_root(pattern: Path) -> Path:
     return root
 
 
-def _under(root: Path, path: Path, labels: Sequence[str]) -> _Entry:
+def _under(root: Path, path: Path, labels: Sequence[str]) -> Case:
     relative = path.relative_to(root)
     folders = reversed(relative.parts[:-1])
     label = next((name for name in folders if name in labels), None)
-    return _Entry(relative.as_posix(), path, label)
+    return Case(relative.as_posix(), path, label)
 
 
-def _from_manifest(manifest: Path, labels: Sequence[str]) -> tuple[list[_Entry], list[CaseError]]:
-    entries: list[_Entry] = []
+def _from_manifest(manifest: Path, labels: Sequence[str]) -> tuple[list[Case], list[CaseError]]:
+    entries: list[Case] = []
     refused: list[CaseError] = []
     try:
         if manifest.suffix.lower() == ".csv":
@@ -207,7 +197,7 @@ def _check_columns(manifest: Path) -> None:
         raise CaseError(str(manifest), "missing-column", detail)
 
 
-def _entry(manifest: Path, entry: Row, labels: Sequence[str]) -> _Entry | CaseError:
+def _entry(manifest: Path, entry: Row, labels: Sequence[str]) -> Case | CaseError:
     where, row = f"{manifest}:{entry.line}", entry.values
     if entry.fault:
         return CaseError(where, "manifest", f'{entry.fault}; write {{"image": ..., "label": ...}}')
@@ -223,23 +213,17 @@ def _entry(manifest: Path, entry: Row, labels: Sequence[str]) -> _Entry | CaseEr
     path = manifest.parent / image
     if not _exists(path):
         return CaseError(where, "missing", f"no such file as {path}; check its column `image`")
-    return _Entry(PurePath(image).as_posix(), path, label)
+    return Case(PurePath(image).as_posix(), path, label)
 
 
-def _with_ids(entries: Sequence[_Entry]) -> Iterator[Case]:
-    taken = {entry.name for entry in entries}
+def _with_ids(entries: Sequence[Case]) -> Iterator[Case]:
+    """The second of two entries of one name gets the id `NAME#2`."""
+    taken = {entry.id for entry in entries}
     seen: set[str] = set()
     for entry in entries:
-        name, count = entry.name, 1
+        name, count = entry.id, 1
         while name in seen or (count > 1 and name in taken):
             count += 1
-            name = f"{entry.name}#{count}"
+            name = f"{entry.id}#{count}"
         seen.add(name)
-        yield Case(name, entry.path, entry.label)
-
-
-def _nothing(spec: str, refused: int) -> CaseError:
-    if refused:
-        return CaseError(spec, "no-images", f"every line was refused ({refused}); correct them")
-    suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-    return CaseError(spec, "no-images", f"no image in it; looked for {suffixes}")
+        yield replace(entry, id=name)

@@ -1,7 +1,7 @@
 """Hugging Face checkpoints of SmolVLM's architecture: found, checked, and opened.
 
-`load` reads JSON and file headers alone; torch and transformers are imported only by what opens
-the model. No code that comes with a checkpoint is ever run.
+`load` reads only JSON and file headers; torch and transformers are imported only by what opens the
+model. No code that comes with a checkpoint is ever run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,7 @@ from harness.errors import ArmUnavailable, CheckpointError
 if TYPE_CHECKING:
     from transformers import Idefics3Processor, PreTrainedModel, PreTrainedTokenizerFast
 
-ARCHITECTURES = ("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration")
+_ARCHITECTURES = ("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration")
 
 END_OF_GENERATION = ("<end_of_utterance>", "<|im_end|>", "<|endoftext|>", "<|end|>", "</s>")
 """Tokens that llama.cpp takes as the end of an answer by their text alone (src/llama-vocab.cpp,
@@ -30,6 +29,7 @@ END_OF_GENERATION = ("<end_of_utterance>", "<|im_end|>", "<|endoftext|>", "<|end
 
 _HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Checkpoint:
     """Image embeddings per tile."""
     weights: tuple[Path, ...]
 
+    @property
+    def name(self) -> str:
+        """The published id, or the folder's name without its place on this machine."""
+        return self.path.name if Path(self.source).expanduser().is_dir() else self.source
+
     @cached_property
     def sha256(self) -> str:
         """Hash over the names and contents of the folder's JSON and safetensors files."""
@@ -56,22 +61,34 @@ class Checkpoint:
 
 
 def load(path_or_id: str | Path) -> Checkpoint:
-    """The checkpoint in a local folder, or the published one of that Hugging Face id.
-
-    Raises:
-        CheckpointError: it does not exist, a part is missing or cut short, or it is of another
-            architecture.
-    """
+    """The checkpoint in a local folder, or the published one of that Hugging Face id. Raises
+    CheckpointError: it does not exist, a part is missing or cut short, or it is of another
+    architecture."""
     source = str(path_or_id)
     folder = _folder(source)
-    config = _json(source, folder / "config.json")
-    architecture = _architecture(source, config)
-    tile_size, tokens_per_tile = _vision(source, config)
-    _check_processor(source, folder, tile_size)
-    if not (folder / "tokenizer.json").is_file() and not (folder / "merges.txt").is_file():
+    if (folder / "adapter_config.json").is_file() and not any(folder.glob("model*.safetensors*")):
+        base = _json(source, folder / "adapter_config.json").get("base_model_name_or_path")
         raise CheckpointError(
-            f"checkpoint {source}: no tokenizer.json; save the processor beside the model"
+            f"checkpoint {source}: an adapter without its base model ({base or 'not named'}); "
+            f"merge them (PEFT's merge_and_unload) and save the whole model"
         )
+    config = _json(source, folder / "config.json")
+    architecture = (config.get("architectures") or ["none named"])[0]
+    if architecture not in _ARCHITECTURES:
+        detail = f"architecture {architecture}; give a SmolVLM or Idefics3 checkpoint"
+        raise _refusal(source, detail)
+    tile_size, tokens_per_tile = _vision(source, config)
+    if not any((folder / name).is_file() for name in _PROCESSOR_FILES):
+        raise _refusal(source, f"no {_PROCESSOR_FILES[0]}; save the processor beside the model")
+    declared = (processor_settings(folder).get("max_image_size") or {}).get("longest_edge")
+    if declared != tile_size:
+        raise _refusal(
+            source,
+            f"its processor cuts tiles of {declared} pixels, its vision tower takes {tile_size}; "
+            "processor and model do not belong together",
+        )
+    if not (folder / "tokenizer.json").is_file() and not (folder / "merges.txt").is_file():
+        raise _refusal(source, "no tokenizer.json; save the processor beside the model")
     weights = _weights(source, folder)
     return Checkpoint(source, folder, architecture, tile_size, tokens_per_tile, weights)
 
@@ -80,7 +97,7 @@ def load_processor(checkpoint: Checkpoint) -> Idefics3Processor:
     """An `Idefics3Processor` of the checkpoint's tokenizer and image processor (PIL backend).
 
     Built from its parts whatever class the checkpoint names: SmolVLM's own processor class also
-    wants a video processor, and with it torchvision, for images alone.
+    needs a video processor, and with it torchvision, for images alone.
 
     Raises:
         CheckpointError: transformers cannot read one of the parts.
@@ -108,13 +125,9 @@ def load_processor(checkpoint: Checkpoint) -> Idefics3Processor:
 
 
 def load_model(checkpoint: Checkpoint) -> PreTrainedModel:
-    """The model in f32 and eval mode on the CPU.
-
-    Raises:
-        CheckpointError: weights are missing or of the wrong shape (transformers would fill them
-            with noise and go on).
-        ArmUnavailable: torch or transformers is not installed.
-    """
+    """The model in f32 and eval mode on the CPU. Raises CheckpointError: weights are missing or of
+    the wrong shape (transformers would fill them with noise and go on); ArmUnavailable: torch or
+    transformers is not installed."""
     transformers = _transformers()
     import torch
 
@@ -129,9 +142,10 @@ def load_model(checkpoint: Checkpoint) -> PreTrainedModel:
     except (OSError, ValueError, RuntimeError) as error:
         raise _unreadable(checkpoint, "model", error) from error
     if absent := sorted(report["missing_keys"]):
-        raise CheckpointError(
-            f"checkpoint {checkpoint.source}: {len(absent)} tensors are missing, "
-            f"{absent[0]} first; save the whole model, adapters merged"
+        raise _refusal(
+            checkpoint.source,
+            f"{len(absent)} tensors are missing, {absent[0]} first; save the whole model, "
+            "adapters merged",
         )
     return model.eval()
 
@@ -145,38 +159,84 @@ def end_of_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
     return frozenset(ids - {None})
 
 
+def processor_settings(folder: Path) -> dict[str, Any]:
+    """The image processor's own settings; newer checkpoints keep them inside the processor's."""
+    own, whole = (folder / name for name in _PROCESSOR_FILES)
+    if own.is_file():
+        settings = _json(str(folder), own)
+    else:
+        settings = _json(str(folder), whole).get("image_processor") or {}
+    names = {"image_processor_type", "processor_class", "auto_map", "video_sampling"}
+    return {key: value for key, value in settings.items() if key not in names}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies in a safetensors file."""
+
+    path: Path
+    dtype: str
+    """As safetensors names it, for example `BF16`."""
+    shape: tuple[int, ...]
+    begin: int
+    """Of its data, from the start of the file, in bytes."""
+    end: int
+
+
+def stored_tensors(file: Path) -> dict[str, StoredTensor]:
+    """The header of a safetensors file (its length as u64 LE, then JSON), by tensor name. Raises
+    OSError: it cannot be read; ValueError: it is no safetensors file, or cut short."""
+    with file.open("rb") as stream:
+        start, size = stream.read(8), file.stat().st_size
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or 8 + length > size:
+            raise ValueError("its header is cut short")
+        header = json.loads(stream.read(length))
+    try:
+        tensors = {
+            name: StoredTensor(
+                file,
+                entry["dtype"],
+                tuple(entry["shape"]),
+                *(8 + length + offset for offset in entry["data_offsets"]),
+            )
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"its header is damaged ({error!r})") from error
+    if cut := next((name for name, tensor in tensors.items() if tensor.end > size), None):
+        raise ValueError(f"the data of {cut} are cut off")
+    return tensors
+
+
+def _refusal(source: str, detail: str) -> CheckpointError:
+    return CheckpointError(f"checkpoint {source}: {detail}")
+
+
 def _folder(source: str) -> Path:
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder.resolve()
     if folder.exists():
-        raise CheckpointError(f"checkpoint {source}: not a folder; give a checkpoint's folder")
+        raise _refusal(source, "not a folder; give a checkpoint's folder")
     if not _HUB_ID.fullmatch(source) or source.startswith("."):
-        raise CheckpointError(
-            f"checkpoint {source}: no such folder; give a folder or a Hugging Face id"
-        )
-    return _downloaded(source)
-
-
-def _downloaded(hub_id: str) -> Path:
+        raise _refusal(source, "no such folder; give a folder or a Hugging Face id")
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-        )
+        from huggingface_hub.errors import HfHubHTTPError
     except ImportError:
         raise ArmUnavailable(
-            f"checkpoint {hub_id}: no such folder, and downloading needs huggingface_hub; "
-            f"install driftloop[torch]"
+            f"checkpoint {source}: no such folder, and downloading needs huggingface_hub; "
+            "install driftloop[torch]"
         ) from None
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=list(_HUB_FILES)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"checkpoint {hub_id}: no such folder, and the Hugging Face hub did not give it "
-            f"({type(error).__name__}); check the name and the network"
+        return Path(snapshot_download(source, allow_patterns=list(_HUB_FILES)))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise _refusal(
+            source,
+            f"no such folder, and the Hugging Face hub did not give it ({type(error).__name__}); "
+            "check the name and the network",
         ) from error
 
 
@@ -184,94 +244,44 @@ def _json(source: str, file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"checkpoint {source}: no {file.name}") from None
+        raise _refusal(source, f"no {file.name}") from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"checkpoint {source}: {file.name} cannot be read: {error}"
-        ) from error
+        raise _refusal(source, f"{file.name} cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"checkpoint {source}: {file.name} is not a JSON object")
+        raise _refusal(source, f"{file.name} is not a JSON object")
     return content
-
-
-def _architecture(source: str, config: dict[str, Any]) -> str:
-    named = (config.get("architectures") or ["none named"])[0]
-    if named not in ARCHITECTURES:
-        raise CheckpointError(
-            f"checkpoint {source}: architecture {named}; give a SmolVLM or Idefics3 checkpoint"
-        )
-    return str(named)
 
 
 def _vision(source: str, config: dict[str, Any]) -> tuple[int, int]:
     vision = config.get("vision_config") or {}
     try:
         size, patch = int(vision["image_size"]), int(vision["patch_size"])
-        scale = int(config["scale_factor"])
-        side = size // patch // scale
+        side = size // patch // int(config["scale_factor"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise CheckpointError(
-            f"checkpoint {source}: config.json does not give vision_config.image_size, "
-            f"vision_config.patch_size and scale_factor as whole numbers"
+        raise _refusal(
+            source,
+            "config.json does not give vision_config.image_size, vision_config.patch_size and "
+            "scale_factor as whole numbers",
         ) from error
     return size, side * side
 
 
-def processor_settings(folder: Path) -> dict[str, Any]:
-    """The image processor's own settings; newer checkpoints keep them inside the processor's."""
-    source = str(folder)
-    if (own := folder / "preprocessor_config.json").is_file():
-        settings = _json(source, own)
-    else:
-        settings = _json(source, folder / "processor_config.json").get("image_processor") or {}
-    names = {"image_processor_type", "processor_class", "auto_map", "video_sampling"}
-    return {key: value for key, value in settings.items() if key not in names}
-
-
-def _check_processor(source: str, folder: Path, tile_size: int) -> None:
-    files = ("preprocessor_config.json", "processor_config.json")
-    if not any((folder / name).is_file() for name in files):
-        raise CheckpointError(
-            f"checkpoint {source}: no {files[0]}; save the processor beside the model"
-        )
-    settings = processor_settings(folder)
-    declared = (settings.get("max_image_size") or {}).get("longest_edge")
-    if declared != tile_size:
-        raise CheckpointError(
-            f"checkpoint {source}: its processor cuts tiles of {declared} pixels, its vision "
-            f"tower takes {tile_size}; processor and model do not belong together"
-        )
-
-
 def _weights(source: str, folder: Path) -> tuple[Path, ...]:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        files = sorted(set(_json(source, index).get("weight_map", {}).values()))
-    else:
-        files = ["model.safetensors"]
-    for name in files:
-        _check_safetensors(source, folder / name)
-    return tuple(folder / name for name in files)
-
-
-def _check_safetensors(source: str, file: Path) -> None:
-    """The header is whole and the file as long as it says (safetensors format: u64 LE, JSON)."""
-    try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            size = file.stat().st_size
-            header = json.loads(stream.read(length)) if length <= size else {}
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"checkpoint {source}: no {file.name}; save the model as safetensors"
-        ) from None
-    except (OSError, ValueError, struct.error) as error:
-        raise CheckpointError(
-            f"checkpoint {source}: {file.name} is not a safetensors file"
-        ) from error
-    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    if not ends or 8 + length + max(ends) != size:
-        raise CheckpointError(f"checkpoint {source}: {file.name} is cut short or damaged")
+    names = ["model.safetensors"]
+    if (index := folder / "model.safetensors.index.json").is_file():
+        names = sorted(set(_json(source, index).get("weight_map", {}).values()))
+    files = tuple(folder / name for name in names)
+    for file in files:
+        try:
+            ends = [tensor.end for tensor in stored_tensors(file).values()]
+        except FileNotFoundError:
+            raise _refusal(source, f"no {file.name}; save the model as safetensors") from None
+        except (OSError, ValueError) as error:
+            detail = f"{file.name} is cut short or damaged: {error}"
+            raise _refusal(source, detail) from error
+        if not ends or max(ends) != file.stat().st_size:
+            raise _refusal(source, f"{file.name} is cut short or damaged")
+    return files
 
 
 def _transformers() -> ModuleType:
@@ -288,7 +298,5 @@ def _transformers() -> ModuleType:
 
 
 def _unreadable(checkpoint: Checkpoint, part: str, error: Exception) -> CheckpointError:
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return CheckpointError(
-        f"checkpoint {checkpoint.source}: transformers cannot read its {part}: {said}"
-    )
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return _refusal(checkpoint.source, f"transformers cannot read its {part}: {reason}")

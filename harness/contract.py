@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from devices.runner.protocol import Decoding
 from harness.errors import ContractError
+from harness.jsonl import Record, first_problem
+from harness.shipped import shipped, toml_table
 
 Recipe = Literal[
     "android", "android-m146", "training-lanczos", "lanczos", "bicubic", "bilinear", "nearest"
@@ -41,12 +42,8 @@ _TRAINING_LANCZOS = {
 }
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Pixels(_Part):
-    """How a bitmap becomes the square the model sees; `harness.preprocess.prepare` says more."""
+class Pixels(Record):
+    """How a bitmap becomes the square the model sees; see `harness.preprocess.prepare_as`."""
 
     size: int = Field(default=256, ge=8, le=4096)
     recipe: Recipe = "android"
@@ -60,13 +57,13 @@ class Pixels(_Part):
 
     @property
     def spelled_out(self) -> Pixels:
-        """The same with `training-lanczos`, which stands for five choices, written as those."""
+        """With the recipe `training-lanczos` replaced by the five choices it stands for."""
         if self.recipe != "training-lanczos":
             return self
         return self.model_copy(update=dict(_TRAINING_LANCZOS))
 
 
-class Prompt(_Part):
+class Prompt(Record):
     """The text around the image. `marker` is libmtmd's placeholder, not a token of the model."""
 
     text: str
@@ -81,12 +78,12 @@ class Prompt(_Part):
         return self
 
 
-class Limits(_Part):
+class Limits(Record):
     max_tokens: int = Field(default=32, ge=1)
     images_per_session: int = Field(default=3, ge=1)
 
 
-class Answer(_Part):
+class Answer(Record):
     """How a label is read from the generated text.
 
     `contains`: the first of `labels`, in their order, that the lower-cased text contains (what
@@ -105,7 +102,7 @@ class Answer(_Part):
         return stripped if stripped in self.labels else None
 
 
-class Runtime(_Part):
+class Runtime(Record):
     """llama.cpp's settings. `threads = 0` is the app's rule: clamp(cores / 2, 2, 6)."""
 
     context: int = Field(default=1024, ge=64)
@@ -124,9 +121,9 @@ class Runtime(_Part):
         return self
 
     def threads_on(self, cores: int) -> int:
-        """How many threads that is on `cores` cores.
+        """The number of threads on `cores` cores.
 
-        The app's rule gives two on a lone core; here it is one, since ggml's threads wait for
+        The app's rule gives two on a single core; here it is one, because ggml's threads wait for
         each other by spinning.
         """
         return self.threads or min(max(cores // 2, 2), 6, cores)
@@ -144,7 +141,7 @@ class Runtime(_Part):
         )
 
 
-class Contract(_Part):
+class Contract(Record):
     """Everything the app fixes about inference."""
 
     name: str
@@ -179,32 +176,25 @@ def load(name_or_path: str) -> Contract:
     Raises:
         ContractError: unknown name, unreadable TOML, or a field that is wrong; names the field.
     """
-    return _validated(name_or_path, _table(name_or_path))
+    table = _table(name_or_path)
+    try:
+        return Contract.model_validate(table)
+    except ValidationError as error:
+        raise ContractError(f"contract {name_or_path!r}: {first_problem(error)}") from error
 
 
 def _table(name_or_path: str) -> dict[str, Any]:
-    try:
-        if name_or_path in names():
-            text = (resources.files("harness") / "contracts" / f"{name_or_path}.toml").read_text(
-                "utf-8"
-            )
-        else:
-            text = Path(name_or_path).read_text("utf-8")
-        table = tomllib.loads(text)
-    except FileNotFoundError:
-        known = ", ".join(names())
-        raise ContractError(
-            f"contract {name_or_path!r}: no such file; built in are {known}"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ContractError(f"contract {name_or_path!r} cannot be read: {error}") from error
+    what, known = f"contract {name_or_path!r}", ", ".join(names())
+    if name_or_path in names():
+        table = dict(shipped("harness", f"contracts/{name_or_path}.toml"))
+    else:
+        missing = f"no such file; built in are {known}"
+        table = toml_table(Path(name_or_path), what, ContractError, missing)
     parent = table.pop("extends", None)
     if parent is None:
         return table
     if parent not in names():
-        raise ContractError(
-            f"contract {name_or_path!r} extends {parent!r}; built in are {', '.join(names())}"
-        )
+        raise ContractError(f"{what} extends {parent!r}; built in are {known}")
     return merged(_table(parent), table)
 
 
@@ -227,12 +217,3 @@ def differing(
             yield from differing(mine, other, f"{prefix}{key}.")
         elif mine != other:
             yield f"{prefix}{key}", mine, other
-
-
-def _validated(source: str, table: dict[str, Any]) -> Contract:
-    try:
-        return Contract.model_validate(table)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "contract"
-        raise ContractError(f"contract {source!r}: {where}: {first['msg']}") from error

@@ -18,7 +18,7 @@ from typing import Final
 
 from devices.hashing import file_sha256
 from devices.paths import cache_dir
-from devices.runner.source import LLAMA_COMMIT, llama_cpp_source
+from devices.runner.llama_cpp import LLAMA_COMMIT, llama_cpp_source
 from harness import bundle as bundles
 from harness import checkpoint as checkpoints
 from harness.bundle.gguf_file import GgufFile
@@ -28,15 +28,14 @@ from harness.checkpoint import Checkpoint
 from harness.contract import Contract
 from harness.errors import BundleError
 from harness.quantize import quant_types
-from harness.records.inquiry import Half
+from harness.records.inquiry import FileFault, Half
 
 Progress = Callable[[str], None]
 """Called with one line before each step."""
 
-REFERENCE_QUANT: Final = "f16"
+_REFERENCE: Final = "f16"
 """Always built: the arm `desktop:f16` needs it."""
-
-_CONVERTER_TYPES: Final = {
+_CONVERTER_TYPES: Final[dict[Half, frozenset[str]]] = {
     "text": frozenset({"f32", "f16", "bf16"}),
     # What users ship as a q8_0 mmproj is the converter's own.
     "mmproj": frozenset({"f32", "f16", "bf16", "q8_0"}),
@@ -44,7 +43,7 @@ _CONVERTER_TYPES: Final = {
 _CHECKPOINT_FILES: Final = ("*.json", "*.jinja", "*.txt", "*.model")
 """Beside the weights."""
 _LOG: Final = "; log: "
-"""What stands behind it is of this machine, and in no manifest."""
+"""A path of this machine follows, which no manifest may hold."""
 _TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.json", "merges.txt")
 _PACKAGES: Final = ("driftloop", "llama-cpp-python", "torch", "transformers")
 
@@ -74,7 +73,7 @@ def build(
     with _making(checkpoint, out, contract, progress) as making:
         for quant in wanted:
             making.convert(quant)
-        making.check(wanted)
+        making.leave_out_faulty(wanted)
     return bundles.load(out)
 
 
@@ -86,25 +85,22 @@ def adopt(
     contract: Contract,
     progress: Progress | None = None,
 ) -> bundles.Bundle:
-    """Make a bundle at `out` of two GGUFs that somebody else converted; f16 is made beside them.
+    """Make a bundle at `out` of two GGUFs converted elsewhere; f16 is made beside them.
 
-    Their quant type is the text model's own, and f16 is not made where it is f16. What is wrong
-    with them is no reason to refuse them, as long as llama.cpp could run them: `verify` tells.
+    Their quant type is the text model's own; where that is f16, no other f16 is made. Faults in
+    them are no reason to refuse them as long as llama.cpp could run them: `verify` names them.
 
     Raises: as `build`; BundleError also where a file is no half of this checkpoint's SmolVLM.
     """
     quant, mmproj_quant = (own_quant(GgufFile(path)) for path in (text, mmproj))
     with _making(checkpoint, out, contract, progress) as making:
-        if quant != REFERENCE_QUANT:
-            making.convert(REFERENCE_QUANT)
+        if quant != _REFERENCE:
+            making.convert(_REFERENCE)
         making.adopt(text, "text", quant, quant)
         making.adopt(mmproj, "mmproj", quant, mmproj_quant)
-        making.write_manifest()
-        making.say("check: every tensor against the checkpoint's")
-        bundle = bundles.load(making.folder)
-        for fault in bundles.verify(bundle, bundle.quants):
-            if fault.quant == REFERENCE_QUANT != quant and not fault.remark:
-                raise bundles.refusal(bundle, fault)
+        for fault in making.faults():
+            if fault.quant == _REFERENCE != quant:
+                raise bundles.refusal(bundles.load(making.folder), fault)
     return bundles.load(out)
 
 
@@ -117,45 +113,48 @@ class _Making:
     contract: Contract
     log: Path
     say: Progress
-    text: dict[str, bundles.Weights] = field(default_factory=dict)
-    mmproj: dict[str, bundles.Weights] = field(default_factory=dict)
+    halves: dict[Half, dict[str, bundles.Weights]] = field(
+        default_factory=lambda: {"text": {}, "mmproj": {}}
+    )
     left_out: dict[str, str] = field(default_factory=dict)
 
     def convert(self, quant: str) -> None:
         """Both GGUFs of a type, or a word on why llama.cpp cannot make them."""
         try:
-            for half, table in (("text", self.text), ("mmproj", self.mmproj)):
+            for half, table in self.halves.items():
                 self.say(f"{half}: {quant}")
-                _make(half, quant, self.folder, _name(self.source), self.log)
-                table[quant] = bundles.Weights.of(self.folder, _weights_name(half, quant), quant)
+                _make(half, quant, self.folder, self.source.name, self.log)
+                table[quant] = bundles.Weights.of(self.folder, _file_name(half, quant), quant)
         except BundleError as error:
-            if quant == REFERENCE_QUANT:
+            if quant == _REFERENCE:
                 raise
             self._leave_out(quant, str(error))
 
     def adopt(self, path: Path, half: Half, quant: str, own: str) -> None:
         """A GGUF as the half of the pair `quant`, itself of the type `own`."""
-        name = _weights_name(half, quant)
+        name = _file_name(half, quant)
         self.say(f"{half}: copying {path}")
         shutil.copyfile(path, self.folder / name)
         weights = bundles.Weights.of(self.folder, name, own)
-        of_its_own = own if own != quant else None
-        table = self.text if half == "text" else self.mmproj
-        table[quant] = weights.model_copy(update={"quant": of_its_own, "adopted_from": path.name})
+        origin = {"quant": own if own != quant else None, "adopted_from": path.name}
+        self.halves[half][quant] = weights.model_copy(update=origin)
 
-    def check(self, wanted: Sequence[str]) -> None:
-        """The manifest, without the types that are at fault."""
+    def faults(self) -> list[FileFault]:
+        """What a check of the bundle as it is finds; remarks are left out."""
         self.write_manifest()
         self.say("check: every tensor against the checkpoint's")
         bundle = bundles.load(self.folder)
-        for fault in bundles.verify(bundle, bundle.quants):
-            if fault.remark or fault.quant in self.left_out:
-                continue
-            if fault.quant == REFERENCE_QUANT:
-                raise bundles.refusal(bundle, fault)
-            self._leave_out(fault.quant, f"{fault.file}: {fault.name}: {fault.detail}")
+        return [fault for fault in bundles.verify(bundle, bundle.quants) if not fault.remark]
+
+    def leave_out_faulty(self, wanted: Sequence[str]) -> None:
+        """The manifest, without the types that are at fault."""
+        for fault in self.faults():
+            if fault.quant == _REFERENCE:
+                raise bundles.refusal(bundles.load(self.folder), fault)
+            if fault.quant not in self.left_out:
+                self._leave_out(fault.quant, f"{fault.file}: {fault.name}: {fault.detail}")
         if self.left_out:
-            if set(self.text) == {REFERENCE_QUANT} != set(wanted):
+            if set(self.halves["text"]) == {_REFERENCE} != set(wanted):
                 raise BundleError("; ".join(self.left_out.values()))
             self.write_manifest()
 
@@ -169,20 +168,25 @@ class _Making:
             for path in sorted(self.folder.rglob("*"))
             if path.is_file() and path.name != MANIFEST_NAME
         }
+        by_name = {name.removeprefix(f"{CHECKPOINT_FOLDER}/"): one for name, one in files.items()}
+        tokenizer = [by_name[name].sha256 for name in _TOKENIZER_FILES if name in by_name]
+        if len(tokenizer) > 1:
+            tokenizer = [hashlib.sha256("".join(tokenizer).encode()).hexdigest()]
+        installed = (name for name in _PACKAGES if any(metadata.Distribution.discover(name=name)))
+        versions = {name: metadata.version(name) for name in installed}
         manifest = bundles.Manifest(
             files=files,
-            text=self.text,
-            mmproj=self.mmproj,
+            text=self.halves["text"],
+            mmproj=self.halves["mmproj"],
             left_out=self.left_out,
-            tokenizer_sha256=_tokenizer_sha256(files),
+            tokenizer_sha256=tokenizer[0],
             source=bundles.Source(
-                checkpoint=_name(self.source),
+                checkpoint=self.source.name,
                 weights_sha256={
-                    path.name: files[f"{CHECKPOINT_FOLDER}/{path.name}"].sha256
-                    for path in self.source.weights
+                    path.name: by_name[path.name].sha256 for path in self.source.weights
                 },
             ),
-            created=bundles.Created(llama_cpp_commit=LLAMA_COMMIT, versions=_versions()),
+            created=bundles.Created(llama_cpp_commit=LLAMA_COMMIT, versions=versions),
             contract=self.contract,
         )
         content = manifest.model_dump_json(indent=2) + "\n"
@@ -191,9 +195,9 @@ class _Making:
     def _leave_out(self, quant: str, why: str) -> None:
         self.say(f"left out {quant}: {why}")
         self.left_out[quant] = why.partition(_LOG)[0]
-        for half, table in (("text", self.text), ("mmproj", self.mmproj)):
+        for half, table in self.halves.items():
             table.pop(quant, None)
-            (self.folder / _weights_name(half, quant)).unlink(missing_ok=True)
+            (self.folder / _file_name(half, quant)).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -201,34 +205,35 @@ def _making(
     checkpoint: str | Path, out: Path, contract: Contract, progress: Progress | None
 ) -> Iterator[_Making]:
     """A bundle to fill, its checkpoint copied; put in its place where nothing is raised."""
-    say = progress or _silent
-    _refuse_foreign(out)
+    say = progress or (lambda line: None)
+    is_bundle = (out / MANIFEST_NAME).is_file()
+    if out.exists() and not is_bundle and (not out.is_dir() or any(out.iterdir())):
+        raise BundleError(f"{out}: exists and is no bundle; choose another --out or remove it")
     source = checkpoints.load(checkpoint)
     out = out.expanduser().resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         folder = Path(scratch) / out.name
         say(f"checkpoint: copying {source.path}")
-        _copy_checkpoint(source, folder / CHECKPOINT_FOLDER)
-        log = _log_file(out.name)
+        # Copies, no links: training again into the same folder would change the bundle.
+        (folder / CHECKPOINT_FOLDER).mkdir(parents=True)
+        others = (path for pattern in _CHECKPOINT_FILES for path in source.path.glob(pattern))
+        for path in (*source.weights, *others):
+            shutil.copyfile(path, folder / CHECKPOINT_FOLDER / path.name)
+        # Where llama.cpp's tools write to; kept where a step fails, for the error names it.
+        log = cache_dir("logs") / f"convert-{out.name}-{os.getpid()}.log"
+        log.write_bytes(b"")
         making = _Making(folder, source, contract, log, say)
         yield making
-        _put_in_place(folder, out, Path(scratch) / "old")
+        if out.exists():
+            out.rename(Path(scratch) / "old")
+        folder.rename(out)
     if not making.left_out:  # a reason that was given may name the log
         log.unlink(missing_ok=True)
 
 
-def _silent(_line: str) -> None:
-    """Progress nobody asked for."""
-
-
-def _name(source: Checkpoint) -> str:
-    """The published id, or the folder's name: its parents only tell of somebody's disk."""
-    return source.path.name if Path(source.source).expanduser().is_dir() else source.source
-
-
 def _wanted(quants: Sequence[str]) -> tuple[str, ...]:
-    wanted = tuple(dict.fromkeys((REFERENCE_QUANT, *(quant.lower() for quant in quants))))
+    wanted = tuple(dict.fromkeys((_REFERENCE, *(quant.lower() for quant in quants))))
     known = {"f32", *quant_types()}
     for quant in wanted:
         if quant not in known:
@@ -238,43 +243,21 @@ def _wanted(quants: Sequence[str]) -> tuple[str, ...]:
     return wanted
 
 
-def _refuse_foreign(out: Path) -> None:
-    is_bundle = (out / MANIFEST_NAME).is_file()
-    if out.exists() and not is_bundle and (not out.is_dir() or any(out.iterdir())):
-        raise BundleError(f"{out}: exists and is no bundle; choose another --out or remove it")
-
-
-def _copy_checkpoint(source: Checkpoint, target: Path) -> None:
-    """Copies, no links: training again into the same folder would change the bundle."""
-    target.mkdir(parents=True)
-    others = [path for pattern in _CHECKPOINT_FILES for path in sorted(source.path.glob(pattern))]
-    for path in (*source.weights, *others):
-        shutil.copyfile(path, target / path.name)
-
-
-def _log_file(name: str) -> Path:
-    """Where llama.cpp's tools write to; kept where a step fails, for the error names it."""
-    path = cache_dir("logs") / f"convert-{name}-{os.getpid()}.log"
-    path.write_bytes(b"")
-    return path
-
-
-def _weights_name(half: str, quant: str) -> str:
+def _file_name(half: Half, quant: str) -> str:
     return f"{half}-{quant}.gguf"
 
 
-def _make(half: str, quant: str, folder: Path, name: str, log: Path) -> None:
-    target = folder / _weights_name(half, quant)
+def _make(half: Half, quant: str, folder: Path, name: str, log: Path) -> None:
+    target = folder / _file_name(half, quant)
     environment = dict(os.environ, HF_HUB_OFFLINE="1")
     if quant in _CONVERTER_TYPES[half]:
         llama_cpp = llama_cpp_source()
         environment["PYTHONPATH"] = str(llama_cpp / "gguf-py")
         command = [str(llama_cpp / "convert_hf_to_gguf.py"), str(folder / CHECKPOINT_FOLDER)]
-        command += ["--outfile", str(target), "--outtype", quant]
-        command += ["--model-name", name]
+        command += ["--outfile", str(target), "--outtype", quant, "--model-name", name]
         command += ["--mmproj"] if half == "mmproj" else []
     else:
-        reference = folder / _weights_name(half, REFERENCE_QUANT)
+        reference = folder / _file_name(half, _REFERENCE)
         command = ["-m", "harness.quantize", str(reference), str(target), quant]
     with log.open("ab") as sink:
         begin = sink.tell()
@@ -290,31 +273,9 @@ def _make(half: str, quant: str, folder: Path, name: str, log: Path) -> None:
 
 def _reason(log: Path, begin: int) -> str:
     """The last line the tool printed that says something went wrong, else its last line."""
-    said = log.read_bytes()[begin:].decode(errors="replace").splitlines()
-    lines = [line.strip() for line in said if line.strip(" =")]
+    printed = log.read_bytes()[begin:].decode(errors="replace").splitlines()
+    lines = [line.strip() for line in printed if line.strip(" =")]
     words = ("error", "failed", "not supported", "requires", "assert")
     telling = [line for line in lines if any(word in line.lower() for word in words)]
-    # Where llama.cpp was built is nothing to the reader.
+    # Without the folders in which llama.cpp was built.
     return re.sub(r"/\S*/", "", (telling or lines or ["it printed nothing"])[-1])
-
-
-def _tokenizer_sha256(files: dict[str, bundles.FileRecord]) -> str:
-    names = (f"{CHECKPOINT_FOLDER}/{name}" for name in _TOKENIZER_FILES)
-    hashes = [files[name].sha256 for name in names if name in files]
-    return hashlib.sha256("".join(hashes).encode()).hexdigest() if len(hashes) > 1 else hashes[0]
-
-
-def _versions() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _put_in_place(folder: Path, out: Path, aside: Path) -> None:
-    if out.exists():
-        out.rename(aside)
-    folder.rename(out)

@@ -1,14 +1,13 @@
-"""What this host has of all that driftloop can use, and what to do about the rest."""
+"""What driftloop can use on this host, and how to get what is missing."""
 
 from __future__ import annotations
 
 import platform
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
-
-from pydantic import BaseModel, ConfigDict
 
 from devices import adb, server, virtual
 from devices.errors import DeviceError
@@ -27,106 +26,85 @@ _PURPOSE = {
 }
 
 
-class Finding(BaseModel):
+State = Literal["ok", "absent", "broken"]
+
+
+@dataclass(frozen=True)
+class Finding:
     """One line. `absent` limits what can be done; `broken` stops every run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     subject: str
-    state: Literal["ok", "absent", "broken"]
+    state: State
     detail: str
     remedy: str = ""
 
 
 def examine() -> list[Finding]:
     """Everything in the order in which a run needs it. Starts no phone and builds nothing."""
-    return [_host(), *_packages(), *_runners(), *_adb(), _virtual_phones(), *_phones()]
-
-
-def _host() -> Finding:
-    return Finding(
-        subject="host",
-        state="ok",
-        detail=f"Python {platform.python_version()} on {sys.platform} {platform.machine()}; "
-        f"cache {cache_root()}",
+    system = f"Python {platform.python_version()} on {sys.platform} {platform.machine()}"
+    reason = virtual.available()
+    virtual_phone = (
+        Finding("virtual phone", "absent", reason)
+        if reason
+        else Finding("virtual phone", "ok", f"can be started; {len(virtual.running())} running")
     )
+    return [
+        Finding("host", "ok", f"{system}; cache {cache_root()}"),
+        *_packages(),
+        *_runners(),
+        *_adb(),
+        virtual_phone,
+        *_phones(),
+    ]
 
 
 def _packages() -> Iterator[Finding]:
     for extra, packages in _EXTRAS.items():
         for package in packages:
             try:
-                yield Finding(subject=package, state="ok", detail=version(package))
+                yield Finding(package, "ok", version(package))
             except PackageNotFoundError:
-                yield Finding(
-                    subject=package,
-                    state="absent",
-                    detail=f"not installed; it is for {_PURPOSE[extra]}",
-                    remedy=f"pip install 'driftloop[{extra}]'",
-                )
+                detail = f"not installed; it is for {_PURPOSE[extra]}"
+                yield Finding(package, "absent", detail, f"pip install 'driftloop[{extra}]'")
 
 
 def _runners() -> Iterator[Finding]:
     for variant in variants.ALL:
-        built = build.cached(variant)
-        yield Finding(
-            subject=f"runner {variant.name}",
-            state="ok" if built else "absent",
-            detail=f"built, {built.stat().st_size / 2**20:.1f} MiB" if built else "not built",
-            remedy=""
-            if built
-            else f"first use builds it, or: python -m devices.runner.build {variant.name}",
-        )
+        subject = f"runner {variant.name}"
+        if built := build.cached(variant):
+            yield Finding(subject, "ok", f"built, {built.stat().st_size / 2**20:.1f} MiB")
+        else:
+            remedy = f"first use builds it, or: python -m devices.runner.build {variant.name}"
+            yield Finding(subject, "absent", "not built", remedy)
 
 
 def _adb() -> Iterator[Finding]:
     try:
         path = server.adb_binary()
     except DeviceError as error:
-        yield Finding(
-            subject="adb", state="broken", detail=str(error), remedy="pip install adbutils"
-        )
+        yield Finding("adb", "broken", str(error), "pip install adbutils")
         return
-    yield Finding(subject="adb", state="ok", detail=str(path))
+    yield Finding("adb", "ok", str(path))
     for name, found in (
         ("your adb server", server.user_server()),
         ("driftloop's adb server", server.private_server(start=False)),
     ):
-        answers = found.answers()
-        yield Finding(
-            subject=name,
-            state="ok" if answers else "absent",
-            detail=f"{found.host}:{found.port}" if answers else "not running",
-        )
-
-
-def _virtual_phones() -> Finding:
-    reason = virtual.available()
-    return Finding(
-        subject="virtual phone",
-        state="absent" if reason else "ok",
-        detail=reason or f"can be started; {len(virtual.running())} running",
-    )
+        if found.answers():
+            yield Finding(name, "ok", f"{found.host}:{found.port}")
+        else:
+            yield Finding(name, "absent", "not running")
 
 
 def _phones() -> Iterator[Finding]:
     try:
         attached = adb.attached()
     except DeviceError as error:
-        yield Finding(subject="phones", state="broken", detail=str(error))
+        yield Finding("phones", "broken", str(error))
         return
     if not attached:
-        yield Finding(
-            subject="phones",
-            state="absent",
-            detail="none attached",
-            remedy="plug one in with USB debugging on, or: driftloop phone start",
-        )
+        remedy = "plug one in with USB debugging on, or: driftloop phone start"
+        yield Finding("phones", "absent", "none attached", remedy)
     for phone in attached:
-        usable = phone.state == "device"
-        yield Finding(
-            subject=f"phone {phone.serial}",
-            state="ok" if usable else "absent",
-            detail=phone.state,
-            remedy="" if usable else "unlock it, accept this host's key, replug it",
-        )
+        remedy, usable = "unlock it, accept this host's key, replug it", phone.state == "device"
+        state: State = "ok" if usable else "absent"
+        yield Finding(f"phone {phone.serial}", state, phone.state, "" if usable else remedy)

@@ -81,8 +81,7 @@ class TrainingDiverged(BadInput):
 
 
 class EndpointFailed(DriftloopError):
-    """A labelling endpoint that cannot be reached, stays busy or broken, or answers in no form of
-    OpenAI's; what was labelled before is kept."""
+    """A labelling endpoint that fails or does not speak OpenAI's API; finished labels are kept."""
 
 
 class AppRunFailed(DriftloopError):

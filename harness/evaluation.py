@@ -1,4 +1,4 @@
-"""A run with everything it saw, judged: what `driftloop run` ends in and reports are made of."""
+"""A judged run with all its observations: the result of `driftloop run`, the input of reports."""
 
 from __future__ import annotations
 
@@ -12,12 +12,7 @@ from harness.records.inquiry import Inquiry
 from harness.records.journal import VERDICT_FILE, RunFolder, write_file
 from harness.records.observation import Observation
 from harness.records.record import RunRecord
-from harness.records.session_results import (
-    SESSIONS_FILE,
-    SessionResult,
-    session_results,
-    to_jsonl,
-)
+from harness.records.session_results import SESSIONS_FILE, SessionResult, session_results, to_jsonl
 
 
 @dataclass(frozen=True)
@@ -27,7 +22,7 @@ class Evaluation:
     folder: Path
     record: RunRecord
     observations: tuple[Observation, ...]
-    """The canaries' among them."""
+    """Including those of canaries."""
     inquiry: Inquiry
     gates: Gates
     """Those it was judged by."""
@@ -54,7 +49,7 @@ def of(
     inquiry: Inquiry,
     gates: Gates | None = None,
 ) -> Evaluation:
-    """Judge a run. `gates`: other than those it was made with."""
+    """Judge a run. `gates`: in place of those it was made with."""
     return Evaluation(
         folder=folder,
         record=record,

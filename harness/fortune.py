@@ -1,8 +1,8 @@
 """Three words to a fortune, from the generating and overcoming cycles of the five elements; pure.
 
 The first word is what the user brings, the second is the present, the third is what comes. Every
-text is composed of one sentence a word and one that holds the first word against the last, so all
-125 are distinct.
+text has one sentence per word and one that compares the first word with the last, so all 125 are
+distinct.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WORDS: Final = 3
 
 @dataclass(frozen=True)
 class Reading:
-    """What three elements, in their order, tell."""
+    """The fortune of three elements in their order."""
 
     elements: tuple[str, str, str]
     relations: tuple[Relation, Relation]
@@ -52,17 +52,14 @@ class Reading:
 
 
 def key(words: Sequence[str | None]) -> str | None:
-    """The name of these words' reading; None where they are not three elements."""
+    """The name of these words' reading; None unless they are three elements."""
     known = [_plain(word) for word in words if word is not None and _plain(word) in ELEMENTS]
     return "-".join(known) if len(known) == len(words) == WORDS else None
 
 
 def read(words: Sequence[str]) -> Reading:
-    """The fortune of three words, whatever their case.
-
-    Raises:
-        BadInput: not three words, or one that is no element; names it.
-    """
+    """The fortune of three words, whatever their case. Raises BadInput unless they are three
+    elements."""
     for word in words:
         if _plain(word) not in ELEMENTS:
             raise BadInput(f"{word!r} is no element; write three of {', '.join(ELEMENTS)}")
@@ -81,7 +78,7 @@ def read(words: Sequence[str]) -> Reading:
 
 
 def relation(one: str, other: str) -> Relation:
-    """How `one` stands to `other`; both are of `ELEMENTS`. Every pair has exactly one relation."""
+    """The one relation of `one` to `other`, both of `ELEMENTS`."""
     if one == other:
         return "is the same as"
     if GENERATES[one] == other:
@@ -96,7 +93,7 @@ def _plain(word: str) -> str:
 
 
 def _shown(table: dict[tuple[str, str], str], one: str, other: str) -> str:
-    """What the two do, told from the one that acts."""
+    """What the two do, with the one that acts as the subject."""
     return table[one, other] if (one, other) in table else table[other, one]
 
 

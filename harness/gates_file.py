@@ -1,18 +1,17 @@
-"""The gates file: what a release must keep to, typed, from TOML over the defaults."""
+"""The gates file: the rules that a release must pass, typed, from TOML over the defaults."""
 
 from __future__ import annotations
 
 import math
-import tomllib
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from harness.contract import merged
 from harness.errors import GatesError
+from harness.jsonl import Record, first_problem
 from harness.ladder import CHANGES, Change
-from harness.shipped import shipped
+from harness.shipped import shipped, toml_table
 from harness.stats import sequential
 from harness.stats.sequential import FixedPlan, SequentialPlan
 from harness.tolerance import PARTS, DrivenLimit, Part
@@ -21,11 +20,7 @@ _OwnLimit = Field(default=None, ge=0.0)
 _ShareBetween = Field(default=None, gt=0.0, lt=1.0)
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-
-class AgreementRule(_Part):
+class AgreementRule(Record):
     """The sequential test of the share of cases whose label does not flip for real."""
 
     confidence: float = Field(gt=0.5, lt=1.0)
@@ -35,38 +30,38 @@ class AgreementRule(_Part):
     beta: float = Field(default=0.05, gt=0.0, lt=0.5)
 
 
-class AccuracyRule(_Part):
+class AccuracyRule(Record):
     """How much accuracy against true labels the lowest arm may lose."""
 
     margin: float = Field(gt=0.0, lt=1.0)
     confidence: float = Field(gt=0.5, lt=1.0)
 
 
-class HopLimits(_Part):
+class HopLimits(Record):
     """The limits of one hop; log-probabilities and margins in nats, distances relative."""
 
     accept: float | None = _ShareBetween
     """None: as `[agreement]` says; `reject` alike."""
     reject: float | None = _ShareBetween
     min_session_agreement: float | None = Field(default=None, ge=0.0, le=1.0)
-    """None: what the limit of a case comes to where flips fall on sessions at random."""
+    """None: what `reject` amounts to if flips fall on sessions at random."""
     max_numeric_flips: float = Field(default=1.0, ge=0.0, le=1.0)
     flip_margin: float | None = Field(default=None, ge=0.0)
     """None: `flip_floors` times the measured floor."""
     flip_floors: float = Field(default=1.0, ge=0.0)
     floors: float | None = Field(default=None, gt=0.0)
-    """Multiples of the measured floor that label log-probabilities, `embed` and `prefill` may
-    differ by where no layers were driven; None: not judged by it."""
+    """How many times the measured floor label log-probabilities, `embed` and `prefill` may differ
+    where no layers were driven; None: not judged by it."""
     max_label_logprob_difference: float | None = _OwnLimit
     max_embed_distance: float | None = _OwnLimit
     max_prefill_distance: float | None = _OwnLimit
     max_pixels_distance: float = Field(default=math.inf, ge=0.0)
 
 
-class DrivenRow(_Part):
+class DrivenRow(Record):
     """How far outputs may be off for one thing that differs between two arms, by the output's part.
 
-    Each is (error, gain, shift) as `DrivenLayer` has them; a part left out is not touched by it.
+    Each is (error, gain, shift) as in `DrivenLayer`; a part left out is not affected.
     """
 
     vision_layers: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -81,24 +76,24 @@ class DrivenRow(_Part):
         return {part: DrivenLimit(*getattr(self, part.replace(" ", "_"))) for part in PARTS}
 
 
-class DrivenTable(_Part):
+class DrivenTable(Record):
     """One row for each thing that may differ between two arms; what differs adds up."""
 
     conversion: DrivenRow
     weights: dict[str, DrivenRow]
     """By the candidate's weight type."""
     cache: dict[str, DrivenRow]
-    """By the type of a KV cache that one of the two arms has and the other has not."""
+    """By the type of a KV cache that only one of the two arms has."""
     flash_attention: DrivenRow
     platform: DrivenRow
     """The same files and settings on another build or instruction set."""
     platform_cache: dict[str, DrivenRow]
     """What such a build may add where both arms have a cache of this type: near the middle between
-    two steps the least difference of kernels is a whole step."""
+    two steps, the smallest difference between kernels becomes a whole step."""
 
 
-class HopTable(_Part):
-    """Limits per hop, named after the one thing it changes. A hop of several has the laxest."""
+class HopTable(Record):
+    """Limits per hop, by the one thing it changes. A hop that changes several has the laxest."""
 
     contract: HopLimits
     conversion: HopLimits
@@ -117,8 +112,8 @@ class HopTable(_Part):
         return limits
 
 
-class TrialRule(_Part):
-    """What a latency trial must tell apart, with which error rates, and what it may cost."""
+class TrialRule(Record):
+    """What a latency trial must distinguish, with which error rates, and what it may cost."""
 
     margin: float = Field(default=0.03, ge=0.0)
     """A candidate slower by this share, or less, is not failed."""
@@ -135,7 +130,7 @@ class TrialRule(_Part):
     max_runs: int = Field(default=30, ge=2)
     """Runs of each side, however noisy the phone."""
     max_excluded: int = Field(default=10, ge=0)
-    """Runs that may be left out and made up for; one more ends the trial."""
+    """Runs that may be left out and repeated; one more ends the trial."""
     cool_down_s: float = Field(default=120.0, ge=0.0)
     """How long a throttled phone is waited for before each run."""
 
@@ -148,7 +143,7 @@ class TrialRule(_Part):
         return self
 
 
-class LatencyRule(_Part):
+class LatencyRule(Record):
     """Time of a session on a phone, seconds, over whole unthrottled sessions."""
 
     max_session_p90_s: float = Field(gt=0.0)
@@ -157,20 +152,20 @@ class LatencyRule(_Part):
     trial: TrialRule = TrialRule()
 
 
-class MemoryRule(_Part):
+class MemoryRule(Record):
     """Peak resident memory on a phone, MiB."""
 
     max_peak_mib: float = Field(gt=0.0)
 
 
-class ErrorsRule(_Part):
+class ErrorsRule(Record):
     """Cases an arm may fail to answer."""
 
     max_per_arm: int = Field(ge=0)
 
 
-class Gates(_Part):
-    """Everything a verdict is held against."""
+class Gates(Record):
+    """All rules of a verdict."""
 
     agreement: AgreementRule
     accuracy: AccuracyRule
@@ -179,7 +174,7 @@ class Gates(_Part):
     latency: LatencyRule
     memory: MemoryRule
     errors: ErrorsRule
-    calibration: dict[str, str | int | float] = {}
+    calibration: dict[str, str | int | float] = Field(default_factory=dict)
     """Where the tolerances were measured: on what, when, with which arms. Shown, not judged."""
 
     @model_validator(mode="after")
@@ -205,14 +200,12 @@ class Gates(_Part):
         return max(self.plan((change,), look).most for change in CHANGES)
 
     def min_session_agreement(self, changes: tuple[Change, ...], images: int) -> float:
-        """The smallest share of sessions of so many images whose words are all the same."""
-        return min(self._session_limit(change, images) for change in changes)
-
-    def _session_limit(self, change: Change, images: int) -> float:
-        limits = self.hops.of(change)
-        if limits.min_session_agreement is not None:
-            return limits.min_session_agreement
-        return self._shares((change,))[1] ** images
+        """The smallest share of sessions, of `images` images, whose words must all be the same."""
+        own = {change: self.hops.of(change).min_session_agreement for change in changes}
+        return min(
+            self._shares((change,))[1] ** images if least is None else least
+            for change, least in own.items()
+        )
 
     def _shares(self, changes: tuple[Change, ...]) -> tuple[float, float]:
         """(accept, reject)."""
@@ -231,20 +224,8 @@ def load(path: Path | str | None = None) -> Gates:
     """
     table = shipped("harness", "gates/default.toml")
     if path is not None:
-        table = merged(table, _table(Path(path)))
+        table = merged(table, toml_table(Path(path), f"gates {str(path)!r}", GatesError))
     try:
         return Gates.model_validate(table)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = "".join(f"{part}." for part in first["loc"]).removesuffix(".")
-        said = first["msg"].removeprefix("Value error, ")
-        raise GatesError(f"gates {str(path)!r}: {f'{where}: ' if where else ''}{said}") from error
-
-
-def _table(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise GatesError(f"gates {str(path)!r}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise GatesError(f"gates {str(path)!r} cannot be read: {error}") from error
+        raise GatesError(f"gates {str(path)!r}: {first_problem(error)}") from error

@@ -7,26 +7,10 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from harness.errors import CaseError
-
-ImageRefusal = Literal[
-    "missing",
-    "directory",
-    "unreadable",
-    "empty",
-    "not-an-image",
-    "format",
-    "truncated",
-    "damaged",
-    "too-large",
-    "zero-side",
-    "mode",
-]
-"""Every `kind` a `CaseError` about an image can have; the last two come from the recipes."""
 
 MAX_PIXELS = 2**27
 """512 MiB as an ARGB_8888 bitmap: more than an Android app can hold beside a model."""
@@ -55,12 +39,9 @@ _LOW_DEPTH_GREY_STEP = {"L;2": 85, "L;4": 17}
 def open_image(path: Path, *, apply_exif: bool = False) -> Image.Image:
     """The first frame of the image at `path`, at full size and completely decoded.
 
-    The mode stays the file's own. EXIF orientation is ignored unless `apply_exif`.
-
-    Raises:
-        CaseError: the file is missing or damaged, or of a kind the phone would not show; `kind` is
-            an `ImageRefusal`. A file whose header promises more than `MAX_PIXELS` is refused
-            before any memory is taken for it.
+    The mode stays the file's own. EXIF orientation is ignored unless `apply_exif`. Raises CaseError
+    where the file is missing, damaged, or of a kind the phone would not show; where its header
+    promises more than `MAX_PIXELS`, before any memory is taken for it.
     """
     _refuse_unreadable(path)
     with warnings.catch_warnings():

@@ -1,6 +1,6 @@
-"""JSON lines as run folders and datasets keep them: typed, and safe against a kill at any moment.
+"""Records on disk: typed JSON documents, and JSON lines that survive a kill at any moment.
 
-Whoever calls says which error of the tree it is where a file cannot be used.
+`fault` is the error of the caller's that is raised where a file cannot be used.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import DriftloopError
 
@@ -18,14 +18,17 @@ _Model = TypeVar("_Model", bound=BaseModel)
 _Fault = type[DriftloopError]
 
 
+class Record(BaseModel):
+    """The base of what is written down: immutable, no unknown fields, infinities as strings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
 class Appender:
     """The one writer of a file to which lines are only ever added; a context manager."""
 
     def __init__(self, path: Path, fault: _Fault) -> None:
-        """Open `path`; the torn last line of a killed writer is cut off.
-
-        Raises `fault` where it cannot be written.
-        """
+        """Open `path` and cut off the torn last line of a killed writer."""
         self._path, self._fault = path, fault
         try:
             # Unbuffered: what write() took survives SIGKILL.
@@ -42,14 +45,11 @@ class Appender:
         self.close()
 
     def close(self) -> None:
-        """The file stays as it is."""
+        """Close the file as it is."""
         self._file.close()
 
     def append(self, records: Iterable[BaseModel]) -> None:
-        """Write lines, all or none; on return they survive the end of this process.
-
-        Raises the writer's fault where the disk refuses them.
-        """
+        """Write lines, all or none; on return they survive the end of this process."""
         rest = memoryview("".join(f"{one.model_dump_json()}\n" for one in records).encode())
         whole = self._file.seek(0, os.SEEK_END)
         try:
@@ -61,10 +61,7 @@ class Appender:
 
 
 def read(path: Path, model: type[_Model], fault: _Fault) -> Iterator[_Model]:
-    """Every whole line of a file, typed; none where it does not exist.
-
-    Raises `fault` where the file cannot be read, or a whole line is no `model`.
-    """
+    """Every whole line of a file, typed; none where it does not exist."""
     return (parsed(model, line, where, fault) for where, line in lines_of(path, fault))
 
 
@@ -74,8 +71,6 @@ def lines_of(
     """The whole lines of a file, each with its place for an error; a torn last one is left out.
 
     A file that does not exist has none, unless `missing` says what that means.
-
-    Raises `fault` where the file cannot be read, or is missing.
     """
     try:
         content = path.read_bytes()
@@ -89,21 +84,38 @@ def lines_of(
         yield f"{path}:{number}", line
 
 
+def document(path: Path, model: type[_Model], fault: _Fault) -> _Model | None:
+    """The JSON document at `path`, typed; None where there is no such file.
+
+    Raises `fault` where the file cannot be read, or holds no `model`.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise fault(f"{path} cannot be read: {error}") from error
+    return parsed(model, text, str(path), fault)
+
+
 def parsed(
     model: type[_Model], content: str | bytes | dict[str, Any], where: str, fault: _Fault
 ) -> _Model:
-    """`content`, a JSON text or a table, as a `model`.
-
-    Raises `fault` where it is none: one line that starts with `where` and names the field.
-    """
+    """`content`, a JSON text or a table, as a `model`; the fault starts with `where` and names the
+    field."""
     try:
         if isinstance(content, dict):
             return model.model_validate(content)
         return model.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
         raise fault(
-            f"{where}: damaged, or of another version of driftloop: "
-            f"{f'{field}: ' if field else ''}{first['msg']}"
+            f"{where}: damaged, or of another version of driftloop: {first_problem(error)}"
         ) from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first field that is wrong and why, in one line: `pixels.size: Input should be ...`."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    said = first["msg"].removeprefix("Value error, ")
+    return f"{field}: {said}" if field else said

@@ -22,8 +22,11 @@ Change = Literal["contract", "conversion", "quantization", "runtime", "platform"
 CHANGES: tuple[Change, ...] = get_args(Change)
 
 Role = Literal["training", "app", "phone"]
-"""Whose contract, pixels and bundle an arm gets: the training side's, the run's, or what phones
-were given in the run's place (the run's, where they were given nothing)."""
+"""Whose contract, pixels and bundle an arm gets: the training side's, the run's, or those given to
+phones (the run's, where phones were given none)."""
+
+Who = tuple[str, str | None]
+"""(arm, phone); the phone is None on this host."""
 
 TRAINING = "torch:training"
 APP = "app"
@@ -82,6 +85,11 @@ class Hop:
     def name(self) -> str:
         """The one thing that changed, or `several (...)` naming all."""
         return self.changes[0] if len(self.changes) == 1 else f"several ({', '.join(self.changes)})"
+
+    @property
+    def ends(self) -> tuple[Who, Who]:
+        """The reference and the candidate."""
+        return (self.reference, self.reference_phone), (self.candidate, self.phone)
 
 
 def parse(name: str) -> ArmSpec:
@@ -155,17 +163,14 @@ def hops(specs: Sequence[ArmSpec], phones: Sequence[str]) -> list[Hop]:
     where the run has only one.
     """
     host = [spec for spec in specs if spec.on_host and spec.kind != "app"]
+    mobile = [spec for spec in specs if not spec.on_host]
     found = [_hop(above, None, below, None) for above, below in pairwise(host)]
     for serial in phones:
-        above: ArmSpec | None = None
-        for spec in (spec for spec in specs if not spec.on_host):
-            if host:
-                found.append(_hop(_host_reference(host, spec), None, spec, serial))
-            elif above is not None:
-                found.append(_hop(above, serial, spec, serial))
-            above = spec
+        if host:
+            found += [_hop(_host_reference(host, arm), None, arm, serial) for arm in mobile]
+        else:
+            found += [_hop(above, serial, below, serial) for above, below in pairwise(mobile)]
     if specs[-1].kind == "app" and len(specs) > 1:
-        mobile = [spec for spec in specs if not spec.on_host]
         if mobile and (len(phones) == 1 or not host):
             found.append(_hop(mobile[-1], phones[0], specs[-1], None))
         elif host:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 if TYPE_CHECKING:
     from devices.phone import Phone
     from harness.bundle import Bundle
-    from reports.summary import Summary
+    from harness.evaluation import Evaluation
 
 NO_BUNDLE = "no bundle to judge: give --driftloop-bundle DIR and --driftloop-images IMAGES"
 NO_IMAGES = "--driftloop-bundle needs --driftloop-images: a folder, a glob, or a manifest"
@@ -30,29 +30,26 @@ _REPORTS = pytest.StashKey[list[Path]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of a release's acceptance test."""
     group = parser.getgroup("driftloop", "driftloop: does the phone say what the checkpoint says")
-    group.addoption("--driftloop-bundle", metavar="DIR", help="the bundle to judge")
-    group.addoption(
-        "--driftloop-images", metavar="IMAGES", help="a folder, a glob, or a CSV/JSONL manifest"
-    )
+    for name, metavar, text in (
+        ("bundle", "DIR", "the bundle to judge"),
+        ("images", "IMAGES", "a folder, a glob, or a CSV/JSONL manifest"),
+        ("contract", "NAME|FILE", "instead of the bundle's own"),
+        ("training", "NAME|FILE", "the training side's contract"),
+        ("gates", "FILE", "a gates file (TOML)"),
+        ("out", "DIR", "where run folders are kept, one per phone"),
+    ):
+        group.addoption(f"--driftloop-{name}", metavar=metavar, help=text)
+    group.addoption("--driftloop-quant", metavar="TYPE", default="q8_0", help="default: q8_0")
     group.addoption(
         "--driftloop-phone",
         metavar="SERIAL|all|virtual",
         action="append",
         help="a phone's serial, all attached phones (default), or a virtual one; may be repeated",
     )
-    group.addoption("--driftloop-contract", metavar="NAME|FILE", help="other than the bundle's own")
-    group.addoption(
-        "--driftloop-training", metavar="NAME|FILE", help="the training side's contract"
-    )
-    group.addoption("--driftloop-gates", metavar="FILE", help="a gates file (TOML)")
-    group.addoption("--driftloop-quant", metavar="TYPE", default="q8_0", help="default: q8_0")
-    group.addoption(
-        "--driftloop-out", metavar="DIR", help="where run folders are kept, one per phone"
-    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make room for the paths of the reports."""
+    """Prepare the list of reports."""
     config.stash[_REPORTS] = []
 
 
@@ -66,14 +63,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if wants_phone:
         names = [] if missing else _phone_names(metafunc.config)
         reason = missing or "no phone is attached: connect one, or give --driftloop-phone virtual"
-        _parametrize(metafunc, "driftloop_phone_name", names, reason, "no-phone", indirect=True)
+        # Grouped by phone: a session-wide gate would make pytest jump between phones.
+        params = _params(names, reason, "no-phone")
+        metafunc.parametrize("driftloop_phone_name", params, indirect=True, scope="session")
     if wants_gate:
         gates = [] if missing else _gate_names(metafunc.config)
-        _parametrize(metafunc, "driftloop_gate", gates, missing or "", "no-gate", indirect=False)
+        params = _params(gates, missing or "", "no-gate")
+        metafunc.parametrize("driftloop_gate", params, scope="function")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say where the reports are."""
+    """Name the reports."""
     for path in terminalreporter.config.stash[_REPORTS]:
         terminalreporter.write_line(f"driftloop: {path}")
 
@@ -114,10 +114,10 @@ def evaluation(
     tmp_path_factory: pytest.TempPathFactory,
     bundle: Bundle,
     phone: Phone,
-) -> Summary:
+) -> Evaluation:
     """The whole ladder down to `phone`, run and judged once per phone, with its reports written.
 
-    References on this host are taken from the cache from the second phone on.
+    From the second phone on, this host's references come from the cache.
     """
     import reports
     from harness.progress import Unseen
@@ -126,29 +126,30 @@ def evaluation(
     from harness.running.run import evaluate
     from reports import summary
 
-    images = pytestconfig.getoption("driftloop_images")
+    option = pytestconfig.getoption
+    images, out = option("driftloop_images"), option("driftloop_out")
     if images is None:
         pytest.fail(NO_IMAGES, pytrace=False)
-    out = pytestconfig.getoption("driftloop_out")
     name = "".join(letter if letter.isalnum() else "-" for letter in phone.serial)
     request = RunRequest(
         bundle=bundle.path,
         images=images,
         out=Path(out) / name if out else tmp_path_factory.mktemp(f"driftloop-{name}-"),
         phones=(phone.serial,),
-        contract=pytestconfig.getoption("driftloop_contract"),
-        training=pytestconfig.getoption("driftloop_training"),
-        quant=pytestconfig.getoption("driftloop_quant"),
-        gates=pytestconfig.getoption("driftloop_gates"),
+        contract=option("driftloop_contract"),
+        training=option("driftloop_training"),
+        quant=option("driftloop_quant"),
+        gates=option("driftloop_gates"),
     )
-    judged = summary.of(_one_line(lambda: evaluate(request, Unseen())), Store(store_path()))
-    written = _one_line(lambda: reports.build(judged))
+    judged = _one_line(lambda: evaluate(request, Unseen()))
+    shown = summary.of(judged, Store(store_path()))
+    written = _one_line(lambda: reports.build(shown))
     pytestconfig.stash[_REPORTS].append(written[0])
     return judged
 
 
 def _one_line(act: Callable[[], _T]) -> _T:
-    """A known error as one line of pytest's output instead of a traceback."""
+    """Shows a known error as one line of pytest's output instead of a traceback."""
     from devices.errors import DeviceError
     from harness.errors import DriftloopError
 
@@ -196,21 +197,9 @@ def _gate_names(config: pytest.Config) -> list[str]:
     return [DELIVERY, *GATE_NAMES]
 
 
-def _parametrize(
-    metafunc: pytest.Metafunc,
-    argument: str,
-    values: list[str],
-    reason: str,
-    empty_id: str,
-    *,
-    indirect: bool,
-) -> None:
-    """With nothing to run on, one skipped test says why."""
-    skipped = [pytest.param("", marks=pytest.mark.skip(reason=reason), id=empty_id)]
-    metafunc.parametrize(
-        argument,
-        [pytest.param(value, id=value) for value in values] or skipped,
-        indirect=indirect,
-        # Grouped by phone: a session-wide gate would make pytest jump between phones.
-        scope="session" if indirect else "function",
-    )
+def _params(values: list[str], reason: str, empty_id: str) -> list[Any]:
+    """One for each value; without any, one that is skipped for that reason."""
+    skip = pytest.mark.skip(reason=reason)
+    return [pytest.param(value, id=value) for value in values] or [
+        pytest.param("", marks=skip, id=empty_id)
+    ]

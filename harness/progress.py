@@ -1,4 +1,4 @@
-"""Where long work says how far it is."""
+"""Where long work reports how far it is."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Callable
 from typing import Protocol
 
 Advance = Callable[[int, int], None]
-"""Takes how much is done, of how much."""
+"""Takes how much is done, and the total."""
 
 
 class Progress(Protocol):
     """Of several pieces of work, each with a name."""
 
     def say(self, line: str) -> None:
-        """A line that stays, above whatever moves."""
+        """Prints a line that stays, above the moving bars."""
 
     def track(self, name: str) -> Advance:
-        """Where the piece of work called `name` says how far it is."""
+        """The callback by which the piece of work called `name` reports."""
 
 
 class Unseen:
     """Progress that nobody looks at."""
 
     def say(self, _line: str) -> None:
-        """Nobody hears it."""
+        """Does nothing."""
 
     def track(self, _name: str) -> Advance:
         """A callback that does nothing."""

@@ -10,31 +10,26 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Final
 
 from harness.errors import ArmUnavailable
 
-_PREFIX: Final = "LLAMA_FTYPE_MOSTLY_"
-
 
 def quant_types() -> dict[str, int]:
-    """Type as users write it (`q4_k_m`) -> llama.cpp's number for it; all this build names.
-
-    Raises:
-        ArmUnavailable: llama-cpp-python is not installed.
-    """
+    """Type as users write it (`q4_k_m`) -> llama.cpp's number for it; all this build names. Raises
+    ArmUnavailable where llama-cpp-python is not installed."""
     try:
         from llama_cpp import llama_cpp
     except ImportError as error:
         raise ArmUnavailable(
             "quantizing needs llama-cpp-python: install driftloop[desktop]"
         ) from error
-    names = (name for name in vars(llama_cpp) if name.startswith(_PREFIX))
-    return {name.removeprefix(_PREFIX).lower(): getattr(llama_cpp, name) for name in names}
+    prefix = "LLAMA_FTYPE_MOSTLY_"
+    names = (name for name in vars(llama_cpp) if name.startswith(prefix))
+    return {name.removeprefix(prefix).lower(): getattr(llama_cpp, name) for name in names}
 
 
 def main(arguments: list[str]) -> int:
-    """Quantize one file; llama.cpp's own words go to stderr. 0 when it worked."""
+    """Quantize one file; llama.cpp's own messages go to stderr. 0 when it worked."""
     source, target, quant, *kept = arguments
     from llama_cpp import llama_cpp
 
@@ -48,10 +43,7 @@ def main(arguments: list[str]) -> int:
     if kept:
         parameters.tt_overrides = overrides
     llama_cpp.llama_backend_init()
-    status: int = llama_cpp.llama_model_quantize(
-        os.fsencode(source), os.fsencode(target), parameters
-    )
-    return status
+    return int(llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), parameters))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What would make a release less a matter of luck: a dearer KV cache, weights kept in f16.
+"""Remedies for coin tosses: a KV cache of higher precision, weights kept in f16.
 
 A run shows what its runtime and its quantization cost. Here the images that it costs most are run
-again on this host under each remedy, and what is left of the cost is counted.
+again on this host under each remedy, and the remaining cost is measured.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from harness.contract import Runtime
 from harness.errors import BadInput
 from harness.ladder import parse
 from harness.records.journal import PIXELS_FOLDER
-from harness.records.observation import Observation, Place
+from harness.records.observation import Observation, Place, Slot
 from harness.records.record import RunRecord
 from harness.running.noise_floor import SEED, upper_bound
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from harness.progress import Progress
 
 _CASES: Final = 24
-"""Images run under each remedy: those whose answers are nearest to another label."""
+"""Images run under each remedy: those whose answers are closest to another label."""
 _CACHES: Final = ("q4_0", "q8_0", "f16")
-"""From the cheapest to the dearest."""
+"""From the lowest precision to the highest."""
 _SHARES: Final = (0.25, 0.5)
 """Of the text model's attention and feed-forward parts, those with the largest driven errors."""
 _PARTS: Final = {"attention": "attn_(q|k|v|output)", "ffn": "ffn_(gate|up|down)"}
@@ -45,25 +45,25 @@ _PARTS: Final = {"attention": "attn_(q|k|v|output)", "ffn": "ffn_(gate|up|down)"
 
 @dataclass(frozen=True)
 class Remedy:
-    """One measure and what it leaves of the cost."""
+    """One remedy and the cost that remains under it."""
 
     what: str
     """For example `KV cache in q8_0`, or `15 of 60 parts of the text model in f16`."""
     mib: float
-    """More than now: of memory for a cache, of the file for weights."""
+    """What it adds: to memory for a cache, to the file for weights."""
     cases: int
     coin_tosses: int
-    """Cases whose margin is within what rounding alone moves it by under this measure."""
+    """Cases whose margin is no larger than rounding alone moves it under this remedy."""
     flips: int
-    """Cases whose label is not the dearer reference's."""
+    """Cases whose label is not the reference's."""
     nats: float
-    """How far the label furthest off is from the reference, averaged over the cases."""
+    """Largest difference of a label's log-probability from the reference, averaged over cases."""
 
 
 @dataclass(frozen=True)
 class Remedies:
-    """`cache`: on the runtime hop, `weights`: on the quantization hop; the first of each is how it
-    is now. Empty where the run has no such hop, or it costs nothing."""
+    """`cache`: on the runtime hop, `weights`: on the quantization hop; the first of each is the
+    present state. Empty where the run has no such hop, or nothing can be tried on it."""
 
     cases: int
     """Cases of the run."""
@@ -96,49 +96,42 @@ def remedies(folder: Path, progress: Progress) -> Remedies:
         )
 
 
+@dataclass(frozen=True)
 class _Bench:
     """A run's images and answers, and its bundle under other settings."""
 
-    def __init__(
-        self,
-        folder: Path,
-        record: RunRecord,
-        bundle: Bundle,
-        seen: dict[tuple[str, str | None, int, int], Observation],
-        progress: Progress,
-    ) -> None:
-        self._folder = folder
-        self._record = record
-        self._bundle = bundle
-        self._seen = seen
-        self._progress = progress
+    folder: Path
+    record: RunRecord
+    bundle: Bundle
+    seen: dict[Slot, Observation]
+    progress: Progress
 
     def caches(self, hop: HopResult) -> Iterator[Remedy]:
-        """As it is now, and with each dearer type of KV cache."""
+        """The present state, and each type of KV cache of higher precision."""
         images = self._images(hop)
-        runtime, quant = self._record.contract.runtime, parse(hop.candidate).quant or "f16"
+        runtime, quant = self.record.contract.runtime, parse(hop.candidate).quant or "f16"
         if not images or runtime.cache_type_k not in _CACHES:
             return
-        now = _cache_mib(self._bundle, quant, runtime)
+        now = _cache_mib(self.bundle, quant, runtime)
         for cache in _CACHES[_CACHES.index(runtime.cache_type_k) :]:
             dearer = runtime.model_copy(update={"cache_type_k": cache, "cache_type_v": cache})
-            mib = _cache_mib(self._bundle, quant, dearer) - now
-            yield self._measured(f"KV cache in {cache}", mib, hop, self._bundle, dearer, images)
+            mib = _cache_mib(self.bundle, quant, dearer) - now
+            yield self._measured(f"KV cache in {cache}", mib, hop, self.bundle, dearer, images)
 
     def weights(self, hop: HopResult, scratch: Path) -> Iterator[Remedy]:
-        """As it is now, and with parts of the model kept in f16."""
+        """The present state, and parts of the model kept in f16."""
         images = self._images(hop)
         quant = parse(hop.candidate).quant or "f16"
-        if not images or "f16" not in self._bundle.quants:
+        if not images or "f16" not in self.bundle.quants:
             return
-        runtime = self._record.contract.runtime.reference()
-        manifest = self._bundle.manifest
+        runtime = self.record.contract.runtime.reference()
+        manifest = self.bundle.manifest
         dearer_vision = {quant: manifest.mmproj["f16"]}
         vision = replace(
-            self._bundle, manifest=manifest.model_copy(update={"mmproj": dearer_vision})
+            self.bundle, manifest=manifest.model_copy(update={"mmproj": dearer_vision})
         )
-        mib = _mib(vision.mmproj(quant)) - _mib(self._bundle.mmproj(quant))
-        yield self._measured(f"all in {quant}", 0.0, hop, self._bundle, runtime, images)
+        mib = _mib(vision.mmproj(quant)) - _mib(self.bundle.mmproj(quant))
+        yield self._measured(f"all in {quant}", 0.0, hop, self.bundle, runtime, images)
         yield self._measured("vision tower in f16", mib, hop, vision, runtime, images)
         parts = _worst_parts(hop)
         for share in _SHARES:
@@ -146,14 +139,14 @@ class _Bench:
             if not kept:
                 continue
             mixed = self._mixed(quant, kept, scratch)
-            mib = _mib(mixed.text_model(quant)) - _mib(self._bundle.text_model(quant))
+            mib = _mib(mixed.text_model(quant)) - _mib(self.bundle.text_model(quant))
             what = f"{len(kept)} of {len(parts)} parts of the text model in f16 ({kept[0]}, ...)"
             yield self._measured(what, mib, hop, mixed, runtime, images)
 
     def _mixed(self, quant: str, kept: Sequence[str], scratch: Path) -> Bundle:
         """The bundle with a text model of its own, in which `kept` layers' parts are f16."""
         target = scratch / f"text-{len(kept)}.gguf"
-        source = self._bundle.text_model("f16")
+        source = self.bundle.text_model("f16")
         patterns = [_pattern(layer) for layer in kept]
         done = subprocess.run(
             [sys.executable, "-m", "harness.quantize", source, target, quant, *patterns],
@@ -164,28 +157,25 @@ class _Bench:
         if done.returncode != 0:
             last = (done.stderr.splitlines() or ["no word"])[-1]
             raise BadInput(f"{source}: llama.cpp cannot quantize it to {quant}: {last}")
-        manifest = self._bundle.manifest
+        manifest = self.bundle.manifest
         weights = manifest.text[quant].model_copy(update={"file": os.fspath(target)})
-        return replace(
-            self._bundle, manifest=manifest.model_copy(update={"text": {quant: weights}})
-        )
+        return replace(self.bundle, manifest=manifest.model_copy(update={"text": {quant: weights}}))
 
     def _images(self, hop: HopResult) -> list[Prepared]:
-        """Those that either arm is least sure of, of the cases that both answered."""
+        """The cases that either arm of the hop is least sure of."""
         margins: dict[Place, float] = {}
-        for (arm, phone, *_), seen in self._seen.items():
+        for (arm, phone, *_), seen in self.seen.items():
             margin = label_margin(seen.label_logprobs)
             if arm in (hop.reference, hop.candidate) and phone is None and margin is not None:
-                place = (seen.session, seen.position)
-                margins[place] = min(margin, margins.get(place, margin))
-        cases = {(case.session, case.position): case for case in self._record.cases}
+                margins[seen.place] = min(margin, margins.get(seen.place, margin))
+        cases = {case.place: case for case in self.record.cases}
         nearest = [cases[place] for place in sorted(margins, key=lambda one: margins[one])]
         return [
             Prepared(
                 case.id,
                 case.session,
                 case.position,
-                self._folder / PIXELS_FOLDER / f"{case.pixels_sha256}.png",
+                self.folder / PIXELS_FOLDER / f"{case.pixels_sha256}.png",
                 case.pixels_sha256,
             )
             for case in nearest[:_CASES]
@@ -203,15 +193,14 @@ class _Bench:
     ) -> Remedy:
         """`images` under `runtime`, each with a twin, against the hop's reference."""
         quant = parse(hop.candidate).quant or "f16"
-        arm = DesktopArm(bundle, quant, runtime, self._record.contract, hop.candidate)
-        advance = self._progress.track(what)
+        arm = DesktopArm(bundle, quant, runtime, self.record.contract, hop.candidate)
+        advance = self.progress.track(what)
         advance(0, len(images))
         margins, moved, nats, flips = [], [], [], 0
         with closing(arm):
             for done, twins in enumerate(arm.twin(images, SEED, 0), start=1):
                 own, twin = (label_margin(one.label_logprobs) for one in (twins.own, twins.embed))
-                place = (twins.own.session, twins.own.position)
-                ours = self._seen.get((hop.reference, None, *place))
+                ours = self.seen.get((hop.reference, None, *twins.own.place))
                 if own is not None and twin is not None and ours is not None:
                     margins.append(own)
                     moved.append(abs(own - twin))

@@ -1,4 +1,4 @@
-"""Tables of images and labels as people save them: CSV, TSV, JSONL and JSON, one reader for all."""
+"""Tables of images and labels as people save them: one reader for CSV, TSV, JSONL and JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SUFFIXES: Final = (".jsonl", ".json", ".csv", ".tsv")
 
 
 class TableError(Exception):
-    """A table that cannot be read. `line` is 0 where it is none as a whole."""
+    """A table that cannot be read. `line` is 0 where no single line is at fault."""
 
     def __init__(self, detail: str, line: int = 0) -> None:
         self.detail = detail
@@ -34,11 +34,8 @@ class Row:
 
 
 def text_of(file: Path) -> str:
-    """The table's text, a byte-order mark left out.
-
-    Raises:
-        TableError: it cannot be read, or is no UTF-8 text.
-    """
+    """The table's text, a byte-order mark left out. Raises TableError where it cannot be read or is
+    no UTF-8 text."""
     try:
         return file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -46,11 +43,8 @@ def text_of(file: Path) -> str:
 
 
 def columns(file: Path) -> list[str]:
-    """The header of a CSV or TSV table.
-
-    Raises:
-        TableError: as `text_of`; or its quotes do not pair.
-    """
+    """The header of a CSV or TSV table. Raises TableError as `text_of`, and where quotes do not
+    pair."""
     reader = _reader(file, text_of(file))
     try:
         return list(reader.fieldnames or [])
@@ -59,12 +53,9 @@ def columns(file: Path) -> list[str]:
 
 
 def rows(file: Path, *, strict: bool = True) -> Iterator[Row]:
-    """Every entry of the table, by its suffix. A line of JSONL that is no object says its fault.
-    `strict` refuses a CSV whose quotes do not pair.
-
-    Raises:
-        TableError: as `text_of`; or it is no CSV, or no JSON at all.
-    """
+    """Every entry of the table, by its suffix. A line of JSONL that is no object has a `fault`.
+    `strict` refuses a CSV whose quotes do not pair. Raises TableError as `text_of`, and where it is
+    no CSV or no JSON at all."""
     text = text_of(file)
     suffix = file.suffix.lower()
     if suffix in (".csv", ".tsv"):

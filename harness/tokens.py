@@ -1,4 +1,4 @@
-"""The token budget as measured: libmtmd's prompt and transformers', and what each tiling costs."""
+"""The measured token budget: libmtmd's prompt and transformers', and the cost of each tiling."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Final, get_args
 
 from devices.paths import cache_dir
-from harness import atomic
+from harness import atomic, ladder
 from harness import checkpoint as checkpoints
-from harness.arms.base import Prepared
+from harness.arms.base import Prepared, Side, host_arm
 from harness.bundle import Bundle
 from harness.contract import Contract, Tiling
 from harness.errors import ArmUnavailable, BundleError, CheckpointError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from harness.progress import Progress
 
 _TIMED: Final = 3
-"""Repetitions whose median counts; one more goes before them."""
+"""Repetitions whose median is reported, after one to warm up."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Budget:
     framing_tokens: int
     """What libmtmd puts around the tiles: `<fake_token_around_image>`, `<global-img>`, ..."""
     text_tokens: int
-    """The prompt's own words, and what the tokenizer adds at its ends."""
+    """The prompt's own words, and tokens that the tokenizer adds at its ends."""
     encode_ms: float
     prefill_ms: float
     difference: Difference | None
@@ -61,7 +61,7 @@ class Budget:
 
     @property
     def prompt_tokens(self) -> int:
-        """All that stands in the context before the answer begins."""
+        """Everything in the context before the answer begins."""
         return self.image_tokens + self.framing_tokens + self.text_tokens
 
 
@@ -105,17 +105,20 @@ class PromptSize:
     image_tokens: int
 
 
-def prompt_size(bundle: Bundle, contract: Contract) -> PromptSize | None:
-    """How large the contract's prompt around an image is; counted once for a checkpoint.
-
-    None where transformers is not installed, or cannot read the checkpoint's processor: which
-    arms can run with that, each of them says itself.
-    """
+def checkpoint_hashes(bundle: Bundle) -> dict[str, str]:
+    """File -> SHA-256 of the bundle's checkpoint, by name."""
     files = bundle.manifest.files
+    return {name: files[name].sha256 for name in sorted(files) if name.startswith("checkpoint/")}
+
+
+def prompt_size(bundle: Bundle, contract: Contract) -> PromptSize | None:
+    """The size of the contract's prompt around an image, counted once per checkpoint.
+
+    None where transformers is not installed or cannot read the checkpoint's processor: arms that
+    need it will say so.
+    """
     counted_by = {
-        "checkpoint": {
-            name: files[name].sha256 for name in sorted(files) if name.startswith("checkpoint/")
-        },
+        "checkpoint": checkpoint_hashes(bundle),
         "prompt": contract.prompt.model_dump(mode="json"),
         "tiling": contract.tiling,
         "size": contract.pixels.size,
@@ -215,18 +218,12 @@ def _observed(
     bundle: Bundle, contract: Contract, quant: str, case: Prepared, tokens: int, progress: Progress
 ) -> list[Observation]:
     """The desktop arm on the same picture again and again, one token of answer each time."""
-    try:
-        from harness.arms.desktop import DesktopArm
-    except ModuleNotFoundError as error:
-        raise ArmUnavailable(
-            f"counting tokens needs the package {error.name}: pip install 'driftloop[desktop]'"
-        ) from error
-
     limits = contract.limits.model_copy(update={"max_tokens": 1})
-    brief = contract.model_copy(update={"limits": limits})
-    room = max(contract.runtime.context, tokens + 64)
-    runtime = contract.runtime.model_copy(update={"context": room})
-    arm = DesktopArm(bundle, quant, runtime, brief, f"desktop:{quant}+app")
+    runtime = contract.runtime.model_copy(
+        update={"context": max(contract.runtime.context, tokens + 64)}
+    )
+    brief = contract.model_copy(update={"limits": limits, "runtime": runtime})
+    arm = host_arm(ladder.parse(f"desktop:{quant}+app"), Side(brief, bundle))
     advance = progress.track(f"timing tiling {contract.tiling}")
     advance(0, _TIMED + 1)
     seen = []
@@ -238,7 +235,6 @@ def _observed(
             )
         seen.append(one)
         advance(len(seen), _TIMED + 1)
-    arm.close()
     return seen
 
 

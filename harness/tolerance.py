@@ -10,9 +10,9 @@ from devices.runner.protocol import DrivenLayer
 from harness.stage import Stage
 
 Part = Literal["vision layers", "vision ends", "text attention", "text ffn", "text ends"]
-"""What has the same arithmetic: of the vision tower its layers, and its patches (which some
-processors sum in f16) with norm and projector; of the text model its attention (which a KV cache
-rounds), its feed-forward parts, and its embedding and output."""
+"""Groups of equal arithmetic: the vision tower's layers; its patches (which some processors sum in
+f16) with norm and projector; the text model's attention (which a KV cache rounds), its feed-forward
+parts, and its embedding and output."""
 
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
 

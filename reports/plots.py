@@ -1,25 +1,95 @@
-"""The geometry of plots with two axes: where everything stands, in percent of the plot.
+"""The geometry of every plot on the page, in percent of the plot's width and height.
 
-As in `reports.charts`, the templates draw it as SVG and the page gives the colours; a line's points
-are in percent too, in a box that is stretched to the plot's size.
+The templates draw it as SVG. Positions are percentages, so a plot takes the width of its page while
+its text keeps its size; colours come from the page, so one plot serves light, dark and paper.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import accumulate
+from typing import Final, Literal, NamedTuple
 
-from reports.charts import Tick, nice_ticks
+from harness.stats import quantile
+from reports.wording import duration
+
+CLOCK_STEP_MS: Final = 1e-6
+"""A nanosecond: what the clocks behind these times tell apart."""
 
 Kind = Literal["plain", "bad", "open", "limit", "accept", "reject"]
 """What a line or dot means; the page gives each a colour and a shape."""
 
 
+class Tick(NamedTuple):
+    """A labelled place on an axis, in percent."""
+
+    at: float
+    text: str
+
+
 @dataclass(frozen=True)
-class Dot:
-    """One value; `text` is what a reader gets who points at it."""
+class Axis:
+    """From values to percent of an axis; a value outside is put on its end."""
+
+    label: str
+    low: float
+    high: float
+    marks: Sequence[tuple[float, str]] = ()
+    """The values that are labelled, with their text."""
+    logarithmic: bool = False
+
+    @classmethod
+    def linear(
+        cls,
+        label: str,
+        values: Iterable[float],
+        least: float = 1.0,
+        text: Callable[[float], str] = "{:g}".format,
+    ) -> Axis:
+        """From zero to a round number at or above every value and `least`."""
+        finite = [value for value in values if math.isfinite(value)]
+        steps = nice_ticks(max((least, *finite)))
+        return cls(label, 0.0, steps[-1], [(step, text(step)) for step in steps])
+
+    @classmethod
+    def times(cls, label: str, values: Iterable[float]) -> Axis:
+        """From zero to a round number at or above every value, in milliseconds."""
+        return cls.linear(label, values, 0.0, duration)
+
+    @classmethod
+    def decades(cls, label: str, values: Iterable[float], floor: float) -> Axis:
+        """Whole powers of ten around the values; a value not above `floor` is put on it."""
+        finite = [value for value in values if math.isfinite(value) and value > floor]
+        bottom = math.floor(math.log10(min(finite, default=floor)) - 1e-9)
+        top = math.ceil(math.log10(max(finite, default=floor * 10)) + 1e-9)
+        powers = range(bottom, max(top, bottom + 1) + 1)
+        marks = [
+            (10.0**power, f"{10.0**power:g}" if -4 < power < 4 else f"1e{power}")
+            for power in powers[:: 1 + (len(powers) - 1) // 6]  # at most seven fit
+        ]
+        return cls(label, 10.0**bottom, 10.0 ** powers[-1], marks, logarithmic=True)
+
+    @property
+    def ticks(self) -> tuple[Tick, ...]:
+        """The marks, in percent."""
+        return tuple(Tick(self.at(value), text) for value, text in self.marks)
+
+    def at(self, value: float) -> float:
+        """Percent of the axis; NaN and infinity are put at its far end."""
+        if not math.isfinite(value):
+            return 100.0
+        inside = min(max(value, self.low), self.high)
+        if self.logarithmic:
+            share = math.log(inside / self.low) / math.log(self.high / self.low)
+        else:
+            share = (inside - self.low) / (self.high - self.low)
+        return round(100 * share, 2)
+
+
+class Dot(NamedTuple):
+    """One value; a reader who points at it gets `text`."""
 
     x: float
     y: float
@@ -27,82 +97,104 @@ class Dot:
     text: str
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line through values, in their order."""
+class Line(NamedTuple):
+    """A line through (x, y) values, in their order."""
 
-    points: str
-    """`x,y x,y ...`, y from the top."""
     kind: Kind
     name: str
+    values: Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Plot:
-    """One plot. `about`: what it shows, in a sentence, for who cannot see it."""
+    """Two axes with lines and dots in the axes' values. `about` describes it to a screen reader."""
 
     title: str
     about: str
-    x_label: str
-    y_label: str
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
+    x: Axis
+    y: Axis
     lines: tuple[Line, ...]
     dots: tuple[Dot, ...]
 
+    def from_top(self, y: float) -> float:
+        """Percent of the height, counted downwards as SVG does."""
+        return round(100 - self.y.at(y), 2)
+
+    def points(self, line: Line) -> str:
+        """`x,y x,y ...` in percent, for a polyline."""
+        return " ".join(f"{self.x.at(x):g},{self.from_top(y):g}" for x, y in line.values)
+
+
+class Sample(NamedTuple):
+    """One measured time. A throttled one is drawn differently and left out of every number."""
+
+    milliseconds: float
+    throttled: bool = False
+
 
 @dataclass(frozen=True)
-class Scale:
-    """From values to percent of an axis; what lies outside is put on its end."""
+class Panel:
+    """One stage, a strip of samples per phone, all on one axis that starts at zero."""
 
-    low: float
-    high: float
-    logarithmic: bool = False
-
-    @classmethod
-    def linear(cls, values: Iterable[float], least: float = 1.0) -> Scale:
-        """From zero to a round number at or above every value and `least`."""
-        finite = [value for value in values if math.isfinite(value)]
-        return cls(0.0, nice_ticks(max((least, *finite)))[-1])
+    title: str
+    axis: Axis
+    samples: Mapping[str, Sequence[Sample]]
+    band_ms: tuple[float, float] | None
+    """A range to compare with, such as the app's own session time."""
+    band_text: str
 
     @classmethod
-    def decades(cls, values: Iterable[float], floor: float) -> Scale:
-        """Whole powers of ten around the values; what is not above `floor` stands on it."""
-        finite = [value for value in values if math.isfinite(value) and value > floor]
-        top = math.ceil(math.log10(max(finite, default=floor * 10)) + 1e-9)
-        bottom = math.floor(math.log10(min(finite, default=floor)) - 1e-9)
-        return cls(10.0**bottom, 10.0 ** max(top, bottom + 1), logarithmic=True)
+    def of(
+        cls,
+        title: str,
+        samples: Mapping[str, Sequence[Sample]],
+        band_ms: tuple[float, float] | None = None,
+        band_text: str = "",
+    ) -> Panel:
+        """`samples` by phone."""
+        times = [one.milliseconds for some in samples.values() for one in some]
+        return cls(title, Axis.times("", (*times, *(band_ms or ()))), samples, band_ms, band_text)
 
-    def at(self, value: float) -> float:
-        """Percent of the axis; what is no number stands at its far end."""
-        if not math.isfinite(value):
-            return 100.0
-        held = min(max(value, self.low), self.high)
-        if self.logarithmic:
-            share = math.log(held / self.low) / math.log(self.high / self.low)
-        else:
-            share = (held - self.low) / (self.high - self.low)
-        return round(100 * share, 2)
+    def quantiles(self, phone: str) -> dict[str, float]:
+        """`median` and `p90`; empty when every sample was throttled."""
+        kept = [one.milliseconds for one in self.samples[phone] if not one.throttled]
+        return {"median": quantile(kept, 0.5), "p90": quantile(kept, 0.9)} if kept else {}
 
-    def ticks(self) -> tuple[Tick, ...]:
-        """Round numbers, or every power of ten (every second or third where they are many)."""
-        if not self.logarithmic:
-            return tuple(Tick(self.at(value), f"{value:g}") for value in nice_ticks(self.high))
-        powers = range(round(math.log10(self.low)), round(math.log10(self.high)) + 1)
-        step = 1 + (len(powers) - 1) // 6
-        return tuple(Tick(self.at(10.0**power), _power(power)) for power in powers[::step])
+    def text(self, phone: str) -> str:
+        """The quantiles in words."""
+        words = [duration(value) for value in self.quantiles(phone).values()]
+        return f"median {words[0]}, 90 % under {words[1]}" if words else "no sample to judge by"
 
 
-def line(values: Sequence[tuple[float, float]], x: Scale, y: Scale, kind: Kind, name: str) -> Line:
-    """A line through (x, y) values."""
-    points = " ".join(f"{x.at(one):g},{100 - y.at(other):g}" for one, other in values)
-    return Line(points, kind, name)
+class Segment(NamedTuple):
+    """A stage in a stacked bar, in percent of the longest bar."""
+
+    stage: str
+    start: float
+    width: float
+    text: str
 
 
-def dot(value: tuple[float, float], x: Scale, y: Scale, kind: Kind, text: str) -> Dot:
-    """A dot at an (x, y) value."""
-    return Dot(x.at(value[0]), round(100 - y.at(value[1]), 2), kind, text)
+def stacks(medians: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[Segment, ...]]:
+    """`medians`: phone -> stage -> milliseconds, in the order in which the stages run."""
+    longest = max((sum(stages.values()) for stages in medians.values()), default=0.0)
+    if longest <= 0:
+        return {}
+    axis = Axis("", 0.0, longest)
+    found = {}
+    for name, stages in medians.items():
+        starts = [0.0, *accumulate(stages.values())]
+        found[name] = tuple(
+            Segment(stage, axis.at(start), axis.at(spent), duration(spent))
+            for start, (stage, spent) in zip(starts, stages.items(), strict=False)
+        )
+    return found
 
 
-def _power(power: int) -> str:
-    return f"{10.0**power:g}" if -4 < power < 4 else f"1e{power}"
+def nice_ticks(top: float) -> tuple[float, ...]:
+    """Zero and three to six round steps, the last at or above `top`."""
+    if not math.isfinite(top) or top < CLOCK_STEP_MS:
+        return (0.0, 1.0)
+    magnitude = 10.0 ** math.floor(math.log10(top / 3))
+    step = next(s * magnitude for s in (1, 2, 2.5, 5, 10) if top / (s * magnitude) <= 5)
+    return tuple(index * step for index in range(math.ceil(round(top / step, 9)) + 1))

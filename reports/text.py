@@ -1,8 +1,7 @@
-"""Text nobody vouches for (model output, file names, serials) made safe to show.
+"""Untrusted text (model output, file names, serials) made safe to show.
 
-Every writer shows such text through `visible` first: what a reader cannot see (control
-characters, direction overrides, zero-width characters, lone surrogates) is spelled out, so that
-no line, row or document can be broken or dressed up by it. HTML is then escaped by Jinja2, XML by
+Every writer shows such text through `visible` first, so that no control character, direction
+override or lone surrogate can break or disguise a line. HTML is then escaped by Jinja2, XML by
 ElementTree; Markdown has no such guard and gets `markdown_code`.
 """
 
@@ -19,7 +18,7 @@ def visible(text: str, limit: int | None = None) -> str:
     """`text` on one line with every invisible character spelled out; at most `limit` characters.
 
     Line breaks become ⏎; anything else invisible becomes its code point, such as ⟨U+202E⟩. The
-    result is valid in XML 1.0 and can be encoded as UTF-8 whatever `text` held.
+    result is valid in XML 1.0 and can be encoded as UTF-8 whatever `text` contains.
     """
     shown = "".join(_shown(character) for character in text)
     if limit is not None and len(shown) > limit:
@@ -63,7 +62,7 @@ def _shown(character: str) -> str:
 def _is_active(text: str, place: int) -> bool:
     """Whether Markdown may read the character at `place` as more than itself.
 
-    What stands within a word (`phone:q8_0+app`) is left alone where that is safe, so that the
+    Characters within a word (`phone:q8_0+app`) are left alone where that is safe, so that the
     source stays readable. A colon may start a link (`://`) or an emoji (`:fire:`).
     """
     character = text[place]

@@ -35,7 +35,7 @@ def chart(folder: Path) -> Path | None:
         steps = [step for step, _ in held_out]
         shares = [100 * said["right"] / said["cases"] for _, said in held_out]
         right.plot(steps, shares, color=_ACCURACY, marker="o", markersize=4)
-        right.set_ylabel(f"right of {held_out[-1][1]['cases']} held out, %", color=_ACCURACY)
+        right.set_ylabel(f"correct of {held_out[-1][1]['cases']} held out, %", color=_ACCURACY)
         right.set_ylim(0, 100)
     for axes in figure.axes:
         axes.spines["top"].set_visible(False)

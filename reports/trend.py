@@ -4,61 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from harness.comparison.hop import HopResult
+from harness.evaluation import Evaluation
 from harness.judgement.latency import ArmLatency
-from harness.judgement.verdict import Verdict
 from harness.ladder import located
 from harness.records.record import RunRecord
 from harness.releases.since import Since, since
 from harness.releases.store import Store
-from reports.charts import Tick, duration, nice_ticks
-from reports.plots import Kind, Plot, Scale, dot, line
+from reports.plots import Axis, Dot, Kind, Line, Plot
+from reports.wording import duration, of
 
 if TYPE_CHECKING:
     from harness.releases.history import HopRow, LatencyRow
 
-_MAX_RELEASES = 12
-_FLOORS = (95.0, 90.0, 80.0, 50.0, 0.0)
-_NOW = "now"
+_MAX_RELEASES: Final = 12
+_FLOORS: Final = (95.0, 90.0, 80.0, 50.0, 0.0)
+"""Where an axis of percentages may start: at the highest one below every value."""
+_NOW: Final = "now"
 
-
-@dataclass(frozen=True)
-class _Point:
-    """One release's value, with how it reads."""
-
-    release: str
-    value: float
-    text: str
+Point = tuple[str, float, str]
+"""A release, its value and how that reads."""
 
 
 @dataclass(frozen=True)
 class Trend:
     """What earlier releases say of this run. `skipped`: baselines that cannot be read, in words."""
 
-    since: tuple[Since, ...]
-    plots: tuple[Plot, ...]
-    releases: int
-    skipped: tuple[str, ...]
+    since: tuple[Since, ...] = ()
+    plots: tuple[Plot, ...] = ()
+    releases: int = 0
+    skipped: tuple[str, ...] = ()
 
 
-NO_TREND = Trend((), (), 0, ())
-
-
-def trend(store: Store | None, record: RunRecord, verdict: Verdict) -> Trend:
-    """From the baselines of `store` that ran before this run; nothing where there are none."""
+def trend(store: Store | None, run: Evaluation) -> Trend:
+    """From the baselines of `store` that ran before this run; empty where there are none."""
     if store is None or not store.names():
-        return NO_TREND
+        return Trend()
     # DuckDB takes a tenth of a second, which only those who keep baselines should wait for.
     from harness.releases.history import History
 
     with History(None, store) as history:
         hops, latencies, earlier = history.hops(), history.latencies(), history.blames()
         skipped = tuple(f"{one.folder}: {one.why}" for one in history.skipped)
+    record, verdict = run.record, run.verdict
     started = record.started_at.replace(tzinfo=None)
     before = [row for row in hops if row.started_at < started and row.run_id != record.run_id]
-    known = tuple(dict.fromkeys(row.name for row in before))
+    known = {row.name for row in before}
     past = [row for row in latencies if row.name in known]
     plots = [_agreement(hop, before) for hop in verdict.hops]
     plots += [_time(one, record, past) for one in verdict.latency]
@@ -72,71 +65,55 @@ def trend(store: Store | None, record: RunRecord, verdict: Verdict) -> Trend:
 
 def _agreement(hop: HopResult, before: Sequence[HopRow]) -> Plot | None:
     points = [
-        _Point(row.name, 100 * row.agreement, f"{row.agree} of {row.cases}")
+        (row.name, 100 * row.agreement, f"{row.agree} of {row.cases}")
         for row in before
         if row.hop == hop.name and row.agreement is not None
     ]
     if not points or hop.agreement is None:
         return None
-    same = f"{hop.label_agreement.count} of {hop.label_agreement.of}"
-    points = [*points, _Point(_NOW, 100 * hop.agreement, same)][-_MAX_RELEASES:]
-    lowest = min(point.value for point in points)
-    y = Scale(next(floor for floor in _FLOORS if floor <= lowest), 100.0)
-    where = located(hop.name, hop.phone)
-    ticks = (Tick(0.0, f"{y.low:g} %"), Tick(100.0, "100 %"))
-    return _plot(f"Same answers: {where}", "agreement, percent", {"same answers": points}, y, ticks)
+    points = [*points, (_NOW, 100 * hop.agreement, of(hop.label_agreement))][-_MAX_RELEASES:]
+    lowest = min(value for _, value, _ in points)
+    floor = next(floor for floor in _FLOORS if floor <= lowest)
+    y = Axis("agreement, percent", floor, 100, [(floor, f"{floor:g} %"), (100, "100 %")])
+    return _plot(f"Same answers: {located(hop.name, hop.phone)}", y, {"same answers": points})
 
 
 def _time(now: ArmLatency, record: RunRecord, past: Sequence[LatencyRow]) -> Plot | None:
     """By model: a virtual phone has another serial every time."""
     model = next((one.model for one in record.phones if one.serial == now.phone), None)
     total = now.stages.get("total")
-    if total is None or model is None:
-        return None
     rows = {row.name: row for row in past if (row.arm, row.model) == (now.arm, model)}
-    if not rows:
+    if total is None or model is None or not rows:
         return None
-    told = [(row.name, row.median_ms, row.p90_ms) for row in rows.values()]
-    told = [*told, (_NOW, total.median_ms, total.p90_ms)][-_MAX_RELEASES:]
+    times = [(row.name, row.median_ms, row.p90_ms) for row in rows.values()]
+    times = [*times, (_NOW, total.median_ms, total.p90_ms)][-_MAX_RELEASES:]
     series = {
-        "median": [_Point(name, one, duration(one)) for name, one, _ in told if one is not None],
-        "90 % under": [
-            _Point(name, one, duration(one)) for name, _, one in told if one is not None
-        ],
+        "median": [(name, ms, duration(ms)) for name, ms, _ in times if ms is not None],
+        "90 % under": [(name, ms, duration(ms)) for name, _, ms in times if ms is not None],
     }
-    steps = nice_ticks(max(point.value for some in series.values() for point in some))
-    y = Scale(0.0, steps[-1])
-    ticks = tuple(Tick(y.at(step), duration(step)) for step in steps)
-    return _plot(f"Time of an image: {model}", "time of an image", series, y, ticks)
+    y = Axis.times("time of an image", (value for some in series.values() for _, value, _ in some))
+    return _plot(f"Time of an image: {model}", y, series)
 
 
-def _plot(
-    title: str,
-    y_label: str,
-    series: Mapping[str, Sequence[_Point]],
-    y: Scale,
-    y_ticks: tuple[Tick, ...],
-) -> Plot:
-    names = list(dict.fromkeys(point.release for some in series.values() for point in some))
-    x = Scale(-0.5, len(names) - 0.5)
+def _plot(title: str, y: Axis, series: Mapping[str, Sequence[Point]]) -> Plot:
+    names = list(dict.fromkeys(release for some in series.values() for release, _, _ in some))
+    about = (
+        f"{name}: {', '.join(f'{release} {text}' for release, _, text in some)}"
+        for name, some in series.items()
+    )
     kinds: tuple[Kind, ...] = ("plain", "limit")
     return Plot(
-        title=title,
-        about="; ".join(
-            f"{name}: {', '.join(f'{point.release} {point.text}' for point in some)}"
-            for name, some in series.items()
-        ),
-        x_label="",
-        y_label=y_label,
-        x_ticks=tuple(Tick(x.at(index), name) for index, name in enumerate(names)),
-        y_ticks=y_ticks,
+        title,
+        "; ".join(about),
+        Axis("", -0.5, len(names) - 0.5, list(enumerate(names))),
+        y,
         lines=tuple(
-            line([(names.index(one.release), one.value) for one in some], x, y, kind, name)
+            Line(kind, name, [(names.index(release), value) for release, value, _ in some])
             for kind, (name, some) in zip(kinds, series.items(), strict=False)
         ),
         dots=tuple(
-            dot((names.index(one.release), one.value), x, y, "plain", f"{one.release}: {one.text}")
+            Dot(names.index(release), value, "plain", f"{release}: {text}")
             for some in series.values()
-            for one in some
+            for release, value, text in some
         ),
     )

@@ -19,4 +19,4 @@ def _own_cores() -> None:
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, cores[worker::workers] or cores)
+    os.sched_setaffinity(0, cores[worker % len(cores) :: workers])

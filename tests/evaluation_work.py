@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from unittest import mock
 
 from harness import evaluation
-from harness.comparison import compare
+from harness.judgement import verdict
 from harness.records.observation import Observation
 
 
@@ -17,7 +17,7 @@ def counted() -> Iterator[Callable[[], tuple[int, int, int]]]:
     parse = Observation.model_validate_json
     with (
         mock.patch.object(Observation, "model_validate_json", wraps=parse) as parsed,
-        mock.patch.object(compare, "compare", wraps=compare.compare) as compared,
+        mock.patch.object(verdict, "compare", wraps=verdict.compare) as compared,
         mock.patch.object(evaluation, "judge", wraps=evaluation.judge) as judged,
     ):
         yield lambda: (parsed.call_count, compared.call_count, judged.call_count)

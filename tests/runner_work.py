@@ -3,58 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import numpy
+from numpy.typing import NDArray
 
 from devices.phone import Phone
 from devices.runner import variants
 from devices.runner.build import runner_binary
-from devices.runner.protocol import Decoding, ImageResult, RuntimeSettings
-from devices.runner.work import Settings, Work, WorkImage
+from devices.runner.client import run, run_deep
+from devices.runner.protocol import Attestation, Decoding, ImageResult, RuntimeSettings
+from devices.runner.work import Work, WorkImage
 from harness import contract
 from harness.arms import deployment
 from harness.bundle import Bundle
+
+Tensors = dict[str, NDArray[numpy.float32]]
 
 ONE_THREAD = {"threads": 1, "vision_threads": 1}
 """For runs of many images: no thread waits for another, however busy this machine is."""
 
 
-def settings(decoding: Decoding, **changes: object) -> Settings:
-    """The default contract's, its runtime changed."""
-    fixed = contract.load("default")
-    own = deployment.settings(fixed, fixed.runtime)
-    runtime = RuntimeSettings.model_validate(own.runtime.model_dump() | changes)
-    return replace(own, runtime=runtime, decoding=decoding)
+@dataclass(frozen=True)
+class TinyRunner:
+    """The runner on one phone, with the q8_0 files of the tiny bundle and pictures for it."""
 
+    phone: Phone
+    bundle: Bundle
+    pictures: Sequence[WorkImage]
 
-def work(
-    tiny: Bundle,
-    phone: Phone,
-    images: Sequence[WorkImage],
-    run_id: str = "test",
-    decoding: Decoding | None = None,
-    **changes: object,
-) -> Work:
-    """A run of `images` with the q8_0 files; `changes` are the runtime's."""
-    text, mmproj = tiny.text_model("q8_0"), tiny.mmproj("q8_0")
-    return Work(
-        run_id=run_id,
-        runner=runner_binary(variants.choose(phone.identity())),
-        text_model=text,
-        text_model_sha256=tiny.file_sha256(text),
-        mmproj=mmproj,
-        mmproj_sha256=tiny.file_sha256(mmproj),
-        settings=settings(decoding or Decoding(), **changes),
-        images=tuple(images),
-    )
+    def work(
+        self,
+        images: Sequence[WorkImage] | int = 1,
+        *,
+        run_id: str = "test",
+        decoding: Decoding | None = None,
+        prompt: str | None = None,
+        **changes: object,
+    ) -> Work:
+        """A run of `images`, or of so many pictures; `changes` are the default runtime's."""
+        fixed = contract.load("default")
+        settings = deployment.settings(fixed, fixed.runtime)
+        runtime = RuntimeSettings.model_validate(settings.runtime.model_dump() | changes)
+        text, mmproj = self.bundle.text_model("q8_0"), self.bundle.mmproj("q8_0")
+        return Work(
+            run_id=run_id,
+            runner=runner_binary(variants.choose(self.phone.identity())),
+            text_model=text,
+            text_model_sha256=self.bundle.file_sha256(text),
+            mmproj=mmproj,
+            mmproj_sha256=self.bundle.file_sha256(mmproj),
+            settings=settings.model_copy(
+                update={
+                    "runtime": runtime,
+                    "decoding": decoding or Decoding(),
+                    "prompt": settings.prompt if prompt is None else prompt,
+                }
+            ),
+            images=tuple(self.pictures[:images] if isinstance(images, int) else images),
+        )
 
+    def long_work(self, sessions: int, *, run_id: str = "test", **changes: object) -> Work:
+        """Enough sessions that something can happen in the middle of them."""
+        images = [
+            replace(one, session=session, position=position)
+            for session in range(sessions)
+            for position, one in enumerate(self.pictures[:3])
+        ]
+        return self.work(images, run_id=run_id, **ONE_THREAD, **changes)
 
-def many(pictures: Sequence[WorkImage], sessions: int) -> list[WorkImage]:
-    """Enough sessions that something can happen in the middle of them."""
-    return [
-        replace(one, session=session, position=position)
-        for session in range(sessions)
-        for position, one in enumerate(pictures[:3])
-    ]
+    def answer(self, todo: Work) -> list[ImageResult]:
+        """The images' results of a whole run."""
+        return image_results(run(self.phone, todo))
+
+    def deep(
+        self, images: Sequence[WorkImage] | int = 1, **changes: object
+    ) -> list[tuple[ImageResult, Tensors]]:
+        """Results of `images` with every tensor on the way to them; arguments as `work`'s."""
+        return list(run_deep(self.phone, self.work(images, **changes)))
 
 
 def image_results(lines: Iterable[object]) -> list[ImageResult]:
@@ -62,7 +88,12 @@ def image_results(lines: Iterable[object]) -> list[ImageResult]:
     return [line for line in lines if isinstance(line, ImageResult)]
 
 
-def places(lines: Iterable[object]) -> list[tuple[int, int]]:
+def attestations(lines: Iterable[object]) -> list[Attestation]:
+    """One of each process that took part in a run."""
+    return [line for line in lines if isinstance(line, Attestation)]
+
+
+def slots(lines: Iterable[object]) -> list[tuple[int, int]]:
     """(session, position) of each image that was answered."""
     return [(one.session, one.position) for one in image_results(lines)]
 

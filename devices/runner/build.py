@@ -10,36 +10,40 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.metadata
+import importlib.util
 import os
 import re
+import shlex
 import shutil
-import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from devices.errors import BadRequest, DeviceError, ToolchainMissing
-from devices.paths import cache_dir
-from devices.runner.source import LLAMA_COMMIT, SDIST_SHA256, llama_cpp_source
-from devices.runner.toolchain import Toolchain, ndk_toolchain, program, zig_toolchain
+from devices import subprocesses
+from devices.errors import BadRequest, ToolchainMissing
+from devices.paths import cache_dir, print_path
+from devices.runner.llama_cpp import LLAMA_COMMIT, SDIST_SHA256, llama_cpp_source
 from devices.runner.variants import ALL, X86_64_V3, Variant, named
-
-Progress = Callable[[int, int, str], None]
-"""Called with (steps done, steps in all, what was just done)."""
+from devices.subprocesses import BuildProgress
 
 _HERE = Path(__file__).parent
-_STEP = re.compile(r"^\[(\d+)/(\d+)\] (.*)")
 _X86_OPTIONS = ("SSE42", "AVX", "AVX2", "BMI2", "FMA", "F16C")
 _RUNNER = "driftloop-runner"
 _PRELUDE = "prelude.h"
 """A prelude's name in the build folder; never one of the runner's own headers."""
 _KEPT_DAYS = 30
+_INSTALL = "pip install 'driftloop[runner]'"
+_STACK_BYTES = 8 * 1024 * 1024
+"""musl gives a thread 128 KiB unless the program says otherwise; ggml was written for more."""
+_MIN_SDK = 28
 
 
 def runner_binary(
@@ -47,39 +51,123 @@ def runner_binary(
     *,
     ndk: Path | None = None,
     prelude: Path | None = None,
-    progress: Progress | None = None,
+    progress: BuildProgress | None = None,
 ) -> Path:
     """The runner's program for `variant`, from the cache or built now (minutes).
 
-    Args:
-        ndk: an Android NDK to build with in place of ziglang.
-        prelude: a C++ header, forced in before runner.cpp.
+    `ndk`: an Android NDK to build with in place of ziglang.
 
     Raises:
         BadRequest: the prelude cannot be read.
-        ToolchainMissing: cmake, ninja, ziglang or the NDK is missing, or the build failed; names
-            the build's log.
+        ToolchainMissing: cmake, ninja, ziglang or the NDK is missing, or the build failed (names
+            its log).
     """
     toolchain = ndk_toolchain(ndk, variant) if ndk else zig_toolchain(variant)
-    return _built(_Recipe(_RUNNER, variant, toolchain, _read(prelude)), progress)
+    try:
+        header = prelude.read_bytes() if prelude else None
+    except OSError as error:
+        raise BadRequest(f"cannot read the prelude {prelude}: {error.strerror}") from error
+    return _built(_Recipe(_RUNNER, variant, toolchain, header), progress)
 
 
-def native_tool(name: Literal["llama-mtmd-cli"], *, progress: Progress | None = None) -> Path:
-    """llama.cpp's own tool for this host, built as the x86_64-v3 runner is; for the bench.
-
-    Raises:
-        ToolchainMissing: as `runner_binary`.
-    """
-    return _built(_Recipe(name, X86_64_V3, zig_toolchain(X86_64_V3)), progress)
+def native_tool(name: Literal["llama-mtmd-cli"]) -> Path:
+    """llama.cpp's own tool for this host, built as the x86_64-v3 runner is; for the bench."""
+    return _built(_Recipe(name, X86_64_V3, zig_toolchain(X86_64_V3)), None)
 
 
 def cached(variant: Variant) -> Path | None:
     """The runner built for `variant` with ziglang, if it is in the cache; builds nothing."""
-    try:
+    with suppress(ToolchainMissing):
         target = _Recipe(_RUNNER, variant, zig_toolchain(variant)).target
-    except ToolchainMissing:
-        return None
-    return target if target.is_file() else None
+        return target if target.is_file() else None
+    return None
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """How CMake is to compile for one variant."""
+
+    identity: str
+    """What tells this compiler from another, for the cache's key."""
+    target: str
+    cpu_option: str
+    """The compile option that selects the variant's CPU."""
+    write: Callable[[Path], list[str]]
+    """Writes what CMake needs into a folder and returns CMake's arguments."""
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def zig_toolchain(variant: Variant) -> Toolchain:
+    """ziglang's clang, static against musl; ToolchainMissing when it is not installed."""
+    found = importlib.util.find_spec("ziglang")
+    if found is None or not found.submodule_search_locations:
+        raise ToolchainMissing(f"ziglang is not installed: {_INSTALL}")
+    zig = shlex.quote(str(Path(found.submodule_search_locations[0]) / "zig"))
+    cache = str(cache_dir("zig"))
+
+    def write(folder: Path) -> list[str]:
+        # Optimization and stripping are in the wrappers, so that CMake's own try-outs link the
+        # very libc and libc++ that the program needs: zig builds them once per such setting.
+        compile_ = f"-target {variant.target} -O3 -s"
+        for tool, options in {"cc": compile_, "c++": compile_, "ar": "", "ranlib": ""}.items():
+            wrapper = folder / f"zig-{tool.replace('+', 'x')}"
+            wrapper.write_text(f'#!/bin/sh\nexec {zig} {tool} {options} "$@"\n')
+            wrapper.chmod(0o755)
+        return [
+            "-DCMAKE_SYSTEM_NAME=Linux",
+            f"-DCMAKE_SYSTEM_PROCESSOR={variant.target.partition('-')[0]}",
+            "-DCMAKE_TRY_COMPILE_TARGET_TYPE=STATIC_LIBRARY",
+            f"-DCMAKE_C_COMPILER={folder}/zig-cc",
+            f"-DCMAKE_CXX_COMPILER={folder}/zig-cxx",
+            f"-DCMAKE_AR={folder}/zig-ar",
+            f"-DCMAKE_RANLIB={folder}/zig-ranlib",
+            f"-DCMAKE_EXE_LINKER_FLAGS=-static -Wl,-z,stack-size={_STACK_BYTES}",
+        ]
+
+    return Toolchain(
+        identity=f"ziglang {importlib.metadata.version('ziglang')}",
+        target=variant.target,
+        cpu_option=f"-mcpu={variant.zig_cpu}",
+        write=write,
+        environment={"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache},
+    )
+
+
+def ndk_toolchain(ndk: Path, variant: Variant) -> Toolchain:
+    """The clang of the Android NDK in that folder, against the phone's libc and a static libc++.
+
+    Raises ToolchainMissing when the folder is not an NDK.
+    """
+    toolchain_file = ndk / "build" / "cmake" / "android.toolchain.cmake"
+    properties = ndk / "source.properties"
+    if not toolchain_file.is_file() or not properties.is_file():
+        lacking = toolchain_file.relative_to(ndk)
+        raise ToolchainMissing(f"{ndk} is no Android NDK: it lacks {lacking}")
+    revision = re.search(r"^Pkg\.Revision\s*=\s*(\S+)", properties.read_text("utf-8"), re.MULTILINE)
+    if revision is None:
+        raise ToolchainMissing(f"{properties} does not state Pkg.Revision: the NDK is damaged")
+    arguments = [
+        f"-DCMAKE_TOOLCHAIN_FILE={toolchain_file}",
+        f"-DANDROID_ABI={variant.abi}",
+        f"-DANDROID_PLATFORM=android-{_MIN_SDK}",
+        "-DANDROID_STL=c++_static",
+        "-DCMAKE_EXE_LINKER_FLAGS=-s",
+    ]
+    return Toolchain(
+        identity=f"ndk {revision[1]}",
+        target=f"{variant.abi}-android{_MIN_SDK}",
+        cpu_option=f"-march={variant.march}",
+        write=lambda _folder: arguments,
+    )
+
+
+def program(name: str) -> Path:
+    """A build tool, from this environment first; ToolchainMissing when it is nowhere."""
+    own = Path(sysconfig.get_path("scripts")) / name
+    found = str(own) if own.is_file() else shutil.which(name)
+    if found is None:
+        raise ToolchainMissing(f"{name} is not installed: {_INSTALL}")
+    return Path(found)
 
 
 @dataclass(frozen=True)
@@ -97,10 +185,8 @@ class _Recipe:
         digest = hashlib.sha256()
         for part in (SDIST_SHA256, self.name, repr(self.variant), self.toolchain.identity):
             digest.update(part.encode() + b"\0")
-        for source in _sources():
-            digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-        if self.prelude is not None:
-            digest.update(_PRELUDE.encode() + b"\0" + self.prelude + b"\0")
+        for name, content in self.sources().items():
+            digest.update(name.encode() + b"\0" + content + b"\0")
         key = digest.hexdigest()[:16]
         return cache_dir("runner") / f"{self.variant.name}-{key}" / self.name
 
@@ -112,17 +198,27 @@ class _Recipe:
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
         return cache_dir("runner", f"build-{self.variant.name}-{key}")
 
+    def sources(self) -> dict[str, bytes]:
+        """The runner's own files by name, the prelude last."""
+        files = sorted((*_HERE.glob("*.h"), *_HERE.glob("*.cpp"), _HERE / "CMakeLists.txt"))
+        prelude = {} if self.prelude is None else {_PRELUDE: self.prelude}
+        return {file.name: file.read_bytes() for file in files} | prelude
 
-def _read(prelude: Path | None) -> bytes | None:
-    if prelude is None:
-        return None
-    try:
-        return prelude.read_bytes()
-    except OSError as error:
-        raise BadRequest(f"cannot read the prelude {prelude}: {error.strerror}") from error
+    def options(self, sources: Path) -> list[str]:
+        """CMake's arguments for the runner; `sources` is the folder of `self.sources`."""
+        switched = {f"GGML_{name}": f"GGML_{name}" in self.variant.ggml for name in _X86_OPTIONS}
+        return [
+            f"-DDRIFTLOOP_LLAMA_SOURCE={llama_cpp_source()}",
+            f"-DDRIFTLOOP_LLAMA_COMMIT={LLAMA_COMMIT}",
+            f"-DDRIFTLOOP_VARIANT={self.variant.name}",
+            f"-DDRIFTLOOP_TARGET={self.toolchain.target}",
+            f"-DDRIFTLOOP_PRELUDE={'' if self.prelude is None else sources / _PRELUDE}",
+            f"-DDRIFTLOOP_COMPILE_OPTIONS={self.toolchain.cpu_option}",
+            *(f"-D{name}={'ON' if on else 'OFF'}" for name, on in switched.items()),
+        ]
 
 
-def _built(recipe: _Recipe, progress: Progress | None) -> Path:
+def _built(recipe: _Recipe, progress: BuildProgress | None) -> Path:
     target = recipe.target
     if not target.is_file():
         with FileLock(_lock(target.parent)):
@@ -134,10 +230,8 @@ def _built(recipe: _Recipe, progress: Progress | None) -> Path:
 
 
 def forget_unused() -> None:
-    """Remove what no call has asked for in a month: programs, and llama.cpp's objects.
-
-    Lock files stay: one that vanishes can be locked twice.
-    """
+    """Remove what no call has asked for in a month: programs, and llama.cpp's objects."""
+    # Lock files stay: one that vanishes can be locked twice.
     oldest_s = time.time() - _KEPT_DAYS * 86_400
     for folder in cache_dir("runner").iterdir():
         if not folder.is_dir() or folder.stat().st_mtime >= oldest_s:
@@ -150,29 +244,27 @@ def _lock(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
 
 
-def _build(recipe: _Recipe, target: Path, progress: Progress | None) -> None:
+def _build(recipe: _Recipe, target: Path, progress: BuildProgress | None) -> None:
     """Build in the variant's own folder, where llama.cpp's objects stay for the next time."""
     cmake, ninja, name = program("cmake"), program("ninja"), recipe.name
     if progress:
         progress(0, 1, "unpacking llama.cpp; zig builds its C and C++ libraries first (minutes)")
-    source = llama_cpp_source()
     log = cache_dir("logs") / f"{name}-{target.parent.name}.log"
+    log.unlink(missing_ok=True)
     folder = recipe.build_folder
     with FileLock(_lock(folder)):
-        folder.mkdir(exist_ok=True)
         os.utime(folder)
-        _copy_sources(recipe, folder / "runner")
+        _write_changed(recipe.sources(), folder / "runner")
         configure = [
             str(cmake), "-S", str(folder / "runner"), "-B", str(folder / "build"), "-G", "Ninja",
             f"-DCMAKE_MAKE_PROGRAM={ninja}", "-DCMAKE_BUILD_TYPE=Release",
             *recipe.toolchain.write(folder),
-            *_options(recipe, source, folder / "runner"),
+            *recipe.options(folder / "runner"),
         ]  # fmt: skip
         compile_ = [str(ninja), "-C", str(folder / "build"), "-j", str(os.cpu_count() or 1), name]
-        environment = {**os.environ, **recipe.toolchain.environment}
-        with log.open("w", encoding="utf-8") as record:
-            for command in (configure, compile_):
-                _run(command, environment, record.write, progress, log)
+        for command in (configure, compile_):
+            task = f"building {name} for {recipe.variant.name}"
+            subprocesses.build(task, command, log, recipe.toolchain.environment, progress)
         made = next(path for path in (folder / "build").rglob(name) if path.is_file())
         target.parent.mkdir(exist_ok=True)
         part = target.with_suffix(".part")
@@ -180,70 +272,13 @@ def _build(recipe: _Recipe, target: Path, progress: Progress | None) -> None:
         part.replace(target)
 
 
-def _copy_sources(recipe: _Recipe, folder: Path) -> None:
-    # CMake ties a build folder to its source folder, and checkouts come and go.
+def _write_changed(sources: dict[str, bytes], folder: Path) -> None:
+    # A copy, since CMake ties a build folder to its source folder, and checkouts come and go.
     folder.mkdir(exist_ok=True)
-    wanted = {source.name: source.read_bytes() for source in _sources()}
-    if recipe.prelude is not None:
-        wanted[_PRELUDE] = recipe.prelude
-    for name, content in wanted.items():
+    for name, content in sources.items():
         copy = folder / name
         if not copy.is_file() or copy.read_bytes() != content:
             copy.write_bytes(content)
-
-
-def _sources() -> list[Path]:
-    return sorted((*_HERE.glob("*.h"), *_HERE.glob("*.cpp"), _HERE / "CMakeLists.txt"))
-
-
-def _options(recipe: _Recipe, source: Path, sources: Path) -> list[str]:
-    prelude = "" if recipe.prelude is None else sources / _PRELUDE
-    switched = [f"GGML_{option}" for option in _X86_OPTIONS]
-    return [
-        f"-DDRIFTLOOP_LLAMA_SOURCE={source}",
-        f"-DDRIFTLOOP_LLAMA_COMMIT={LLAMA_COMMIT}",
-        f"-DDRIFTLOOP_VARIANT={recipe.variant.name}",
-        f"-DDRIFTLOOP_TARGET={recipe.toolchain.target}",
-        f"-DDRIFTLOOP_PRELUDE={prelude}",
-        f"-DDRIFTLOOP_COMPILE_OPTIONS={recipe.toolchain.cpu_option}",
-        *(f"-D{option}={'ON' if option in recipe.variant.ggml else 'OFF'}" for option in switched),
-    ]
-
-
-def _run(
-    command: list[str],
-    environment: dict[str, str],
-    record: Callable[[str], object],
-    progress: Progress | None,
-    log: Path,
-) -> None:
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        errors="replace",
-    ) as process:
-        if process.stdout is None:
-            raise AssertionError("a pipe was asked for")
-        whole = False
-        try:
-            for line in process.stdout:
-                record(line)
-                if progress and (step := _STEP.match(line)):
-                    progress(int(step[1]), int(step[2]), step[3])
-            whole = True
-        finally:
-            # When interrupted, nothing must go on writing into the folder of the next build.
-            if not whole:
-                process.terminate()
-    if process.returncode != 0:
-        tool = Path(command[0]).name
-        raise ToolchainMissing(
-            f"the build failed: {tool} exited with {process.returncode}; see {log}"
-        )
 
 
 def main() -> int:
@@ -257,15 +292,8 @@ def main() -> int:
     def show(done: int, total: int, step: str) -> None:
         sys.stderr.write(f"[{done}/{total}] {step}\n")
 
-    try:
-        path = runner_binary(
-            named(chosen.variant), ndk=chosen.ndk, prelude=chosen.prelude, progress=show
-        )
-    except DeviceError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    sys.stdout.write(f"{path}\n")
-    return 0
+    options = {"ndk": chosen.ndk, "prelude": chosen.prelude}
+    return print_path(lambda: runner_binary(named(chosen.variant), **options, progress=show))
 
 
 if __name__ == "__main__":

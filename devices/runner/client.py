@@ -1,31 +1,44 @@
 """Running the runner on a phone: started detached, followed, resumed.
 
-Everything that must outlive this process lies on the phone. What stands there is read again at
-every call: answers that are there are taken, a runner that still runs is followed, and only what
-is then missing is started anew.
+Everything that must outlive this process is on the phone and is read again at every call: answers
+that are there are taken, a runner that still runs is followed, and only what is then missing is
+started anew.
 """
 
 from __future__ import annotations
 
 import shlex
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from devices import deploy
 from devices.errors import RunnerFailed
 from devices.phone import Phone, RemoteProcess
 from devices.runner.attempt import REMOTE_RUNS, Attempt, attempts, end_all
-from devices.runner.protocol import Attestation, Finished, Heartbeat, ImageResult, RunnerFault
+from devices.runner.protocol import (
+    Attestation,
+    Finished,
+    Heartbeat,
+    ImageResult,
+    Line,
+    RunnerFault,
+    tensors_name,
+)
 from devices.runner.work import Work, WorkImage
 
-OnHeartbeat = Callable[[Heartbeat], None]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Tensors = dict[str, NDArray[np.float32]]
 
 _POLL_S = 0.08
-
-Line = Attestation | ImageResult | Finished
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,6 @@ class Limits:
 def run(
     phone: Phone,
     work: Work,
-    on_heartbeat: OnHeartbeat | None = None,
     *,
     limits: Limits = Limits(),
     on_deploy: deploy.Progress | None = None,
@@ -50,12 +62,12 @@ def run(
     """Run `work` on the phone; each image's result once, in no promised order, then Finished.
 
     Once `stop` is set, of the images not yet begun only those marked `always` are run. A run that
-    was stopped stays so: a later call of it starts no other image either. `Finished.images` says
-    how many were answered.
+    was stopped stays so: a later call of it starts no other image either. `Finished.images` is the
+    number of images answered.
 
-    An Attestation comes before the results of the process it speaks of, so there is one more of
-    them each time a run was resumed after its runner had ended. The caller holds the phone's
-    lease. Runners that other runs left behind are ended first: a later call of theirs resumes.
+    An Attestation comes before the results of its process, so there is one more of them each time
+    a run was resumed after its runner had ended. The caller holds the phone's lease. Runners that
+    other runs left behind are ended first: a later call of theirs resumes.
 
     Raises:
         RunnerFailed: the process refused the request, died, hung or was stuck; the results so far
@@ -63,7 +75,49 @@ def run(
         PhoneOffline: the connection was lost and the phone did not come back; the runner goes on.
         DeviceError: whatever a deploy raises.
     """
-    yield from _Run(phone, work, limits, on_heartbeat, stop).lines(on_deploy)
+    yield from _Run(phone, work, limits, stop).lines(on_deploy)
+
+
+def run_deep(
+    phone: Phone, work: Work, *, on_deploy: deploy.Progress | None = None
+) -> Iterator[tuple[ImageResult, Tensors]]:
+    """Run `work` in deep mode; each image's result with its tensors, in the order of `work.images`.
+
+    Each image's tensors are fetched and removed as they come, so that the phone holds those of two
+    images at most. Always a new run, whatever the phone holds under `work.run_id`, and nothing of
+    it stays there. The caller holds the phone's lease.
+
+    Raises:
+        DeviceError: as `run`; what was answered before a RunnerFailed has been yielded.
+    """
+    deep = replace(work, deep=True)
+    phone.patiently(lambda: discard(phone, work.run_id))
+    try:
+        for line in run(phone, deep, on_deploy=on_deploy):
+            if isinstance(line, ImageResult):
+                yield line, _fetched(phone, deep, line)
+    except (RunnerFailed, GeneratorExit):
+        phone.patiently(lambda: discard(phone, work.run_id))
+        raise
+    phone.patiently(lambda: discard(phone, work.run_id))
+
+
+def _fetched(phone: Phone, work: Work, result: ImageResult) -> Tensors:
+    """The tensors of `result`, which are then no longer on the phone."""
+    import numpy as np
+
+    (attempt,) = phone.patiently(lambda: attempts(phone, run_folder(work)))
+    remote = f"{attempt.tensors_folder}/{tensors_name(result.session, result.position)}"
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / "tensors"
+        phone.patiently(lambda: phone.pull(remote, local))
+        phone.patiently(lambda: phone.shell(f"rm -f {shlex.quote(remote)}"))
+        return {
+            one.name: np.fromfile(
+                local, "<f4", int(np.prod(one.shape)), offset=one.offset_bytes
+            ).reshape(one.shape)
+            for one in result.tensors
+        }
 
 
 def run_folder(work: Work) -> str:
@@ -78,27 +132,21 @@ def discard(phone: Phone, run_id: str) -> None:
     phone.shell(f"rm -rf {shlex.quote(folder)}")
 
 
+@dataclass
 class _Run:
     """One call of `run`. `pending` shrinks as answers come in."""
 
-    def __init__(
-        self,
-        phone: Phone,
-        work: Work,
-        limits: Limits,
-        on_heartbeat: OnHeartbeat | None,
-        stop: threading.Event | None,
-    ) -> None:
-        self.phone = phone
-        self.work = work
-        self.limits = limits
-        self.on_heartbeat = on_heartbeat
-        self.stop = stop
-        self.pending = list(work.images)
-        self.folder = run_folder(work)
+    phone: Phone
+    work: Work
+    limits: Limits
+    stop: threading.Event | None
+    stopped: bool = False
+
+    def __post_init__(self) -> None:
+        self.pending = list(self.work.images)
+        self.folder = run_folder(self.work)
         # Beside the attempts, so that every one of them finds it.
         self.stop_path = f"{self.folder}.stop"
-        self.stopped = False
 
     def lines(self, on_deploy: deploy.Progress | None) -> Iterator[Line]:
         earlier = self.phone.patiently(lambda: attempts(self.phone, self.folder))
@@ -140,7 +188,7 @@ class _Run:
 
         def start() -> RemoteProcess:
             # A start whose answer was lost with the connection may have worked.
-            return attempt.process() or attempt.start(self.work.program_path(remote))
+            return attempt.process() or attempt.start(remote[blobs[0].sha256])
 
         return self.phone.patiently(start)
 
@@ -155,19 +203,16 @@ class _Run:
         patience = _Patience(self.limits)
         while True:
             self._heed_stop(patience.restart)
-            at = partial(attempt.look, process, offset)
-            look = self.phone.patiently(at, patience.restart)
-            offset = look.offset
-            for line in look.lines:
+            poll = self.phone.patiently(partial(attempt.poll, process, offset), patience.restart)
+            offset = poll.offset
+            for line in poll.lines:
                 if isinstance(line, Finished):
                     return line.error
                 if isinstance(line, Attestation) or self._takes(line):
                     yield line
-            if not look.alive:
-                return self._death(attempt, look.heartbeat)
-            if look.heartbeat and self.on_heartbeat:
-                self.on_heartbeat(look.heartbeat)
-            if process and (fault := patience.fault(look.heartbeat, len(look.lines))):
+            if not poll.alive:
+                return self._death(attempt, poll.heartbeat)
+            if process and (fault := patience.fault(poll.heartbeat, len(poll.lines))):
                 self.phone.patiently(lambda: self.phone.kill(process))
                 return fault
             time.sleep(_POLL_S)
@@ -183,34 +228,36 @@ class _Run:
     def _death(self, attempt: Attempt, heartbeat: Heartbeat | None) -> RunnerFault:
         where = f"in stage {heartbeat.stage} of image {heartbeat.image}" if heartbeat else "at once"
         words = self.phone.patiently(attempt.last_words)
-        said = f"; it said: {words}" if words else "; a signal or the lack of memory ended it"
-        return RunnerFault(kind="died", detail=f"it ended {where}{said}")
+        why = f"its last output: {words}" if words else "killed by a signal or for lack of memory"
+        return RunnerFault(kind="died", detail=f"it ended {where}; {why}")
 
 
+@dataclass
 class _Patience:
     """How long there has been no sign of life, and no result, by this host's monotonic clock."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._beat: int | None = None
-        self.restart()
+    limits: Limits
+    beat: int | None = None
+    beat_s: float = field(default_factory=time.monotonic)
+    result_s: float = field(default_factory=time.monotonic)
 
     def restart(self) -> None:
-        """Nothing can be held against a runner while the phone was out of reach."""
-        self._beat_s = self._result_s = time.monotonic()
+        """Silence does not count against a runner while the phone is out of reach."""
+        self.beat_s = self.result_s = time.monotonic()
 
     def fault(self, heartbeat: Heartbeat | None, new_lines: int) -> RunnerFault | None:
         """Why the runner counts as lost; None while it does not."""
         now_s = time.monotonic()
-        if heartbeat and heartbeat.beat != self._beat:
-            self._beat, self._beat_s = heartbeat.beat, now_s
+        if heartbeat and heartbeat.beat != self.beat:
+            self.beat, self.beat_s = heartbeat.beat, now_s
         if new_lines:
-            self._result_s = now_s
+            self.result_s = now_s
         stage = heartbeat.stage if heartbeat else "start"
-        if now_s - self._beat_s > self._limits.heartbeat_s:
-            silent = f"no sign of life for {self._limits.heartbeat_s:g} s"
-            return RunnerFault(kind="hung", detail=f"{silent} in stage {stage}; it was ended")
-        if now_s - self._result_s > self._limits.image_s:
-            stuck = f"no result for {self._limits.image_s:g} s"
-            return RunnerFault(kind="stuck", detail=f"{stuck} in stage {stage}; it was ended")
+        for kind, sign, since_s, limit_s in (
+            ("hung", "sign of life", self.beat_s, self.limits.heartbeat_s),
+            ("stuck", "result", self.result_s, self.limits.image_s),
+        ):
+            if now_s - since_s > limit_s:
+                detail = f"no {sign} for {limit_s:g} s in stage {stage}; it was ended"
+                return RunnerFault(kind=kind, detail=detail)
         return None

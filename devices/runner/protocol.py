@@ -1,4 +1,4 @@
-"""What the host and the on-phone runner say to each other; runner.cpp writes the same field names.
+"""What the host and the on-phone runner exchange; runner.cpp writes the same field names.
 
 The host pushes one `Request` as JSON. The runner appends one flushed JSON line per record to the
 results file: first an `Attestation`, then one `ImageResult` per image in order, last a `Finished`.
@@ -7,19 +7,18 @@ Beside the results the runner keeps rewriting one `Heartbeat`.
 
 What every arm that fills these records must do alike:
 
-- Tokens: greedy, the lowest id on a tie. `tokens` holds at most `max_tokens` new tokens, and the
-  end-of-generation token is one of them: it stands last when `stop_reason` is `eog`.
+- Tokens: chosen as `Decoding` says, the lowest id on a tie. At most `max_tokens` new ones, among
+  them the end-of-generation token, which is the last when `stop_reason` is `eog`.
 - Text: the pieces joined, special tokens as they are spelled, without that last token.
-- Logprobs: log-softmax in double over the float32 logits. A label's first token is that of the
-  label tokenized as it stands, with no space before it and no special tokens added.
+- Logprobs: log-softmax in double over the float32 logits as the model gave them, whatever
+  `Decoding` makes of them. A label's first token is that of the bare label, with no space before
+  it and no special tokens added.
 - Context: `context` tokens hold prompt and answer. A prompt of more than `context - 1` is
   `context_full` before anything is encoded; an answer that fills the rest is stopped with it.
 - Batches: consecutive text ids are decoded together, `batch` at most at a time; each tile on its
   own. `n_ubatch` stays at llama.cpp's default, clipped to `batch`.
 - Flash attention: on or off for the text context and the vision context alike, never `auto`.
 - `single`: the overview alone, without slices and without the blank line libmtmd puts before it.
-- Choice of a token: greedy where `temperature` is 0. Logprobs are those of the logits as the model
-  gave them, whatever `Decoding` makes of them before a token is chosen.
 - Evidence: a `Fingerprint` of each stage's tensor, of all tiles one after another.
 - Driven: every output that the trajectory holds is measured as a `DrivenLayer` says and then
   replaced by the trajectory's, so that what follows gets exactly the reference's input; the text
@@ -28,7 +27,7 @@ What every arm that fills these records must do alike:
 A trajectory is every output on one reference arm's way through one case: a safetensors file of
 float32 tensors in the order of computation, named as `TensorRecord` says, with `prompt_ids` (a
 JSON list, as evaluated) and `grid` ("[rows, columns]") in its metadata. Float32, because a layer
-whose arithmetic is the reference's must come out as exactly 0; half of it would add 2e-4 to all.
+whose arithmetic is the reference's must come out as exactly 0; float16 would add 2e-4 to all.
 """
 
 from __future__ import annotations
@@ -68,8 +67,6 @@ class Decoding(_Record):
     descending order of probability, the lowest id first on a tie.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     temperature: float = Field(default=0.0, ge=0.0)
     top_k: int = Field(default=0, ge=0)
     repeat_penalty: float = Field(default=1.0, gt=0.0)
@@ -78,8 +75,8 @@ class Decoding(_Record):
     """Tokens that end an answer, as they are spelled; empty: those the model itself names."""
 
     @property
-    def felt(self) -> Decoding:
-        """The same without a seed that nothing is drawn with."""
+    def effective(self) -> Decoding:
+        """The same without a seed where no token is drawn."""
         return self if self.temperature else self.model_copy(update={"seed": 0})
 
 
@@ -96,29 +93,37 @@ class ImageRequest(_Record):
     """A reference's trajectory on the phone; the runner is driven along it. None: not driven."""
 
 
-class Request(_Record):
-    protocol: int = PROTOCOL_VERSION
-    run_id: str
-    text_model_path: str
-    mmproj_path: str
+class Settings(_Record):
+    """What the app fixes and the runner needs. The repr is part of `devices.runner.work.Work`'s
+    hash, which names a run's folder on the phone."""
+
     prompt: str
     marker: str
     add_special: bool
     parse_special: bool
     max_tokens: int
-    labels: list[str]
-    top_k: int = 16
-    """Rivals told of each token; nothing to do with `Decoding.top_k`."""
-    decoding: Decoding = Decoding()
+    labels: tuple[str, ...]
     runtime: RuntimeSettings
+    decoding: Decoding = Decoding()
+    top_k: int = 16
+    """Likeliest tokens reported for each step; unrelated to `Decoding.top_k`."""
+
+
+class Request(Settings):
+    """A run as the phone sees it; paths are the phone's."""
+
+    protocol: int = PROTOCOL_VERSION
+    run_id: str
+    text_model_path: str
+    mmproj_path: str
     stop_path: str | None = None
     """Once this file exists, of the images not yet begun only those marked `always` are run."""
     evidence: bool = True
     """False leaves the fingerprints out; for measuring what they cost."""
     tensors_folder: str | None = None
-    """Deep mode: every tensor of an image goes into a file of its own here, `tensors_name` of it,
-    as `ImageResult.tensors` says. Before an image the runner waits until at most one file lies
-    here, so that whoever fetches and removes them sets the space that is needed."""
+    """Deep mode: each image's tensors go into a file here, `tensors_name` of it, as
+    `ImageResult.tensors` says. Before an image the runner waits until at most one file is here, so
+    that whoever fetches and removes them limits the space that is needed."""
     images: list[ImageRequest]
 
 
@@ -128,12 +133,12 @@ class TokenLogprob(_Record):
 
 
 class Fingerprint(_Record):
-    """A float32 tensor told without moving it, so that arms can be compared.
+    """A summary of a float32 tensor, so that arms can be compared without moving it.
 
     `projection` is linear, so that of a difference is the difference of projections, and its
     length estimates the tensor's (within 9 % or so). Of element i of the flattened tensor, row
     r = i // 64 and column j = i % 64 name bucket (j + r) % 64 and the sign: minus where bit j (from
-    the lowest) of output r + 1 of splitmix64 seeded with 0 is set. Sums in float64, told as
+    the lowest) of output r + 1 of splitmix64 seeded with 0 is set. Sums in float64, given as
     float32.
     """
 
@@ -163,8 +168,7 @@ class Evidence(_Record):
 
 
 class TensorRecord(_Record):
-    """One tensor in its image's file in `Request.tensors_folder`: float32, little-endian, C
-    order."""
+    """One tensor in its image's file of `tensors_folder`: little-endian float32, C order."""
 
     name: str
     """A stage (`pixels`, `embed`, `prefill`) or a layer: see `harness.arms.layers`."""
@@ -177,8 +181,8 @@ class DrivenLayer(_Record):
 
     Over the rows of the output (all axes but the last), R the reference's and C the candidate's, in
     float64. What a row is divided by, its |R|^2, is taken as at least 0.01 of the mean of |R|^2
-    over all rows, so that rows of almost no length do not count for more than others, nor the few
-    huge ones of a text model for all of them.
+    over all rows, so that neither rows of almost no length nor the few huge ones of a text model
+    dominate.
     """
 
     name: str
@@ -226,7 +230,7 @@ class ThreadPlacement(_Record):
 
 
 class RunSettings(_Record):
-    """The settings in force, read back from llama.cpp where it tells them."""
+    """The settings in force, read back from llama.cpp where possible."""
 
     context: int
     batch: int
@@ -323,5 +327,5 @@ class Finished(_Record):
     error: RunnerFault | None = None
 
 
-Line = Annotated[Attestation | ImageResult | Finished, Field(discriminator="record")]
-LINE: TypeAdapter[Attestation | ImageResult | Finished] = TypeAdapter(Line)
+Line = Attestation | ImageResult | Finished
+LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="record")])

@@ -1,14 +1,13 @@
-"""The runner's builds: one program per instruction set, chosen by what a phone's CPU can do."""
+"""The builds of the runner, and which of them a phone's CPU gets."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from devices.errors import StableError
-
-Abi = Literal["arm64-v8a", "x86_64"]
+from devices.identity import Abi
 
 
 class Machine(Protocol):
@@ -23,15 +22,13 @@ class Machine(Protocol):
 
 @dataclass(frozen=True)
 class Variant:
-    """One build of the runner."""
+    """One build of the runner. Its repr is part of the build's key, so that no field may be a set,
+    whose order changes with the process's hash seed."""
 
     name: str
     abi: Abi
     needs: tuple[str, ...]
-    """CPU features that must be there, in the kernel's words (/proc/cpuinfo).
-
-    A tuple, not a set: the variant's repr is part of the build's key and must not change with the
-    process's hash seed."""
+    """CPU features that must be there, in the kernel's words (/proc/cpuinfo)."""
     zig_cpu: str
     """zig's `-mcpu`, without the features that ggml's own options switch on."""
     march: str
@@ -46,66 +43,41 @@ class Variant:
 
 
 _DOTPROD = ("asimddp", "fphp", "asimdhp")
+_DOTPROD_ZIG, _DOTPROD_MARCH = "generic+v8_2a+dotprod+fullfp16", "armv8.2-a+dotprod+fp16"
+_V3 = ("avx", "avx2", "fma", "f16c", "bmi2")
+_V3_GGML = ("GGML_SSE42", "GGML_AVX", "GGML_AVX2", "GGML_FMA", "GGML_F16C", "GGML_BMI2")
 
 ARM64 = Variant("arm64", "arm64-v8a", (), "generic", "armv8-a")
-ARM64_DOTPROD = Variant(
-    "arm64-dotprod",
-    "arm64-v8a",
-    _DOTPROD,
-    "generic+v8_2a+dotprod+fullfp16",
-    "armv8.2-a+dotprod+fp16",
-)
+ARM64_DOTPROD = Variant("arm64-dotprod", "arm64-v8a", _DOTPROD, _DOTPROD_ZIG, _DOTPROD_MARCH)
 ARM64_I8MM = Variant(
     "arm64-i8mm",
     "arm64-v8a",
     (*_DOTPROD, "i8mm"),
-    "generic+v8_2a+dotprod+fullfp16+i8mm",
-    "armv8.2-a+dotprod+fp16+i8mm",
+    f"{_DOTPROD_ZIG}+i8mm",
+    f"{_DOTPROD_MARCH}+i8mm",
 )
-X86_64 = Variant(
-    "x86_64",
-    "x86_64",
-    ("sse4_2",),
-    "x86_64",
-    "x86-64",
-    ("GGML_SSE42",),
-)
-X86_64_V3 = Variant(
-    "x86_64-v3",
-    "x86_64",
-    ("avx", "avx2", "fma", "f16c", "bmi2"),
-    "x86_64",
-    "x86-64",
-    ("GGML_SSE42", "GGML_AVX", "GGML_AVX2", "GGML_FMA", "GGML_F16C", "GGML_BMI2"),
-)
+X86_64 = Variant("x86_64", "x86_64", ("sse4_2",), "x86_64", "x86-64", ("GGML_SSE42",))
+X86_64_V3 = Variant("x86_64-v3", "x86_64", _V3, "x86_64", "x86-64", _V3_GGML)
 
 ALL = (ARM64_I8MM, ARM64_DOTPROD, ARM64, X86_64_V3, X86_64)
 """Best first within an ABI. `x86_64-v3` uses what llama-cpp-python's wheel uses by default."""
 
 
 def choose(machine: Machine) -> Variant:
-    """The best variant that every core of `machine` can run.
-
-    Raises:
-        StableError: no variant is for its ABI or CPU.
-    """
+    """The best variant that every core of `machine` can run; StableError when none can."""
     features = frozenset(machine.cpu_features)
     for variant in ALL:
         if variant.abi == machine.abi and features.issuperset(variant.needs):
             return variant
     raise StableError(
-        f"no runner for ABI {machine.abi!r} with this CPU: driftloop runs on 64-bit phones, "
+        f"no runner fits ABI {machine.abi!r} with this CPU: driftloop needs a 64-bit phone, "
         f"arm64-v8a or x86_64 with SSE 4.2"
     )
 
 
 def named(name: str) -> Variant:
-    """The variant of that name.
-
-    Raises:
-        StableError: there is none; lists those there are.
-    """
-    for variant in ALL:
-        if variant.name == name:
-            return variant
-    raise StableError(f"no runner variant {name!r}: there are {', '.join(v.name for v in ALL)}")
+    """The variant of that name; StableError, listing all, when there is none."""
+    by_name = {variant.name: variant for variant in ALL}
+    if name not in by_name:
+        raise StableError(f"no runner variant is called {name!r}; there are {', '.join(by_name)}")
+    return by_name[name]

@@ -5,27 +5,21 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from devices.deploy import LocalBlob
 from devices.errors import BadRequest
 from devices.hashing import file_sha256
-from devices.runner.protocol import (
-    Decoding,
-    ImageRequest,
-    ImageResult,
-    Request,
-    RuntimeSettings,
-)
+from devices.runner.protocol import ImageRequest, ImageResult, Request, Settings
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
 class WorkImage:
-    """One image of a session. (`session`, `position`) is its place; a case may stand in two."""
+    """One image of a session. (`session`, `position`) is its slot; a case may fill two."""
 
     case_id: str
     session: int
@@ -40,37 +34,17 @@ class WorkImage:
     """A reference's trajectory (safetensors) that the runner is driven along; None: not driven."""
 
     def is_answered_by(self, result: ImageResult) -> bool:
-        """Whether `result` stands in this image's place, whatever pixels the runner made of it."""
-        place = (result.case_id, result.session, result.position)
-        return place == (self.case_id, self.session, self.position)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the app fixes and the runner needs to know; part of a `Request`."""
-
-    prompt: str
-    marker: str
-    add_special: bool
-    parse_special: bool
-    max_tokens: int
-    labels: tuple[str, ...]
-    runtime: RuntimeSettings
-    decoding: Decoding = field(default_factory=Decoding)
-    top_k: int = 16
-    """Rivals told of each token."""
+        """Whether `result` fills this image's slot, whatever pixels the runner made of it."""
+        slot = (result.case_id, result.session, result.position)
+        return slot == (self.case_id, self.session, self.position)
 
 
 @dataclass(frozen=True)
 class Work:
-    """A run on one phone: program, models, settings, images.
-
-    Raises:
-        BadRequest: `run_id` cannot name a folder.
-    """
+    """A run on one phone; BadRequest when `run_id` cannot name a folder."""
 
     run_id: str
-    """Names the run's folder on the phone; the same again goes on where the run stands."""
+    """Names the run's folder on the phone; the same name again continues the run."""
     runner: Path
     """The program; `devices.runner.build.runner_binary` builds one."""
     text_model: Path
@@ -82,7 +56,7 @@ class Work:
     evidence: bool = True
     """Fingerprints of every image's tensors; False only to measure what they cost."""
     deep: bool = False
-    """Keep every tensor of every image; `devices.runner.whole_tensors.look` brings them here."""
+    """Keep every tensor of every image; `devices.runner.client.run_deep` fetches them."""
 
     def __post_init__(self) -> None:
         if not _RUN_ID.fullmatch(self.run_id):
@@ -124,10 +98,6 @@ class Work:
             *(image.trajectory for image in self.images if image.trajectory),
         ]
 
-    def program_path(self, remote: Mapping[str, str]) -> str:
-        """Where the program lies on the phone; `remote` holds the deployed paths by SHA-256."""
-        return remote[self._runner_sha256]
-
     def request(
         self,
         images: Sequence[WorkImage],
@@ -138,23 +108,13 @@ class Work:
     ) -> Request:
         """The request for `images`; `remote` holds the deployed paths by SHA-256.
 
-        `stop_path`, `tensors_folder`: on the phone, as `Request` says; the latter counts only in
-        deep mode.
+        `stop_path` and `tensors_folder` (used in deep mode only) are `Request`'s.
         """
-        settings = self.settings
         return Request(
+            **dict(self.settings),
             run_id=self.run_id,
             text_model_path=remote[self.text_model_sha256],
             mmproj_path=remote[self.mmproj_sha256],
-            prompt=settings.prompt,
-            marker=settings.marker,
-            add_special=settings.add_special,
-            parse_special=settings.parse_special,
-            max_tokens=settings.max_tokens,
-            labels=list(settings.labels),
-            top_k=settings.top_k,
-            decoding=settings.decoding,
-            runtime=settings.runtime,
             stop_path=stop_path,
             evidence=self.evidence,
             tensors_folder=tensors_folder if self.deep else None,

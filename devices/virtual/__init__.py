@@ -1,6 +1,5 @@
 """A virtual phone: a genuine adbd in a private file system, on loopback only."""
 
-from devices.virtual.loan import at_hand, started
-from devices.virtual.phone import VirtualPhone, available, running, start, stop
+from devices.virtual.phone import VirtualPhone, at_hand, available, running, start, started, stop
 
 __all__ = ["VirtualPhone", "at_hand", "available", "running", "start", "started", "stop"]

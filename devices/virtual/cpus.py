@@ -3,65 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-Abi = Literal["arm64-v8a", "x86_64"]
 
 # the kernel's names, bit by bit (arch/arm64/kernel/cpuinfo.c, arch/arm64/include/uapi/asm/hwcap.h)
 _HWCAP = (
-    "fp",
-    "asimd",
-    "evtstrm",
-    "aes",
-    "pmull",
-    "sha1",
-    "sha2",
-    "crc32",
-    "atomics",
-    "fphp",
-    "asimdhp",
-    "cpuid",
-    "asimdrdm",
-    "jscvt",
-    "fcma",
-    "lrcpc",
-    "dcpop",
-    "sha3",
-    "sm3",
-    "sm4",
-    "asimddp",
-    "sha512",
-    "sve",
-    "asimdfhm",
-    "dit",
-    "uscat",
-    "ilrcpc",
-    "flagm",
-    "ssbs",
-    "sb",
-    "paca",
-    "pacg",
+    "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma "
+    "lrcpc dcpop sha3 sm3 sm4 asimddp sha512 sve asimdfhm dit uscat ilrcpc flagm ssbs sb paca pacg"
 )
 _HWCAP2 = (
-    "dcpodp",
-    "sve2",
-    "sveaes",
-    "svepmull",
-    "svebitperm",
-    "svesha3",
-    "svesm4",
-    "flagm2",
-    "frint",
-    "svei8mm",
-    "svef32mm",
-    "svef64mm",
-    "svebf16",
-    "i8mm",
-    "bf16",
-    "dgh",
-    "rng",
-    "bti",
-    "mte",
+    "dcpodp sve2 sveaes svepmull svebitperm svesha3 svesm4 flagm2 frint svei8mm svef32mm svef64mm "
+    "svebf16 i8mm bf16 dgh rng bti mte"
 )
 
 
@@ -84,9 +34,13 @@ class Cpu:
     @property
     def features(self) -> tuple[str, ...]:
         """The names in the line `Features` of /proc/cpuinfo, in the kernel's order."""
-        low = (name for bit, name in enumerate(_HWCAP) if self.hwcap >> bit & 1)
-        high = (name for bit, name in enumerate(_HWCAP2) if self.hwcap2 >> bit & 1)
-        return (*low, *high)
+        tables = ((_HWCAP, self.hwcap), (_HWCAP2, self.hwcap2))
+        return tuple(
+            name
+            for names, bits in tables
+            for bit, name in enumerate(names.split())
+            if bits >> bit & 1
+        )
 
 
 CPUS: dict[str, Cpu] = {

@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,51 +22,38 @@ from filelock import FileLock
 
 import devices
 from devices.errors import BadRequest, StableError, ToolchainMissing, UnknownSerial
+from devices.identity import Abi
 from devices.paths import cache_dir
 from devices.server import private_server
+from devices.subprocesses import reason, run
 from devices.virtual import cpus, parts, rootfs
-from devices.virtual.cpus import Abi
 from devices.virtual.folder import PhoneFolder, Plan
-from devices.virtual.state import Hardware, PhoneState
-from devices.virtual.state_file import StateFile
+from devices.virtual.state import Hardware, PhoneState, StateFile
 
 # below the ports of outgoing connections, and away from 5555..5585, which adb takes for emulators
 _PORTS = range(26000, 32000)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-_NAMESPACES = (
-    "unshare",
-    "--user",
-    f"--map-user={rootfs.SHELL_ID}",
-    f"--map-group={rootfs.SHELL_ID}",
-    "--keep-caps",
-    "--mount",
-    "--pid",
-    "--fork",
-    "--kill-child",
-)
+_USER = ("--user", f"--map-user={rootfs.SHELL_ID}", f"--map-group={rootfs.SHELL_ID}")
+_NAMESPACES = ("unshare", *_USER, "--keep-caps", "--mount", "--pid", "--fork", "--kill-child")
 _START_LIMIT_S = 30.0
 _STOP_LIMIT_S = 5.0
 
 
 @dataclass(frozen=True)
 class VirtualPhone:
-    """A running virtual phone.
-
-    pid is its supervisor's; state_path is StateFile's; root is its folder on the host.
-    """
+    """A running virtual phone. pid is its supervisor's; root is its folder on the host."""
 
     name: str
     abi: Abi
     serial: str
     port: int
     pid: int
-    state_path: Path
     root: Path
 
     @property
     def state(self) -> StateFile:
         """What the phone says of itself; a test may change it."""
-        return StateFile(self.state_path)
+        return StateFile(PhoneFolder(self.root).state)
 
     def adbd_pid(self) -> int:
         """adbd's pid on this host, of its present life."""
@@ -79,16 +68,10 @@ def available() -> str | None:
         return f"virtual phones need an x86_64 machine, this is {os.uname().machine}"
     if shutil.which("unshare") is None or shutil.which("setsid") is None:
         return "unshare or setsid is not on this machine: install util-linux"
-    probe = subprocess.run(
-        [*_NAMESPACES, "--mount-proc", "true"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    if probe.returncode != 0:
-        said = (probe.stderr.strip() or "no message").splitlines()[-1]
-        return f"this machine gives no user namespace ({said}): allow them, or attach a phone"
+    try:
+        run("making a user namespace", [*_NAMESPACES, "--mount-proc", "true"], 30.0)
+    except ToolchainMissing as error:
+        return f"{error}: allow user namespaces on this machine, or attach a phone"
     return parts.missing()
 
 
@@ -104,35 +87,57 @@ def start(
 
     storage_mb makes /data a file system of that size; cpu names one of `cpus.CPUS` (arm64-v8a
     only). Raises ToolchainMissing when this machine cannot run one, BadRequest when the name is
-    taken or a value cannot be.
+    taken or a value is not allowed.
     """
     model = _cpu_model(abi, cpu)
     if name is not None and not _NAME.fullmatch(name):
         raise BadRequest(f"{name!r} cannot name a phone: use at most 40 of a-z, 0-9 and -")
     if storage_mb is not None and storage_mb < 1:
-        raise BadRequest(f"a phone of {storage_mb} MB cannot be: give it at least 1")
-    if reason := available():
-        raise ToolchainMissing(f"virtual phone: {reason}")
+        raise BadRequest(f"a phone cannot have {storage_mb} MB: give it at least 1")
+    if why := available():
+        raise ToolchainMissing(f"virtual phone: {why}")
     found = parts.install(emulator=model is not None, progress=progress)
     with _registry():
-        _clean_up()
+        for stale in _folders():
+            if not stale.is_alive():
+                _remove(stale)
         folder = _new_folder(name)
         plan = Plan(
+            **vars(found),
             name=folder.path.name,
             abi=abi,
             port=_free_port(),
             cpu=None if model is None else model.name,
             storage_mb=storage_mb,
-            prefix=str(found.prefix),
-            system_bin=str(found.system_bin),
-            shim=str(found.shim),
-            emulator=None if found.emulator is None else str(found.emulator),
         )
         folder.create(plan)
-        hardware = Hardware(serial=f"driftloop-{plan.name}", abi=abi, cores=_cores(), cpu=model)
+        cores = len(os.sched_getaffinity(0))
+        hardware = Hardware(serial=f"driftloop-{plan.name}", abi=abi, cores=cores, cpu=model)
         StateFile(folder.state).create(hardware, PhoneState(boot_id=str(uuid.uuid4())))
         _launch(folder)
     return _describe(folder)
+
+
+@contextmanager
+def started(
+    abi: Abi = "arm64-v8a", *, progress: parts.Progress | None = None
+) -> Iterator[VirtualPhone]:
+    """A phone that is started here and stopped when the block ends. Raises as `start` does."""
+    phone = start(abi, progress=progress)
+    try:
+        yield phone
+    finally:
+        stop(phone.name)
+
+
+@contextmanager
+def at_hand() -> Iterator[list[VirtualPhone]]:
+    """The phones that are running; where there are none, one that is `started`."""
+    if there := running():
+        yield there
+        return
+    with started() as phone:
+        yield [phone]
 
 
 def running() -> list[VirtualPhone]:
@@ -147,17 +152,12 @@ def stop(name: str) -> None:
         if not _NAME.fullmatch(name) or not folder.path.is_dir():
             known = ", ".join(f.path.name for f in _folders() if f.is_alive()) or "none"
             raise UnknownSerial(f"no virtual phone is called {name}; running: {known}")
-        serial = None if not folder.plan.exists() else f"127.0.0.1:{folder.read_plan().port}"
+        serial = _serial(folder.read_plan()) if folder.plan.exists() else None
         _end(folder)
         _remove(folder)
-    if serial is not None:
-        _forget(serial)
-
-
-def _forget(serial: str) -> None:
-    """Takes the phone off driftloop's adb server, which would list it as offline for good."""
     server = private_server(start=False)
-    if server.answers():
+    if serial is not None and server.answers():
+        # driftloop's adb server would list it as offline for good
         server.disconnect(serial)
 
 
@@ -183,12 +183,6 @@ def _registry() -> FileLock:
 
 def _folders() -> list[PhoneFolder]:
     return [PhoneFolder(path) for path in sorted(_phones().iterdir()) if path.is_dir()]
-
-
-def _clean_up() -> None:
-    for folder in _folders():
-        if not folder.is_alive():
-            _remove(folder)
 
 
 def _new_folder(name: str | None) -> PhoneFolder:
@@ -218,12 +212,8 @@ def _free_port() -> int:
     raise StableError(f"no port of {_PORTS.start} to {_PORTS.stop - 1} is free: stop some phones")
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 def _launch(folder: PhoneFolder) -> None:
-    """Starts the supervisor in a session of its own and waits for its word."""
+    """Starts the supervisor in a session of its own and waits until it is ready."""
     reader, writer = os.pipe()
     command = ["setsid", "--fork", *_NAMESPACES]
     command += [sys.executable, "-m", "devices.virtual.supervisor", str(folder.path), str(writer)]
@@ -247,25 +237,19 @@ def _launch(folder: PhoneFolder) -> None:
     finally:
         os.close(reader)
     if not ready:
-        said = folder.supervisor_log.read_text().strip().splitlines()
+        why = reason(folder.supervisor_log.read_text())
         _end(folder)
         _remove(folder)
-        raise ToolchainMissing(
-            f"the virtual phone did not start: {said[-1] if said else 'no message'}"
-        )
+        raise ToolchainMissing(f"the virtual phone did not start: {why}")
+
+
+def _serial(plan: Plan) -> str:
+    return f"127.0.0.1:{plan.port}"
 
 
 def _describe(folder: PhoneFolder) -> VirtualPhone:
-    plan = folder.read_plan()
-    return VirtualPhone(
-        name=plan.name,
-        abi=plan.abi,
-        serial=f"127.0.0.1:{plan.port}",
-        port=plan.port,
-        pid=int(folder.supervisor_pid.read_text()),
-        state_path=folder.state,
-        root=folder.path,
-    )
+    plan, pid = folder.read_plan(), int(folder.supervisor_pid.read_text())
+    return VirtualPhone(plan.name, plan.abi, _serial(plan), plan.port, pid, folder.path)
 
 
 def _end(folder: PhoneFolder) -> None:

@@ -11,12 +11,14 @@ import fcntl
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
-from devices.virtual import mounts, rootfs
+from devices.virtual import rootfs
 from devices.virtual.folder import PhoneFolder, Plan
 
 _RESTART_DELAY_S = 0.2
@@ -25,7 +27,7 @@ _MOST_SHORT_LIVES = 20
 _LISTEN_LIMIT_S = 15.0
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> NoReturn:
     """Runs one phone until SIGTERM."""
     folder, ready_fd = PhoneFolder(Path(arguments[0])), int(arguments[1])
     os.set_inheritable(ready_fd, False)
@@ -36,47 +38,42 @@ def main(arguments: list[str]) -> int:
     folder.supervisor_pid.write_text(str(Path("/proc/self").readlink()))
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     plan = folder.read_plan()
-    last_capability = mounts.last_capability()
+    last_capability = rootfs.last_capability()
     host_proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
-    rootfs.build(folder.root, plan.parts(), folder.state.parent, plan.storage(folder))
+    rootfs.build(folder.root, plan, folder.state.parent, folder.data, plan.storage_mb)
 
     def start_adbd() -> int:
         return _start_adbd(folder, plan, host_proc, last_capability)
 
     first = start_adbd()
     if not _wait_until_listening(plan.port):
-        print(f"adbd does not listen on port {plan.port}; see adbd.log", file=sys.stderr)  # noqa: T201
-        return 1
+        sys.exit(f"adbd does not listen on port {plan.port}; see adbd.log")
     os.write(ready_fd, b"ready\n")
     os.close(ready_fd)
-    return _keep_alive(first, start_adbd)
+    _keep_alive(first, start_adbd)
 
 
 def _start_adbd(folder: PhoneFolder, plan: Plan, host_proc: int, last_capability: int) -> int:
-    """Forks and executes adbd inside the phone; returns its pid in this namespace."""
-    log = os.open(folder.adbd_log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
-    nothing = os.open("/dev/null", os.O_RDONLY)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setsid()
-            folder.write_adbd_pid(int(os.readlink("self", dir_fd=host_proc)))
-            for source, target in ((nothing, 0), (log, 1), (log, 2)):
-                os.dup2(source, target)
-            os.chroot(folder.root)
-            os.chdir("/data/local/tmp")
-            os.umask(0o022)
-            mounts.drop_capabilities(last_capability)
-            os.execve(  # noqa: S606  # a fixed program, in a file system of our own
-                plan.parts().adbd, ["adbd"], plan.environment()
-            )
-        except OSError as error:
-            os.write(2, f"adbd does not start: {error}\n".encode())
-        finally:
-            os._exit(127)
-    os.close(log)
-    os.close(nothing)
-    return pid
+    """Starts adbd inside the phone; returns its pid in this namespace."""
+
+    def enter_phone() -> None:
+        folder.write_adbd_pid(int(os.readlink("self", dir_fd=host_proc)))
+        os.chroot(folder.root)
+        os.chdir("/data/local/tmp")
+        rootfs.drop_capabilities(last_capability)
+
+    with folder.adbd_log.open("ab") as log:
+        return subprocess.Popen(
+            [rootfs.ADBD],
+            env=plan.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            restore_signals=False,
+            umask=0o022,
+            preexec_fn=enter_phone,
+        ).pid
 
 
 def _wait_until_listening(port: int) -> bool:
@@ -89,7 +86,7 @@ def _wait_until_listening(port: int) -> bool:
     return False
 
 
-def _keep_alive(adbd: int, start_adbd: Callable[[], int]) -> int:
+def _keep_alive(adbd: int, start_adbd: Callable[[], int]) -> NoReturn:
     """Reaps whatever ends in the phone and starts adbd again; gives up when it never lives."""
     started, short_lives = time.monotonic(), 0
     while short_lives < _MOST_SHORT_LIVES:
@@ -99,9 +96,8 @@ def _keep_alive(adbd: int, start_adbd: Callable[[], int]) -> int:
         short_lives = short_lives + 1 if time.monotonic() - started < _TOO_SHORT_S else 0
         time.sleep(_RESTART_DELAY_S)
         adbd, started = start_adbd(), time.monotonic()
-    print("adbd keeps dying as soon as it starts; see adbd.log", file=sys.stderr)  # noqa: T201
-    return 1
+    sys.exit("adbd keeps dying as soon as it starts; see adbd.log")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """`app`: what the app itself saw and answered, from the lines it wrote (docs/app-observations.md).
 
-Any engine can write them. What a line does not say is not known: no stage is equal by silence.
+Any engine can write them. What a line leaves out is unknown, and never counts as equal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from devices.hashing import file_sha256
 from devices.phone import Phone
 from devices.runner.protocol import RunnerFault, Timings, Token
-from harness.arms.base import Prepared
+from harness.arms.base import Prepared, observed
 from harness.cases import Case
 from harness.contract import Contract
 from harness.errors import BadInput, CaseError
@@ -32,6 +32,9 @@ _MOST_TEXT: Final = 64 * 1024
 """Characters of one answer: a thousand times the longest that a contract allows."""
 _IDENTIFIED: Final = 3
 """Pictures whose recipe is looked for: each takes about a second."""
+_OBSERVED: Final = ("grid", "image_tokens", "prompt_ids", "label_logprobs", "text", "timings_ms")
+"""Fields that an observation has as the line has them."""
+_MODELS: Final = (("text model", "text_model_sha256"), ("mmproj", "mmproj_sha256"))
 _UNTOLD: Final = {
     "pixels": "the app's pixels (resize)",
     "prompt_ids": "prompt ids (tokens)",
@@ -99,29 +102,24 @@ class AppAnswers:
     """Case id -> the image."""
 
     def observation(self, image: Prepared) -> Observation:
-        """What the app said of that image; a fault where it said nothing."""
+        """The app's answer to that image; a fault where it wrote no line."""
         line = self.lines.get(image.case_id)
         said = line or _NO_LINE
-        return Observation(
-            contract_sha256=self.contract.sha256,
-            arm=APP,
-            phone=None,
-            case_id=image.case_id,
-            session=image.session,
-            position=image.position,
-            pixels_sha256=self.pixels.get(image.case_id),
-            grid=said.grid,
-            image_tokens=said.image_tokens,
-            prompt_ids=said.prompt_ids,
-            tokens=_tokens(said.token_ids),
-            label_logprobs=said.label_logprobs,
-            text=said.text,
-            label=self.contract.answer.read(said.text) if said.label is None else said.label,
-            stop_reason="eog" if line else "error",
-            timings_ms=said.timings_ms,
-            conditions=Conditions(),
-            error=None if line else RunnerFault(kind="unanswered", detail="the app wrote no line"),
-        )
+        answer = {name: getattr(said, name) for name in _OBSERVED}
+        answer |= {} if said.label is None else {"label": said.label}
+        if said.token_ids is None:
+            answer["tokens"] = None
+        else:
+            # No log-probabilities are known, so nothing may be compared with them.
+            answer["tokens"] = [
+                Token(id=one, piece="", logprob=math.nan, top=[]) for one in said.token_ids
+            ]
+        if line is None:
+            answer["error"] = RunnerFault(kind="unanswered", detail="the app wrote no line")
+        answer["pixels_sha256"] = self.pixels.get(image.case_id)
+        answer["stop_reason"] = "eog" if line else "error"
+        answer["conditions"] = Conditions()
+        return observed((APP, None), self.contract, image, answer)
 
     def remarks(self, images: Iterable[Prepared], models: Sequence[str]) -> AppRemarks:
         """What the lines show beside the answers.
@@ -129,14 +127,24 @@ class AppAnswers:
         `images`: the run's, with the contract's pixels; `models`: the SHA-256 of the text model
         and of the mmproj that the arm above has, empty where it has the checkpoint.
         """
-        lines = list(self.lines.values())
-        untold = tuple(
-            what for name, what in _UNTOLD.items() if not all(getattr(line, name) for line in lines)
+        lines = self.lines.values()
+        others = sorted(
+            f"{what} {sha256[:12]}, not {own[:12]}"
+            for (what, field), own in zip(_MODELS, models, strict=False)
+            for sha256 in {getattr(line, field) for line in lines} - {own, None}
         )
-        return AppRemarks(untold=untold, pixels=self._recipe(images), models=self._others(models))
+        return AppRemarks(
+            untold=tuple(
+                what
+                for name, what in _UNTOLD.items()
+                if not all(getattr(line, name) for line in lines)
+            ),
+            pixels=self._recipe(images),
+            models=tuple(others),
+        )
 
     def _recipe(self, images: Iterable[Prepared]) -> str | None:
-        """How the app made its pixels, where they are others than the contract's."""
+        """How the app made its pixels, where they are not the contract's."""
         found = []
         for image in images:
             case = image.case_id
@@ -148,34 +156,14 @@ class AppAnswers:
                 break
         return max(found, key=found.count) if found else None
 
-    def _others(self, models: Sequence[str]) -> tuple[str, ...]:
-        """The files that the app says it loaded, where they are not the run's."""
-        own = dict(zip(("text model", "mmproj"), models, strict=False))
-        told = {
-            "text model": {line.text_model_sha256 for line in self.lines.values()},
-            "mmproj": {line.mmproj_sha256 for line in self.lines.values()},
-        }
-        return tuple(
-            f"{what} {sha256[:12]}, not {own[what][:12]}"
-            for what in sorted(own)
-            for sha256 in sorted(filter(None, told[what] - {own[what]}))
-        )
-
 
 def _lies_beside(name: str) -> bool:
     path = PurePosixPath(name)
     return bool(name) and not path.is_absolute() and ".." not in path.parts
 
 
-def _tokens(ids: Sequence[int] | None) -> list[Token] | None:
-    """Their probabilities are no numbers: nobody told them, and nothing is compared with them."""
-    if ids is None:
-        return None
-    return [Token(id=token, piece="", logprob=math.nan, top=[]) for token in ids]
-
-
 def read(path: Path, cases: Sequence[Case], contract: Contract) -> AppAnswers:
-    """The lines of `path`, each with the case it is of.
+    """The lines of `path`, each with its case.
 
     Raises:
         BadInput: no regular file, too large, a line that is torn, unknown or doubled, names an
@@ -189,12 +177,8 @@ def read(path: Path, cases: Sequence[Case], contract: Contract) -> AppAnswers:
         if line.image_sha256 is not None and not by_sha256:
             for case in cases:
                 by_sha256.setdefault(file_sha256(case.path), []).append(case.id)
-        ids = (
-            by_name.get(line.image, [])
-            if line.image is not None
-            else by_sha256.get(str(line.image_sha256), [])
-        )
-        named = line.image or line.image_sha256
+        named = line.image_sha256 if line.image is None else line.image
+        ids = (by_sha256 if line.image is None else by_name).get(str(named), [])
         if not ids:
             raise BadInput(
                 f"{path}, line {number}: {named!r} is none of the run's {len(cases)} images; "
@@ -202,31 +186,27 @@ def read(path: Path, cases: Sequence[Case], contract: Contract) -> AppAnswers:
             )
         if ids[0] in places:
             raise BadInput(
-                f"{path}, line {number}: {named!r} stands on line {places[ids[0]]} too; "
-                "keep one line an image"
+                f"{path}, line {number}: {named!r} is on line {places[ids[0]]} too; "
+                "keep one line per image"
             )
         for case_id in ids:
             found[case_id], places[case_id] = line, number
     if not found:
         raise BadInput(f"{path} holds no line; did the app's run come to an end?")
-    pixels = {
-        case_id: _dumped_sha256(path, line.pixels)
-        for case_id, line in found.items()
-        if line.pixels is not None
-    }
+    try:
+        pixels = {
+            case_id: pixels_sha256(read_dump(path.parent / line.pixels))
+            for case_id, line in found.items()
+            if line.pixels is not None
+        }
+    except CaseError as error:
+        raise BadInput(f"{path}: {error}") from error
     sources = {case.id: case.path for case in cases}
     return AppAnswers(path, file_sha256(path), contract, found, pixels, sources)
 
 
-def _dumped_sha256(path: Path, name: str) -> str:
-    try:
-        return pixels_sha256(read_dump(path.parent / name))
-    except CaseError as error:
-        raise BadInput(f"{path}: {error}") from error
-
-
 def pulled(phone: Phone, remote: str, folder: Path) -> Path:
-    """The lines that lie at `remote` on that phone, and the dumps that they name, in `folder`.
+    """Copies the lines at `remote` on that phone, and the dumps they name, into `folder`.
 
     Raises:
         BadInput: there is no such file, or a line that cannot be used.
@@ -248,7 +228,7 @@ def _pull(phone: Phone, remote: str, local: Path) -> None:
 
 
 def _by_name(cases: Sequence[Case]) -> dict[str, list[str]]:
-    """Case ids by all that may name their image: the id, the path's ending where it is unique."""
+    """Case ids by every name of their image: id, path, and file name where that is unique."""
     names: dict[str, list[str]] = {}
     for case in cases:
         plain = case.id.partition("#")[0]
@@ -260,7 +240,7 @@ def _by_name(cases: Sequence[Case]) -> dict[str, list[str]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, AppLine]]:
     try:
-        status = path.stat()  # before it is opened: a FIFO would be waited for
+        status = path.stat()  # before it is opened: opening a FIFO would block
         if not stat.S_ISREG(status.st_mode):
             raise BadInput(f"{path} is no regular file; name the app's JSON lines")
         if status.st_size > _MOST_BYTES:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from devices.runner.protocol import Attestation
 from harness.bundle import Bundle
-from harness.contract import Contract
-from harness.records.observation import Canary, Observation
+from harness.contract import Contract, Runtime
+from harness.errors import ArmUnavailable
+from harness.ladder import ArmSpec
+from harness.records.observation import Canary, Observation, Place, Who
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,8 +45,8 @@ class Side:
 
     contract: Contract
     bundle: Bundle
-    images: dict[tuple[int, int], Prepared] = field(repr=False)
-    """By (session, position), the canaries' too."""
+    images: dict[Place, Prepared] = field(default_factory=dict, repr=False)
+    """The canaries' too; empty until they are prepared."""
 
 
 class StageFailed(Exception):
@@ -66,21 +69,21 @@ class Look:
 
 @dataclass(frozen=True)
 class Twins:
-    """One image answered, and once more with nothing changed that matters: how far rounding alone
-    carries on this model. Twins are asked for the first token alone."""
+    """One image answered, and again with a negligible change: how far rounding alone carries on
+    this model. Of a twin only the first token is generated."""
 
     own: Observation
     embed: Observation
-    """With the image embeddings moved by a little."""
+    """With slightly moved image embeddings."""
     pixels: Observation | None
-    """With the vision graph's pixel values moved by as little; None where not asked for."""
+    """With slightly moved pixel values in the vision graph; None where not asked for."""
 
 
 class Arm(Protocol):
     """One way to run a case.
 
-    `observe` yields one observation per image, in order. A fault inside one image is stored in
-    its observation; an exception means that the arm as a whole cannot go on.
+    A fault inside one image is stored in its observation; an exception means that the arm as a
+    whole cannot go on.
     """
 
     name: str
@@ -90,19 +93,73 @@ class Arm(Protocol):
         """Who answers: build, machine and settings. May load the model."""
 
     def observe(self, images: Iterable[Prepared]) -> Iterator[Observation]:
-        """Run `images` in order; `session` and `position` say where each stands."""
+        """Yields one observation per image, in order."""
 
     def record(self, images: Sequence[Prepared]) -> Iterator[Look]:
-        """Run `images` in deep mode, in a process (or model) of their own."""
+        """Runs `images` in deep mode, in a process or model of their own."""
 
     def drive(self, images: Sequence[tuple[Prepared, Trajectory]]) -> Iterator[Observation]:
-        """Run each image along a reference's trajectory: every layer gets the reference's input,
-        and `Observation.driven` says how far what it gave is from the reference's output."""
+        """Runs each image along a reference's trajectory: every layer gets the reference's input,
+        and `Observation.driven` says how far its output is from the reference's."""
 
 
 class TwinArm(Arm, Protocol):
     """An arm that can measure how far its own rounding carries."""
 
     def twin(self, images: Sequence[Prepared], seed: int, vision: int) -> Iterator[Twins]:
-        """Answer each image, and its twins moved by what `seed` draws; the first `vision` images
-        get a twin with other pixel values too, which takes the vision tower once more."""
+        """Answers each image and its twins, moved by noise drawn from `seed`. The first `vision`
+        images also get a twin with moved pixel values, which runs the vision tower again."""
+
+
+def observed(
+    who: Who, contract: Contract, image: Prepared, answer: Mapping[str, Any]
+) -> Observation:
+    """An arm's `answer` (fields of `Observation`) with its place, arm and contract. The contract
+    reads the label unless the answer has one or an error."""
+    arm, phone = who
+    label = None if answer.get("error") else contract.answer.read(answer["text"])
+    return Observation(
+        **{"label": label, **answer},
+        contract_sha256=contract.sha256,
+        arm=arm,
+        phone=phone,
+        case_id=image.case_id,
+        session=image.session,
+        position=image.position,
+        canary=image.canary,
+    )
+
+
+def host_arm(spec: ArmSpec, side: Side) -> Arm:
+    """The `torch` or `desktop` arm of that side; its model is loaded when first needed.
+
+    Raises:
+        ArmUnavailable: its package is not installed.
+    """
+    with extra_named(spec):
+        if spec.quant is None:
+            from harness.arms.torch import TorchArm
+
+            return TorchArm(side.bundle.checkpoint, side.contract, name=spec.name)
+        from harness.arms.desktop import DesktopArm
+
+        return DesktopArm(
+            side.bundle, spec.quant, runtime(spec, side.contract), side.contract, spec.name
+        )
+
+
+@contextmanager
+def extra_named(spec: ArmSpec) -> Iterator[None]:
+    """Turns a missing package into ArmUnavailable, which names the extra that brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ArmUnavailable(
+            f"arm {spec.name} needs the package {error.name}: "
+            f"pip install 'driftloop[{'torch' if spec.quant is None else 'desktop'}]'"
+        ) from error
+
+
+def runtime(spec: ArmSpec, contract: Contract) -> Runtime:
+    """The app's runtime for `+app`, else the one that quantizes nothing but the weights."""
+    return contract.runtime if spec.app_runtime else contract.runtime.reference()

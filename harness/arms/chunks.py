@@ -15,19 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from harness.arms.base import StageFailed
 from harness.contract import Tiling
 from harness.training.prompt import OBSERVED_IMAGE_ID
 
 _SLICE: Final = re.compile(r"<row_(\d+)_col_(\d+)>$")
-
-
-class UnexpectedChunks(ValueError):
-    """libmtmd's chunks are not those of an Idefics3 projector; says in what."""
-
-
-@dataclass(frozen=True)
-class TextChunk:
-    ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -38,7 +30,8 @@ class ImageChunk:
     tokens: int
 
 
-Chunk = TextChunk | ImageChunk
+Chunk = tuple[int, ...] | ImageChunk
+"""A text's ids, or a tile."""
 
 
 @dataclass(frozen=True)
@@ -54,58 +47,55 @@ class Evaluated:
         """Text ids; each image token is -1."""
         ids: list[int] = []
         for chunk in self.chunks:
-            if isinstance(chunk, TextChunk):
-                ids += chunk.ids
-            else:
+            if isinstance(chunk, ImageChunk):
                 ids += [OBSERVED_IMAGE_ID] * chunk.tokens
+            else:
+                ids += chunk
         return ids
 
     @property
-    def images(self) -> tuple[ImageChunk, ...]:
-        """The tiles to encode, in their order."""
-        return tuple(chunk for chunk in self.chunks if isinstance(chunk, ImageChunk))
+    def tiles(self) -> list[ImageChunk]:
+        """In the order in which they are encoded."""
+        return [chunk for chunk in self.chunks if isinstance(chunk, ImageChunk)]
 
 
 def evaluated(
-    chunks: Sequence[Chunk], tiling: Tiling, frame_id: int, spell: Callable[[tuple[int, ...]], str]
+    chunks: Sequence[Chunk], tiling: Tiling, frame_id: int, spell: Callable[[Sequence[int]], str]
 ) -> Evaluated:
-    """What of `chunks`, libmtmd's own, is evaluated under `tiling`.
+    """Those of libmtmd's `chunks` that are evaluated under `tiling`.
 
     `frame_id`: the id of `<fake_token_around_image>`. `spell`: ids as text, special ones too.
-
-    Raises:
-        UnexpectedChunks: no overview framed as above.
+    Raises StageFailed (`tokenize`) without an overview framed as above: it is another projector.
     """
     images = [place for place, chunk in enumerate(chunks) if isinstance(chunk, ImageChunk)]
     if not images:
-        raise UnexpectedChunks("libmtmd gave no image chunk")
+        raise StageFailed("tokenize", "libmtmd gave no image chunk")
     if tiling == "split":
         return Evaluated(tuple(chunks), _grid(chunks, images, spell))
     before, _opening = _framed(chunks, images[0], frame_id)
     _between, opening = _framed(chunks, images[-1], frame_id)
-    overview = chunks[images[-1]]
-    return Evaluated((TextChunk(before + opening), overview, *chunks[images[-1] + 1 :]), (0, 0))
+    return Evaluated((before + opening, *chunks[images[-1] :]), (0, 0))
 
 
 def _framed(
     chunks: Sequence[Chunk], place: int, frame_id: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The text before the image at `place`, cut where the frame around that image opens."""
-    text = chunks[place - 1] if place > 0 else None
-    if not isinstance(text, TextChunk) or frame_id not in text.ids:
-        raise UnexpectedChunks("an image chunk without <fake_token_around_image> before it")
-    cut = len(text.ids) - 1 - text.ids[::-1].index(frame_id)
-    return text.ids[:cut], text.ids[cut:]
+    ids = chunks[place - 1] if place > 0 else ()
+    if isinstance(ids, ImageChunk) or frame_id not in ids:
+        raise StageFailed("tokenize", "an image chunk without <fake_token_around_image> before it")
+    cut = len(ids) - 1 - ids[::-1].index(frame_id)
+    return ids[:cut], ids[cut:]
 
 
 def _grid(
-    chunks: Sequence[Chunk], images: Sequence[int], spell: Callable[[tuple[int, ...]], str]
+    chunks: Sequence[Chunk], images: Sequence[int], spell: Callable[[Sequence[int]], str]
 ) -> tuple[int, int]:
-    """(rows, columns) as the token before the last slice says them; (0, 0) without slices."""
+    """(rows, columns) from the token before the last slice; (0, 0) without slices."""
     if len(images) == 1:
         return (0, 0)
-    text = chunks[images[-2] - 1]
-    match = _SLICE.search(spell(text.ids)) if isinstance(text, TextChunk) else None
+    ids = chunks[images[-2] - 1]
+    match = None if isinstance(ids, ImageChunk) else _SLICE.search(spell(ids))
     if match is None:
-        raise UnexpectedChunks("the last slice is not introduced by <row_R_col_C>")
+        raise StageFailed("tokenize", "the last slice is not introduced by <row_R_col_C>")
     return int(match[1]), int(match[2])

@@ -13,8 +13,8 @@ from devices.errors import BadRequest
 from devices.hashing import file_sha256
 from devices.phone import Phone
 from devices.runner import build, variants
-from devices.runner.protocol import RuntimeSettings
-from devices.runner.work import Settings
+from devices.runner.protocol import RuntimeSettings, Settings
+from devices.runner.work import Work, WorkImage
 from harness.arms.base import Prepared
 from harness.bundle import Bundle
 from harness.contract import Contract, Runtime
@@ -38,6 +38,28 @@ class Payload:
         """The program first."""
         return self.runner, self.text_model, self.mmproj
 
+    def work(
+        self,
+        run_id: str,
+        contract: Contract,
+        runtime: Runtime,
+        images: Iterable[WorkImage],
+        *,
+        evidence: bool = True,
+    ) -> Work:
+        """A run of `images` with these files under `contract`, with the arm's `runtime`."""
+        return Work(
+            run_id=run_id,
+            runner=self.runner.path,
+            text_model=self.text_model.path,
+            text_model_sha256=self.text_model.sha256,
+            mmproj=self.mmproj.path,
+            mmproj_sha256=self.mmproj.sha256,
+            settings=settings(contract, runtime),
+            images=tuple(images),
+            evidence=evidence,
+        )
+
 
 @dataclass(frozen=True)
 class DeployedFile:
@@ -53,7 +75,7 @@ class DeployedFile:
 
 @dataclass(frozen=True)
 class Deployment:
-    """What came of one deploy to one phone."""
+    """The outcome of one deploy to one phone."""
 
     serial: str
     variant: str
@@ -68,7 +90,7 @@ class Deployment:
 
 
 def settings(contract: Contract, runtime: Runtime) -> Settings:
-    """What the runner is told of a contract; `runtime` is the arm's."""
+    """The part of a contract that the runner needs; `runtime` is the arm's."""
     return Settings(
         prompt=contract.prompt.text,
         marker=contract.prompt.marker,
@@ -93,34 +115,28 @@ def payload(
         BadRequest: `runner` is no file.
         DeviceError: the phone cannot be asked, no runner fits it, or none can be built.
     """
-    text_model, mmproj = bundle.text_model(quant), bundle.mmproj(quant)
-    variant, program = ("given", _own(runner)) if runner else _built(phone, progress)
+    text_model, mmproj = _models(bundle, quant)
+    variant, program = ("given", runner) if runner else _built(phone, progress)
+    if not program.is_file():
+        raise BadRequest(f"no runner at {program}: `python -m devices.runner.build` builds one")
     return Payload(
-        variant,
-        LocalBlob(program, file_sha256(program), executable=True),
-        LocalBlob(text_model, bundle.file_sha256(text_model)),
-        LocalBlob(mmproj, bundle.file_sha256(mmproj)),
+        variant, LocalBlob(program, file_sha256(program), executable=True), text_model, mmproj
     )
 
 
 def blobs(bundle: Bundle, quant: str, images: Iterable[Prepared]) -> list[LocalBlob]:
-    """Models and pictures, all that a phone needs but the program.
-
-    Raises:
-        BundleError: the bundle has no such quant type.
-    """
-    models = (bundle.text_model(quant), bundle.mmproj(quant))
-    pictures = {image.pixels_path for image in images}
-    return [
-        *(LocalBlob(path, bundle.file_sha256(path)) for path in models),
-        *(LocalBlob(path, file_sha256(path)) for path in sorted(pictures)),
-    ]
+    """Models and pictures: all that a phone needs but the program. Raises BundleError where the
+    bundle has no such quant type."""
+    pictures = sorted({image.pixels_path for image in images})
+    return [*_models(bundle, quant), *(LocalBlob(path, file_sha256(path)) for path in pictures)]
 
 
-def _own(runner: Path) -> Path:
-    if not runner.is_file():
-        raise BadRequest(f"no runner at {runner}: `python -m devices.runner.build` builds one")
-    return runner
+def _models(bundle: Bundle, quant: str) -> tuple[LocalBlob, LocalBlob]:
+    text_model, mmproj = (
+        LocalBlob(path, bundle.file_sha256(path))
+        for path in (bundle.text_model(quant), bundle.mmproj(quant))
+    )
+    return text_model, mmproj
 
 
 def _built(phone: Phone, progress: Progress) -> tuple[str, Path]:
@@ -139,10 +155,10 @@ def pushing(phone: Phone, progress: Progress) -> Advance:
 def deploy_bundle(
     phone: Phone, bundle: Bundle, quant: str, progress: Progress, *, prune: bool = False
 ) -> Deployment:
-    """Bring a verified bundle to a phone; a second time nothing is sent.
+    """Push a verified bundle to a phone; nothing is sent twice. The caller holds its lease.
 
-    The caller holds the phone's lease. `prune` first removes every other blob from the phone,
-    pixels and models of earlier runs among them.
+    `prune` first removes every other blob from the phone, pixels and models of earlier runs among
+    them.
 
     Raises:
         BundleError, DeviceError: as `payload` does.
@@ -156,11 +172,11 @@ def deploy_bundle(
     remote = phone.patiently(lambda: deploy.deploy(phone, ready.blobs, progress=advance))
     files = tuple(
         DeployedFile(
-            blob.path.name,
-            blob.path.stat().st_size,
-            blob.sha256,
-            remote[blob.sha256],
-            blob.sha256 in missing,
+            name=blob.path.name,
+            size_bytes=blob.path.stat().st_size,
+            sha256=blob.sha256,
+            remote=remote[blob.sha256],
+            sent=blob.sha256 in missing,
         )
         for blob in ready.blobs
     )

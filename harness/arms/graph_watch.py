@@ -1,9 +1,9 @@
 """What llama.cpp's graphs hold while they are computed, through the scheduler's callback.
 
-The scheduler shows each node twice: before it is computed (ask), when an answer of True cuts the
-graph there, and, where it was cut, after. Cheap evidence cuts nothing: it copies the vision graph's
-input, which holds its values before the first node is computed. Only deep mode and driving cut; on
-a CPU backend what is written into a node's values is what the next node reads.
+The scheduler shows each node before it is computed (ask), where the answer True cuts the graph,
+and, where it was cut, again afterwards. Plain evidence cuts nothing: it copies the vision graph's
+input, which is there before the first node is computed. Only deep mode and driving cut; on a CPU
+backend the next node reads what was written into a node's values.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from harness.errors import ArmUnavailable
 
 Tensor = NDArray[np.float32]
 LayerOf = Callable[[str], str | None]
-"""From a node's name to the layer it is the output of; None for any other node."""
+"""From a node's name to the layer whose output it is; None for any other node."""
 
 _INPUT: Final = b"inp_raw"
 _F32: Final = 0
 
 
 class _Node(ctypes.Structure):
-    """`struct ggml_tensor`, ggml/include/ggml.h at the pinned commit, as far as its name."""
+    """`struct ggml_tensor`, ggml/include/ggml.h at the pinned commit, up to its name."""
 
     _fields_ = (
         ("type", ctypes.c_int),
@@ -49,17 +49,14 @@ class _Node(ctypes.Structure):
 
 
 class GraphWatch:
-    """The callback of one context; it looks only inside `watching`.
-
-    Whoever hands `callback` to llama.cpp keeps the watch for as long as the context lives.
-    """
+    """The callback of one context, active inside `watching`. It must outlive the context."""
 
     def __init__(
         self, layer_of: LayerOf | None, last_alone: Callable[[str], bool] = lambda _layer: False
     ) -> None:
-        """`layer_of`: which nodes a passage is shown; None shows none and cuts nothing.
+        """`layer_of`: nodes that a passage is shown; None shows none and cuts nothing.
 
-        `last_alone`: layers of which the prompt's last row alone counts.
+        `last_alone`: layers of which only the prompt's last row counts.
         """
         self.callback: Any = llama_cpp.ggml_backend_sched_eval_callback(self._called)
         self._layer_of = layer_of
@@ -70,14 +67,13 @@ class GraphWatch:
 
     @contextmanager
     def watching(self, passage: Passage) -> Iterator[None]:
-        """The layers of the graphs computed in this block go by way of `passage`. Raises what went
-        wrong there."""
+        """Layers computed in this block go by way of `passage`, whose exceptions are raised."""
         self._passage, self._watching = passage, True
         try:
             yield
         finally:
             self._passage, self._watching = Passage(), False
-            # The callback kept it: nothing can be raised through llama.cpp.
+            # Kept by the callback, since nothing can be raised through llama.cpp.
             failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
@@ -94,7 +90,7 @@ class GraphWatch:
             return False
 
     def _asked(self, node: _Node) -> bool:
-        """True where the node's values are wanted once they are computed."""
+        """Whether the node's values are wanted once they are computed."""
         return self._layer_of is not None and self._layer_of(_name(node)) is not None
 
     def _computed(self, node: _Node) -> bool:
@@ -114,7 +110,7 @@ class GraphWatch:
 
 
 class VisionWatch(GraphWatch):
-    """Also sees the vision graph's input, the pixel values, and may put others in their place."""
+    """Also sees the vision graph's input, the pixel values, and may replace them."""
 
     def __init__(self, layer_of: LayerOf | None) -> None:
         super().__init__(layer_of)
@@ -127,9 +123,7 @@ class VisionWatch(GraphWatch):
     def tile(self, place: int, passage: Passage) -> Iterator[None]:
         """The tile at `place` is encoded in this block, by way of `passage`.
 
-        Raises:
-            StageFailed: (`encode`) the graph has no such input.
-        """
+        Raises StageFailed (`encode`) where the graph has no such input."""
         self._place, self._seen = place, False
         with self.watching(passage):
             yield
@@ -162,11 +156,10 @@ def _name(node: _Node) -> str:
 
 
 def _values(node: _Node) -> Tensor:
-    """A tensor's values where they lie, shape as numpy counts it: (ne[3], ne[2], ne[1], ne[0])."""
+    """A view of a tensor's values, in numpy's order: (ne[3], ne[2], ne[1], ne[0])."""
     if node.type != _F32:
         raise ArmUnavailable(
-            f"llama.cpp keeps {_name(node)} as something else than float32; "
-            "install the pinned llama-cpp-python"
+            f"llama.cpp does not keep {_name(node)} as float32; install the pinned llama-cpp-python"
         )
     shape, strides = tuple(node.ne)[::-1], tuple(node.nb)[::-1]
     if 0 in shape:

@@ -1,7 +1,8 @@
-"""What an attestation says about this host and its build of llama.cpp."""
+"""Facts about this host and its build of llama.cpp, as an attestation states them."""
 
 from __future__ import annotations
 
+import mmap
 import os
 import platform
 import re
@@ -13,7 +14,6 @@ from devices.runner.protocol import ThreadPlacement
 
 _COMPILER: Final = re.compile(rb"GCC: \([^)\0]*\) [\d.]+|clang version [\d.]+")
 _FEATURE: Final = re.compile(r"(\w+) = 1\b")
-_CHUNK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,12 @@ def target() -> str:
 
 def compiler(library: Path) -> str:
     """Which compiler left its name in a shared library; `unknown` where none did."""
-    overlap = b""
-    with library.open("rb") as stream:
-        while block := stream.read(_CHUNK_BYTES):
-            if match := _COMPILER.search(overlap + block):
-                return match[0].decode(errors="replace")
-            overlap = block[-80:]
-    return "unknown"
+    with (
+        library.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        match = _COMPILER.search(content)
+        return match[0].decode(errors="replace") if match else "unknown"
 
 
 def features_used(system_info: str) -> list[str]:
@@ -76,12 +75,9 @@ def placement() -> list[ThreadPlacement]:
 
 def memory() -> Memory:
     """Peak and present resident memory of this process, other arms' included."""
-    sizes = {
-        key: int(value.split()[0])
-        for key, _, value in (line.partition(":") for line in _lines(Path("/proc/self/status")))
-        if key in {"VmHWM", "VmRSS"}
-    }
-    return Memory(sizes.get("VmHWM"), sizes.get("VmRSS"))
+    status = dict(line.split(":", 1) for line in _lines(Path("/proc/self/status")) if ":" in line)
+    sizes = [int(status[key].split()[0]) if key in status else None for key in ("VmHWM", "VmRSS")]
+    return Memory(*sizes)
 
 
 def _lines(path: Path) -> list[str]:

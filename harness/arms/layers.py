@@ -9,9 +9,8 @@
     text layer N ffn          as attention
     text norm                 (1, width), before the output matrix
 
-Where an image has several tiles, those of all tiles stand one after another along the first axis.
-What llama.cpp calls the nodes of its graphs: `cb(...)` in llama.cpp's tools/mtmd/clip.cpp and
-src/models/llama.cpp; the runner has the same table in C++.
+The rows of several tiles are concatenated along the first axis. llama.cpp names the nodes of its
+graphs by `cb(...)` in tools/mtmd/clip.cpp and src/models/llama.cpp; the runner has the same table.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def of_text_node(node: str) -> str | None:
 
 
 def last_token_alone(layer: str, text_layers: int) -> bool:
-    """True for a layer of a text model of so many of which only the last token's row is told."""
+    """Whether only the last token's row of this layer counts, in a model of `text_layers`."""
     return layer == "text norm" or layer.startswith(f"text layer {text_layers - 1} ")
 
 

@@ -6,6 +6,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,17 +14,15 @@ from devices import deploy, health
 from devices.errors import RunnerFailed
 from devices.health import Health
 from devices.phone import Phone
-from devices.runner import client, whole_tensors
+from devices.runner import client
 from devices.runner.protocol import Attestation, ImageResult
 from devices.runner.work import Work, WorkImage
-from harness.arms import deployment
-from harness.arms.base import Look, Prepared
+from harness.arms import base, deployment
+from harness.arms.base import Look, Prepared, Side, runtime
 from harness.arms.trajectory import Trajectory
-from harness.bundle import Bundle
-from harness.contract import Contract, Runtime
 from harness.errors import ArmUnavailable
 from harness.ladder import ArmSpec
-from harness.records.observation import Canary, Conditions, Observation
+from harness.records.observation import Conditions, Observation, Place
 
 if TYPE_CHECKING:
     from harness.progress import Progress
@@ -31,10 +30,12 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 _RECORD = "record"
-"""The name of every recording's run on a phone: the next one takes its place."""
+"""The name of every recording's run on a phone: the next one replaces it."""
 
-_NOT_OBSERVED = {"record", "memory_peak_kib", "memory_kib", "tensors"}
-"""Of an `ImageResult`: what an observation keeps elsewhere or not at all."""
+_NOT_OBSERVED = {
+    "record", "case_id", "session", "position", "memory_peak_kib", "memory_kib", "tensors"
+}  # fmt: skip
+"""Fields of an `ImageResult` that an observation has from elsewhere or not at all."""
 
 
 class PhoneArm:
@@ -43,31 +44,27 @@ class PhoneArm:
     def __init__(
         self,
         spec: ArmSpec,
-        bundle: Bundle,
-        contract: Contract,
-        runtime: Runtime,
+        side: Side,
         phone: Phone,
         run_id: str,
         progress: Progress,
         *,
         runner: Path | None = None,
     ) -> None:
-        """`run_id` names the run on the phone: the same again goes on where the phone stands.
+        """`run_id` names the run on the phone; a second run of that name resumes the first.
 
         `runner`: a program of the user's own in place of the one built for this phone.
         """
         self.name = spec.name
         self.phone: str | None = phone.serial
-        self._quant = spec.quant or "f16"
-        self._bundle = bundle
-        self._contract = contract
-        self._runtime = runtime
+        self._spec = spec
+        self._side = side
         self._phone = phone
         self._run_id = run_id
         self._progress = progress
         self._runner = runner
         self._stop = threading.Event()
-        self._canaries: dict[tuple[int, int], Canary | None] = {}
+        self._images: dict[Place, Prepared] = {}
         self._attestation: Attestation | None = None
 
     def attest(self) -> Attestation:
@@ -77,16 +74,17 @@ class PhoneArm:
         return self._attestation
 
     def stop(self) -> None:
-        """Begin no further case: what runs is finished, the canaries are still run, and `observe`
-        then ends. The run stays stopped when it is resumed."""
+        """Begin no further case: the current one is finished, the canaries are still run, and
+        `observe` then ends. The run stays stopped when it is resumed."""
         self._stop.set()
 
     def observe(self, images: Iterable[Prepared]) -> Iterator[Observation]:
-        """Run `images`; a session's observations come together, with the phone's condition before
-        and after it. A session that `stop` cut short comes last, as far as it came.
+        """Runs `images`; a session's observations come together, with the phone's condition before
+        and after it. A session that `stop` cut short comes last, as far as it went.
 
         Raises:
-            DeviceError: the phone or the runner cannot go on; what was answered has been yielded.
+            DeviceError: the phone or the runner cannot go on; finished sessions, and what is known
+                of others after RunnerFailed, have been yielded.
         """
         wanted = list(images)
         sizes = Counter(image.session for image in wanted)
@@ -106,30 +104,24 @@ class PhoneArm:
                         del answered[line.session]
                         before = after
         except RunnerFailed:
-            yield from self._cut_short(answered, before, before)
+            yield from self._observations(chain.from_iterable(answered.values()), before, before)
             raise
         if answered:
-            yield from self._cut_short(answered, before, self._health())
+            yield from self._observations(
+                chain.from_iterable(answered.values()), before, self._health()
+            )
 
     def record(self, images: Iterable[Prepared]) -> Iterator[Look]:
-        """Run `images` in deep mode, in a process of their own.
-
-        Raises:
-            DeviceError: as `observe`.
-        """
+        """Runs `images` in deep mode, in a process of their own. Raises as `observe` does."""
         work = replace(self._work([(image, None) for image in images]), run_id=_RECORD)
         before = self._health()
-        for result, tensors in whole_tensors.look(self._phone, work, on_deploy=self._pushing()):
+        for result, tensors in client.run_deep(self._phone, work, on_deploy=self._pushing()):
             (observation,) = self._observations([result], before, before)
             yield Look(observation, tensors)
 
     def drive(self, images: Iterable[tuple[Prepared, Trajectory]]) -> Iterator[Observation]:
-        """Run `images`, each along its trajectory, in a process of their own. The same images again
-        go on where the phone stands.
-
-        Raises:
-            DeviceError: as `observe`.
-        """
+        """Runs `images`, each along its trajectory, in a process of their own; a second call with
+        the same images resumes the first. Raises as `observe` does."""
         work = self._work(list(images))
         before = self._health()
         for line in client.run(self._phone, work, on_deploy=self._pushing()):
@@ -137,19 +129,26 @@ class PhoneArm:
                 yield from self._observations([line], before, before)
 
     def _work(self, images: Sequence[tuple[Prepared, Trajectory | None]]) -> Work:
-        ready = deployment.payload(
-            self._phone, self._bundle, self._quant, self._progress, runner=self._runner
-        )
-        self._canaries = {(one.session, one.position): one.canary for one, _ in images}
-        return Work(
-            run_id=self._run_id,
-            runner=ready.runner.path,
-            text_model=ready.text_model.path,
-            text_model_sha256=ready.text_model.sha256,
-            mmproj=ready.mmproj.path,
-            mmproj_sha256=ready.mmproj.sha256,
-            settings=deployment.settings(self._contract, self._runtime),
-            images=tuple(_work_image(image, along) for image, along in images),
+        bundle, contract = self._side.bundle, self._side.contract
+        quant = self._spec.quant or "f16"
+        ready = deployment.payload(self._phone, bundle, quant, self._progress, runner=self._runner)
+        self._images = {(one.session, one.position): one for one, _ in images}
+        return ready.work(
+            self._run_id,
+            contract,
+            runtime(self._spec, contract),
+            [
+                WorkImage(
+                    case_id=image.case_id,
+                    session=image.session,
+                    position=image.position,
+                    pixels_path=image.pixels_path,
+                    pixels_sha256=image.pixels_sha256,
+                    always=image.canary is not None,
+                    trajectory=deploy.LocalBlob(along.path, along.sha256) if along else None,
+                )
+                for image, along in images
+            ],
         )
 
     def _pushing(self) -> deploy.Progress:
@@ -158,36 +157,27 @@ class PhoneArm:
     def _health(self) -> Health:
         return self._phone.patiently(lambda: health.read(self._phone))
 
-    def _cut_short(
-        self, sessions: dict[int, list[ImageResult]], before: Health, after: Health
-    ) -> Iterator[Observation]:
-        for results in sessions.values():
-            yield from self._observations(results, before, after)
-
     def _observations(
-        self, results: list[ImageResult], before: Health, after: Health
+        self, results: Iterable[ImageResult], before: Health, after: Health
     ) -> Iterator[Observation]:
         for result in results:
+            image = self._images[result.session, result.position]
             answer = result.model_dump(exclude=_NOT_OBSERVED)
-            yield Observation(
-                **answer,
-                contract_sha256=self._contract.sha256,
-                arm=self.name,
-                phone=self.phone,
-                label=None if result.error else self._contract.answer.read(result.text),
-                conditions=self._conditions(result, before, after),
-                canary=self._canaries[result.session, result.position],
-            )
+            answer["conditions"] = self._conditions(result, before, after)
+            yield base.observed((self.name, self.phone), self._side.contract, image, answer)
 
     def _conditions(self, result: ImageResult, before: Health, after: Health) -> Conditions:
-        """The worse of the two where worse can be told, else how it was after."""
+        """The worse of the two readings where one is worse, else the later one."""
         return Conditions(
             thermal_status=_most(before.thermal_status, after.thermal_status),
             temp_c=_most(before.temp_c, after.temp_c),
             battery_percent=after.battery.percent,
             battery_temp_c=_most(before.battery.celsius, after.battery.celsius),
             power_source=after.battery.power_source,
-            cpu_max_ratio=_least(before.cpu_max_ratio, after.cpu_max_ratio),
+            cpu_max_ratio=min(
+                (one for one in (before.cpu_max_ratio, after.cpu_max_ratio) if one is not None),
+                default=None,
+            ),
             throttled=before.throttled or after.throttled,
             memory_peak_kib=result.memory_peak_kib,
             memory_kib=result.memory_kib,
@@ -196,21 +186,5 @@ class PhoneArm:
         )
 
 
-def _work_image(image: Prepared, along: Trajectory | None) -> WorkImage:
-    return WorkImage(
-        case_id=image.case_id,
-        session=image.session,
-        position=image.position,
-        pixels_path=image.pixels_path,
-        pixels_sha256=image.pixels_sha256,
-        always=image.canary is not None,
-        trajectory=deploy.LocalBlob(along.path, along.sha256) if along else None,
-    )
-
-
 def _most(*values: Number | None) -> Number | None:
     return max((value for value in values if value is not None), default=None)
-
-
-def _least(*values: Number | None) -> Number | None:
-    return min((value for value in values if value is not None), default=None)

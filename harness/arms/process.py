@@ -1,7 +1,7 @@
-"""An arm on this host in a process of its own: its memory is its own, and so is its death.
+"""An arm on this host in a process of its own, so that its memory and its crashes are its own.
 
-The process is started when the arm is first asked for something and then keeps its model. It ends
-with the process that started it, however that ends, and has no part in Ctrl-C.
+The process starts with the first request and then keeps its model. It ends with the process that
+started it, however that ends, and ignores Ctrl-C.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 from types import GeneratorType
-from typing import IO, TYPE_CHECKING, Any, Final, Literal, cast
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from devices.errors import DeviceError
 from devices.runner.protocol import Attestation
-from harness.arms import build
-from harness.arms.base import Look, Prepared, Twins
+from harness.arms.base import Look, Prepared, Twins, host_arm
 from harness.arms.trajectory import Trajectory
 from harness.errors import ArmUnavailable, DriftloopError
 from harness.ladder import ArmSpec
@@ -41,69 +40,65 @@ _ENDING_S: Final = 2.0
 
 
 class ArmProcess:
-    """The `Arm` of `build.host_arm(spec, side)`, asked across a pipe. Not for several threads."""
+    """The `Arm` of `host_arm(spec, side)`, asked across a pipe. Not for several threads.
+
+    Every method raises as the arm's own does (DriftloopError, DeviceError), and ArmUnavailable
+    where the process ended; the message says how, and what it was doing.
+    """
 
     def __init__(self, spec: ArmSpec, side: Side) -> None:
         self.name = spec.name
         self.phone: str | None = None
-        # The images that an arm is to run are told it one by one.
+        # Each request brings the images it is about.
         self._made_of = (spec, replace(side, images={}))
         self._running: _Running | None = None
 
     def attest(self) -> Attestation:
-        """As the arm's own; loads its model. Raises as it does, and as `stream` does."""
-        return cast("Attestation", self.call("loading its model", "attest"))
+        """As the arm's own; loads its model."""
+        (attestation,) = self._stream("loading its model", "attest")
+        return cast("Attestation", attestation)
 
     def observe(self, images: Iterable[Prepared]) -> Iterator[Observation]:
-        """As the arm's own. Raises as it does, and as `stream` does."""
-        asked = list(images)
-        return self.stream("answering", "observe", asked, of=len(asked))
+        """As the arm's own."""
+        return self._stream("answering", "observe", list(images))
 
     def record(self, images: Iterable[Prepared]) -> Iterator[Look]:
-        """As the arm's own. Raises as it does, and as `stream` does."""
-        asked = list(images)
-        return self.stream("recording", "record", asked, of=len(asked))
+        """As the arm's own."""
+        return self._stream("recording", "record", list(images))
 
     def drive(self, images: Iterable[tuple[Prepared, Trajectory]]) -> Iterator[Observation]:
-        """As the arm's own. Raises as it does, and as `stream` does."""
-        asked = list(images)
-        return self.stream("driving", "drive", asked, of=len(asked))
+        """As the arm's own."""
+        return self._stream("driving", "drive", list(images))
 
     def twin(self, images: Sequence[Prepared], seed: int, vision: int) -> Iterator[Twins]:
-        """As a desktop arm's own. Raises as it does, and as `stream` does."""
-        asked = list(images)
-        return self.stream("making a twin of", "twin", asked, seed, vision, of=len(asked))
+        """As a desktop arm's own."""
+        return self._stream("making a twin of", "twin", list(images), seed, vision)
 
-    def call(self, doing: str, method: str, *args: object) -> object:
-        """What the arm's `method` returns. Raises as `stream` does."""
-        running = self._ask(method, args)
-        kind, value = self._reply(running, doing)
-        if kind == "raised":
-            raise value
-        return value
-
-    def stream(self, doing: str, method: str, *args: object, of: int) -> Generator[Any, None, None]:
-        """What the generator of the arm's `method` yields. `doing`, `of`: what is said if the
-        process ends in the middle, as in `answering image 3 of 12`.
-
-        Raises:
-            ArmUnavailable: the process ended; says how, and with what it was busy.
-            DriftloopError, DeviceError: as the arm raised them.
-        """
-        running = self._ask(method, args)
-        count = 0
-        kind = "item"
+    def _stream(self, doing: str, method: str, *args: object) -> Generator[Any, None, None]:
+        """What the arm's `method` returns or yields; its list, if there is one, holds images."""
+        total = next((len(one) for one in args if isinstance(one, list)), 0)
+        if self._running is None:
+            self._running = _started(*self._made_of)
+        running, kind, count = self._running, "item", 0
+        with suppress(OSError):  # it has ended, as the reply will show
+            running.pipe.send((method, args))
         try:
             while True:
-                kind, value = self._reply(running, f"{doing} image {min(count + 1, of)} of {of}")
+                count += 1
+                try:
+                    kind, value = running.pipe.recv()
+                except (EOFError, OSError):
+                    self._running = None
+                    of = f" image {min(count, total)} of {total}" if total else ""
+                    kind, died = "raised", running.death(f"{doing}{of}")
+                    value = ArmUnavailable(f"arm {self.name}: its process {died}")
                 if kind != "item":
                     break
-                count += 1
                 yield value
             if kind == "raised":
                 raise value
         finally:
-            if kind == "item":  # left in the middle: what still comes is nobody's
+            if kind == "item":  # abandoned: what is still to come must not answer a later request
                 self.close()
 
     def close(self) -> None:
@@ -117,23 +112,6 @@ class ArmProcess:
         """Of the process; None while there is none."""
         return None if self._running is None else self._running.process.pid
 
-    def _ask(self, method: str, args: tuple[object, ...]) -> _Running:
-        if self._running is None:
-            self._running = _started(*self._made_of)
-        with suppress(OSError):  # it has ended, which the reply tells
-            self._running.pipe.send((method, args))
-        return self._running
-
-    def _reply(self, running: _Running, doing: str) -> tuple[_Kind, Any]:
-        try:
-            return cast("tuple[_Kind, Any]", running.pipe.recv())
-        except (EOFError, OSError):
-            self._running = None
-            raise ArmUnavailable(f"arm {self.name}: its process {running.death(doing)}") from None
-
-
-_Kind = Literal["item", "returned", "raised"]
-
 
 @dataclass(frozen=True)
 class _Running:
@@ -142,10 +120,10 @@ class _Running:
     process: SpawnProcess
     pipe: Connection
     said: IO[bytes]
-    """What it printed; libraries print where they please."""
+    """What it printed: libraries print where they please."""
 
     def end(self) -> None:
-        """It ends when its pipe does; where it is busy, it is killed."""
+        """It ends when its pipe is closed; while busy, it is killed."""
         self.pipe.close()
         self.process.join(_ENDING_S)
         if self.process.is_alive():
@@ -154,7 +132,7 @@ class _Running:
         self.said.close()
 
     def death(self, doing: str) -> str:
-        """How it ended, and with what it was busy."""
+        """How it ended, and what it was doing."""
         self.process.join()
         status = self.process.exitcode or 0
         how = f"exited with {status}"
@@ -175,7 +153,7 @@ def _started(spec: ArmSpec, side: Side) -> _Running:
     process = context.Process(
         target=_serve, args=(its, spec, side, said.name), name=spec.name, daemon=True
     )
-    # A terminal's Ctrl-C reaches every process in it, this one even before it can say no.
+    # A terminal's Ctrl-C reaches the new process even before it can ignore it.
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
@@ -186,12 +164,12 @@ def _started(spec: ArmSpec, side: Side) -> _Running:
 
 
 def _serve(pipe: Connection, spec: ArmSpec, side: Side, said: str) -> None:
-    """The process: one request after another, until nobody can ask any more."""
+    """The process: one request after another, until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Path(said).open("wb") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
-    Path(said).unlink()  # read through what the other process holds open
+    Path(said).unlink()  # the other process still has it open, and reads it
     Thread(target=_end_with_parent, daemon=True).start()
     arm: Arm | None = None
     while True:
@@ -200,25 +178,23 @@ def _serve(pipe: Connection, spec: ArmSpec, side: Side, said: str) -> None:
         except EOFError:
             return
         try:
-            arm = arm or build.host_arm(spec, side)
+            arm = arm or host_arm(spec, side)
             returned = getattr(arm, method)(*args)
-            if isinstance(returned, GeneratorType):
-                for item in returned:
-                    pipe.send(("item", item))
-                returned = None
-            reply = ("returned", returned)
+            for item in returned if isinstance(returned, GeneratorType) else (returned,):
+                pipe.send(("item", item))
+            reply: tuple[str, object] = ("end", None)
         except BrokenPipeError:
             return
-        except Exception as error:  # noqa: BLE001  (raised where it was asked for)
+        except Exception as error:  # noqa: BLE001  (raised by the caller)
             reply = ("raised", _Raised(error))
         pipe.send(reply)
 
 
 class _Raised:
-    """An exception on its way; on arrival it is one again.
+    """An exception on its way through the pipe; unpickling it gives the exception itself.
 
-    Those of the house say what they have to in one line. Any other is a fault of driftloop's, of
-    which the place is what matters.
+    Those of driftloop's trees say all they have to in one line. Any other is a fault of
+    driftloop's, so its traceback comes along.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -227,13 +203,15 @@ class _Raised:
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         error = self._error
         if isinstance(error, DriftloopError | DeviceError):
-            return _again, (type(error), error.args, error.__dict__)
-        told = "".join(traceback.format_exception(error))
-        return RuntimeError, (f"in the process of an arm:\n{told}",)
+            return _unpickled, (type(error), error.args, error.__dict__)
+        trace = "".join(traceback.format_exception(error))
+        return RuntimeError, (f"in the process of an arm:\n{trace}",)
 
 
-def _again(kind: type[Exception], args: tuple[object, ...], state: dict[str, object]) -> Exception:
-    # Some take other arguments than those they keep.
+def _unpickled(
+    kind: type[Exception], args: tuple[object, ...], state: dict[str, object]
+) -> Exception:
+    # Not `kind(*args)`: some take other arguments than those they keep.
     error = kind.__new__(kind, *args)
     error.__dict__.update(state)
     return error

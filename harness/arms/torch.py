@@ -4,71 +4,43 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import torch
 import transformers
 
-from devices.runner.protocol import PROTOCOL_VERSION, Attestation, Decoding
+from devices.runner.protocol import PROTOCOL_VERSION, Attestation
 from harness import checkpoint as checkpoints
-from harness.arms import decoding, host, torch_layers
-from harness.arms.answer import (
-    TOP_K,
-    Answer,
-    decoded,
-    refuse_unfit,
-    since_ms,
-    step,
-)
-from harness.arms.base import Look, Prepared, StageFailed
-from harness.arms.decoding import Chooser
-from harness.arms.driven import Driving
-from harness.arms.layers import TEXT_EMBEDDINGS
-from harness.arms.logits import Step
-from harness.arms.passage import Recording
+from harness.arms import host
+from harness.arms.base import StageFailed
+from harness.arms.host_arm import Answer, HostArm, HostModel, since_ms
+from harness.arms.layers import TEXT_EMBEDDINGS, last_token_alone
+from harness.arms.passage import Passage
 from harness.checkpoint import Checkpoint
 from harness.contract import Contract
-from harness.preprocess import pixels_sha256
-from harness.records.observation import Observation
 from harness.training import prompt as prompts
 from harness.training.finetune import reproducible
 from harness.training.prompt import OBSERVED_IMAGE_ID
 from harness.training.tiles import cut
 
 if TYPE_CHECKING:
-    from harness.arms.trajectory import Trajectory
+    from PIL import Image
+
+    from harness.arms.base import Tensor
+
+Output = torch.Tensor | tuple[torch.Tensor, ...]
+Hook = Callable[[torch.nn.Module, object, Output], Output | None]
 
 _MOST_THREADS: Final = 8
 _SEED: Final = 0
-"""torch samples nothing; the seed only keeps the caller's random state out of it."""
+"""torch samples nothing; the seed only shields the caller's random state."""
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    model: transformers.PreTrainedModel
-    processor: transformers.Idefics3Processor
-    end_ids: frozenset[int]
-    load_ms: float
-
-    @property
-    def width(self) -> int:
-        """Of an embedding."""
-        width: int = self.model.config.text_config.hidden_size
-        return width
-
-    def ends(self, chosen: Decoding) -> frozenset[int]:
-        """Ids that end an answer."""
-        ids = decoding.stop_ids(
-            chosen, lambda text: self.processor.tokenizer.encode(text, add_special_tokens=False)
-        )
-        return self.end_ids if ids is None else ids
-
-
-class TorchArm:
-    """The reference above llama.cpp: transformers, f32, greedy. Loaded once, when first needed."""
+class TorchArm(HostArm["TorchModel"]):
+    """The reference above llama.cpp: transformers, f32, greedy."""
 
     def __init__(
         self,
@@ -78,38 +50,24 @@ class TorchArm:
         name: str = "torch",
         threads: int | None = None,
     ) -> None:
-        """`threads`: as the contract's runtime, else this host's cores, at most eight.
-
-        Raises:
-            CheckpointError: `checkpoint` is a folder or id that holds no SmolVLM checkpoint.
-        """
-        self.name = name
-        self.phone: str | None = None
-        self._contract = contract
+        """`threads`: by default the contract's runtime's, else this host's cores, at most eight.
+        Raises CheckpointError where `checkpoint`, a folder or id, holds no SmolVLM checkpoint."""
+        super().__init__(name, contract)
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = checkpoints.load(checkpoint)
         self._checkpoint = checkpoint
         chosen = threads or contract.runtime.threads
         self._threads = chosen or min(host.usable_cores(), _MOST_THREADS)
-        self._loaded: _Loaded | None = None
 
     def under(self, contract: Contract) -> TorchArm:
         """The same model, loaded once for both, under another contract. Raises as `attest`."""
         other = TorchArm(self._checkpoint, contract, name=self.name, threads=self._threads)
-        other._loaded = self._ready()
+        other._loaded = self._model
         return other
 
-    def close(self) -> None:
-        """Free the model; a later `attest` or `observe` loads it again."""
-        self._loaded = None
-
     def attest(self) -> Attestation:
-        """Versions, machine and settings; one hash stands for the whole checkpoint.
-
-        Raises:
-            CheckpointError: the model or its processor cannot be loaded.
-        """
-        loaded = self._ready()
+        """Versions, machine and settings; one hash stands for the whole checkpoint. Raises
+        CheckpointError where the model or its processor cannot be loaded."""
         return Attestation(
             protocol=PROTOCOL_VERSION,
             llama_commit="",
@@ -124,158 +82,152 @@ class TorchArm:
             placement=host.placement(),
             text_model_sha256=self._checkpoint.sha256,
             mmproj_sha256=self._checkpoint.sha256,
-            load_ms=loaded.load_ms,
+            load_ms=self._model.load_ms,
             pid=os.getpid(),
         )
 
-    def observe(self, images: Iterable[Prepared]) -> Iterator[Observation]:
-        """Run `images` in order, each with a KV cache of its own.
+    def _load(self, *, deep: bool = False) -> TorchModel:
+        return TorchModel(self._checkpoint, self._threads)
 
-        Raises:
-            CheckpointError: the model or its processor cannot be loaded.
-            ContractError: `decoding.stop` names what is no token of the model.
-        """
-        for image in images:
-            yield self._answered(image, Answer())
+    def _deep(self) -> AbstractContextManager[TorchModel]:
+        """Its hooks come and go, so one model does for both."""
+        return nullcontext(self._model)
 
-    def record(self, images: Iterable[Prepared]) -> Iterator[Look]:
-        """Run `images` in deep mode, on the same model. Raises as `observe` does."""
-        for image in images:
-            recording = Recording()
-            yield Look(self._answered(image, Answer(recording)), recording.tensors)
 
-    def drive(self, images: Iterable[tuple[Prepared, Trajectory]]) -> Iterator[Observation]:
-        """Run each image along a reference's trajectory. Raises as `observe` does."""
-        for image, trajectory in images:
-            yield self._answered(image, Answer(), trajectory)
+class TorchModel(HostModel):
+    """A checkpoint in f32, its processor, and the KV cache of one image."""
 
-    def _ready(self) -> _Loaded:
-        if self._loaded is None:
-            begin = time.perf_counter_ns()
-            processor = checkpoints.load_processor(self._checkpoint)
-            model = checkpoints.load_model(self._checkpoint)
-            end_ids = checkpoints.end_of_generation(model, processor.tokenizer)
-            self._loaded = _Loaded(model, processor, end_ids, since_ms(begin))
-        return self._loaded
-
-    def _answered(
-        self, image: Prepared, answer: Answer, trajectory: Trajectory | None = None
-    ) -> Observation:
-        loaded = self._ready()
-        ends = loaded.ends(self._contract.decoding)
-        with answer.attempt(), reproducible(_SEED, self._threads), torch.inference_mode():
-            if trajectory is not None:
-                answer.passage = Driving(trajectory)
-            ids, embeddings = self._encoded(loaded, image.pixels_path, answer)
-            now, cache = _prefilled(loaded, ids, embeddings, answer)
-            self._generate(loaded, now, cache, ends, answer)
-        return answer.observation(
-            image, arm=self.name, contract=self._contract, load_ms=loaded.load_ms
-        )
-
-    def _encoded(
-        self, loaded: _Loaded, pixels_path: Path, answer: Answer
-    ) -> tuple[list[int], torch.Tensor]:
-        """The ids to evaluate and the image's embeddings, (image tokens, width)."""
-        clock = answer.clock
+    def __init__(self, checkpoint: Checkpoint, threads: int) -> None:
+        """Raises CheckpointError where a part cannot be loaded."""
         begin = time.perf_counter_ns()
-        image = decoded(pixels_path)
-        clock.image_decode = since_ms(begin)
-        answer.pixels_sha256 = pixels_sha256(image)
-        begin = time.perf_counter_ns()
-        tiles = cut(loaded.processor.image_processor, image, self._contract.tiling)
-        answer.grid = tiles.grid
-        prompt = prompts.encode(
-            loaded.processor.tokenizer,
-            self._contract.prompt,
-            tiles.grid,
-            loaded.processor.image_seq_len,
-        )
-        clock.tokenize = since_ms(begin)
-        answer.prompt_ids = prompt.observed
-        answer.image_tokens = answer.prompt_ids.count(OBSERVED_IMAGE_ID)
-        ids = answer.passage.prompt_ids(
-            answer.prompt_ids, loaded.model.config.text_config.vocab_size
-        )
-        _refuse_overlong(loaded, ids, self._contract.limits.max_tokens)
-        pixel_values = answer.saw("pixels", tiles.pixel_values.numpy())
-        embeddings = _through_vision(loaded, torch.tensor(pixel_values), answer)
-        refuse_unfit(embeddings.numpy(), ids.count(OBSERVED_IMAGE_ID), loaded.width)
-        return ids, embeddings
+        self._threads = threads
+        self._processor = checkpoints.load_processor(checkpoint)
+        self._tokenizer = self._processor.tokenizer
+        self._model = checkpoints.load_model(checkpoint)
+        self._end_ids = checkpoints.end_of_generation(self._model, self._tokenizer)
+        self._text_config = self._model.config.text_config
+        self.vocabulary = self._text_config.vocab_size
+        self.width = self._text_config.hidden_size
+        self.load_ms = since_ms(begin)
 
-    def _generate(
-        self,
-        loaded: _Loaded,
-        now: Step,
-        cache: transformers.DynamicCache,
-        ends: frozenset[int],
-        answer: Answer,
-    ) -> None:
-        tokenizer = loaded.processor.tokenizer
-        answer.label_logprobs = {
-            label: now.logprob(tokenizer.encode(label, add_special_tokens=False)[0])
-            for label in self._contract.answer.labels
-        }
-        chooser = Chooser(self._contract.decoding)
-        while True:
-            chosen = chooser.choose(now)
-            answer.tokens.append(now.token(chosen, _text(tokenizer, [chosen]), TOP_K))
-            if chosen in ends:
-                answer.stop_reason = "eog"
-                break
-            if len(answer.tokens) == self._contract.limits.max_tokens:
-                answer.stop_reason = "max_tokens"
-                break
-            begin = time.perf_counter_ns()
-            output = loaded.model(
-                input_ids=torch.tensor([[chosen]]), past_key_values=cache, use_cache=True
+    def close(self) -> None:
+        """Nothing to free but memory, which losing the model does."""
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        with reproducible(_SEED, self._threads), torch.inference_mode():
+            yield
+
+    def tokenize(self, image: Image.Image, contract: Contract) -> tuple[list[int], tuple[int, int]]:
+        tiles = cut(self._processor.image_processor, image, contract.tiling)
+        self._tiles = tiles.pixel_values
+        seq_len = self._processor.image_seq_len
+        prompt = prompts.encode(self._tokenizer, contract.prompt, tiles.grid, seq_len)
+        return prompt.observed, tiles.grid
+
+    def refuse_overlong(self, ids: Sequence[int], max_tokens: int) -> None:
+        room = self._text_config.max_position_embeddings
+        if len(ids) + max_tokens > room:
+            raise StageFailed(
+                "context_full",
+                f"the prompt has {len(ids)} tokens, the answer may have {max_tokens}, "
+                f"the checkpoint holds {room}",
             )
-            answer.clock.decode.append(since_ms(begin))
-            now = step(output.logits[0, -1].numpy())
-        said = [token.id for token in answer.tokens]
-        answer.text = _text(tokenizer, said[:-1] if answer.stop_reason == "eog" else said)
 
+    def encode(self, answer: Answer) -> Tensor:
+        """Tile by tile, as libmtmd does."""
+        pixel_values = torch.tensor(answer.saw("pixels", self._tiles.numpy()))
+        parts: list[torch.Tensor] = []
+        with _shown(_vision_layers(self._model), frozenset(), answer.passage):
+            for tile in pixel_values:
+                begin = time.perf_counter_ns()
+                features = self._model.model.get_image_features(tile[None, None], return_dict=True)
+                parts.extend(features.pooler_output)
+                answer.clock.encode.append(since_ms(begin))
+        return answer.saw("embed", torch.cat(parts).numpy())
 
-def _refuse_overlong(loaded: _Loaded, ids: Sequence[int], max_tokens: int) -> None:
-    room = loaded.model.config.text_config.max_position_embeddings
-    if len(ids) + max_tokens > room:
-        raise StageFailed(
-            "context_full",
-            f"the prompt has {len(ids)} tokens, the answer may have {max_tokens}, "
-            f"the checkpoint holds {room}",
+    def prefill(self, ids: Sequence[int], embeddings: Tensor, passage: Passage) -> Tensor:
+        observed = torch.tensor([ids])
+        is_image = observed == OBSERVED_IMAGE_ID
+        filled = observed.masked_fill(is_image, self._model.config.image_token_id)
+        inputs = self._model.get_input_embeddings()(filled)
+        instead = passage.layer(TEXT_EMBEDDINGS, inputs[~is_image].numpy())
+        if instead is not None:
+            inputs[~is_image] = torch.tensor(instead)
+        inputs = inputs.masked_scatter(is_image[..., None], torch.tensor(embeddings))
+        layers = _text_layers(self._model)
+        count = self._text_config.num_hidden_layers
+        alone = frozenset(name for name in layers if last_token_alone(name, count))
+        with _shown(layers, alone, passage):
+            output = self._model(inputs_embeds=inputs, use_cache=True, logits_to_keep=1)
+        self._cache = output.past_key_values
+        return _last_logits(output)
+
+    def decode(self, token: int) -> Tensor:
+        ids = torch.tensor([[token]])
+        return _last_logits(self._model(input_ids=ids, past_key_values=self._cache, use_cache=True))
+
+    def token_ids(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """Special tokens are always recognized."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def text(self, ids: Sequence[int]) -> str:
+        return str(
+            self._tokenizer.decode(
+                ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
         )
 
-
-def _through_vision(loaded: _Loaded, pixel_values: torch.Tensor, answer: Answer) -> torch.Tensor:
-    """Embeddings of (tiles, 3, height, width), tile by tile, as libmtmd encodes them."""
-    parts = []
-    with torch_layers.shown_vision_layers(loaded.model, answer.passage):
-        for tile in pixel_values:
-            begin = time.perf_counter_ns()
-            features = loaded.model.model.get_image_features(tile[None, None], return_dict=True)
-            parts.extend(features.pooler_output)
-            answer.clock.encode.append(since_ms(begin))
-    return torch.tensor(answer.saw("embed", torch.cat(parts).numpy()))
+    def is_end(self, token: int) -> bool:
+        return token in self._end_ids
 
 
-def _prefilled(
-    loaded: _Loaded, evaluated: Sequence[int], embeddings: torch.Tensor, answer: Answer
-) -> tuple[Step, transformers.DynamicCache]:
-    """The first step, and the KV cache behind it."""
-    begin = time.perf_counter_ns()
-    observed = torch.tensor([evaluated])
-    is_image = observed == OBSERVED_IMAGE_ID
-    ids = observed.masked_fill(is_image, loaded.model.config.image_token_id)
-    inputs = loaded.model.get_input_embeddings()(ids)
-    instead = answer.passage.layer(TEXT_EMBEDDINGS, inputs[~is_image].numpy())
-    if instead is not None:
-        inputs[~is_image] = torch.tensor(instead)
-    inputs = inputs.masked_scatter(is_image[..., None], embeddings)
-    with torch_layers.shown_text_layers(loaded.model, answer.passage):
-        output = loaded.model(inputs_embeds=inputs, use_cache=True, logits_to_keep=1)
-    answer.clock.prefill = since_ms(begin)
-    return answer.saw_prefill(output.logits[0, -1].numpy()), output.past_key_values
+def _last_logits(output: transformers.utils.ModelOutput) -> Tensor:
+    logits: Tensor = output.logits[0, -1].numpy()
+    return logits
 
 
-def _text(tokenizer: transformers.PreTrainedTokenizerFast, ids: list[int]) -> str:
-    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+def _vision_layers(model: transformers.PreTrainedModel) -> dict[str, torch.nn.Module]:
+    """By the names of `harness.arms.layers`."""
+    tower = model.model.vision_model
+    modules = {"vision patches": tower.embeddings}
+    for index, layer in enumerate(tower.encoder.layers):
+        modules[f"vision layer {index} attention"] = layer.self_attn
+        modules[f"vision layer {index} ffn"] = layer.mlp
+    return modules | {"vision norm": tower.post_layernorm}
+
+
+def _text_layers(model: transformers.PreTrainedModel) -> dict[str, torch.nn.Module]:
+    modules = {}
+    for index, layer in enumerate(model.model.text_model.layers):
+        modules[f"text layer {index} attention"] = layer.self_attn
+        modules[f"text layer {index} ffn"] = layer.mlp
+    return modules | {"text norm": model.model.text_model.norm}
+
+
+@contextmanager
+def _shown(
+    modules: dict[str, torch.nn.Module], last_alone: frozenset[str], passage: Passage
+) -> Iterator[None]:
+    """The modules' outputs in this block go by way of `passage`, of `last_alone` the last row."""
+
+    def hook(layer: str) -> Hook:
+        def show(_module: torch.nn.Module, _inputs: object, output: Output) -> Output | None:
+            # Attention also returns its weights.
+            values, others = (output[0], output[1:]) if isinstance(output, tuple) else (output, ())
+            rows = slice(-1 if layer in last_alone else None, None)
+            shown = values[..., rows, :]
+            instead = passage.layer(layer, shown.reshape(-1, shown.shape[-1]).numpy())
+            if instead is None:
+                return None
+            values = values.clone()
+            values[..., rows, :] = torch.tensor(instead).reshape(shown.shape)
+            return (values, *others) if isinstance(output, tuple) else values
+
+        return show
+
+    with ExitStack() as stack:
+        for layer, module in modules.items():
+            stack.callback(module.register_forward_hook(hook(layer)).remove)
+        yield

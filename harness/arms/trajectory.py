@@ -1,8 +1,8 @@
 """A trajectory: every output on one reference arm's way through one case, and where they are kept.
 
 A safetensors file of little-endian float32 (devices/runner/protocol.py says why), read and written
-in numpy alone. A trajectory is made once per case and arm and kept by content; a phone is told it
-by its hash, so it is pushed once.
+with numpy alone. It is made once per case and arm and kept by content; a phone knows it by its
+hash, so it is pushed once.
 """
 
 from __future__ import annotations
@@ -17,30 +17,34 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from devices.paths import cache_dir
 from harness import atomic
 from harness.arms.base import StageFailed
-from harness.bundle.gguf_header import read_header
+from harness.bundle.gguf_file import read_header
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from harness.arms.base import Look, Tensor
 
 _LENGTH_BYTES: Final = 8
 _MOST_BYTES: Final = 4 * 2**30
-"""So much is kept; one of SmolVLM-256M's, of one tile, is 88 MB."""
+"""Kept at most, of all arms; one trajectory of SmolVLM-256M with a single tile is 88 MB."""
 _SUFFIX: Final = ".safetensors"
 _OUTPUTS_A_LAYER: Final = 2
 _ENDS: Final = 2
-"""What goes into a tower's first layer, and what its last norm gives."""
+"""The input of a tower's first layer, and the output of its last norm."""
 _VALUE_BYTES: Final = 4
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A trajectory's file, which is not written again."""
+    """A trajectory's file, which never changes.
+
+    Reading it raises StageFailed (`trajectory`) where it is missing or damaged.
+    """
 
     path: Path
     sha256: str
@@ -48,23 +52,11 @@ class Trajectory:
 
     @cached_property
     def prompt_ids(self) -> tuple[int, ...]:
-        """As the reference evaluated them, each image token -1. Raises as `tensors`."""
+        """As the reference evaluated them, each image token -1."""
         return tuple(json.loads(self._header[1]["__metadata__"]["prompt_ids"]))
 
-    @cached_property
-    def grid(self) -> tuple[int, int]:
-        """Tiles as (rows, columns) without the overview. Raises as `tensors`."""
-        rows, columns = json.loads(self._header[1]["__metadata__"]["grid"])
-        return rows, columns
-
     def tensors(self) -> dict[str, Tensor]:
-        """By name, in the order of computation: read-only views of the file, read as they are used.
-
-        Raises:
-            StageFailed: (`trajectory`) the file is missing or damaged.
-        """
-        import numpy as np
-
+        """By name, in the order of computation: read-only views, read from the file on use."""
         begin, header = self._header
         found: dict[str, Tensor] = {}
         try:
@@ -82,13 +74,11 @@ class Trajectory:
 
     @cached_property
     def _raw(self) -> NDArray[np.uint8]:
-        import numpy as np
-
         return np.memmap(self.path, np.uint8, "r")
 
     @cached_property
     def _header(self) -> tuple[int, dict[str, Any]]:
-        """Where the tensors begin, and what is said of them."""
+        """Where the tensors begin, and their entries."""
         try:
             (length,) = struct.unpack("<Q", self._raw[:_LENGTH_BYTES].tobytes())
             header = json.loads(self._raw[_LENGTH_BYTES : _LENGTH_BYTES + length].tobytes())
@@ -103,45 +93,33 @@ class Trajectory:
 
 
 def write(look: Look, path: Path) -> Trajectory:
-    """What `look` saw of an image that was answered, as a trajectory at `path`, in one step.
-
-    Raises:
-        OSError: the disk refuses it.
-    """
-    import numpy as np
-
-    observation = look.observation
+    """Writes what `look` saw of an answered image as a trajectory at `path`, in one step. Raises
+    OSError where the disk refuses it."""
+    seen = look.observation
     tensors = {name: np.ascontiguousarray(one, "<f4") for name, one in look.tensors.items()}
-    header: dict[str, object] = {
-        "__metadata__": {
-            "prompt_ids": json.dumps(observation.prompt_ids),
-            "grid": json.dumps(observation.grid),
-        }
-    }
+    metadata = {"prompt_ids": json.dumps(seen.prompt_ids), "grid": json.dumps(seen.grid)}
+    header: dict[str, object] = {"__metadata__": metadata}
     end = 0
     for name, tensor in tensors.items():
         begin, end = end, end + tensor.nbytes
         header[name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
-    # Spaces, so that the tensors behind it are aligned.
+    # Spaces align the tensors that follow.
     text += b" " * (-len(text) % _LENGTH_BYTES)
+    start = struct.pack("<Q", len(text)) + text
     digest = hashlib.sha256()
     with atomic.replacing(path) as file:
-        for part in chain(
-            (struct.pack("<Q", len(text)), text), (one.tobytes() for one in tensors.values())
-        ):
+        for part in chain((start,), (one.tobytes() for one in tensors.values())):
             digest.update(part)
             file.write(part)
     return Trajectory(path, digest.hexdigest())
 
 
 def expected_bytes(text: Path, mmproj: Path, prompt_tokens: int, image_tokens: int) -> int | None:
-    """About how large a case's trajectory is under these GGUF files; None where they do not tell.
+    """About how large a case's trajectory is under these GGUF files; None where a key is missing.
 
-    `image_tokens`: of the `prompt_tokens`, those of the picture.
-
-    Raises:
-        OSError, ValueError: a file is missing, or no GGUF.
+    `image_tokens`: of the `prompt_tokens`, those of the image. Raises OSError or ValueError where a
+    file is missing or no GGUF.
     """
     keys = read_header(text).keys | read_header(mmproj).keys
     try:
@@ -160,9 +138,9 @@ def expected_bytes(text: Path, mmproj: Path, prompt_tokens: int, image_tokens: i
 
 
 class Trajectories:
-    """The trajectories of one arm under its `arm_key`, one a picture.
+    """The trajectories of one arm under its `arm_key`, one per image.
 
-    Those that were used longest ago make room for new ones, whatever arm they are of.
+    The least recently used make room for new ones, whatever arm they are of.
     """
 
     def __init__(self, key: str, root: Path | None = None, most_bytes: int = _MOST_BYTES) -> None:
@@ -172,30 +150,23 @@ class Trajectories:
         self._most_bytes = most_bytes
 
     def get(self, pixels_sha256: str) -> Trajectory | None:
-        """The one that is kept for these pixels; None where there is none."""
+        """The one for these pixels; None where there is none."""
         for path in self._folder.glob(f"{pixels_sha256}-*{_SUFFIX}"):
             os.utime(path)
             return Trajectory(path, path.stem.partition("-")[2])
         return None
 
     def put(self, pixels_sha256: str, look: Look) -> Trajectory:
-        """Keep what `look` saw of these pixels in an answer without an error.
-
-        Raises:
-            OSError: the cache cannot be written.
-        """
+        """Keep what `look` saw of these pixels in an answer without an error. Raises OSError where
+        the cache cannot be written."""
         self._folder.mkdir(parents=True, exist_ok=True)
         made = write(look, self._folder / f"{pixels_sha256}{_SUFFIX}.new")
-        # The hash in the name spares every later reader the hashing.
+        # With the hash in its name, no later reader has to hash the file.
         path = made.path.replace(self._folder / f"{pixels_sha256}-{made.sha256}{_SUFFIX}")
-        self._make_room(path)
-        return Trajectory(path, made.sha256)
-
-    def _make_room(self, newest: Path) -> None:
-        """Newest first, so much as fits stays; `newest` always does."""
-        kept = [(path.stat(), path) for path in self._root.glob(f"*/*{_SUFFIX}") if path != newest]
-        room = self._most_bytes - newest.stat().st_size
-        for status, path in sorted(kept, key=lambda one: one[0].st_mtime_ns, reverse=True):
+        kept = [(one.stat(), one) for one in self._root.glob(f"*/*{_SUFFIX}") if one != path]
+        room = self._most_bytes - path.stat().st_size
+        for status, one in sorted(kept, key=lambda pair: pair[0].st_mtime_ns, reverse=True):
             room -= status.st_size
             if room < 0:
-                path.unlink(missing_ok=True)
+                one.unlink(missing_ok=True)
+        return Trajectory(path, made.sha256)

@@ -1,12 +1,12 @@
 """The aspects in which training, bundle and app can differ from the contract, in table order.
 
-The first seven are the alignment table, without which nothing is aligned. An aspect that can be
-tried at inference has a `change`; what any other costs shows only by training.
+The first seven are the alignment table, without which nothing is aligned. What some aspects cost
+can be measured at inference (`changed`); what any other costs shows only by training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Final
@@ -18,16 +18,12 @@ from harness.audit.findings import Finding, Side, Value
 from harness.audit.prompt_parts import Parts
 from harness.contract import Contract, merged
 
-Says = Callable[[Contract], Value]
-Change = Callable[[Contract, Value], dict[str, Any] | None]
-"""The part of a contract (`harness.contract.merged`) that takes on a found value; None where no
-contract can say it."""
-
 APP_THREADS: Final = "clamp(cores / 2, 2, 6)"
 """The app's own rule, which a contract writes as 0."""
-NO_TEMPLATE: Final = "none"
-CONTEXT_BLOCK: Final = "Context: a photo"
+_CONTEXT_BLOCK: Final = "Context: a photo"
 """Stands for the block that training has and the phone cannot have, when its cost is measured."""
+_TRIED: Final = ("pixels.", "limits.max_tokens", "tiling", "prompt.", "answer.reading")
+"""Beginnings of the fields that another value can be tried for at inference."""
 
 
 @dataclass(frozen=True)
@@ -36,61 +32,29 @@ class Aspect:
 
     key: str
     title: str
-    says: Says | None = None
-    """What a contract says; None where it says nothing."""
-    change: Change | None = None
+    path: str = ""
+    """The field of the contract that states it, such as `pixels.size`."""
+    part: str = ""
+    """The part of the contract's prompt (`prompt_parts.Parts`) that states it."""
     always: Value | None = None
     """What holds under every contract: the app's design, or the model's own need."""
     remarks: Mapping[Value, str] = field(default_factory=dict)
-    """What is worth knowing of a value even where the contract has the same."""
+    """What is worth knowing about a value even where the contract has the same."""
+
+    @property
+    def is_stated(self) -> bool:
+        """Whether a contract states it."""
+        return self.always is None and bool(self.path or self.part)
 
     def expected(self, contract: Contract) -> Value | None:
         """The value under `contract`; None where that is left open."""
-        return self.always if self.says is None else self.says(contract)
-
-
-def _field(name: str) -> tuple[Says, Change]:
-    """A field of the contract, `pixels.size`: how it is read and how it is changed."""
-    table, _, key = name.rpartition(".")
-
-    def change(contract: Contract, value: Value) -> dict[str, Any]:
-        return {table: {key: value}} if table else {key: value}
-
-    return _untried(name), change
-
-
-def _untried(name: str) -> Says:
-    return attrgetter(name.replace("pixels.", "pixels.spelled_out."))
-
-
-def _parts(contract: Contract) -> Parts:
-    return prompt_parts.split(contract.prompt.text, contract.prompt.marker)
-
-
-def _part(name: str) -> tuple[Says, Change]:
-    """One of the prompt's `Parts`: how it is read and how it is changed."""
-
-    def change(contract: Contract, value: Any) -> dict[str, Any]:  # noqa: ANN401  (as Parts has it)
-        return {"prompt": {"text": replace(_parts(contract), **{name: value}).text}}
-
-    return lambda contract: str(getattr(_parts(contract), name)), change
-
-
-def _with_marker(contract: Contract, value: Value) -> dict[str, Any] | None:
-    """The marker spelled out after the image, as a chat template with an image placeholder does."""
-    image, marker = prompt_parts.IMAGE_TOKEN, contract.prompt.marker
-    if value != "literal text" or image in contract.prompt.text:
-        return None
-    text = contract.prompt.text.replace(marker, image + marker)
-    return {"prompt": {"text": text, "marker": image}}
-
-
-def _with_context(contract: Contract, value: Value) -> dict[str, Any] | None:
-    return _part("context")[1](contract, CONTEXT_BLOCK) if value is True else None
-
-
-def _with_template(contract: Contract, value: Value) -> dict[str, Any] | None:
-    return _part("template")[1](contract, value) if str(value).count("{prompt}") == 1 else None
+        if not self.is_stated:
+            return self.always
+        if self.part:
+            part = str(getattr(_parts(contract), self.part))
+            return bool(part) if self.part == "context" else part
+        value: Value = attrgetter(self.path.replace("pixels.", "pixels.spelled_out."))(contract)
+        return APP_THREADS if self.key == "threads" and value == 0 else value
 
 
 _QUANTIZED: Final[Mapping[Value, str]] = dict.fromkeys(
@@ -99,65 +63,65 @@ _QUANTIZED: Final[Mapping[Value, str]] = dict.fromkeys(
 
 ASPECTS: Final = (
     # the alignment table
-    Aspect("image_size", "image size", *_field("pixels.size")),
-    Aspect("padding", "image format: padding", *_field("pixels.padding")),
-    Aspect("marker", "prompt format: image", None, _with_marker, always="image token"),
-    Aspect("max_tokens", "max tokens", *_field("limits.max_tokens")),
+    Aspect("image_size", "image size", "pixels.size"),
+    Aspect("padding", "image format: padding", "pixels.padding"),
+    Aspect("marker", "prompt format: image", always="image token"),
+    Aspect("max_tokens", "max tokens", "limits.max_tokens"),
     Aspect("output", "output", always="label"),
     Aspect("sampling", "sampling", always="greedy"),
     Aspect("images_per_prompt", "number of images", always=1),
     # prompt
-    Aspect("after_marker", "text after the image", *_part("after_marker")),
-    Aspect("prompt_words", "prompt words", *_part("words")),
-    Aspect("context_block", "context block", lambda c: bool(_parts(c).context), _with_context),
-    Aspect("prompt_end", "end of the prompt", *_part("end")),
-    Aspect("chat_template", "chat template", None, _with_template, always=NO_TEMPLATE),
+    Aspect("after_marker", "text after the image", part="after_marker"),
+    Aspect("prompt_words", "prompt words", part="words"),
+    Aspect("context_block", "context block", part="context"),
+    Aspect("prompt_end", "end of the prompt", part="end"),
+    Aspect("chat_template", "chat template", part="template", always="none"),
     # pixels
-    Aspect("resize", "resize recipe", *_field("pixels.recipe")),
-    Aspect("size_arithmetic", "size arithmetic", *_field("pixels.arithmetic")),
-    Aspect("centring", "centring", *_field("pixels.centring")),
-    Aspect("alpha", "alpha", *_field("pixels.alpha")),
-    Aspect("colour_space", "colour space", *_field("pixels.colour")),
-    Aspect("exif", "EXIF applied", *_field("pixels.apply_exif")),
-    Aspect("channels", "channel order", *_field("pixels.channels")),
-    Aspect("tiling", "tiling", *_field("tiling")),
+    Aspect("resize", "resize recipe", "pixels.recipe"),
+    Aspect("size_arithmetic", "size arithmetic", "pixels.arithmetic"),
+    Aspect("centring", "centring", "pixels.centring"),
+    Aspect("alpha", "alpha", "pixels.alpha"),
+    Aspect("colour_space", "colour space", "pixels.colour"),
+    Aspect("exif", "EXIF applied", "pixels.apply_exif"),
+    Aspect("channels", "channel order", "pixels.channels"),
+    Aspect("tiling", "tiling", "tiling"),
     Aspect("tile_resize", "resize to the tile", always="lanczos"),
     Aspect("normalisation", "normalisation", always="the checkpoint's"),
     # tokens
-    Aspect("add_special", "special tokens added", *_field("prompt.add_special")),
-    Aspect("parse_special", "special tokens parsed", *_field("prompt.parse_special")),
+    Aspect("add_special", "special tokens added", "prompt.add_special"),
+    Aspect("parse_special", "special tokens parsed", "prompt.parse_special"),
     Aspect("tokenizer", "tokenizer", always="the checkpoint's"),
     Aspect("end_token", "end token in the target", always=True),
     Aspect("label_tokens", "label tokens", always="first tokens distinct"),
     Aspect("loss", "loss", always="answer"),
     Aspect("sequence", "training sequence", always="whole"),
     # labels
-    Aspect("labels", "labels", _untried("answer.labels")),
+    Aspect("labels", "labels", "answer.labels"),
     Aspect("label_image", "image that was labelled", always="as the model sees it"),
     # app and runtime
     Aspect(
         "answer_reading",
         "answer read by",
-        *_field("answer.reading"),
+        "answer.reading",
         remarks={"contains": "'the land by the water' is read as water, and 'wooden' as wood"},
     ),
     Aspect("limit_counts_prompt", "limit counts the prompt", always=False),
-    Aspect("context", "context", _untried("runtime.context")),
+    Aspect("context", "context", "runtime.context"),
     Aspect("prompt_fits", "prompt fits the context", always=True),
-    Aspect("batch", "batch", _untried("runtime.batch")),
-    Aspect("cache_type_k", "KV cache K", _untried("runtime.cache_type_k"), remarks=_QUANTIZED),
-    Aspect("cache_type_v", "KV cache V", _untried("runtime.cache_type_v"), remarks=_QUANTIZED),
-    Aspect("flash_attention", "flash attention", _untried("runtime.flash_attention")),
-    Aspect("threads", "threads", lambda c: c.runtime.threads or APP_THREADS),
-    Aspect("vision_threads", "vision threads", _untried("runtime.vision_threads")),
-    Aspect("backend", "backend", _untried("runtime.backend")),
+    Aspect("batch", "batch", "runtime.batch"),
+    Aspect("cache_type_k", "KV cache K", "runtime.cache_type_k", remarks=_QUANTIZED),
+    Aspect("cache_type_v", "KV cache V", "runtime.cache_type_v", remarks=_QUANTIZED),
+    Aspect("flash_attention", "flash attention", "runtime.flash_attention"),
+    Aspect("threads", "threads", "runtime.threads"),
+    Aspect("vision_threads", "vision threads", "runtime.vision_threads"),
+    Aspect("backend", "backend", "runtime.backend"),
     Aspect(
         "gpu_fallback",
         "GPU fall-back",
         remarks={"silent": "nobody sees on which backend an answer was made"},
     ),
     Aspect("cache_cleared", "KV cache cleared", always=True),
-    Aspect("session_images", "images a session", _untried("limits.images_per_session")),
+    Aspect("session_images", "images a session", "limits.images_per_session"),
     Aspect("weights", "weight type", always="q8_0"),
     Aspect("mmproj", "mmproj", always="of this checkpoint"),
 )
@@ -170,10 +134,9 @@ _TRAINING: Final = ASPECTS[: ASPECTS.index(BY_KEY["answer_reading"])]
 
 def changed(contract: Contract, key: str, value: Value | None) -> Contract | None:
     """`contract`, its pixels spelled out, with that one aspect as it was found; None where no
-    contract can say it."""
-    change = BY_KEY[key].change
+    contract can say it, or where it cannot be tried at inference."""
     spelled = contract.model_copy(update={"pixels": contract.pixels.spelled_out})
-    table = change(spelled, value) if change is not None and value is not None else None
+    table = _change(spelled, BY_KEY[key], value) if value is not None else None
     if table is None:
         return None
     try:
@@ -182,8 +145,31 @@ def changed(contract: Contract, key: str, value: Value | None) -> Contract | Non
         return None
 
 
+def _parts(contract: Contract) -> Parts:
+    return prompt_parts.split(contract.prompt.text, contract.prompt.marker)
+
+
+def _change(contract: Contract, aspect: Aspect, value: Any) -> dict[str, Any] | None:  # noqa: ANN401
+    """The part of a contract (`harness.contract.merged`) that takes on a found value."""
+    text, image, marker = contract.prompt.text, prompt_parts.IMAGE_TOKEN, contract.prompt.marker
+    if aspect.key == "marker" and value == "literal text" and image not in text:
+        # Spelled out after the image, as a chat template with an image placeholder does.
+        return {"prompt": {"text": text.replace(marker, image + marker), "marker": image}}
+    if aspect.key == "context_block":
+        value = _CONTEXT_BLOCK if value is True else None
+    if aspect.key == "chat_template" and str(value).count("{prompt}") != 1:
+        value = None
+    if aspect.part and value is not None:
+        parts = replace(_parts(contract), **{aspect.part: value})
+        return {"prompt": {"text": parts.text}}
+    if not aspect.path.startswith(_TRIED):
+        return None
+    table, _, name = aspect.path.rpartition(".")
+    return {table: {name: value}} if table else {name: value}
+
+
 def stated(contract: Contract, side: Side, where: str) -> Iterator[Finding]:
     """What the contract that a bundle, or a checkpoint's training, was made under says."""
     for aspect in _TRAINING if side == "checkpoint" else ASPECTS:
-        if aspect.says is not None:
-            yield Finding(aspect.key, side, aspect.says(contract), where)
+        if aspect.is_stated:
+            yield Finding(aspect.key, side, aspect.expected(contract), where)

@@ -1,4 +1,4 @@
-"""The audit: every source that was given, opened once, read, and put beside the contract."""
+"""The audit: every source that was given, read once and put beside the contract."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from harness import bundle as bundles
 from harness import checkpoint as checkpoints
-from harness.audit import bundle as of_bundle
-from harness.audit import checkpoint, collator, dataset, impact, train_config
+from harness.audit import gauge as gauges
 from harness.audit import rows as rows_of
 from harness.audit.aspects import changed
-from harness.audit.checkpoint import Tokens
-from harness.audit.findings import Finding, Side
-from harness.audit.impact import Change, Impact
+from harness.audit.findings import DEFAULT_TILING, Finding, Side
 from harness.audit.rows import Missing, Row, Verdict
 from harness.contract import Contract
 from harness.errors import AuditError
 
 if TYPE_CHECKING:
+    from harness.audit.checkpoint import Tokens
+    from harness.audit.impact import Impact
+    from harness.bundle import Bundle
     from harness.progress import Progress
 
 _SIDES: Final[dict[Side, str]] = {
@@ -31,16 +30,15 @@ _SIDES: Final[dict[Side, str]] = {
     "bundle": "bundle",
     "app": "app_source",
 }
-"""Side -> field of `Sources`. The surest first: whose value stands where several were found."""
+"""Side -> field of `Sources`, the surest first: its value counts where several were found."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What an audit reads; at least one of these is given."""
+    """What an audit reads; at least one of the sides is given."""
 
     dataset: Path | None = None
     checkpoint: str | None = None
-    """A folder, or a Hugging Face id."""
     bundle: Path | None = None
     train_config: Path | None = None
     collator: str | None = None
@@ -50,11 +48,6 @@ class Sources:
     """The images that the dataset was made from."""
     update: bool = False
     """Whether the app's confirmed values are written anew."""
-
-    @property
-    def sides(self) -> list[Side]:
-        """The sides that are given."""
-        return [side for side, name in _SIDES.items() if getattr(self, name) is not None]
 
 
 @dataclass(frozen=True)
@@ -66,11 +59,11 @@ class Audit:
     measured: tuple[Impact, ...]
     """Worst first, all together last; empty unless it was asked for."""
     config_keys_left: int
-    """Settings of the trainer's configuration that say nothing about any aspect."""
+    """Settings of the trainer's configuration that concern no aspect."""
     missing: tuple[Missing, ...]
     """What has to be supplied before anything can be called aligned."""
     notes: tuple[str, ...]
-    """What is to be said of the app's files, one line each."""
+    """One line for each of the app's files that was not read, or not well."""
 
     @property
     def verdict(self) -> Verdict:
@@ -78,7 +71,6 @@ class Audit:
         return rows_of.verdict(self.rows, self.missing)
 
     def as_json(self) -> dict[str, Any]:
-        """The document of `--json`."""
         return {
             "verdict": self.verdict,
             "missing": [asdict(one) for one in self.missing],
@@ -90,26 +82,64 @@ class Audit:
 def audit(
     sources: Sources, contract: Contract, progress: Progress, measure_on: str | None = None
 ) -> Audit:
-    """Read `sources` and hold them against `contract`.
+    """Read `sources` and compare them with `contract`.
 
-    `measure_on`: images, as `harness.cases.load_cases` takes them, that every mismatch is measured
-    on with the checkpoint.
+    `measure_on`: images, as `harness.cases.load_cases` takes them, on which the checkpoint measures
+    every mismatch.
 
     Raises:
         BadInput: a source that is not there or cannot be read, or nothing to audit.
         ArmUnavailable: a package that a source needs is missing.
     """
-    if not sources.sides:
+    sides = [side for side, name in _SIDES.items() if getattr(sources, name) is not None]
+    if not sides:
         raise AuditError(
             "nothing to audit: give at least one of --dataset, --checkpoint, --bundle, "
             "--train-config, --collator and --app-source"
         )
-    bundle = bundles.load(sources.bundle) if sources.bundle is not None else None
-    named = sources.checkpoint or (bundle.checkpoint if bundle else None)
-    tokens = Tokens(checkpoints.load(named)) if named is not None else None
-    gauge = impact.gauge(contract, tokens, measure_on, sources.originals)
-    found, config_keys_left, notes = _read(sources, contract, progress, tokens)
+    # What reads a side is imported with it: most audits are of one or two.
+    bundle: Bundle | None = None
+    tokens: Tokens | None = None
+    if sources.bundle is not None:
+        from harness import bundle as bundles
+
+        bundle = bundles.load(sources.bundle)
+    if (named := sources.checkpoint or (bundle.checkpoint if bundle else None)) is not None:
+        from harness.audit import checkpoint as of_checkpoint
+
+        tokens = of_checkpoint.Tokens(checkpoints.load(named))
+    gauge = gauges.gauge(contract, tokens, measure_on, sources.originals)
+    # Small and likely to be mistyped first: nobody waits for what is refused.
+    found: list[Finding] = []
+    config_keys_left, notes = 0, list[str]()
+    if sources.train_config is not None:
+        from harness.audit import train_config
+
+        found, config_keys_left = train_config.read(sources.train_config, contract, tokens)
+    if sources.checkpoint is not None and tokens is not None:
+        from harness.audit import checkpoint as of_checkpoint
+
+        found += of_checkpoint.findings(tokens, contract)
+    if sources.app_source is not None:
+        from harness.audit import app
+
+        of_app, notes = app.read(sources.app_source, contract, update=sources.update)
+        found += of_app
+    if sources.collator is not None:
+        from harness.audit import collator
+
+        if tokens is None:
+            said = "reading its batch takes a tokenizer; give --checkpoint or --bundle"
+            raise AuditError(f"collator {sources.collator}: {said}")
+        found += collator.findings(sources.collator, tokens, contract, sources.dataset)
+    if sources.dataset is not None:
+        from harness.audit import dataset
+
+        advance = progress.track("searching pixels")
+        found += dataset.findings(sources.dataset, contract, advance, sources.originals, tokens)
     if bundle is not None and tokens is not None:
+        from harness.audit import bundle as of_bundle
+
         found += of_bundle.findings(bundle, tokens, contract)
     rows = rows_of.rows(_decided(found), contract)
     measured: list[Impact] = []
@@ -119,53 +149,17 @@ def audit(
         measured = _measured(rows, contract, tokens, measure_on, progress)
     on_answers = {(one.change.aspect, one.change.found): one.text for one in measured if one.change}
     rows = [gauge.measured(row, on_answers) for row in rows]
-    missing = rows_of.missing(rows, sources.sides)
-    return Audit(
-        contract, tuple(rows), tuple(measured), config_keys_left, tuple(missing), tuple(notes)
-    )
-
-
-def _read(
-    sources: Sources, contract: Contract, progress: Progress, tokens: Tokens | None
-) -> tuple[list[Finding], int, list[str]]:
-    """What every source but the bundle says, the settings that say nothing, and the app's notes.
-
-    Small and likely to be mistyped first: nothing is waited for before it is refused.
-    """
-    found: list[Finding] = []
-    config_keys_left = 0
-    notes: list[str] = []
-    if sources.train_config is not None:
-        read = train_config.read(sources.train_config, contract, tokens)
-        config_keys_left = read.keys_left
-        found += read.findings
-    if sources.checkpoint is not None and tokens is not None:
-        found += checkpoint.findings(tokens, contract)
-    if sources.app_source is not None:
-        from harness.audit import app
-
-        of_app, notes = app.read(sources.app_source, contract, update=sources.update)
-        found += of_app
-    if sources.collator is not None:
-        if tokens is None:
-            said = "reading its batch takes a tokenizer; give --checkpoint or --bundle"
-            raise AuditError(f"collator {sources.collator}: {said}")
-        found += collator.findings(sources.collator, tokens, contract, sources.dataset)
-    if sources.dataset is not None:
-        advance = progress.track("searching pixels")
-        found += dataset.findings(
-            sources.dataset, contract, advance, sources=sources.originals, tokens=tokens
-        )
-    return found, config_keys_left, notes
+    missing = tuple(rows_of.missing(rows, sides))
+    return Audit(contract, tuple(rows), tuple(measured), config_keys_left, missing, tuple(notes))
 
 
 def _decided(findings: list[Finding]) -> list[Finding]:
     """The default tiling of the checkpoint's processor counts only where nothing else sets it."""
-    told = {one.side for one in findings if one.aspect == "tiling" and one.value is not None}
-    surer = sorted(told & {"collator", "train-config"})
+    sets = {one.side for one in findings if one.aspect == "tiling" and one.value is not None}
+    surer = sorted(sets & {"collator", "train-config"})
     return [
         replace(one, value=None, note=f"its default is {one.value}, but the {surer[0]} decides")
-        if surer and one.where.endswith(checkpoint.DEFAULT_TILING)
+        if surer and one.where.endswith(DEFAULT_TILING)
         else one
         for one in findings
     ]
@@ -174,8 +168,11 @@ def _decided(findings: list[Finding]) -> list[Finding]:
 def _measured(
     rows: Sequence[Row], contract: Contract, tokens: Tokens, images: str, progress: Progress
 ) -> list[Impact]:
-    """What each mismatch does to the checkpoint's answers on `images`; all of them together last,
-    of several values the surest side's."""
+    """What each mismatch does to the checkpoint's answers on `images`, and last all of them
+    together, of several values the surest side's."""
+    from harness.audit import impact
+    from harness.audit.impact import Change
+
     spelled = contract.model_copy(update={"pixels": contract.pixels.spelled_out})
     wrong = [row for row in rows if row.match is False]
     changes = [
@@ -187,11 +184,5 @@ def _measured(
     by_side = sorted(wrong, key=lambda row: list(_SIDES).index(row.side))
     for aspect, value in {row.aspect: row.value for row in reversed(by_side)}.items():
         together = changed(together, aspect, value) or together
-    return impact.impacts(
-        tokens.checkpoint,
-        spelled,
-        changes,
-        images,
-        progress,
-        together=together if len(changes) > 1 else None,
-    )
+    last = together if len(changes) > 1 else None
+    return impact.impacts(tokens.checkpoint, spelled, changes, images, progress, together=last)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from harness.audit.aspects import BY_KEY, stated
@@ -11,8 +11,7 @@ from harness.audit.findings import Finding
 from harness.bundle import Bundle, mmproj_against_checkpoint
 from harness.bundle.checkpoint_files import read_settings
 from harness.bundle.gguf_file import GgufFile
-from harness.bundle.key_check import mmproj_keys
-from harness.bundle.tokenizer_check import tokenizer_findings
+from harness.bundle.key_check import mmproj_keys, tokenizer_findings
 from harness.contract import Contract
 
 _SIDE: Final = "bundle"
@@ -21,7 +20,7 @@ _NAMED: Final = 3
 
 
 def findings(bundle: Bundle, tokens: Tokens, contract: Contract) -> Iterator[Finding]:
-    """What `bundle` says, held against the checkpoint that `tokens` belongs to.
+    """What `bundle` says, compared with the checkpoint of `tokens`.
 
     Raises:
         BundleError: a GGUF cannot be read.
@@ -37,34 +36,27 @@ def findings(bundle: Bundle, tokens: Tokens, contract: Contract) -> Iterator[Fin
     yield Finding("weights", _SIDE, shipped, manifest, f"it holds {', '.join(quants)}")
     mmproj, text = GgufFile(bundle.mmproj(shipped)), GgufFile(bundle.text_model(shipped))
     checkpoint = tokens.checkpoint.path
-    others = mmproj_against_checkpoint(mmproj.path, checkpoint)
     value, note = "of this checkpoint", ""
-    if others:
+    if others := mmproj_against_checkpoint(mmproj.path, checkpoint):
         named = ", ".join(tensor.name for tensor in others[:_NAMED])
         note = f"not from the vision tower of {tokens.checkpoint.source}: {named} first"
         value = f"{len(others)} tensors of another model"
     yield Finding("mmproj", _SIDE, value, str(mmproj.path), note)
     keys = mmproj_keys(mmproj, read_settings(checkpoint))
     faults = [one.detail for one in keys if one.name.endswith(("image_mean", "image_std"))]
-    yield _held("normalisation", faults, str(mmproj.path))
+    said = "; ".join(faults) or "the checkpoint's"
+    yield Finding("normalisation", _SIDE, said, str(mmproj.path))
     of_text = {one.name: one.detail for one in tokenizer_findings(text, checkpoint)}
     added = of_text.pop("tokenizer.ggml.add_bos_token", None)
-    yield _held("tokenizer", of_text.values(), str(text.path))
+    said = "; ".join(of_text.values()) or "the checkpoint's"
+    yield Finding("tokenizer", _SIDE, said, str(text.path))
     if added is not None:
         yield Finding("add_special", _SIDE, added, str(text.path))
-    yield _prompt_fits(tokens, contract, str(bundle.path))
-
-
-def _held(aspect: str, faults: Iterable[str], where: str) -> Finding:
-    return Finding(aspect, _SIDE, "; ".join(faults) or "the checkpoint's", where)
-
-
-def _prompt_fits(tokens: Tokens, contract: Contract, where: str) -> Finding:
-    """Do prompt and answer fit the context?"""
     prompt = tokens.prompt(contract)
     room, limit = contract.runtime.context, contract.limits.max_tokens
     note = (
         f"{len(prompt.ids)} prompt tokens ({prompt.image_tokens} of them the image's) and "
         f"{limit} for the answer, in a context of {room}"
     )
-    return Finding("prompt_fits", _SIDE, len(prompt.ids) + limit <= room, where, note)
+    fits = len(prompt.ids) + limit <= room
+    yield Finding("prompt_fits", _SIDE, fits, str(bundle.path), note)

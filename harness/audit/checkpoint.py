@@ -1,5 +1,5 @@
-"""A checkpoint's own files: how its processor, tokenizer and `generate` behave when left alone, and
-the prompt's ids under a contract. Its weights are not read."""
+"""A checkpoint's own files: the defaults of its processor, tokenizer and `generate`, and the
+prompt's ids under a contract. Its weights are not read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from harness.audit import values
 from harness.audit.aspects import BY_KEY, stated
-from harness.audit.findings import Finding
+from harness.audit.findings import DEFAULT_TILING, Finding
 from harness.checkpoint import Checkpoint, load_processor, processor_settings
 from harness.contract import Contract
 from harness.errors import CheckpointError
@@ -25,18 +25,15 @@ from harness.training.prompt import IMAGE_TOKEN, PromptIds, encode
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-DEFAULT_TILING: Final = ": do_image_splitting"
-"""How the place of a finding ends that is but a default."""
-
 _SIDE: Final = "checkpoint"
 _LEVELS: Final = 255
 _BY_DESIGN: Final = ("marker", "chat_template", "loss", "end_token", "output", "images_per_prompt")
-"""What `driftloop train` always does as it should be."""
+"""What `driftloop train` always gets right."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokenizer of one checkpoint and how its processor cuts a square."""
+    """One checkpoint's tokenizer, and how its processor cuts a square."""
 
     checkpoint: Checkpoint
 
@@ -61,11 +58,8 @@ class Tokens:
 
     def text(self, ids: Sequence[int]) -> str:
         """Of `ids`, the special tokens spelled out."""
-        return str(
-            self.tokenizer.decode(
-                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-            )
-        )
+        options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+        return str(self.tokenizer.decode(list(ids), **options))
 
     def longest_answer(self, contract: Contract) -> int:
         """Tokens of the longest label with its end."""
@@ -78,15 +72,12 @@ class Tokens:
 
         file = self.checkpoint.path / "chat_template.jinja"
         template = file.read_text("utf-8") if file.is_file() else self.tokenizer.chat_template
-        if not isinstance(template, str):
-            return None
+        options = {"chat_template": template, "tokenize": False, "add_generation_prompt": True}
         try:
-            text = self.tokenizer.apply_chat_template(
-                list(messages), chat_template=template, tokenize=False, add_generation_prompt=True
-            )
+            text = self.tokenizer.apply_chat_template(list(messages), **options)
         except (TemplateError, TypeError, ValueError, KeyError):
             return None
-        return str(text)
+        return text if isinstance(template, str) and isinstance(text, str) else None
 
     def prompt(self, contract: Contract) -> PromptIds:
         """The prompt's ids as the model gets them."""
@@ -98,22 +89,18 @@ class Tokens:
         return encode(self.tokenizer, contract.prompt, (side, side), tokens_per_tile)
 
     def trained_under(self, contract: Contract, split: bool | None) -> Contract:
-        """`contract` with the tiling that training has: as told, as the checkpoint's record says,
-        else its processor's default."""
-        trained = record.load(self.checkpoint.path)
-        if split is None and trained is not None:
-            return contract.model_copy(update={"tiling": trained.contract.tiling})
+        """`contract` with training's tiling: `split`, else as the checkpoint's record says, else
+        its processor's default."""
+        trained = record.load(self.checkpoint.path) if split is None else None
         if split is None:
             split = bool(self.settings.get("do_image_splitting", True))
-        return contract.model_copy(update={"tiling": "split" if split else "single"})
+        tiling = trained.contract.tiling if trained else "split" if split else "single"
+        return contract.model_copy(update={"tiling": tiling})
 
 
 def findings(tokens: Tokens, contract: Contract) -> Iterator[Finding]:
-    """What the checkpoint of `tokens` says of its training, and else what it does by default.
-
-    Raises:
-        CheckpointError: one of its files cannot be read.
-    """
+    """What the checkpoint says of its training, and otherwise what it does by default. Raises
+    CheckpointError where one of its files cannot be read."""
     folder = tokens.checkpoint.path
     trained = record.load(folder)
     name = "preprocessor_config.json"
@@ -126,7 +113,7 @@ def findings(tokens: Tokens, contract: Contract) -> Iterator[Finding]:
             yield Finding(aspect, _SIDE, BY_KEY[aspect].always, where, note)
     else:
         comes = "a" if any(folder.glob("chat_template.*")) else "no"
-        note = f"{comes} chat template comes with it; --collator or --train-config tells its use"
+        note = f"{comes} chat template comes with it; --collator or --train-config shows its use"
         yield Finding("chat_template", _SIDE, None, str(folder), note)
         found = tokens.trained_under(contract, None)
         note = (
@@ -167,14 +154,13 @@ def _generation(file: Path) -> Iterator[Finding]:
 
 
 def _labels(tokens: Tokens, contract: Contract) -> Iterator[Finding]:
-    where = str(tokens.checkpoint.path / "tokenizer.json")
-    ids = {label: tokens.ids(label) for label in contract.answer.labels}
     heads: dict[int, list[str]] = {}
-    for label, own in ids.items():
-        heads.setdefault(own[0], []).append(label)
+    spelled = []
+    for label in contract.answer.labels:
+        ids = tokens.ids(label)
+        heads.setdefault(ids[0], []).append(label)
+        spelled.append(f"{label} {ids} (after a space {tokens.ids(f' {label}')})")
     alike = [f"{' and '.join(same)} begin alike" for same in heads.values() if len(same) > 1]
     value = "; ".join(alike) or "first tokens distinct"
-    told = (
-        f"{label} {own} (after a space {tokens.ids(f' {label}')})" for label, own in ids.items()
-    )
-    yield Finding("label_tokens", _SIDE, value, where, ", ".join(told))
+    where = str(tokens.checkpoint.path / "tokenizer.json")
+    yield Finding("label_tokens", _SIDE, value, where, ", ".join(spelled))

@@ -1,13 +1,13 @@
-"""Prompts and targets as they were found, taken apart: how the image stands in the prompt and the
-text around it, and whether the target is the label alone."""
+"""Prompts and targets, taken apart: how the image stands in the prompt, the text around it, and
+whether the target is the label alone."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from harness.audit.findings import Finding, Side
+from harness.audit.findings import Finding, Side, Value
 from harness.checkpoint import END_OF_GENERATION
 from harness.contract import Contract
 from harness.training import prompt
@@ -18,17 +18,8 @@ LIBMTMD_MARKERS = ("<__media__>", "<__image__>")
 IMAGE_TOKEN = prompt.IMAGE_TOKEN
 
 _PLACEHOLDERS = (
-    *LIBMTMD_MARKERS,
-    IMAGE_TOKEN,
-    "<|image|>",
-    "<|image_1|>",
-    "<|image_pad|>",
-    "<image_soft_token>",
-    "<img>",
-    "<img></img>",
-    "<ImageHere>",
-    "[IMG]",
-    "{image}",
+    *(*LIBMTMD_MARKERS, IMAGE_TOKEN, "<|image|>", "<|image_1|>", "<|image_pad|>"),
+    *("<image_soft_token>", "<img>", "<img></img>", "<ImageHere>", "[IMG]", "{image}"),
 )
 """What training texts put where the image goes."""
 
@@ -62,16 +53,16 @@ class Parts:
     """A prompt, taken apart; `template` with the rest in place of `{prompt}` gives it back."""
 
     template: str
-    """What a chat template put around it, with `{prompt}`; `{prompt}` alone: nothing."""
+    """What a chat template put around it, with `{prompt}`; `{prompt}` alone means nothing."""
     before: str
     placeholders: tuple[str, ...]
-    """What stands for the image, in order; empty: nothing does."""
+    """What stands for the image, in order; empty where nothing does."""
     after_marker: str
     """The white space between the image and the words."""
     words: str
     """The text proper, without a context block."""
     context: str
-    """The context block's line; empty: there is none."""
+    """The context block's line; empty where there is none."""
     end: str
     """The white space after the last word."""
 
@@ -92,17 +83,14 @@ def split(text: str, marker: str) -> Parts:
     start = opening.end() if opening else 0
     stop = closing.start() if closing and closing.start() >= start else len(text)
     core = text[start:stop]
-    placeholders = re.compile(
-        "|".join(re.escape(item) for item in sorted({*_PLACEHOLDERS, marker}, key=len)[::-1])
-    )
-    found = list(placeholders.finditer(core))
-    before = core[: found[0].start()] if found else ""
+    known = sorted({*_PLACEHOLDERS, marker}, key=len, reverse=True)
+    found = list(re.finditer("|".join(map(re.escape, known)), core))
     rest = core[found[-1].end() :] if found else core
     words = rest.strip()
     context = _CONTEXT.search(words)
     return Parts(
         template=f"{text[:start]}{{prompt}}{text[stop:]}",
-        before=before,
+        before=core[: found[0].start()] if found else "",
         placeholders=tuple(match.group() for match in found),
         after_marker=rest[: len(rest) - len(rest.lstrip())] if found else "",
         words=_CONTEXT.sub("", words, count=1).strip() if context else words,
@@ -118,48 +106,41 @@ def findings(
     contract: Contract,
     image_texts: Collection[str] | None = None,
 ) -> list[Finding]:
-    """What a prompt says about the aspects marker, after_marker, prompt_words, context_block,
-    prompt_end and chat_template.
+    """What a prompt, as it is sent or trained on, says about itself, the answer left out.
 
-    `text` is the whole prompt as it is sent or trained on, without the answer. `image_texts` are
-    the texts in it that become the image's tokens: `<image>` once a tokenizer showed it to be one.
-    None: libmtmd's markers for the app, which uses libmtmd, none for the training side.
+    `image_texts`: the texts in it that become the image's tokens, as `<image>` once a tokenizer
+    showed it to be one. None: libmtmd's markers for the app, which uses it, none for training.
     """
     if image_texts is None:
         image_texts = (*LIBMTMD_MARKERS, contract.prompt.marker) if side == "app" else ()
     parts = split(text, contract.prompt.marker)
-    template = "none" if parts.template == "{prompt}" else parts.template
-    quoted = f"it says {parts.context!r}" if parts.context else ""
     value, note = _marker(parts, side, image_texts)
-    found = [
-        Finding("marker", side, value, where, note),
-        Finding("prompt_words", side, " ".join([parts.before, parts.words]).strip(), where),
-        Finding("context_block", side, bool(parts.context), where, quoted),
-        Finding("prompt_end", side, parts.end, where),
-        Finding("chat_template", side, template, where),
+    found: list[tuple[str, Value | None, str]] = [
+        ("marker", value, note),
+        ("prompt_words", " ".join([parts.before, parts.words]).strip(), ""),
+        ("context_block", bool(parts.context), f"it says {parts.context!r}" * bool(parts.context)),
+        ("prompt_end", parts.end, ""),
+        ("chat_template", "none" if parts.template == "{prompt}" else parts.template, ""),
     ]
     if parts.placeholders:
-        found.append(Finding("after_marker", side, parts.after_marker, where))
-    return found
+        found.append(("after_marker", parts.after_marker, ""))
+    return [Finding(aspect, side, value, where, note) for aspect, value, note in found]
 
 
 def _marker(parts: Parts, side: Side, image_texts: Collection[str]) -> tuple[str | None, str]:
     """How the image stands in the prompt, and a note."""
     literal = next((item for item in parts.placeholders if item not in image_texts), None)
     if literal in LIBMTMD_MARKERS:
-        note = (
-            f"{literal} is libmtmd's marker, not a token of the model: spelled out in training "
-            "text it becomes ordinary characters that the phone never sends"
-        )
-        return "literal text", note
+        note = "is libmtmd's marker, not a token of the model: in training it is ordinary text"
+        return "literal text", f"{literal} {note} that the phone never sends"
     if literal is not None:
-        note = f"{literal} stands as text; --checkpoint tells whether it is the image's token"
+        note = f"{literal} is text unless --checkpoint shows that it is the image's token"
         return f"{literal} as text", note
     if parts.placeholders:
         return "image token", ""
     if side in ("app", "collator"):
         return "missing", "nothing in the prompt is the image"
-    return None, "the text holds no marker: where the image goes is the collator's to say"
+    return None, "the text holds no marker: the collator decides where the image goes"
 
 
 @dataclass(frozen=True)
@@ -167,22 +148,30 @@ class Target:
     """A target, read."""
 
     label: str | None
-    """The one label it holds; None: none of them, or more than one."""
+    """The one label it holds; None for no label or several."""
     form: str
-    """`label`, or in words what stands around or in the place of the label."""
+    """`label`, or in words what stands around the label or in its place."""
     ends: bool
-    """An end token is spelled out at its end."""
 
 
 def read_target(target: str, labels: Sequence[str]) -> Target:
-    """`target` against `labels`."""
+    """Which of `labels` the target is, and in which form."""
     body, ends = _without_end(target)
     lowered = body.strip().lower()
     words = [word for word in re.findall(r"[^\W_]+", lowered) if word in labels]
     label = words[0] if len(set(words)) == 1 else None
     if label is None:
         return Target(None, "several labels" if words else "none of the labels", ends)
-    return Target(label, " and ".join(_traits(body, label, labels)) or "label", ends)
+    around = len(lowered.replace(label, "", 1).strip())
+    traits = {
+        "label with trailing text": around and lowered.startswith(label),
+        "label inside a text": around and not lowered.startswith(label),
+        "label in other letters": not around and body.strip() not in labels,
+        "label after a space": around != 1 and body[:1].isspace(),
+        "white space at the end": around != 1 and body != body.rstrip(),
+    }
+    form = " and ".join(trait for trait, holds in traits.items() if holds)
+    return Target(label, form or "label", ends)
 
 
 def parted(text: str, labels: Sequence[str]) -> tuple[str, str] | None:
@@ -197,17 +186,3 @@ def _without_end(text: str) -> tuple[str, bool]:
     stripped = text.rstrip()
     token = next((token for token in END_TOKENS if stripped.endswith(token)), None)
     return (stripped[: -len(token)], True) if token else (text, False)
-
-
-def _traits(body: str, label: str, labels: Sequence[str]) -> Iterator[str]:
-    lowered = body.strip().lower()
-    if lowered != label:
-        yield "label with trailing text" if lowered.startswith(label) else "label inside a text"
-        if len(lowered.replace(label, "", 1).strip()) <= 1:
-            return
-    elif body.strip() not in labels:
-        yield "label in other letters"
-    if body[:1].isspace():
-        yield "label after a space"
-    if body != body.rstrip():
-        yield "white space at the end"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from harness.audit.aspects import ASPECTS, BY_KEY
-from harness.audit.findings import Finding, Side, Value
+from harness.audit.findings import CONFIRMED_IN, Finding, Side, Value
 from harness.contract import Contract
 
 Verdict = Literal["ALIGNED", "MISALIGNED", "UNREAD"]
@@ -15,16 +15,14 @@ Verdict = Literal["ALIGNED", "MISALIGNED", "UNREAD"]
 EXIT_CODES: Final[dict[Verdict, int]] = {"ALIGNED": 0, "MISALIGNED": 1, "UNREAD": 3}
 
 DOCUMENT_ROWS: Final = 7
-"""So many aspects, the first of `ASPECTS`, are the alignment table."""
+"""The alignment table is this many aspects, the first of `ASPECTS`."""
 
 _GROUPS: Final[dict[str, tuple[Side, ...]]] = {
     "training": ("dataset", "checkpoint", "train-config", "collator"),
     "bundle": ("bundle",),
     "app": ("app",),
 }
-"""Sides that together tell of one thing."""
-_NOT_THE_APPS: Final = "output"
-"""What a training target looks like is nothing an app decides."""
+"""Sides that together describe one thing: what the dataset leaves open, the collator may say."""
 _SUPPLIED_BY: Final = {
     "image_size": "--dataset, or image_size in --train-config",
     "padding": "--dataset with --sources, or padding_color in --train-config",
@@ -34,9 +32,8 @@ _SUPPLIED_BY: Final = {
     "sampling": "do_sample in --train-config, or --checkpoint with a generation_config.json",
     "images_per_prompt": "--dataset or --collator",
 }
-_SETTLED_IN: Final = "a line of driftloop-app.toml"
+_SETTLED_IN: Final = f"a line of {CONFIRMED_IN}"
 _BOTH: Final = "training and app agree in this, so nothing drifts between them"
-_ORDER: Final = {aspect.key: index for index, aspect in enumerate(ASPECTS)}
 
 
 @dataclass(frozen=True)
@@ -48,30 +45,26 @@ class Row(Finding):
     match: bool | None = None
     """None: it could not be read."""
     impact: str = ""
-    """What a mismatch costs, or what is worth knowing of a match."""
 
     def as_json(self) -> dict[str, Any]:
-        """Keys `aspect`, `contract`, `found`, `where`, `match`, `impact`, `side`, `note`, and the
-        `candidates` of an app's source."""
+        """The row as `--json` prints it; `candidates` are the quoted lines of an app."""
+        shown = ("value", "where", "line", "why")
         return {
             "aspect": self.aspect,
-            "contract": _plain(self.contract),
-            "found": _plain(self.value),
+            "contract": self.contract,
+            "found": self.value,
             "where": self.where,
             "match": self.match,
             "impact": self.impact or None,
             "side": self.side,
             "note": self.note or None,
-            "candidates": [
-                {"value": _plain(one.value), "where": one.where, "line": one.line, "why": one.why}
-                for one in self.quotes
-            ],
+            "candidates": [{key: getattr(one, key) for key in shown} for one in self.quotes],
         }
 
 
 @dataclass(frozen=True)
 class Missing:
-    """An aspect without which nothing can be called aligned, and what would tell it."""
+    """An aspect without which nothing can be called aligned, and what would supply it."""
 
     aspect: str
     side: str
@@ -81,30 +74,28 @@ class Missing:
 
 def rows(findings: Iterable[Finding], contract: Contract) -> list[Row]:
     """A row per finding, in the order of the table; equal findings of one side become one row."""
-    ordered = sorted(dict.fromkeys(findings), key=lambda finding: _ORDER[finding.aspect])
+    order = {aspect.key: index for index, aspect in enumerate(ASPECTS)}
+    ordered = sorted(dict.fromkeys(findings), key=lambda finding: order[finding.aspect])
     sides: dict[tuple[str, Value | None], set[Side]] = {}
     for one in ordered:
         sides.setdefault((one.aspect, one.value), set()).add(one.side)
     return [_row(one, contract, sides[one.aspect, one.value]) for one in ordered]
 
 
-def _row(finding: Finding, contract: Contract, sides: Collection[Side]) -> Row:
+def _row(finding: Finding, contract: Contract, sides: Set[Side]) -> Row:
     """`sides`: those that say the same."""
     aspect = BY_KEY[finding.aspect]
     row = Row(**vars(finding), contract=aspect.expected(contract))
     if row.value is None:
         return row
-    if row.contract is None or row.value == row.contract:
+    if row.contract in (None, row.value):
         return replace(row, match=True, impact=aspect.remarks.get(row.value, ""))
-    agree = "app" in sides and not {*_GROUPS["training"]}.isdisjoint(sides)
+    agree = "app" in sides and not sides.isdisjoint(_GROUPS["training"])
     return replace(row, match=False, note="; ".join(filter(None, [row.note, _BOTH * agree])))
 
 
 def missing(found: Sequence[Row], sides: Iterable[Side]) -> list[Missing]:
-    """What of the alignment table none of the given sides says, and what is no longer confirmed.
-
-    The training's sides are one: what the dataset leaves open, the collator may say.
-    """
+    """What none of the given sides says of the alignment table, and what is confirmed no more."""
     known = {(row.aspect, row.side) for row in found if row.match is not None}
     given = set(sides)
     lacking = {
@@ -113,7 +104,8 @@ def missing(found: Sequence[Row], sides: Iterable[Side]) -> list[Missing]:
         for aspect in ASPECTS[:DOCUMENT_ROWS]
         if not given.isdisjoint(members)
         and known.isdisjoint((aspect.key, side) for side in members)
-        and (group, aspect.key) != ("app", _NOT_THE_APPS)
+        # What a training target looks like is not for an app to decide.
+        and (group, aspect.key) != ("app", "output")
     }
     for row in found:
         if row.is_open:
@@ -126,7 +118,3 @@ def verdict(found: Sequence[Row], lacking: Sequence[Missing]) -> Verdict:
     if any(row.match is False for row in found):
         return "MISALIGNED"
     return "UNREAD" if lacking else "ALIGNED"
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value

@@ -18,15 +18,13 @@ COLOURS: Final = {
     **dict.fromkeys(("gray", "grey"), "grey"),
 }
 """Padding colours and modes by the names that libraries have for them."""
-_FILTERS: Final = {
-    "linear": "bilinear",
-    "cubic": "bicubic",
-    "lanczos4": "lanczos",
-    "antialias": "lanczos",
-}
-_TRUTHS: Final = dict.fromkeys(("true", "yes", "on", "enabled", "1"), True) | dict.fromkeys(
-    ("false", "no", "off", "disabled", "0"), False
+_FILTERS: Final = {"linear": "bilinear", "cubic": "bicubic"} | dict.fromkeys(
+    ("lanczos4", "antialias"), "lanczos"
 )
+_TRUTHS: Final = {
+    **dict.fromkeys(("true", "yes", "on", "enabled", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "disabled", "0"), False),
+}
 _SIDES: Final = re.compile(r"\s*(\d+)\s*(?:[xX*, ]\s*(\d+))?\s*(?:px|pixels)?\s*")
 _OTHER_PICTURE: Final = re.compile(r"full|original|native|high-?res")
 
@@ -38,9 +36,9 @@ def number(value: object) -> float | None:
 
 def numbers(value: object) -> list[float] | None:
     """A list of numbers, or one number as such a list."""
-    found = [number(one) for one in (value if isinstance(value, list) else [value])]
-    told = [float(one) for one in found if one is not None]
-    return told if told and len(told) == len(found) else None
+    written = value if isinstance(value, list) else [value]
+    found = [float(level) for one in written if (level := number(one)) is not None]
+    return found if found and len(found) == len(written) else None
 
 
 def whole(value: object) -> int | None:
@@ -67,7 +65,7 @@ def sides(value: object) -> tuple[int, ...]:
 
 
 def is_square(value: object, side: int) -> bool | None:
-    """Whether a picture, told by its size or as `full resolution`, is the square of that side."""
+    """Whether a picture, known by its size or as `full resolution`, is the square of that side."""
     if found := sides(value):
         return set(found) == {side}
     is_other = isinstance(value, str) and _OTHER_PICTURE.search(value.lower())
@@ -77,13 +75,13 @@ def is_square(value: object, side: int) -> bool | None:
 def sampling(settings: Mapping[str, Any]) -> str:
     """`greedy`, or what is drawn from: `temperature 0.7, top-p 0.9`. As transformers reads them:
     without `do_sample` the rest has no effect, unless a temperature above 0 asks for it alone."""
-    told = {key: one for key, value in settings.items() if (one := number(value)) is not None}
-    temperature, asked = told.get("temperature"), settings.get("do_sample")
+    known = {key: one for key, value in settings.items() if (one := number(value)) is not None}
+    temperature, asked = known.get("temperature"), settings.get("do_sample")
     draws = asked if isinstance(asked, bool) else (temperature or 0) > 0
     if not draws or temperature == 0:
-        beams = told.get("num_beams", 1)
+        beams = known.get("num_beams", 1)
         return f"{beams:g} beams" if beams > 1 else "greedy"
-    drawn = {"temperature": 1.0} | told
+    drawn = {"temperature": 1.0} | known
     keys = ("temperature", "top_p", "top_k", "min_p")
     return ", ".join(f"{key.replace('_', '-')} {drawn[key]:g}" for key in keys if key in drawn)
 

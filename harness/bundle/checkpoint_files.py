@@ -1,13 +1,12 @@
-"""A checkpoint's folder as the checks need it: its weights and its settings.
+"""A checkpoint's weights and settings, which GGUF tensors and keys are compared with.
 
-Weights are read in numpy alone, bfloat16 included, without loading the model. Settings are the
-side that GGUF keys are held against.
+Weights are read with numpy alone, bfloat16 included, without loading the model.
 """
 
 from __future__ import annotations
 
 import json
-import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.checkpoint import StoredTensor, stored_tensors
 from harness.errors import BundleError, CheckpointError
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
@@ -22,30 +22,30 @@ _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
 }
-_LENGTH_BYTES: Final = 8
 _NEEDED: Final = ("max_image_size", "size", "image_mean", "image_std")
-"""Of the image processor: without them nothing tells what an image becomes."""
-
-
-@dataclass(frozen=True)
-class _Stored:
-    path: Path
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
+"""Of the image processor: without them it is unknown what an image becomes."""
 
 
 class CheckpointTensors:
-    """All tensors of a checkpoint folder, whatever number of shards they lie in."""
+    """All tensors of a checkpoint folder, however many shards they lie in."""
 
     def __init__(self, folder: Path) -> None:
         """Raises CheckpointError where there are no safetensors or one cannot be read."""
-        self._tensors: dict[str, _Stored] = {}
+        self._tensors: dict[str, StoredTensor] = {}
         shards = sorted(folder.glob("*.safetensors"))
         if not shards:
             raise CheckpointError(f"checkpoint {folder}: no *.safetensors; save the model as such")
         for shard in shards:
-            self._tensors.update(_index(shard))
+            try:
+                tensors = stored_tensors(shard)
+                for name, tensor in tensors.items():
+                    if tensor.dtype not in _DTYPES:
+                        raise ValueError(f"{name} is {tensor.dtype}")
+            except (OSError, ValueError) as error:
+                raise CheckpointError(
+                    f"{shard}: cannot be read: {error}; fetch or save it again"
+                ) from error
+            self._tensors |= tensors
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
@@ -54,17 +54,15 @@ class CheckpointTensors:
         """A tensor's shape as PyTorch has it."""
         return self._tensors[name].shape
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of all tensors."""
-        return tuple(self._tensors)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
 
     def stored(self, name: str) -> NDArray[Any]:
         """A tensor as it lies in its file; bfloat16 as its 16 bits. One dimension is one row."""
         stored = self._tensors[name]
         shape = stored.shape if len(stored.shape) > 1 else (1, *stored.shape)
         return np.memmap(
-            stored.path, _DTYPES[stored.dtype], mode="r", offset=stored.offset, shape=shape
+            stored.path, _DTYPES[stored.dtype], mode="r", offset=stored.begin, shape=shape
         )
 
     def rows(
@@ -77,26 +75,6 @@ class CheckpointTensors:
         return rows.astype(np.float32).reshape(rows.shape[0], -1)
 
 
-def _index(path: Path) -> dict[str, _Stored]:
-    try:
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(_LENGTH_BYTES))
-            header = json.loads(stream.read(length))
-        size_bytes = path.stat().st_size
-        found: dict[str, _Stored] = {}
-        for name, entry in header.items():
-            if name == "__metadata__":
-                continue
-            begin, end = entry["data_offsets"]
-            start = _LENGTH_BYTES + length
-            if entry["dtype"] not in _DTYPES or start + end > size_bytes:
-                raise ValueError(f"{name} is {entry['dtype']}, or its data are cut off")
-            found[name] = _Stored(path, entry["dtype"], tuple(entry["shape"]), start + begin)
-    except (OSError, struct.error, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}; fetch or save it again") from error
-    return found
-
-
 @dataclass(frozen=True)
 class CheckpointSettings:
     """A checkpoint's configuration. What it leaves to a default is not in it."""
@@ -105,18 +83,10 @@ class CheckpointSettings:
     """The image processor's settings, wherever this version of transformers kept them."""
     model: dict[str, Any]
     """`config.json`; empty where there is none."""
-
-    @property
-    def text(self) -> dict[str, Any]:
-        """The text model's part."""
-        part: dict[str, Any] = self.model.get("text_config") or {}
-        return part
-
-    @property
-    def vision(self) -> dict[str, Any]:
-        """The vision tower's part."""
-        part: dict[str, Any] = self.model.get("vision_config") or {}
-        return part
+    text: dict[str, Any]
+    """The text model's part of it."""
+    vision: dict[str, Any]
+    """The vision tower's."""
 
 
 def read_settings(checkpoint: Path) -> CheckpointSettings:
@@ -124,15 +94,16 @@ def read_settings(checkpoint: Path) -> CheckpointSettings:
     processor: dict[str, Any] = {}
     for name in ("preprocessor_config.json", "processor_config.json"):
         content = read_json(checkpoint / name)
-        processor |= content.pop("image_processor", None) or {}
-        processor |= content
+        processor |= (content.pop("image_processor", None) or {}) | content
     for key in _NEEDED:
         if key not in processor:
             raise BundleError(
-                f"{checkpoint}: its image processor's config says no {key}; "
+                f"{checkpoint}: its image processor's config has no {key}; "
                 "save the processor beside the model and build the bundle again"
             )
-    return CheckpointSettings(processor, read_json(checkpoint / "config.json"))
+    model = read_json(checkpoint / "config.json")
+    parts = (model.get(f"{tower}_config") or {} for tower in ("text", "vision"))
+    return CheckpointSettings(processor, model, *parts)
 
 
 def read_json(path: Path) -> dict[str, Any]:

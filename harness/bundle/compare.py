@@ -5,8 +5,9 @@ Meant for bundles that may be damaged: nothing is hashed, and only what cannot b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final
@@ -15,19 +16,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.bundle.checkpoint_files import CheckpointTensors
-from harness.bundle.gguf_file import GgufFile
-from harness.bundle.key_check import KeyDifference, differing_keys
+from harness.bundle.gguf_file import GgufFile, Value, is_description
+from harness.bundle.key_check import first_difference
 from harness.bundle.manifest import Bundle, read_manifest
-from harness.bundle.names import checkpoint_name
 from harness.bundle.tensor_check import TensorFidelity, fidelity
 from harness.bundle.tensor_error import squared_difference
+from harness.bundle.tensor_names import checkpoint_name
 from harness.errors import BundleError
 from harness.progress import Advance
 from harness.records.inquiry import Half
 
-_HALVES: Final[tuple[Half, ...]] = ("text", "mmproj")
-
 _CHUNK_BYTES: Final = 1 << 22
+_SHOWN: Final = 8
+"""Lists up to this length, and strings up to ten times it, are shown whole."""
+
+
+@dataclass(frozen=True)
+class KeyDifference:
+    """A key that differs. A long list or string is shown from where it first differs."""
+
+    key: str
+    a: Any
+    b: Any
+    """None where the file has no such key."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +49,12 @@ class TensorComparison:
     a: TensorFidelity | None
     b: TensorFidelity | None
     difference: float | None
-    """Root mean square of A minus B over the larger of theirs; None where that is no number."""
+    """Root mean square of A minus B over the larger of theirs; None if that is not finite."""
 
     @property
     def worst(self) -> float:
-        """The larger of the two relative errors; one that has no number comes first."""
-        sides = [side for side in (self.a, self.b) if side is not None]
-        errors = [side.relative_error for side in sides]
+        """The larger of the two relative errors; infinite where one is missing."""
+        errors = [side.relative_error for side in (self.a, self.b) if side is not None]
         return max(float("inf") if error is None else error for error in errors)
 
     @property
@@ -69,6 +79,7 @@ class FileComparison:
     half: Half
     quant: str
     keys: tuple[KeyDifference, ...]
+    """As A has them in order, then those that only B has."""
     tensors: tuple[TensorComparison, ...]
     """Those with faults first, then by relative error, worst first."""
 
@@ -90,12 +101,9 @@ class BundleComparison:
 def compare(
     a: Path, b: Path, quants: Sequence[str] | None = None, progress: Advance | None = None
 ) -> BundleComparison:
-    """Compare the quant types both bundles have, or those of `quants`.
-
-    Raises:
-        BundleError: no bundle, no quant type in both, or a GGUF that cannot be read at all.
-        CheckpointError: a bundle's checkpoint cannot be read.
-    """
+    """Compare the quant types both bundles have, or those of `quants`. Raises BundleError: no
+    bundle, no quant type in both, or a GGUF that cannot be read at all; CheckpointError: a bundle's
+    checkpoint cannot be read."""
     one, two = read_manifest(a), read_manifest(b)
     tensors = CheckpointTensors(one.checkpoint), CheckpointTensors(two.checkpoint)
     chosen = tuple(quants) if quants else tuple(q for q in one.quants if q in two.quants)
@@ -105,62 +113,51 @@ def compare(
             "in both; build one of them again with the other's --quant"
         )
     opened = [
-        (half, quant, GgufFile(_path(one, half, quant)), GgufFile(_path(two, half, quant)))
+        (half, quant, GgufFile(one.model(half, quant)), GgufFile(two.model(half, quant)))
         for quant in chosen
-        for half in _HALVES
+        for half in one.manifest.halves
     ]
-    total = sum(len(_names(x, y)) for _, _, x, y in opened)
+    names = [tuple(dict.fromkeys((*x.tensors, *y.tensors))) for _, _, x, y in opened]
+    done, total = count(1), sum(map(len, names))
     files = []
-    done = 0
-    for half, quant, x, y in opened:
+    for (half, quant, x, y), of_file in zip(opened, names, strict=True):
         compared = []
-        for tensor in _tensors(x, y, *tensors):
-            compared.append(tensor)
-            done += 1
+        for name in of_file:
+            compared.append(_compared(name, x, y, *tensors))
             if progress:
-                progress(done, total)
+                progress(next(done), total)
         compared.sort(key=lambda t: (not t.faults, -t.worst, t.name))
-        files.append(FileComparison(half, quant, tuple(differing_keys(x, y)), tuple(compared)))
+        keys = tuple(
+            KeyDifference(name, _shown(in_a, in_b), _shown(in_b, in_a))
+            for name in dict.fromkeys((*x.keys, *y.keys))
+            if not is_description(name) and (in_a := x.keys.get(name)) != (in_b := y.keys.get(name))
+        )
+        files.append(FileComparison(half, quant, keys, tuple(compared)))
     same = one.manifest.source.weights_sha256 == two.manifest.source.weights_sha256
     return BundleComparison(one, two, same, tuple(files))
 
 
-def _path(bundle: Bundle, half: Half, quant: str) -> Path:
-    return bundle.text_model(quant) if half == "text" else bundle.mmproj(quant)
-
-
-def _names(a: GgufFile, b: GgufFile) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*a.tensors, *b.tensors)))
-
-
-def _tensors(
-    a: GgufFile, b: GgufFile, from_a: CheckpointTensors, from_b: CheckpointTensors
-) -> Iterator[TensorComparison]:
-    for name in _names(a, b):
-        one = fidelity(a, name, from_a) if name in a.tensors else None
-        if one and name in b.tensors and _identical(a, b, from_a, from_b, name):
-            yield TensorComparison(name, one, one, 0.0)
-            continue
+def _compared(
+    name: str, a: GgufFile, b: GgufFile, from_a: CheckpointTensors, from_b: CheckpointTensors
+) -> TensorComparison:
+    one = fidelity(a, name, from_a) if name in a.tensors else None
+    if one is None or name not in b.tensors:
         two = fidelity(b, name, from_b) if name in b.tensors else None
-        yield TensorComparison(name, one, two, _difference(a, b, name) if one and two else None)
-
-
-def _identical(
-    a: GgufFile, b: GgufFile, from_a: CheckpointTensors, from_b: CheckpointTensors, name: str
-) -> bool:
-    """The same bytes of the same type, and the same checkpoint tensor behind them."""
+        return TensorComparison(name, one, two, None)
     source = checkpoint_name(name)
-    return (
+    if (
         a.type_name(name) == b.type_name(name)
-        and _same(a.stored(name), b.stored(name))
+        and _equal(a.stored(name), b.stored(name))
         and source is not None
         and source in from_a
         and source in from_b
-        and _same(from_a.stored(source), from_b.stored(source))
-    )
+        and _equal(from_a.stored(source), from_b.stored(source))
+    ):
+        return TensorComparison(name, one, one, 0.0)
+    return TensorComparison(name, one, fidelity(b, name, from_b), _difference(a, b, name))
 
 
-def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
+def _equal(a: NDArray[Any], b: NDArray[Any]) -> bool:
     at_once = max(1, _CHUNK_BYTES // max(1, a[:1].nbytes))
     return (a.shape, a.dtype) == (b.shape, b.dtype) and all(
         np.array_equal(a[first : first + at_once], b[first : first + at_once])
@@ -178,3 +175,19 @@ def _difference(a: GgufFile, b: GgufFile, name: str) -> float | None:
         sums += [squared_difference(*pair).sum() for pair in pairs]
     off, scale = float(np.sqrt(sums[2])), float(np.sqrt(sums[:2].max())) or 1.0
     return off / scale if isfinite(off) and isfinite(scale) else None
+
+
+def _shown(value: Value, other: Value) -> Value:
+    """One side's value; a long one is shown from where it differs from the other's."""
+    kind, unit, limit = (
+        (list, "entries", _SHOWN) if isinstance(value, list) else (str, "characters", 10 * _SHOWN)
+    )
+    both = isinstance(value, kind) and isinstance(other, kind)
+    if not isinstance(value, kind) or max(len(value), len(other) if both else 0) <= limit:
+        return value
+    if not both:
+        return f"{len(value)} {unit}"
+    at = first_difference(value, other)
+    if isinstance(value, str):
+        return f"{len(value)} {unit}, from {at}: {value[at : at + 4 * _SHOWN]!r}"
+    return f"{len(value)} {unit}, number {at}: {repr(value[at]) if at < len(value) else 'none'}"

@@ -1,198 +1,233 @@
-"""One GGUF file as the checks need it: keys, tensors, and rows of a tensor as float32."""
+"""One GGUF file: its header, and rows of a tensor as float32.
+
+Source of the format: gguf.md in ggml's docs. gguf-py's reader makes several numpy views of every
+string of the vocabulary, which takes seconds a file; here only values are made.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import mmap
+import struct
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.bundle.gguf_header import Value, read_header
-from harness.bundle.names import turned_back
-from harness.bundle.rounding import read
-from harness.errors import ArmUnavailable, BundleError
+from harness.bundle.quant_types import layout, read
+from harness.bundle.tensor_names import group_of, swapped_ffn
+from harness.errors import BundleError
 
+Value = Any
+"""What a key may hold: a number, a bool, a string, or a list of them."""
 Chosen = slice | NDArray[np.intp]
 """Which entries of a tensor's slowest dimension."""
 ALL: Final = slice(None)
-
-_VISION_WIDTH: Final = "clip.vision.embedding_length"
-_ARCHITECTURE: Final = "general.architecture"
-DESCRIPTIONS: Final = ("general.", "quantize.", "split.")
-"""Beginnings of keys that hold names, dates, licences, how a file was made."""
 _UNREAD: Final = frozenset(("llama.context_length", "tokenizer.chat_template"))
+"""Of the context length llama.cpp only warns; every contract has a prompt of its own."""
 _PIECE_VALUES: Final = 1 << 20
-_GROUPS: Final = (
-    ("token_embd", "token_embd"),
-    ("output_norm", "norms"),
-    ("output", "output"),
-    ("mm.", "projector"),
-    ("v.patch_embd", "vision_patch_embd"),
-    ("v.position_embd", "vision_position_embd"),
-)
+"""4 MiB as float32: light to hold, and long enough for numpy to be fast."""
+_SCALARS: Final = {
+    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?",
+    10: "<Q", 11: "<q", 12: "<d",
+}  # fmt: skip
+_STRING, _ARRAY = 8, 9
+_AGAIN: Final = "copy or build the bundle again"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    shape: tuple[int, ...]
+    """Slowest dimension first, as in PyTorch."""
+    type_name: str
+    """Its ggml type in lower case, for example `q8_0`."""
+    offset: int
+    """Of its data, from the start of the file, in bytes."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the values along the fastest dimension."""
+        _, block, block_bytes = layout(self.type_name)
+        return self.shape[-1] // block * block_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all values."""
+        return prod(self.shape[:-1]) * self.row_bytes
+
+
+@dataclass(frozen=True)
+class GgufHeader:
+    keys: dict[str, Value]
+    tensors: dict[str, TensorInfo]
+
+
+def read_header(path: Path) -> GgufHeader:
+    """Keys and tensors of a GGUF file. Raises ValueError: it is no GGUF of a known version, or ends
+    within its header; OSError: it cannot be opened."""
+    if path.stat().st_size < len(b"GGUF"):
+        raise ValueError("it is empty")
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            return _Cursor(data).header()
+        except (struct.error, UnicodeDecodeError, KeyError, OverflowError) as error:
+            raise ValueError("it ends within its header, or its header is damaged") from error
+
+
+class _Cursor:
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data, self._at = data, 0
+
+    def header(self) -> GgufHeader:
+        if self._bytes(4) != b"GGUF":
+            raise ValueError("it does not begin with GGUF")
+        if (version := self._scalar("<I")) not in (2, 3):
+            raise ValueError(f"GGUF version {version} is not known")
+        tensor_count, key_count = self._scalar("<Q"), self._scalar("<Q")
+        keys = {self._string(): self._value(self._scalar("<I")) for _ in range(key_count)}
+        tensors = [self._tensor() for _ in range(tensor_count)]
+        alignment = int(keys.get("general.alignment", 32))
+        start = -(-self._at // alignment) * alignment
+        return GgufHeader(
+            keys,
+            {name: TensorInfo(*kind, start + offset) for name, kind, offset in tensors},
+        )
+
+    def _tensor(self) -> tuple[str, tuple[tuple[int, ...], str], int]:
+        from gguf import GGMLQuantizationType
+
+        name = self._string()
+        dimensions = [self._scalar("<Q") for _ in range(self._scalar("<I"))]
+        type_name = GGMLQuantizationType(self._scalar("<I")).name.lower()
+        return name, (tuple(reversed(dimensions)), type_name), self._scalar("<Q")
+
+    def _value(self, kind: int) -> Value:
+        if kind == _STRING:
+            return self._string()
+        if kind != _ARRAY:
+            return self._scalar(_SCALARS[kind])
+        inner, count = self._scalar("<I"), self._scalar("<Q")
+        if inner in _SCALARS:
+            code = f"<{count}{_SCALARS[inner][1]}"
+            return list(struct.unpack(code, self._bytes(struct.calcsize(code))))
+        return [self._value(inner) for _ in range(count)]
+
+    def _string(self) -> str:
+        return self._bytes(self._scalar("<Q")).decode("utf-8")
+
+    def _scalar(self, layout: str) -> Value:
+        return struct.unpack(layout, self._bytes(struct.calcsize(layout)))[0]
+
+    def _bytes(self, count: int) -> bytes:
+        end = self._at + count
+        if end > len(self._data):
+            raise struct.error("past the end of the file")
+        taken = self._data[self._at : end]
+        self._at = end
+        return taken
 
 
 class GgufFile:
-    """An open GGUF; tensor data stay on disk until asked for, and llama.cpp's own code reads them.
-
-    Tensors have the names under which libmtmd uses them: see `turned_back`.
-    """
+    """An open GGUF. Tensor data stay on disk until asked for; llama.cpp's own code decodes them.
+    Tensors have the names under which libmtmd uses them: see `swapped_ffn`."""
 
     def __init__(self, path: Path) -> None:
         """Raises BundleError where `path` is no GGUF, or its end is missing."""
-        try:
-            from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-        except ImportError as error:
-            raise ArmUnavailable(
-                f"reading {path.name} needs the package gguf: install driftloop[torch]"
-            ) from error
         self.path = path
         try:
             header = read_header(path)
             size_bytes = path.stat().st_size
-            shapes = {name: info.shape for name, info in header.tensors.items()}
-            self.turned_back = turned_back(shapes, header.keys.get(_VISION_WIDTH))
-            tensors = {
-                self.turned_back.get(name, name): info for name, info in header.tensors.items()
-            }
-            self._types = {
-                name: GGMLQuantizationType(info.type_id) for name, info in tensors.items()
-            }
         except FileNotFoundError:
-            raise BundleError(f"{path}: missing; copy or build the bundle again") from None
+            raise BundleError(f"{path}: missing; {_AGAIN}") from None
         except (OSError, ValueError) as error:
+            raise BundleError(f"{path}: no GGUF file, or truncated: {error}; {_AGAIN}") from error
+        self.keys = header.keys
+        shapes = {name: info.shape for name, info in header.tensors.items()}
+        self.swapped_ffn = swapped_ffn(shapes, self.keys.get("clip.vision.embedding_length"))
+        self.tensors = {
+            self.swapped_ffn.get(name, name): info for name, info in header.tensors.items()
+        }
+        for name, info in self.tensors.items():
+            self._check(name, info, size_bytes)
+
+    def _check(self, name: str, info: TensorInfo, file_bytes: int) -> None:
+        if not info.shape or not prod(info.shape):
+            raise BundleError(f"{self.path}: the tensor {name} has no values; {_AGAIN}")
+        _, block, _ = layout(info.type_name)
+        if info.shape[-1] % block:
             raise BundleError(
-                f"{path}: no GGUF file, or truncated: {error}; copy or build the bundle again"
-            ) from error
-        self._keys = header.keys
-        self._infos = tensors
-        self._row_bytes: dict[str, int] = {}
-        for name, info in tensors.items():
-            if not info.shape or not info.elements:
-                raise BundleError(
-                    f"{path}: the tensor {name} has no values; copy or build the bundle again"
-                )
-            block, block_bytes = GGML_QUANT_SIZES[self._types[name]]
-            if info.shape[-1] % block:
-                raise BundleError(
-                    f"{path}: {name} is {self.type_name(name)}, and its rows of {info.shape[-1]} "
-                    f"are no multiple of {block}; copy or build the bundle again"
-                )
-            self._row_bytes[name] = info.shape[-1] // block * block_bytes
-            end = info.offset + info.elements // block * block_bytes
-            if end > size_bytes:
-                raise BundleError(
-                    f"{path}: truncated: {size_bytes} bytes, the tensor {name} ends at {end}; "
-                    "copy or build the bundle again"
-                )
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """The names of all tensors, in the file's order."""
-        return tuple(self._infos)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The names of all keys, in the file's order."""
-        return tuple(self._keys)
-
-    def get(self, key: str) -> Value:
-        """The value of a key; None where the file does not have it."""
-        return self._keys.get(key)
+                f"{self.path}: {name} is {info.type_name}, and its rows of {info.shape[-1]} are no "
+                f"multiple of {block}; {_AGAIN}"
+            )
+        end = info.offset + info.size_bytes
+        if end > file_bytes:
+            raise BundleError(
+                f"{self.path}: truncated: {file_bytes} bytes, the tensor {name} ends at {end}; "
+                f"{_AGAIN}"
+            )
 
     def require(self, key: str) -> Value:
         """The value of a key; BundleError where the file does not have it."""
-        if key not in self._keys:
+        if key not in self.keys:
             raise BundleError(
                 f"{self.path}: the key {key} is missing: made by another converter? "
                 "build the bundle again"
             )
-        return self._keys[key]
+        return self.keys[key]
 
     def type_name(self, tensor: str) -> str:
         """A tensor's ggml type in lower case, for example `q8_0`."""
-        name: str = self._types[tensor].name
-        return name.lower()
+        return self.tensors[tensor].type_name
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         """A tensor's shape, slowest dimension first, as in PyTorch."""
-        return self._infos[tensor].shape
-
-    def size_bytes(self, tensor: str) -> int:
-        """Bytes that a tensor takes in the file."""
-        return prod(self._infos[tensor].shape[:-1]) * self._row_bytes[tensor]
+        return self.tensors[tensor].shape
 
     def stored(self, tensor: str) -> NDArray[np.uint8]:
         """A tensor's bytes as they lie in the file: (entries, rows of an entry, bytes of a row).
-
-        Entries are those of the slowest dimension; a tensor of one dimension is one entry.
-        """
-        info = self._infos[tensor]
+        Entries are those of the slowest dimension; a tensor of one dimension is one entry."""
+        info = self.tensors[tensor]
         entries = info.shape[0] if len(info.shape) > 1 else 1
-        shape = (entries, prod(info.shape[1:-1]), self._row_bytes[tensor])
+        shape = (entries, prod(info.shape[1:-1]), info.row_bytes)
         return np.memmap(self.path, np.uint8, mode="r", offset=info.offset, shape=shape)
 
     def slices(self, tensor: str) -> Iterator[slice]:
         """All entries in pieces that are light to hold as float32."""
-        stored = self.stored(tensor)
-        at_once = max(1, _PIECE_VALUES * len(stored) // self._infos[tensor].elements)
-        for first in range(0, len(stored), at_once):
-            yield slice(first, first + at_once)
+        entries = len(self.stored(tensor))
+        at_once = max(1, _PIECE_VALUES * entries // prod(self.shape(tensor)))
+        return (slice(first, first + at_once) for first in range(0, entries, at_once))
 
     def rows(self, tensor: str, chosen: Chosen = ALL) -> NDArray[np.float32]:
         """The chosen entries of the slowest dimension, as float32 (entries, values per entry).
-
-        Raises BundleError where llama.cpp cannot read the tensor's type.
-        """
+        Raises BundleError where llama.cpp cannot read the tensor's type."""
         raw = self.stored(tensor)[chosen]
         return read(raw.reshape(len(raw), -1), self.type_name(tensor))
 
     def inference_sha256(self) -> str:
-        """Over every tensor and every key that inference reads.
-
-        The same for files that differ in names, descriptions or the order of their tensors.
-        """
+        """Over every tensor and every key that inference reads. Files that differ in names,
+        descriptions or the order of their tensors have the same hash."""
         total = hashlib.sha256()
-        for key in sorted(self._keys):
-            if is_read(key):
-                total.update(f"{key}={self._keys[key]!r}\n".encode())
-        for name in sorted(self._infos):
-            stored = self.stored(name)
+        for key in sorted(self.keys):
+            if key not in _UNREAD and not is_description(key):
+                total.update(f"{key}={self.keys[key]!r}\n".encode())
+        for name in sorted(self.tensors):
             total.update(f"{name} {self.type_name(name)} {self.shape(name)}\n".encode())
-            total.update(np.ascontiguousarray(stored).data)
+            total.update(np.ascontiguousarray(self.stored(name)).data)
         return total.hexdigest()
 
     def tensor_types(self) -> dict[str, dict[str, int]]:
         """Group -> ggml type -> number of tensors."""
         counts: dict[str, Counter[str]] = {}
-        for name in self._infos:
-            counts.setdefault(group_of(name), Counter())[self.type_name(name)] += 1
+        for name, info in self.tensors.items():
+            counts.setdefault(group_of(name), Counter())[info.type_name] += 1
         return {group: dict(sorted(counts[group].items())) for group in sorted(counts)}
 
 
-def is_read(key: str) -> bool:
-    """Whether llama.cpp or libmtmd computes with a key, under a contract with a prompt of its own.
-
-    Of the length that a model was trained for llama.cpp only warns.
-    """
-    return key not in _UNREAD and (key == _ARCHITECTURE or not key.startswith(DESCRIPTIONS))
-
-
-def group_of(tensor: str) -> str:
-    """Which part of the model a tensor belongs to: what a quant type is chosen by."""
-    for prefix, group in _GROUPS:
-        if tensor.startswith(prefix):
-            return group
-    side = "vision_" if tensor.startswith("v.") else ""
-    if tensor.endswith(".bias"):
-        return f"{side}biases"
-    if "norm" in tensor or ".ln" in tensor or "post_ln" in tensor:
-        return f"{side}norms"
-    if ".attn_" in tensor:
-        return f"{side}attn"
-    return f"{side}ffn" if ".ffn_" in tensor else f"{side}other"
+def is_description(key: str) -> bool:
+    """Whether a key holds a name, a date, a licence, or how a file was made."""
+    return key != "general.architecture" and key.startswith(("general.", "quantize.", "split."))

@@ -1,4 +1,4 @@
-"""GGUF keys: what a checkpoint asks of those that inference reads, and how two files' differ.
+"""GGUF keys that inference reads, the tokenizer's among them, against the checkpoint.
 
 Sources: conversion/smolvlm.py, conversion/llama.py and conversion/base.py in llama.cpp for what is
 written; `load_hparams` in src/llama-model.cpp and tools/mtmd/clip.cpp for what is read, and for
@@ -8,77 +8,108 @@ what is taken where a key is missing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isclose
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from harness.bundle.checkpoint_files import CheckpointSettings
-from harness.bundle.finding import Finding
-from harness.bundle.gguf_file import DESCRIPTIONS, GgufFile
-from harness.bundle.gguf_header import Value
-from harness.bundle.names import is_vision
-from harness.bundle.quant_mix import coarsest, is_coarser, is_its_own
+from harness.bundle.checkpoint_files import CheckpointSettings, read_json
+from harness.bundle.gguf_file import GgufFile, Value
+from harness.bundle.quant_types import coarsest, is_coarser, is_its_own
+from harness.bundle.tensor_names import is_vision
+from harness.errors import BundleError
 from harness.stage import Stage
 
+if TYPE_CHECKING:
+    from gguf import SpecialVocab
+
+TOKENS: Final = "tokenizer.ggml.tokens"
 _CONTEXT: Final = "llama.context_length"
 _FILE_TYPE: Final = "general.file_type"
+_SCALING: Final = "llama.rope.scaling.type"
 _YARN: Final = ("yarn", "longrope")
 _SINGLE: Final = 1e-5
 """Keys are float32; the checkpoint's JSON has more digits."""
 _CONFIG: Final = "the checkpoint's config.json"
 _PROCESSOR: Final = "the checkpoint's processor"
 _CONVERTER: Final = "llama.cpp's converter"
-_MATTERS: Final = "general.architecture"
-_SHOWN: Final = 8
-"""Lists up to this length, and strings up to ten times it, are told whole."""
+_TYPES: Final = "tokenizer.ggml.token_type"
+_MERGES: Final = "tokenizer.ggml.merges"
+_ENDS: Final[dict[str, Stage]] = {
+    "bos": "tokens", "eos": "decode", "eot": "decode", "eom": "decode",
+}  # fmt: skip
+"""Special tokens that inference reads, and where a wrong one shows first."""
+_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
+_TYPE_NAMES: Final = {_NORMAL: "normal", _CONTROL: "control", _USER_DEFINED: "user-defined"}
+_SMOLLM: Final = ("Digits", "ByteLevel")
+"""How a tokenizer splits text that llama.cpp knows as `smollm`."""
+_WITHOUT_BOS: Final = 49152
+"""For a vocabulary of this size the converter turns BOS off (conversion/llama.py)."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something out of line in one GGUF: a `FileFault` (harness.records.inquiry) without a file."""
+
+    kind: Literal["tensor", "key", "token", "hash"]
+    name: str
+    stage: Stage
+    detail: str
+    layer: str | None = None
+    remark: bool = False
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """One key and the value it should have."""
+
+    key: str
+    what: str
+    """In words."""
+    value: Value
+    """None where the checkpoint does not give it; nothing is expected then."""
+    stage: Stage = "prefill"
+    missing: Value = None
+    """What llama.cpp takes where the key is missing; None where it then refuses the file."""
+    source: str = _CONFIG
+    """Where the value comes from."""
+
+    def compared(self, gguf: GgufFile) -> Iterator[Finding]:
+        found = gguf.keys.get(self.key)
+        taken = self.missing if found is None else found
+        if self.value is None or taken is None or _same(taken, self.value):
+            return
+        shown = f"missing, which means {taken}" if found is None else str(_short(taken))
+        detail = f"{self.what} {shown}, {_short(self.value)} in {self.source}"
+        yield Finding("key", self.key, self.stage, detail)
 
 
 def mmproj_keys(mmproj: GgufFile, settings: CheckpointSettings) -> Iterator[Finding]:
     """Faults in the keys of an mmproj."""
-    tiling_is_right = True
-    for expected in expected_mmproj(settings):
-        if finding := _difference(mmproj, expected):
-            tiling_is_right &= expected.stage != "tile"
-            yield finding
+    found = [one for key in _expected_mmproj(settings) for one in key.compared(mmproj)]
+    yield from found
     side = mmproj.require("clip.vision.image_size") // mmproj.require("clip.vision.patch_size")
     scale = mmproj.require("clip.vision.projector.scale_factor")
     tokens, wanted = (side // scale) ** 2, settings.processor.get("image_seq_len")
-    if tiling_is_right and wanted not in (None, tokens):
-        yield Finding(
-            "key",
-            "clip.vision.projector.scale_factor",
-            "tile",
-            None,
-            f"tokens per tile {tokens}, {wanted} in the checkpoint's processor",
-        )
+    if wanted not in (None, tokens) and not any(one.stage == "tile" for one in found):
+        detail = f"tokens per tile {tokens}, {wanted} in the checkpoint's processor"
+        yield Finding("key", "clip.vision.projector.scale_factor", "tile", detail)
 
 
 def text_keys(text: GgufFile, settings: CheckpointSettings) -> Iterator[Finding]:
     """Faults in the keys of a text model; those of its tokenizer are apart."""
-    for expected in expected_text(settings):
-        if finding := _difference(text, expected):
-            yield finding
-    kind = text.get("llama.rope.scaling.type")
-    longest, found = settings.text.get("max_position_embeddings"), text.get(_CONTEXT)
+    for expected in _expected_text(settings.text):
+        yield from expected.compared(text)
+    kind = text.keys.get(_SCALING)
+    longest, found = settings.text.get("max_position_embeddings"), text.keys.get(_CONTEXT)
     if longest is not None and found is not None and found < longest:
-        yield Finding(
-            "key",
-            _CONTEXT,
-            "prefill",
-            None,
-            f"context length {found}, {longest} in the checkpoint's config.json",
-            remark=kind not in _YARN,  # otherwise llama.cpp warns, and computes with it nowhere
-        )
-    rope = settings.text.get("rope_parameters") or settings.text.get("rope_scaling") or {}
-    if kind in _YARN and (rope.get("rope_type") or rope.get("type")) not in _YARN:
-        yield Finding(
-            "key",
-            "llama.rope.scaling.type",
-            "prefill",
-            None,
-            f"rope scaling {kind}, none in the checkpoint's config.json",
-        )
+        detail = f"context length {found}, {longest} in the checkpoint's config.json"
+        # Unless positions are stretched by it, llama.cpp only warns.
+        yield Finding("key", _CONTEXT, "prefill", detail, remark=kind not in _YARN)
+    if kind in _YARN and _rope(settings.text)[0] not in _YARN:
+        detail = f"rope scaling {kind}, none in the checkpoint's config.json"
+        yield Finding("key", _SCALING, "prefill", detail)
 
 
 def stated_type(gguf: GgufFile, quant: str) -> Iterator[Finding]:
@@ -87,11 +118,11 @@ def stated_type(gguf: GgufFile, quant: str) -> Iterator[Finding]:
     if found not in (None, quant):
         stage: Stage = "embed" if any(map(is_vision, gguf.tensors)) else "prefill"
         detail = f"the file says that it is {found}; its tensors are those of a {quant} file"
-        yield Finding("key", _FILE_TYPE, stage, None, detail, remark=True)
+        yield Finding("key", _FILE_TYPE, stage, detail, remark=True)
 
 
 def own_quant(gguf: GgufFile) -> str:
-    """The quant type that a file says it is, or where its tensors deny that, their most common."""
+    """The quant type that a file states; where its tensors contradict it, their commonest type."""
     matrices = [
         (gguf.type_name(name), gguf.shape(name)[-1])
         for name in gguf.tensors
@@ -111,23 +142,8 @@ def _stated(gguf: GgufFile) -> str | None:
     from gguf import LlamaFileType
 
     names = {int(one): one.name.lower().split("_", 1)[-1] for one in LlamaFileType}
-    stated = names.get(gguf.get(_FILE_TYPE))
+    stated = names.get(gguf.keys.get(_FILE_TYPE, -1))
     return stated if stated is not None and coarsest(stated) is not None else None
-
-
-def _difference(gguf: GgufFile, expected: ExpectedKey) -> Finding | None:
-    found = gguf.get(expected.key)
-    taken = expected.missing if found is None else found
-    if taken is None or _same(taken, expected.value):
-        return None
-    shown = f"missing, which means {taken}" if found is None else str(_short(taken))
-    return Finding(
-        "key",
-        expected.key,
-        expected.stage,
-        None,
-        f"{expected.what} {shown}, {_short(expected.value)} in {expected.source}",
-    )
 
 
 def _same(found: Value, wanted: Value) -> bool:
@@ -148,106 +164,70 @@ def _short(value: Value) -> Value:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-@dataclass(frozen=True)
-class ExpectedKey:
-    """One key and the value it should have."""
-
-    key: str
-    what: str
-    """In words."""
-    value: Value
-    source: str
-    """Who says so."""
-    stage: Stage
-    missing: Value = None
-    """What llama.cpp takes where the key is missing; None where it then refuses the file."""
-
-
-def expected_mmproj(settings: CheckpointSettings) -> Iterator[ExpectedKey]:
-    """Of the mmproj; keys the checkpoint says nothing of are left out."""
-    processor, model, vision = settings.processor, settings.model, settings.vision
-    told: tuple[tuple[str, str, Any, str, Stage, Value], ...] = (
-        ("image_size", "tile size", _edge(processor, "max_image_size"), _PROCESSOR, "tile", None),
-        ("preproc_image_size", "longest edge", _edge(processor, "size"), _PROCESSOR, "tile", 0),
-        ("patch_size", "patch size", vision.get("patch_size"), _CONFIG, "tile", None),
-        ("projector.scale_factor", "scale factor", model.get("scale_factor"), _CONFIG, "tile", 1),
-        ("image_mean", "image mean", processor["image_mean"], _PROCESSOR, "pixels", None),
-        ("image_std", "image std", processor["image_std"], _PROCESSOR, "pixels", None),
-        ("embedding_length", "width", vision.get("hidden_size"), _CONFIG, "embed", None),
-        (
-            "feed_forward_length", "feed-forward length", vision.get("intermediate_size"),
-            _CONFIG, "embed", None,
-        ),
-        (
-            "block_count", "number of layers", vision.get("num_hidden_layers"),
-            _CONFIG, "embed", None,
-        ),
-        (
-            "attention.head_count", "number of heads", vision.get("num_attention_heads"),
-            _CONFIG, "embed", None,
-        ),
-        (
-            "attention.layer_norm_epsilon", "layer norm epsilon", vision.get("layer_norm_eps"),
-            _CONFIG, "embed", None,
-        ),
+def _expected_mmproj(settings: CheckpointSettings) -> Iterator[_Expected]:
+    processor, vision = settings.processor, settings.vision
+    rows: tuple[tuple[str, str, Value, Stage, Value, str], ...] = (
+        ("image_size", "tile size", _edge(processor, "max_image_size"), "tile", None, _PROCESSOR),
+        ("preproc_image_size", "longest edge", _edge(processor, "size"), "tile", 0, _PROCESSOR),
+        ("patch_size", "patch size", vision.get("patch_size"), "tile", None, _CONFIG),
+        ("projector.scale_factor", "scale factor", settings.model.get("scale_factor"), "tile", 1,
+         _CONFIG),
+        ("image_mean", "image mean", processor["image_mean"], "pixels", None, _PROCESSOR),
+        ("image_std", "image std", processor["image_std"], "pixels", None, _PROCESSOR),
     )  # fmt: skip
-    for key, what, value, source, stage, missing in told:
-        if value is not None:
-            yield ExpectedKey(f"clip.vision.{key}", what, value, source, stage, missing)
-    if vision.get("hidden_act", "gelu_pytorch_tanh") == "gelu_pytorch_tanh" and vision:
-        yield ExpectedKey("clip.use_gelu", "use of GELU", True, _CONFIG, "embed", False)
-    yield ExpectedKey("clip.use_silu", "use of SiLU", False, _CONVERTER, "embed", False)
-    if heads := vision.get("num_attention_heads"):
-        yield ExpectedKey(
-            "clip.vision.attention.head_count_kv", "number of key heads", heads, _CONFIG,
-            "embed", heads,
-        )  # fmt: skip
+    for key, what, value, stage, missing, source in rows:
+        yield _Expected(f"clip.vision.{key}", what, value, stage, missing, source)
+    for key, what, name in (
+        ("embedding_length", "width", "hidden_size"),
+        ("feed_forward_length", "feed-forward length", "intermediate_size"),
+        ("block_count", "number of layers", "num_hidden_layers"),
+        ("attention.head_count", "number of heads", "num_attention_heads"),
+        ("attention.layer_norm_epsilon", "layer norm epsilon", "layer_norm_eps"),
+    ):
+        yield _Expected(f"clip.vision.{key}", what, vision.get(name), "embed")
+    gelu = vision and vision.get("hidden_act", "gelu_pytorch_tanh") == "gelu_pytorch_tanh"
+    yield _Expected("clip.use_gelu", "use of GELU", True if gelu else None, "embed", False)
+    yield _Expected("clip.use_silu", "use of SiLU", False, "embed", False, _CONVERTER)
+    heads = vision.get("num_attention_heads") or None
+    key = "clip.vision.attention.head_count_kv"
+    yield _Expected(key, "number of key heads", heads, "embed", heads)
 
 
-def expected_text(settings: CheckpointSettings) -> Iterator[ExpectedKey]:
-    """Of the text model; keys the checkpoint says nothing of are left out."""
-    text = settings.text
-    heads = text.get("num_attention_heads")
-    width = text.get("hidden_size")
+def _expected_text(text: dict[str, Any]) -> Iterator[_Expected]:
+    heads, width = text.get("num_attention_heads"), text.get("hidden_size")
     head_size = text.get("head_dim") or (width // heads if width and heads else None)
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    told: tuple[tuple[str, str, Any, Value], ...] = (
+    kind, rope = _rope(text)
+    theta = rope.get("rope_theta") or text.get("rope_theta")
+    for key, what, value, missing in (
         ("embedding_length", "width", width, None),
         ("block_count", "number of layers", text.get("num_hidden_layers"), None),
         ("feed_forward_length", "feed-forward length", text.get("intermediate_size"), None),
         ("attention.head_count", "number of heads", heads, None),
-        (
-            "attention.head_count_kv", "number of key heads",
-            text.get("num_key_value_heads") or heads, heads,
-        ),
+        ("attention.head_count_kv", "number of key heads",
+         text.get("num_key_value_heads") or heads, heads),
         ("attention.key_length", "key length", head_size, head_size),
         ("attention.value_length", "value length", head_size, head_size),
         ("attention.layer_norm_rms_epsilon", "RMS norm epsilon", text.get("rms_norm_eps"), None),
         ("rope.dimension_count", "rotated dimensions", head_size, head_size),
-        ("rope.freq_base", "rope base", rope.get("rope_theta") or text.get("rope_theta"), 10000.0),
-    )  # fmt: skip
-    for key, what, value, missing in told:
-        if value is not None:
-            yield ExpectedKey(f"llama.{key}", what, value, _CONFIG, "prefill", missing)
-    yield ExpectedKey(
-        "llama.attention.causal", "causal attention", True, _CONVERTER, "prefill", True
-    )
-    yield from _rope_scaling(rope)
-
-
-def _rope_scaling(rope: dict[str, Any]) -> Iterator[ExpectedKey]:
-    """How positions are stretched; kinds that no SmolVLM has are not looked at."""
-    kind = rope.get("rope_type") or rope.get("type") or "default"
+        ("rope.freq_base", "rope base", theta, 10000.0),
+    ):  # fmt: skip
+        yield _Expected(f"llama.{key}", what, value, missing=missing)
+    causal = "llama.attention.causal", "causal attention", True
+    yield _Expected(*causal, missing=True, source=_CONVERTER)
     if kind not in ("default", "linear"):
-        return
+        return  # kinds that no SmolVLM has
     factor = rope.get("factor", 1.0) if kind == "linear" else 1.0
-    for key in ("scaling.factor", "scale_linear"):
-        if key == "scale_linear" and factor != 1.0:
-            continue  # its old name, read only where the other is missing
-        yield ExpectedKey(f"llama.rope.{key}", "rope scale", factor, _CONFIG, "prefill", 1.0)
-    yield ExpectedKey(
-        "llama.rope.scaling.attn_factor", "rope attention factor", 1.0, _CONVERTER, "prefill", 1.0
-    )
+    yield _Expected("llama.rope.scaling.factor", "rope scale", factor, missing=1.0)
+    if factor == 1.0:  # its old name, read only where the other is missing
+        yield _Expected("llama.rope.scale_linear", "rope scale", factor, missing=1.0)
+    attention = "llama.rope.scaling.attn_factor", "rope attention factor", 1.0
+    yield _Expected(*attention, missing=1.0, source=_CONVERTER)
+
+
+def _rope(text: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """How positions are stretched: the kind, and its parameters."""
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    return rope.get("rope_type") or rope.get("type") or "default", rope
 
 
 def _edge(processor: dict[str, Any], key: str) -> int | None:
@@ -255,58 +235,125 @@ def _edge(processor: dict[str, Any], key: str) -> int | None:
     return edge
 
 
-@dataclass(frozen=True)
-class KeyDifference:
-    """A key that differs. A long list or string is told from where it first differs."""
+def tokenizer_findings(text: GgufFile, checkpoint: Path) -> Iterator[Finding]:
+    """Faults in tokens, their types, merges, special ids and what is put around a prompt. Raises
+    BundleError where one of the checkpoint's tokenizer files is damaged."""
+    tokenizer = read_json(checkpoint / "tokenizer.json")
+    if tokenizer:
+        yield from _tokens(text, tokenizer, read_json(checkpoint / "tokenizer_config.json"))
+        yield from _splitting(text, tokenizer)
+    from gguf import SpecialVocab
 
-    key: str
-    a: Any
-    b: Any
-    """None where the file has no such key."""
+    try:  # what llama.cpp's converter reads
+        special = SpecialVocab(checkpoint, load_merges=True)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise BundleError(
+            f"{checkpoint}: its tokenizer's files cannot be read: {error}; build the bundle again"
+        ) from error
+    yield from _merges(text, special.merges)
+    yield from _special_ids(text, special)
+    yield from _put_around(text, special)
 
 
-def differing_keys(a: GgufFile, b: GgufFile) -> list[KeyDifference]:
-    """Ordered as `a` has them, then those that only `b` has."""
-    names = [name for name in dict.fromkeys((*a.keys, *b.keys)) if _matters(name)]
-    return [
-        KeyDifference(name, *_told(a.get(name), b.get(name)))
-        for name in names
-        if a.get(name) != b.get(name)
+def _tokens(text: GgufFile, tokenizer: dict[str, Any], config: dict[str, Any]) -> Iterator[Finding]:
+    found: list[str] = text.require(TOKENS)
+    added = {entry["id"]: entry for entry in tokenizer.get("added_tokens", [])}
+    vocabulary: dict[str, int] = (tokenizer.get("model") or {}).get("vocab") or {}
+    wanted = {index: f"[PAD{index}]" for index in range(len(found))} if vocabulary else {}
+    wanted |= {index: token for token, index in vocabulary.items()}
+    named = config.get("added_tokens_decoder") or {}
+    wanted |= {int(index): entry["content"] for index, entry in named.items()}
+    wanted |= {index: entry["content"] for index, entry in added.items()}
+    wrong = [
+        index for index, token in wanted.items() if index >= len(found) or found[index] != token
     ]
+    if not wrong:
+        yield from _types(text, wanted, added)
+        return  # with other tokens, a position does not determine a type
+    index = min(wrong, key=lambda index: (index not in added, index))
+    token = wanted[index]
+    if token in found:
+        detail = f"token {token} has id {found.index(token)}, {index} in"
+    else:
+        there = repr(found[index]) if index < len(found) else "none"
+        detail = f"token {index} is {there}, {token!r} in"
+    more = "" if len(wrong) == 1 else f"; {len(wrong)} tokens differ"
+    yield Finding("token", token, "tokens", f"{detail} the checkpoint's tokenizer{more}")
 
 
-def _matters(name: str) -> bool:
-    return name == _MATTERS or not name.startswith(DESCRIPTIONS)
+def _types(
+    text: GgufFile, wanted: dict[int, str], added: dict[int, dict[str, Any]]
+) -> Iterator[Finding]:
+    found: list[int] = text.keys.get(_TYPES) or []
+    for index, token in sorted(wanted.items()):
+        if index not in added:
+            right = {_NORMAL, _UNUSED} if token.startswith("[PAD") else {_NORMAL}
+        else:
+            right = {_CONTROL} if added[index].get("special") else {_CONTROL, _USER_DEFINED}
+        if index < len(found) and found[index] not in right:
+            kind = _TYPE_NAMES.get(found[index], str(found[index]))
+            should = _TYPE_NAMES[min(right)]
+            detail = f"token {token} is {kind}, {should} in the checkpoint's tokenizer"
+            yield Finding("token", token, "tokens", detail)
+            return
 
 
-def _told(a: Value, b: Value) -> tuple[Value, Value]:
-    if isinstance(a, list) and isinstance(b, list) and max(len(a), len(b)) > _SHOWN:
-        at = _first_difference(a, b)
-        return _entry(a, at), _entry(b, at)
-    if isinstance(a, str) and isinstance(b, str) and max(len(a), len(b)) > 10 * _SHOWN:
-        at = _first_difference(a, b)
-        return _excerpt(a, at), _excerpt(b, at)
-    return _alone(a), _alone(b)
+def _splitting(text: GgufFile, tokenizer: dict[str, Any]) -> Iterator[Finding]:
+    """How text is cut before merging, where it is SmolLM's way."""
+    parts = (tokenizer.get("pre_tokenizer") or {}).get("pretokenizers") or []
+    if tuple(part.get("type") for part in parts) != _SMOLLM:
+        return
+    for key, wanted in (("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", "smollm")):
+        found = text.keys.get(key)
+        if found != wanted:
+            detail = f"{found or 'missing'}, {wanted} is the checkpoint's tokenizer"
+            yield Finding("key", key, "tokens", detail)
 
 
-def _first_difference(a: list[Value] | str, b: list[Value] | str) -> int:
+def _merges(text: GgufFile, wanted: list[str]) -> Iterator[Finding]:
+    found: list[str] = text.keys.get(_MERGES) or []
+    if found == wanted:
+        return
+    at = first_difference(found, wanted)
+    here, there = (repr(merges[at]) if at < len(merges) else "none" for merges in (found, wanted))
+    what = f"{len(found)} of them, {len(wanted)} in the checkpoint's tokenizer"
+    if len(found) == len(wanted) and set(found) == set(wanted):
+        what = "in another order"
+    detail = f"merges are others ({what}): number {at} is {here}, {there} there"
+    yield Finding("token", _MERGES, "tokens", detail)
+
+
+def first_difference(a: Sequence[object], b: Sequence[object]) -> int:
+    """The first index at which two lists or strings differ, or the length of the shorter."""
     pairs = zip(a, b, strict=False)
     return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(a), len(b)))
 
 
-def _entry(values: list[Value], at: int) -> str:
-    found = repr(values[at]) if at < len(values) else "none"
-    return f"{len(values)} entries, number {at}: {found}"
+def _special_ids(text: GgufFile, special: SpecialVocab) -> Iterator[Finding]:
+    tokens: list[str] = text.require(TOKENS)
+    for kind, stage in _ENDS.items():
+        key = f"tokenizer.ggml.{kind}_token_id"
+        found, wanted = text.keys.get(key), special.special_token_ids.get(kind)
+        if found != wanted:
+            here, there = _token(tokens, found), _token(tokens, wanted)
+            detail = f"{kind.upper()} is {here}, {there} in the checkpoint's tokenizer"
+            yield Finding("key", key, stage, detail)
 
 
-def _excerpt(text: str, at: int) -> str:
-    return f"{len(text)} characters, from {at}: {text[at : at + 4 * _SHOWN]!r}"
+def _put_around(text: GgufFile, special: SpecialVocab) -> Iterator[Finding]:
+    """Whether llama.cpp puts BOS before a prompt and EOS after it."""
+    for kind in ("bos", "eos"):
+        key = f"tokenizer.ggml.add_{kind}_token"
+        wanted = special.add_special_token.get(kind, False)
+        if kind == "bos" and len(text.require(TOKENS)) == _WITHOUT_BOS:
+            wanted = False
+        if bool(text.keys.get(key)) != wanted:
+            does = "is left out of" if wanted else "is added to"
+            detail = f"{kind.upper()} {does} the prompt, unlike in the checkpoint's tokenizer"
+            yield Finding("key", key, "tokens", detail)
 
 
-def _alone(value: Value) -> Value:
-    """One side where the other has nothing of the kind."""
-    if isinstance(value, list) and len(value) > _SHOWN:
-        return f"{len(value)} entries"
-    if isinstance(value, str) and len(value) > 10 * _SHOWN:
-        return f"{len(value)} characters"
-    return value
+def _token(tokens: list[str], index: int | None) -> str:
+    if index is None:
+        return "not named"
+    return f"{tokens[index]!r} ({index})" if index < len(tokens) else f"{index}, no token"

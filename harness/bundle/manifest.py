@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, Literal
 
@@ -14,13 +17,19 @@ from devices.hashing import file_sha256
 from devices.paths import cache_dir
 from harness.atomic import write_text
 from harness.bundle.gguf_file import GgufFile
-from harness.bundle.quant_mix import EffectiveBits, effective_bits, fallback_line
+from harness.bundle.quant_types import asked_for, block_values, type_bits
+from harness.bundle.tensor_names import group_of
 from harness.contract import Contract
 from harness.errors import BundleError
+from harness.records.inquiry import Half
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
 CHECKPOINT_FOLDER: Final = "checkpoint"
+_MATRICES: Final = frozenset(
+    ("token_embd", "output", "attn", "ffn", "projector", "vision_attn", "vision_ffn")
+)
+"""Groups that the quantizer quantizes; patch and position embeddings and norms it leaves alone."""
 
 
 def _inside(name: str) -> str:
@@ -38,6 +47,32 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Fallback(_Record):
+    """Matrices that are of another type than their file's quant type asks for."""
+
+    meant: str
+    """The ggml type that was asked for."""
+    became: str
+    width: int
+    """Values in a row."""
+    block: int
+    """Values in a block of the type that was asked for; `width` is no multiple of it."""
+    tensors: int
+
+
+class EffectiveBits(_Record):
+    """What the weights of one GGUF take."""
+
+    per_weight: float
+    """Bits of all its tensors, their scales included, over the number of their values."""
+    meant: float
+    """The same had every matrix got the type that was asked for."""
+    matrices: int
+    """How many tensors the quant type was asked for."""
+    fallbacks: tuple[Fallback, ...] = ()
+    """The most frequent first."""
+
+
 class FileRecord(_Record):
     sha256: str
     size_bytes: int
@@ -51,18 +86,15 @@ class Weights(_Record):
     quant: str | None = None
     """The file's own quant type where it is not its pair's, as in an adopted pair; else None."""
     bits: EffectiveBits | None = None
-    """None in a manifest that does not say."""
+    """None in an older manifest."""
     inference_sha256: str | None = None
     """Over all that inference reads of the file (`GgufFile.inference_sha256`); as `bits`."""
     adopted_from: str | None = None
     """The name of the file that was adopted; None where the bundle's maker converted it."""
 
     @classmethod
-    def of(cls, folder: Path, file: str, quant: str, adopted_from: str | None = None) -> Weights:
-        """The record of `file` in a bundle's folder, as it is now.
-
-        Raises BundleError where it is no GGUF.
-        """
+    def of(cls, folder: Path, file: str, quant: str) -> Weights:
+        """The record of `file` in a bundle's folder as it is now; BundleError if it is no GGUF."""
         gguf = GgufFile(folder / file)
         return cls(
             file=file,
@@ -101,6 +133,11 @@ class Manifest(_Record):
     created: Created
     contract: Contract
 
+    @property
+    def halves(self) -> dict[Half, dict[str, Weights]]:
+        """Half -> quant type -> its GGUF."""
+        return {"text": self.text, "mmproj": self.mmproj}
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -126,10 +163,8 @@ class Bundle:
 
     @property
     def sha256(self) -> str:
-        """Over every file's name and hash, and the contract; not over where it was made.
-
-        The GGUFs' hashes are those of the files as they are; of the others, the manifest's.
-        """
+        """Over every file's name and hash, and the contract; not over where it was made. The GGUFs'
+        hashes are those of the files as they are; of the others, the manifest's."""
         recorded = {name: record.sha256 for name, record in self.manifest.files.items()}
         content = {
             "files": recorded | {name: sha256_of(self.path / name) for name in self.models},
@@ -139,51 +174,49 @@ class Bundle:
 
     def text_model(self, quant: str) -> Path:
         """The text GGUF of that type; BundleError where the bundle has none."""
-        return self.path / self._weights(self.manifest.text, quant).file
+        return self.model("text", quant)
 
     def mmproj(self, quant: str) -> Path:
         """The mmproj GGUF of that type; BundleError where the bundle has none."""
-        return self.path / self._weights(self.manifest.mmproj, quant).file
+        return self.model("mmproj", quant)
+
+    def model(self, half: Half, quant: str) -> Path:
+        """One GGUF of that type; BundleError where the bundle has none."""
+        if why := self.manifest.left_out.get(quant):
+            raise BundleError(f"bundle {self.path}: {quant} was left out when it was built: {why}")
+        if quant not in self.manifest.halves[half]:
+            raise BundleError(
+                f"bundle {self.path}: no {quant}, it holds {', '.join(self.quants)}; "
+                f"build it again with --quant {quant}"
+            )
+        return self.path / self.manifest.halves[half][quant].file
 
     @property
     def models(self) -> tuple[str, ...]:
         """Every GGUF, relative to the bundle."""
-        halves = (self.manifest.text, self.manifest.mmproj)
-        return tuple(dict.fromkeys(one.file for half in halves for one in half.values()))
+        tables = self.manifest.halves.values()
+        return tuple(dict.fromkeys(one.file for table in tables for one in table.values()))
 
     def fallback_lines(self, *quants: str) -> tuple[str, ...]:
-        """One line for each GGUF that holds other types than its quant type asks for.
-
-        Of those quant types; of all where none is named.
-        """
-        halves = (("text", self.manifest.text), ("mmproj", self.manifest.mmproj))
+        """One line for each GGUF that holds other types than its quant type asks for. Of those
+        quant types; of all where none is named."""
         lines = (
             fallback_line(f"{half} {weights.quant or quant}", weights.bits)
             for quant in quants or self.quants
-            for half, table in halves
+            for half, table in self.manifest.halves.items()
             if (weights := table[quant]).bits is not None
         )
         return tuple(line for line in lines if line is not None)
 
     def file_sha256(self, path: Path) -> str:
-        """The hash of one of the bundle's files as it is now, whatever the manifest says."""
+        """The hash of one of the bundle's files as it is now, not as the manifest has it."""
         return sha256_of(path)
-
-    def _weights(self, table: dict[str, Weights], quant: str) -> Weights:
-        if why := self.manifest.left_out.get(quant):
-            raise BundleError(f"bundle {self.path}: {quant} was left out when it was built: {why}")
-        if quant not in table:
-            raise BundleError(
-                f"bundle {self.path}: no {quant}, it holds {', '.join(self.quants)}; "
-                f"build it again with --quant {quant}"
-            )
-        return table[quant]
 
 
 def load(path: Path) -> Bundle:
-    """A bundle by its manifest: every file is there and whole; nothing is hashed (see `check`).
+    """A bundle by its manifest. Every file is there and whole; nothing is hashed (see `check`).
 
-    A GGUF may be another than the manifest's, as long as it is whole: `verify` tells.
+    A GGUF may differ from the manifest's as long as it is whole: `verify` finds out.
 
     Raises:
         BundleError: no folder or manifest, a manifest that cannot be read, a missing or truncated
@@ -200,7 +233,7 @@ def load(path: Path) -> Bundle:
 
 
 def read_manifest(path: Path) -> Bundle:
-    """The bundle as its manifest tells it, its files unseen. Raises BundleError as `load` does."""
+    """The bundle as its manifest describes it; no other file is read. Raises as `load` does."""
     folder = path.expanduser().resolve()
     manifest_path = folder / MANIFEST_NAME
     if not folder.is_dir():
@@ -223,7 +256,7 @@ def read_manifest(path: Path) -> Bundle:
 
 
 def check_size(path: Path, record: FileRecord) -> None:
-    """BundleError where a file is missing or has another size than its record says."""
+    """BundleError where a file is missing or has another size than its record."""
     try:
         size_bytes = path.stat().st_size
     except OSError:
@@ -237,12 +270,13 @@ def check_size(path: Path, record: FileRecord) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, from the cache where the very same file was hashed before.
-
-    Raises:
-        OSError: it is missing or cannot be read.
-    """
-    kept = cache_dir("hashes") / hashlib.sha256(touch_mark(path).encode()).hexdigest()
+    """SHA-256 of a file, from the cache where the very same file was hashed before. Raises OSError
+    where it is missing or cannot be read."""
+    status = path.stat()
+    times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+    # Changes whenever the file is written to, replaced or moved.
+    mark = f"{path} {status.st_ino} {status.st_size} {times}"
+    kept = cache_dir("hashes") / hashlib.sha256(mark.encode()).hexdigest()
     if kept.exists():
         return kept.read_text("ascii")
     found = file_sha256(path)
@@ -250,8 +284,53 @@ def sha256_of(path: Path) -> str:
     return found
 
 
-def touch_mark(path: Path) -> str:
-    """Changes whenever a file is written to, replaced or moved."""
-    status = path.stat()
-    times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
-    return f"{path} {status.st_ino} {status.st_size} {times}"
+def effective_bits(gguf: GgufFile, quant: str) -> EffectiveBits:
+    """As the tensors of a file of that quant type are; an unknown type has no fallbacks."""
+    bits = saved = 0.0
+    values = matrices = 0
+    fallen: Counter[tuple[str, str, int, int]] = Counter()
+    for name in gguf.tensors:
+        size, width = prod(gguf.shape(name)), gguf.shape(name)[-1]
+        values += size
+        bits += 8 * gguf.tensors[name].size_bytes
+        is_weight = name.endswith(".weight") and len(gguf.shape(name)) > 1
+        if not is_weight or group_of(name) not in _MATRICES:
+            continue
+        matrices += 1
+        type_name = gguf.type_name(name)
+        meant = asked_for(type_name, width, quant)
+        if meant != type_name:
+            fallen[meant, type_name, width, block_values(meant)] += 1
+            saved += size * (type_bits(type_name) - type_bits(meant))
+    return EffectiveBits(
+        per_weight=round(bits / values, 3),
+        meant=round((bits - saved) / values, 3),
+        matrices=matrices,
+        fallbacks=tuple(
+            Fallback(meant=meant, became=became, width=width, block=block, tensors=count)
+            for (meant, became, width, block), count in fallen.most_common()
+        ),
+    )
+
+
+def fallback_line(what: str, bits: EffectiveBits) -> str | None:
+    """One line on the fallbacks of a file, called `what`; None where there are none."""
+    became: Counter[str] = Counter()
+    for one in bits.fallbacks:
+        became[one.became] += one.tensors
+    if not became:
+        return None
+    (most, count), *others = became.most_common()
+    first = f"{count} of {bits.matrices} matrices became {most}"
+    words = _listed([first, *(f"{number} {name}" for name, number in others)])
+    widths = _listed(sorted({one.width for one in bits.fallbacks}))
+    blocks = _listed(sorted({one.block for one in bits.fallbacks}))
+    return (
+        f"{what}: {words}, as rows of {widths} are no multiple of {blocks}: "
+        f"{bits.per_weight:.1f} bits a weight instead of {bits.meant:.1f}"
+    )
+
+
+def _listed(items: Sequence[object]) -> str:
+    *first, last = map(str, items)
+    return f"{', '.join(first)} and {last}" if first else last

@@ -12,151 +12,123 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.bundle import tensor_names
 from harness.bundle.checkpoint_files import CheckpointTensors
-from harness.bundle.diagnosis import likely_cause, place_of
-from harness.bundle.finding import Finding
-from harness.bundle.gguf_file import GgufFile, group_of
-from harness.bundle.names import checkpoint_name, gguf_name, is_vision
-from harness.bundle.quant_mix import coarsest, is_coarser, is_its_own
-from harness.bundle.tensor_error import as_quantized, fits, measure
+from harness.bundle.gguf_file import GgufFile
+from harness.bundle.key_check import Finding
+from harness.bundle.quant_types import coarsest, is_coarser, is_its_own
+from harness.bundle.tensor_error import SourcedTensor, as_quantized, likely_cause, measure
+from harness.bundle.tensor_names import checkpoint_name, gguf_name, is_vision, place_of
 
 _OUTPUT, _EMBEDDINGS = "output.weight", "token_embd.weight"
+_EMBEDDINGS_SOURCE = "model.text_model.embed_tokens.weight"
 _HEAD = "lm_head.weight"
-_OF_A_LAYER = ("attn", "ffn")
-"""Groups of the text model's matrices."""
 
 
 def tensor_findings(
     gguf: GgufFile, quant: str, tensors: CheckpointTensors, advance: Callable[[], None]
 ) -> Iterator[Finding]:
     """Faults in the tensors of a file of that quant type, in the file's order; all rows are read.
-
-    `advance` is called once a tensor. Raises BundleError where a tensor's type cannot be read.
-    """
-    look = _Look(gguf, quant, tensors)
+    `advance` is called once a tensor. Raises BundleError where a tensor's type cannot be read."""
+    tied = _OUTPUT if _EMBEDDINGS in gguf.tensors and _HEAD not in tensors else None
+    # A copy of tied embeddings does no harm.
+    sources = [_EMBEDDINGS if name == tied else name for name in gguf.tensors]
+    sourced = {
+        name: _sourced(gguf, name, tensors, checkpoint_name(source))
+        for name, source in zip(gguf.tensors, sources, strict=True)
+    }
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for name, exact in zip(gguf.tensors, pool.map(look.is_exact, gguf.tensors), strict=True):
-            look.note(name, exact=exact)
+        exact = set()
+        exactly = pool.map(lambda one: one is not None and as_quantized(one), sourced.values())
+        for name, is_exact in zip(sourced, exactly, strict=True):
+            if is_exact:
+                exact.add(name)
             advance()
-        details = pool.map(look.detail, gguf.tensors)
-        for name, detail in zip(gguf.tensors, details, strict=True):
+        # Where most tensors of a type are this llama.cpp's own, it made the file: a tensor that is
+        # not was changed since.
+        types, of_type = Counter(map(gguf.type_name, exact)), Counter(map(gguf.type_name, sourced))
+
+        def fault(name: str) -> str | None:
+            tensor, type_name = sourced[name], gguf.type_name(name)
+            if tensor is None:
+                ties = f"ties it to {_EMBEDDINGS_SOURCE}" if name == tied else "has none"
+                return f"in the file, and the checkpoint {ties}"
+            if name not in exact:
+                most = 2 * types[type_name] > of_type[type_name]
+                error = measure(tensor, same_quantizer=most)
+                if not error.in_line:
+                    return (
+                        f"{'untied from the embeddings: ' if name == tied else ''}"
+                        f"{error.relative:.2g} off the checkpoint's {tensor.source}, "
+                        f"{error.expected:.2g} is what {type_name} explains: "
+                        f"{likely_cause(tensor, error)}"
+                    )
+            if name != tied and is_coarser(type_name, quant):
+                return f"{type_name}, nothing in a {quant} file is coarser than {coarsest(quant)}"
+            return None
+
+        for name, detail in zip(sourced, pool.map(fault, sourced), strict=True):
             if detail:
-                yield Finding("tensor", name, *place_of(name), detail)
+                yield _finding(name, detail)
     yield from _another_quant(gguf, quant)
     yield from _missing(gguf, tensors)
-    yield from _turned_back(gguf)
+    yield from _swapped_ffn(gguf)
 
 
-class _Look:
-    """One file, first for the tensors that are exactly llama.cpp's, then for what the rest are."""
+def _finding(tensor: str, detail: str, *, remark: bool = False) -> Finding:
+    stage, layer = place_of(tensor)
+    return Finding("tensor", tensor, stage, detail, layer, remark)
 
-    def __init__(self, gguf: GgufFile, quant: str, tensors: CheckpointTensors) -> None:
-        self._gguf = gguf
-        self._quant = quant
-        self._tensors = tensors
-        self._exact: set[str] = set()
-        self._of_type = Counter(map(gguf.type_name, gguf.tensors))
-        self._exact_of_type: Counter[str] = Counter()
 
-    def is_exact(self, name: str) -> bool:
-        """Whether a tensor's bytes are the very ones that llama.cpp makes of the checkpoint's."""
-        source = self._source(name)
-        return source is not None and as_quantized(self._gguf, name, self._tensors, source)
-
-    def note(self, name: str, *, exact: bool) -> None:
-        """Keep what `is_exact` says; `detail` wants to know it of every tensor."""
-        if exact:
-            self._exact.add(name)
-            self._exact_of_type[self._gguf.type_name(name)] += 1
-
-    def detail(self, name: str) -> str | None:
-        """What is wrong with a tensor; None where nothing is."""
-        source, type_name = self._source(name), self._gguf.type_name(name)
-        if source is None:
-            return self._without_source(name)
-        if name not in self._exact and (off := self._off(name, source)):
-            return f"untied from the embeddings: {off}" if self._is_tied(name) else off
-        if not self._is_tied(name) and is_coarser(type_name, self._quant):
-            finest = coarsest(self._quant)
-            return f"{type_name}, nothing in a {self._quant} file is coarser than {finest}"
+def _sourced(
+    gguf: GgufFile, name: str, tensors: CheckpointTensors, source: str | None
+) -> SourcedTensor | None:
+    """A tensor beside the checkpoint's of that name; None unless there is one of its shape."""
+    if source is None or source not in tensors or tensors.shape(source) != gguf.shape(name):
         return None
-
-    def _source(self, name: str) -> str | None:
-        """The checkpoint's tensor of the same shape; a copy of tied embeddings does no harm."""
-        source = checkpoint_name(_EMBEDDINGS if self._is_tied(name) else name)
-        if source is None or source not in self._tensors:
-            return None
-        return source if self._tensors.shape(source) == self._gguf.shape(name) else None
-
-    def _is_tied(self, name: str) -> bool:
-        """An output matrix where the checkpoint has none, as it answers with its embeddings."""
-        own = name == _OUTPUT and _EMBEDDINGS in self._gguf.tensors
-        return own and _HEAD not in self._tensors
-
-    def _without_source(self, name: str) -> str:
-        if self._is_tied(name):
-            return f"in the file, and the checkpoint ties it to {checkpoint_name(_EMBEDDINGS)}"
-        return "in the file, and the checkpoint has none"
-
-    def _off(self, name: str, source: str) -> str | None:
-        type_name = self._gguf.type_name(name)
-        # The others tell that the file is this llama.cpp's; one that is not was changed since.
-        most = 2 * self._exact_of_type[type_name] > self._of_type[type_name]
-        error = measure(self._gguf, name, self._tensors, source, same_quantizer=most)
-        if error.in_line:
-            return None
-        cause = likely_cause(self._gguf, name, self._tensors, source, error)
-        return (
-            f"{error.relative:.2g} off the checkpoint's {source}, {error.expected:.2g} is what "
-            f"{type_name} explains: {cause}"
-        )
+    return SourcedTensor(gguf, name, tensors, source)
 
 
 def _another_quant(gguf: GgufFile, quant: str) -> Iterator[Finding]:
-    """A text model none of whose layers is of its quant type: another file under its name.
-
-    An mmproj may be finer than the text model beside it.
-    """
-    matrices = [name for name in gguf.tensors if group_of(name) in _OF_A_LAYER]
+    """A text model none of whose layers is of its quant type: another file under its name. An
+    mmproj may be finer than the text model beside it."""
+    matrices = [name for name in gguf.tensors if tensor_names.group_of(name) in ("attn", "ffn")]
     if matrices and not any(
         is_its_own(gguf.type_name(name), gguf.shape(name)[-1], quant) for name in matrices
     ):
-        first = matrices[0]
-        detail = f"{gguf.type_name(first)}; no layer of the file is {quant}, as its name says"
-        yield Finding("tensor", first, *place_of(first), detail)
+        type_name = gguf.type_name(matrices[0])
+        detail = f"{type_name}; no layer of the file is {quant}, as its name says"
+        yield _finding(matrices[0], detail)
 
 
-def _turned_back(gguf: GgufFile) -> Iterator[Finding]:
-    if not gguf.turned_back:
+def _swapped_ffn(gguf: GgufFile) -> Iterator[Finding]:
+    if not gguf.swapped_ffn:
         return
-    first = next(iter(gguf.turned_back.values()))
-    layers = len({name.split(".")[2] for name in gguf.turned_back})
+    layers = len({name.split(".")[2] for name in gguf.swapped_ffn})
     detail = (
         f"ffn_up and ffn_down have each other's name in {layers} layer{'s' * (layers != 1)}, as "
         "llama.cpp's first converters wrote them; libmtmd turns them back when it loads the file"
     )
-    yield Finding("tensor", first, *place_of(first), detail, remark=True)
+    yield _finding(next(iter(gguf.swapped_ffn.values())), detail, remark=True)
 
 
 def _missing(gguf: GgufFile, tensors: CheckpointTensors) -> Iterator[Finding]:
-    """What the checkpoint has a source for; that llama.cpp can do without is nothing to it."""
+    """Tensors the checkpoint has and the GGUF lacks, even those llama.cpp would run without."""
     vision = any(map(is_vision, gguf.tensors))
-    for source in tensors.names:
+    for source in tensors:
         name = gguf_name(source)
         if name is None or name in gguf.tensors or is_vision(name) != vision:
             continue
-        if name == _OUTPUT and _ties(tensors):
-            continue
-        yield Finding("tensor", name, *place_of(name), f"missing, the checkpoint has {source}")
+        if name != _OUTPUT or not _ties(tensors):
+            yield _finding(name, f"missing, the checkpoint has {source}")
 
 
 def _ties(tensors: CheckpointTensors) -> bool:
     """Whether the checkpoint's output matrix is a copy of its embeddings."""
-    source = checkpoint_name(_EMBEDDINGS) or ""
     return (
-        source in tensors
-        and tensors.shape(source) == tensors.shape(_HEAD)
-        and bool(np.array_equal(tensors.stored(source), tensors.stored(_HEAD)))
+        _EMBEDDINGS_SOURCE in tensors
+        and tensors.shape(_EMBEDDINGS_SOURCE) == tensors.shape(_HEAD)
+        and bool(np.array_equal(tensors.stored(_EMBEDDINGS_SOURCE), tensors.stored(_HEAD)))
     )
 
 
@@ -167,13 +139,12 @@ def other_types(gguf: GgufFile, wanted: GgufFile) -> Iterator[Finding]:
         for name in gguf.tensors
         if name in wanted.tensors and gguf.type_name(name) != wanted.type_name(name)
     ]
-    if other:
-        first = other[0]
+    for first in other[:1]:
         detail = (
             f"{gguf.type_name(first)}, {wanted.type_name(first)} in the bundle of the other arms; "
             f"{len(other)} of {len(gguf.tensors)} tensors are of another type"
         )
-        yield Finding("tensor", first, *place_of(first), detail)
+        yield _finding(first, detail)
 
 
 @dataclass(frozen=True)
@@ -193,46 +164,35 @@ class TensorFidelity:
 
 
 def fidelity(gguf: GgufFile, name: str, tensors: CheckpointTensors) -> TensorFidelity:
-    """One tensor, every row of it.
-
-    Raises:
-        BundleError: its type cannot be read.
-    """
-    type_name, size_bytes = gguf.type_name(name), gguf.size_bytes(name)
+    """One tensor, every row of it. Raises BundleError where its type cannot be read."""
+    type_name, size_bytes = gguf.type_name(name), gguf.tensors[name].size_bytes
     source = checkpoint_name(name)
-    if source is None or not fits(gguf, name, tensors):
-        fault = (
-            "belongs to no SmolVLM"
-            if source is None
-            else f"the checkpoint has no {source} of its shape {gguf.shape(name)}"
-        )
+    tensor = _sourced(gguf, name, tensors, source)
+    if tensor is None:
+        fault = f"the checkpoint has no {source} of its shape {gguf.shape(name)}"
+        if source is None:
+            fault = "belongs to no SmolVLM"
         return TensorFidelity(name, type_name, size_bytes, None, None, fault)
-    error = measure(gguf, name, tensors, source)
+    error = measure(tensor)
     return TensorFidelity(
         name,
         type_name,
         size_bytes,
         error.relative if isfinite(error.relative) else None,
         error.expected if isfinite(error.expected) else None,
-        None if error.in_line else likely_cause(gguf, name, tensors, source, error),
+        None if error.in_line else likely_cause(tensor, error),
     )
-
-
-def against_checkpoint(path: Path, checkpoint: Path) -> Iterator[TensorFidelity]:
-    """Every tensor of the GGUF at `path`, in its order, against the checkpoint's folder.
-
-    Raises:
-        BundleError: no GGUF, cut short, or of a type that cannot be read.
-        CheckpointError: the checkpoint's weights cannot be read.
-    """
-    gguf, tensors = GgufFile(path), CheckpointTensors(checkpoint)
-    for name in gguf.tensors:
-        yield fidelity(gguf, name, tensors)
 
 
 def mmproj_against_checkpoint(mmproj: Path, checkpoint: Path) -> list[TensorFidelity]:
     """The tensors of an mmproj that were not made from this checkpoint's vision tower.
 
-    Empty where all were, whatever their types. Raises as `against_checkpoint` does.
+    Empty where all were, whatever their types.
+
+    Raises:
+        BundleError: no GGUF, cut short, or of a type that cannot be read.
+        CheckpointError: the checkpoint's weights cannot be read.
     """
-    return [tensor for tensor in against_checkpoint(mmproj, checkpoint) if tensor.fault]
+    gguf, tensors = GgufFile(mmproj), CheckpointTensors(checkpoint)
+    every = (fidelity(gguf, name, tensors) for name in gguf.tensors)
+    return [tensor for tensor in every if tensor.fault]

@@ -1,4 +1,4 @@
-"""The command line: thin; every command calls one function of the house and shows its answer."""
+"""The command line. Every command calls one function of the packages below and shows its answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import traceback
 
 _INTERRUPTED = 130
-"""What a shell, and typer, make of Ctrl-C."""
+"""The exit code that shells, and typer, give to Ctrl-C."""
 _CRASHED = 5
 """A fault of driftloop itself: neither a FAIL nor anything the user did."""
 
@@ -27,25 +27,23 @@ def main() -> None:
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
             raise
-        sys.stderr.write(
-            "driftloop: stopped; the same command with the same --out goes on from here\n"
-        )
+        sys.stderr.write("driftloop: stopped; the same command with the same --out resumes here\n")
         sys.exit(_INTERRUPTED)
     except Exception as error:  # noqa: BLE001  (a crash must not look like a FAIL, exit code 1)
-        sys.stderr.write(f"driftloop: a fault of driftloop itself, {_where(error)}\n")
+        sys.stderr.write(f"driftloop: a fault of driftloop itself, {_kept(error)}\n")
         sys.exit(_CRASHED)
 
 
-def _where(error: Exception) -> str:
-    """What was raised, in one line, and where its traceback is."""
+def _kept(error: Exception) -> str:
+    """The error in one line, with the file that holds its traceback."""
     from devices.paths import cache_dir
     from harness import atomic
 
-    said = f"{type(error).__name__}: {error}".splitlines()[0]
-    told = "".join(traceback.format_exception(error))
+    line = f"{type(error).__name__}: {error}".splitlines()[0]
+    whole = "".join(traceback.format_exception(error))
     try:
         path = cache_dir("logs") / f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-        atomic.write_text(path, told)
+        atomic.write_text(path, whole)
     except OSError:
-        return f"{said}\n{told}"
-    return f"{said}; please report it with {path}"
+        return f"{line}\n{whole}"
+    return f"{line}; please report it with {path}"

@@ -9,24 +9,14 @@ import typer
 from harness.cli import (
     audit,
     bundles,
-    calibrate,
-    datasets,
-    demo,
-    deploy,
-    doctor,
     fortune,
-    latency,
-    listen,
+    measurements,
     phones,
-    pixels,
     probe,
-    releases,
-    remedy,
     run,
     runs,
     selftest,
-    tokens,
-    train,
+    training,
 )
 
 _PATH = (
@@ -66,32 +56,33 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _driftloop(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which it is.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     pass
 
 
-app.command()(doctor.doctor)
+# Help lists the commands in this order.
+app.command()(phones.doctor)
 app.command()(phones.devices)
 app.add_typer(phones.app, name="phone")
 app.add_typer(bundles.app, name="bundle")
-app.add_typer(datasets.app, name="dataset")
-app.command()(deploy.deploy)
-app.command()(train.train)
+app.add_typer(training.app, name="dataset")
+app.command()(phones.deploy)
+app.command()(training.train)
 app.command()(audit.audit)
-app.command()(listen.listen)
+app.command()(audit.listen)
 app.command()(run.run)
 app.add_typer(probe.app, name="app")
 app.command()(runs.compare)
 app.command()(runs.report)
-app.add_typer(releases.app, name="baseline")
+app.add_typer(runs.app, name="baseline")
 app.command()(runs.history)
-app.command()(latency.latency)
-app.command()(calibrate.calibrate)
-app.command()(remedy.remedy)
+app.command()(measurements.latency)
+app.command()(measurements.calibrate)
+app.command()(measurements.remedy)
 app.command()(fortune.fortune)
-app.command()(pixels.pixels)
-app.command()(tokens.tokens)
-app.command()(demo.demo)
+app.command()(probe.pixels)
+app.command()(measurements.tokens)
+app.command()(run.demo)
 app.command()(selftest.selftest)

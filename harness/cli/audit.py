@@ -1,13 +1,20 @@
-"""`driftloop audit`: the training side, the bundle and the app's source against the contract."""
+"""`driftloop audit` and `driftloop listen`: training, bundle, app and log beside the contract."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.console import JsonFlag, answer, print_json, progress_board
+from harness.cli.console import progress_board, say, show
+from harness.cli.options import ContractOption, JsonFlag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness.audit.audit import Sources
+    from harness.listen.logcat import LogLine
 
 
 def audit(
@@ -26,39 +33,31 @@ def audit(
     collator: Annotated[
         str | None, typer.Option(help="module:callable or file.py:callable; it is run.")
     ] = None,
-    app_source: Annotated[
-        Path | None, typer.Option(help="The app's Kotlin or Java and its JNI C++.")
-    ] = None,
+    app_source: Annotated[Path | None, typer.Option(help="The app's Kotlin, Java and C++.")] = None,
     update: Annotated[
         bool,
-        typer.Option(
-            "--update", help="Write the app's driftloop-app.toml anew; what stands stays."
-        ),
+        typer.Option("--update", help="Rewrite the app's driftloop-app.toml; settled lines stay."),
     ] = False,
-    contract: Annotated[str, typer.Option(help="A contract's name or file.")] = "default",
-    sources: Annotated[
-        Path | None, typer.Option(help="The images that the dataset was made from.")
-    ] = None,
+    contract: ContractOption = "default",
+    sources: Annotated[Path | None, typer.Option(help="The dataset's original images.")] = None,
     measure: Annotated[
         str | None,
         typer.Option(metavar="IMAGES", help="Run the checkpoint once per mismatch on these."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Hold training, bundle and app against the contract.
+    """Compare training, bundle and app with the contract.
 
-    Says what differs, where that was read, and what it costs.
+    Shows what differs, where that was read, and what it costs.
 
     The first audit of an app writes driftloop-app.toml beside its source: settle there, once,
     what the source leaves open.
 
     Exit code: 0 aligned, 1 not aligned, 2 bad input, 3 not all of the alignment table was read.
     """
-    from harness import contract as contracts
-    from harness.audit import audit as auditing
-    from harness.audit.rows import EXIT_CODES
+    from harness.audit.audit import Sources
 
-    chosen = auditing.Sources(
+    chosen = Sources(
         dataset=dataset,
         checkpoint=checkpoint,
         bundle=bundle,
@@ -68,13 +67,92 @@ def audit(
         originals=sources,
         update=update,
     )
-    held_to = contracts.load(contract)
-    with progress_board() as board:
-        found = auditing.audit(chosen, held_to, board, measure)
-    if as_json:
-        print_json(found.as_json())
-    else:
-        from harness.cli.audit_table import audit_view
+    raise typer.Exit(audit_and_show(chosen, contract, measure, as_json=as_json))
 
-        answer().print(audit_view(found))
-    raise typer.Exit(EXIT_CODES[found.verdict])
+
+def audit_and_show(
+    sources: Sources, contract: str = "default", measure: str | None = None, *, as_json: bool
+) -> int:
+    """Audits `sources`, prints what was found and returns the exit code."""
+    from harness import contract as contracts
+    from harness.audit import audit as auditing
+    from harness.audit.rows import EXIT_CODES
+    from harness.cli.audit_table import audit_view
+
+    with progress_board() as board:
+        found = auditing.audit(sources, contracts.load(contract), board, measure)
+    show(as_json, found.as_json(), lambda: audit_view(found))
+    return EXIT_CODES[found.verdict]
+
+
+def listen(
+    phone: Annotated[str | None, typer.Option(metavar="SERIAL", help="This phone's log.")] = None,
+    package: Annotated[
+        str | None, typer.Option(help="With --phone: this app's lines alone; it must be running.")
+    ] = None,
+    seconds: Annotated[
+        int, typer.Option(min=0, help="With --phone: go on listening; 0 reads what is there.")
+    ] = 0,
+    log: Annotated[Path | None, typer.Option(help="A saved log, of logcat or a plain one.")] = None,
+    pid: Annotated[int | None, typer.Option(help="The process to read; else the last one.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Images classified in the log.")] = None,
+    app_source: Annotated[Path | None, typer.Option(help="Update its driftloop-app.toml.")] = None,
+    contract: ContractOption = "default",
+    as_json: JsonFlag = False,
+) -> None:
+    """Read llama.cpp's own messages in an app's log.
+
+    Model files and types, context, batch, cache types, flash attention, threads, backend, slices,
+    image tokens and times, each beside the contract with the line that says it.
+
+    Exit code: 0 where the log agrees with the contract, 1 where it does not, 2 bad input, 3 where
+    it leaves something open.
+    """
+    from harness import contract as contracts
+    from harness import listen as app_log
+    from harness.audit import app
+    from harness.audit.rows import rows
+    from harness.cli.audit_table import log_view
+
+    chosen = contracts.load(contract)
+    name, lines = _log_lines(phone, package, seconds, log)
+    heard, others = app_log.hear(lines, pid)
+    if others:
+        also = ", ".join(str(other) for other in others)
+        say(f"showing process {heard.pid}; {also} loaded a model too (choose with --pid)")
+    found = rows(heard.findings(chosen, images, name), chosen)
+    beyond = list(heard.others())
+    if app_source is not None:
+        stated = {row.aspect: row.quotes[0] for row in found if row.value is not None}
+        for note in app.read(app_source, chosen, heard=stated)[1]:
+            say(note)
+    document = {
+        "log": name,
+        "pid": heard.pid,
+        "rows": [row.as_json() for row in found],
+        "facts": [
+            {"fact": row.tells, "value": value, "where": f"{name}:{line.number}"}
+            for row, value, line in beyond
+        ],
+    }
+    facts = [(row.title, value) for row, value, _ in beyond]
+    show(as_json, document, lambda: log_view(found, facts, chosen))
+    matches = {row.match for row in found}
+    raise typer.Exit(1 if False in matches else 3 if None in matches or not matches else 0)
+
+
+def _log_lines(
+    phone: str | None, package: str | None, seconds: int, log: Path | None
+) -> tuple[str, Iterator[LogLine]]:
+    """The log's name and its lines."""
+    from devices import adb
+    from harness.errors import BadInput
+    from harness.listen.logcat import of_file, of_phone
+
+    if log is not None and phone is None:
+        if package is not None or seconds:
+            raise BadInput("--package and --seconds go with --phone")
+        return log.name, of_file(log)
+    if phone is None or log is not None:
+        raise BadInput("name one log: --phone SERIAL or --log FILE")
+    return phone, of_phone(adb.find(phone), package, seconds)

@@ -1,44 +1,74 @@
-"""Where words go: answers to stdout, progress and remarks to stderr."""
+"""Where output goes: answers to stdout, progress and remarks to stderr."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING
 
 from harness.progress import Advance, duration
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import RenderableType as View
+    from rich.table import Table
+    from rich.text import Text
 
 _SILENCE_S = 10.0
-"""Longer than this nobody is left to wonder."""
-_ALL_S = 1e9
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-
-
-def answer() -> Console:
-    """The console for what the user asked for."""
-    from rich.console import Console
-
-    return Console(highlight=False)
+"""After this long without a line, people wonder whether a command still runs."""
+_WHOLE_RUN_S = 1e9
+"""Longer than any run: the period over which rich averages a bar's speed."""
 
 
 def say(line: str) -> None:
-    """One remark on stderr."""
+    """Write one remark to stderr."""
     sys.stderr.write(f"{line}\n")
 
 
-def print_json(document: object) -> None:
-    """One JSON document on stdout."""
+def show(as_json: bool, document: object, view: Callable[[], View | Sequence[View]]) -> None:
+    """Print a command's answer on stdout: `document` as JSON, or for people what `view` returns."""
+    if as_json:
+        show_json(document)
+    else:
+        show_view(view())
+
+
+def show_json(document: object) -> None:
+    """Print one JSON document on stdout."""
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def show_view(view: View | Sequence[View]) -> None:
+    """Print one view, or several, on stdout. Plain text is neither wrapped nor read as markup."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for part in view if isinstance(view, list | tuple) else [view]:
+        is_text = isinstance(part, str)
+        console.print(part, soft_wrap=is_text, markup=not is_text)
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A table without a frame, whose cells are not read as markup.
+
+    A title that begins with `>` heads a column of numbers. There is no header without titles.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False, show_header=any(titles))
+    for title in titles:
+        made.add_column(
+            title.removeprefix(">"),
+            justify="right" if title.startswith(">") else "left",
+            overflow="fold",
+        )
+    for row in rows:
+        made.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    return made
 
 
 class ProgressBoard:
@@ -49,7 +79,7 @@ class ProgressBoard:
     ) -> None:
         self._show = show
         self.say = say
-        """A line above the bars."""
+        """Writes a line above the bars."""
 
     def track(self, name: str) -> Advance:
         """A callback `(done, total)` for the bar called `name`."""
@@ -58,34 +88,31 @@ class ProgressBoard:
 
 @contextmanager
 def progress_board() -> Iterator[ProgressBoard]:
-    """Bars with the time left on a terminal; elsewhere a line at every quarter of each, and what
-    is under way whenever nothing else was said for a while."""
+    """Bars with the time left on a terminal; elsewhere a line at every quarter of each bar, and
+    after a long silence a line that names what is running."""
     if not sys.stderr.isatty():
-        with _Lines() as lines:
+        lines, ended = _Lines(), Event()
+        Thread(target=lines.break_silences, args=(ended,), daemon=True).start()
+        try:
             yield ProgressBoard(lines.show, lines.say)
+        finally:
+            ended.set()
         return
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     columns = (
-        TextColumn("{task.description:<26}"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(compact=True),
+        progress.TextColumn("{task.description:<26}"),
+        progress.BarColumn(bar_width=28),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(compact=True),
     )
     console = Console(stderr=True, highlight=False)
-    # Arms take turns: the pace of one is what it makes over all of its pauses.
-    with Progress(*columns, console=console, speed_estimate_period=_ALL_S) as bars:
-        tasks: dict[str, Any] = {}
+    # Arms take turns, so an arm's speed is its average over the whole run, pauses included.
+    with progress.Progress(*columns, console=console, speed_estimate_period=_WHOLE_RUN_S) as bars:
+        tasks: dict[str, progress.TaskID] = {}
 
         def show(name: str, done: int, total: int) -> None:
             if name not in tasks:
@@ -96,22 +123,14 @@ def progress_board() -> Iterator[ProgressBoard]:
 
 
 class _Lines:
-    """Progress where lines stay; a context manager."""
+    """Progress in a log, where lines stay. Thread-safe."""
 
     def __init__(self) -> None:
         self._guard = Lock()
-        self._told: dict[str, int] = {}
+        self._quarters: dict[str, int] = {}
         self._began_s: dict[str, float] = {}
-        self._under_way: dict[str, tuple[int, int]] = {}
+        self._running: dict[str, tuple[int, int]] = {}
         self._said_s = time.monotonic()
-        self._ended = Event()
-
-    def __enter__(self) -> _Lines:
-        Thread(target=self._keep_saying, daemon=True).start()
-        return self
-
-    def __exit__(self, *_raised: object) -> None:
-        self._ended.set()
 
     def say(self, line: str) -> None:
         with self._guard:
@@ -121,12 +140,20 @@ class _Lines:
         quarter = 4 * done // total if total else 4
         with self._guard:
             self._began_s.setdefault(name, time.monotonic())
-            self._under_way.pop(name, None)
+            self._running.pop(name, None)
             if done < total:
-                self._under_way[name] = (done, total)
-            if self._told.get(name) != quarter:
-                self._told[name] = quarter
+                self._running[name] = (done, total)
+            if self._quarters.get(name) != quarter:
+                self._quarters[name] = quarter
                 self._say(self._state(name, done, total))
+
+    def break_silences(self, ended: Event) -> None:
+        while not ended.wait(_SILENCE_S / 10):
+            with self._guard:
+                silent_s = time.monotonic() - self._said_s
+                if self._running and silent_s > 0.9 * _SILENCE_S:
+                    states = (self._state(name, *at) for name, at in self._running.items())
+                    self._say(f"still running: {'; '.join(states)}")
 
     def _say(self, line: str) -> None:
         self._said_s = time.monotonic()
@@ -136,11 +163,3 @@ class _Lines:
         passed_s = time.monotonic() - self._began_s[name]
         left = f", about {duration(passed_s * (total - done) / done)} left" if done else ""
         return f"{name}: {done} of {total}{left if done < total else ''}"
-
-    def _keep_saying(self) -> None:
-        while not self._ended.wait(_SILENCE_S / 10):
-            with self._guard:
-                silent_s = time.monotonic() - self._said_s
-                if self._under_way and silent_s > 0.9 * _SILENCE_S:
-                    states = (self._state(name, *at) for name, at in self._under_way.items())
-                    self._say(f"going on: {'; '.join(states)}")

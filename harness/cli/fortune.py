@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import JsonFlag, answer, print_json
+from harness.cli.console import show
+from harness.cli.options import JsonFlag
 
 
 def fortune(
@@ -22,9 +23,6 @@ def fortune(
     from harness import fortune as fortunes
 
     reading = fortunes.read(words)
-    if as_json:
-        print_json({"key": reading.key, **asdict(reading)})
-        return
-    told = zip(pairwise(reading.elements), reading.relations, strict=True)
-    answer().print("; ".join(f"{one} {relation} {other}" for (one, other), relation in told))
-    answer().print(reading.text)
+    pairs = zip(pairwise(reading.elements), reading.relations, strict=True)
+    relations = "; ".join(f"{one} {relation} {other}" for (one, other), relation in pairs)
+    show(as_json, {"key": reading.key, **asdict(reading)}, lambda: [relations, reading.text])

@@ -1,69 +1,74 @@
-"""`driftloop devices` and `driftloop phone`: what is attached, and phones that are processes."""
+"""`driftloop devices`, `phone`, `deploy` and `doctor`: phones, what is on them, and this host."""
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from harness.cli.console import JsonFlag, answer, print_json, say
+from harness.cli.console import progress_board, say, show, table
+from harness.cli.options import BundleArgument, JsonFlag, QuantOption
 
 if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
     from devices.adb import AttachedPhone
     from devices.virtual import VirtualPhone
+    from harness.arms.deployment import Deployment
+    from harness.diagnosis import Finding
 
 app = typer.Typer(help="Virtual phones: a genuine adbd in a private /data.", no_args_is_help=True)
 
+_MARKS = {"ok": ("✓", "green"), "absent": ("-", "yellow"), "broken": ("✗", "red")}
+_MIB = 2**20
 
-class AbiChoice(StrEnum):
-    """The ABIs a virtual phone can have."""
 
-    ARM64_V8A = "arm64-v8a"
-    X86_64 = "x86_64"
+def doctor(as_json: JsonFlag = False) -> None:
+    """List what is installed, built and reachable.
+
+    Exit code: 0, or 4 where something every run needs is broken.
+    """
+    from harness import diagnosis
+
+    findings = diagnosis.examine()
+    document = [asdict(finding) for finding in findings]
+    show(as_json, document, lambda: table(("", "", ""), map(_finding_row, findings)))
+    raise typer.Exit(4 if any(finding.state == "broken" for finding in findings) else 0)
+
+
+def _finding_row(finding: Finding) -> tuple[Text, str, str]:
+    from rich.text import Text
+
+    remedy = f": {finding.remedy}" if finding.remedy else ""
+    return Text(*_MARKS[finding.state]), finding.subject, f"{finding.detail}{remedy}"
 
 
 def devices(as_json: JsonFlag = False) -> None:
     """Phones: ABI, Android, free space, temperature, state."""
     from devices import adb
 
-    rows = [_row(attached) for attached in adb.attached()]
-    if as_json:
-        print_json(rows)
-        return
-    if not rows:
+    phones = [_attached(phone) for phone in adb.attached()]
+    if not (phones or as_json):
         say("no phone is attached; plug one in with USB debugging on, or: driftloop phone start")
         return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("serial", "state", "model", "ABI", "Android", "free", "temp"):
-        table.add_column(title, justify="right" if title in {"free", "temp"} else "left")
-    for row in rows:
-        free, temp_c = row.get("free_bytes"), row.get("temp_c")
-        table.add_row(
-            row["serial"],
-            row["state"],
-            row.get("model", ""),
-            row.get("abi", ""),
-            row.get("android_version", ""),
-            f"{free / 2**30:.1f} GiB" if free is not None else "",
-            f"{temp_c:.1f} °C" if temp_c is not None else "",
-        )
-    answer().print(table)
+    titles = ("serial", "state", "model", "ABI", "Android", ">free", ">temp")
+    show(as_json, phones, lambda: table(titles, map(_device_row, phones)))
 
 
-def _row(attached: AttachedPhone) -> dict[str, Any]:
+def _attached(attached: AttachedPhone) -> dict[str, Any]:
     from devices import adb, health
     from devices.errors import DeviceError
 
-    row: dict[str, Any] = {"serial": attached.serial, "state": attached.state}
+    known: dict[str, Any] = {"serial": attached.serial, "state": attached.state}
     if attached.state != "device":
-        return row
+        return known
     try:
         phone = adb.find(attached.serial)
         identity = phone.identity()
-        row |= {
+        return known | {
             "model": identity.model,
             "abi": identity.abi,
             "android_version": identity.android_version,
@@ -71,15 +76,80 @@ def _row(attached: AttachedPhone) -> dict[str, Any]:
             "temp_c": health.read(phone).temp_c,
         }
     except DeviceError as error:
-        row["state"] = f"faulty: {error}"
-    return row
+        return known | {"state": f"faulty: {error}"}
+
+
+def _device_row(phone: dict[str, Any]) -> tuple[str, ...]:
+    names = (phone.get(key, "") for key in ("serial", "state", "model", "abi", "android_version"))
+    free, temp_c = phone.get("free_bytes"), phone.get("temp_c")
+    return (
+        *names,
+        "" if free is None else f"{free / 2**30:.1f} GiB",
+        "" if temp_c is None else f"{temp_c:.1f} °C",
+    )
+
+
+def deploy(
+    bundle: BundleArgument,
+    phone: Annotated[list[str], typer.Option(help="A serial, all, or virtual; may be repeated.")],
+    quant: QuantOption = "q8_0",
+    prune: Annotated[
+        bool, typer.Option("--prune", help="First remove all else that driftloop pushed.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Push a bundle and the fitting runner to phones, verified.
+
+    No image is run.
+    Later runs find the files there: what a phone has already is not sent again.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from harness import bundle as bundles
+    from harness.arms.deployment import deploy_bundle
+    from harness.running import phones
+
+    loaded = bundles.load(bundle)
+    say(f"verifying {loaded.path}")
+    for fault in bundles.verify(loaded, [quant]):
+        if not fault.remark:
+            raise bundles.refusal(loaded, fault)
+    with progress_board() as board, phones.held(phone) as attached:
+        with ThreadPoolExecutor(max_workers=len(attached)) as pool:
+            started = [
+                pool.submit(deploy_bundle, one, loaded, quant, board, prune=prune)
+                for one in attached
+            ]
+        done = [deployment.result() for deployment in started]
+    document = [asdict(one) | {"sent_bytes": one.sent_bytes} for one in done]
+    show(as_json, document, lambda: [part for one in done for part in _deployed(one)])
+
+
+def _deployed(deployment: Deployment) -> tuple[Table, str]:
+    rows = [
+        (
+            file.name,
+            f"{file.size_bytes / _MIB:.2f}",
+            "sent" if file.sent else "already there",
+            f"{PurePosixPath(file.remote).name[:16]}...",
+        )
+        for file in deployment.files
+    ]
+    sent, freed = deployment.sent_bytes / _MIB, deployment.freed_bytes / _MIB
+    summary = f"{sent:.1f} MiB sent" if sent else "nothing sent, everything was already there"
+    if freed:
+        summary += f", {freed:.1f} MiB pruned"
+    folder = PurePosixPath(deployment.files[0].remote).parent
+    summary = f"{deployment.serial}, runner {deployment.variant}: {summary}; in {folder}"
+    return table(("file", ">MiB", "", "on the phone as"), rows), summary
 
 
 @app.command()
 def start(
     abi: Annotated[
-        AbiChoice, typer.Option(help="arm64-v8a runs what a real phone gets; x86_64 is fast.")
-    ] = AbiChoice.ARM64_V8A,
+        Literal["arm64-v8a", "x86_64"],
+        typer.Option(help="arm64-v8a runs what a real phone gets; x86_64 is fast."),
+    ] = "arm64-v8a",
     count: Annotated[int, typer.Option(min=1, max=16, help="How many phones.")] = 1,
     cpu: Annotated[
         str | None, typer.Option(help="For arm64-v8a: cortex-a53, cortex-a76 or cortex-a710.")
@@ -93,11 +163,11 @@ def start(
     from devices import adb, virtual
 
     started = [
-        virtual.start(abi.value, cpu=cpu, storage_mb=storage_mb, progress=say) for _ in range(count)
+        virtual.start(abi, cpu=cpu, storage_mb=storage_mb, progress=say) for _ in range(count)
     ]
     for phone in started:
         adb.find(phone.serial)
-    _show(started, as_json)
+    _show_virtual(started, as_json)
 
 
 @app.command("list")
@@ -105,7 +175,7 @@ def list_running(as_json: JsonFlag = False) -> None:
     """Virtual phones that are running."""
     from devices import virtual
 
-    _show(virtual.running(), as_json)
+    _show_virtual(virtual.running(), as_json)
 
 
 @app.command()
@@ -126,12 +196,11 @@ def stop(
         say(f"stopped {phone.name}")
 
 
-def _show(phones: list[VirtualPhone], as_json: bool) -> None:
-    if as_json:
-        fields = ("name", "abi", "serial", "port", "pid")
-        print_json([{field: getattr(phone, field) for field in fields} for phone in phones])
-        return
-    if not phones:
+def _show_virtual(phones: list[VirtualPhone], as_json: bool) -> None:
+    if not (phones or as_json):
         say("no virtual phone is running; start one with: driftloop phone start")
-    for phone in phones:
-        answer().print(f"{phone.serial}  {phone.abi}  {phone.name}", soft_wrap=True)
+        return
+    fields = ("name", "abi", "serial", "port", "pid")
+    document = [{field: getattr(phone, field) for field in fields} for phone in phones]
+    lines = (f"{phone.serial}  {phone.abi}  {phone.name}" for phone in phones)
+    show(as_json, document, lambda: "\n".join(lines))

@@ -1,14 +1,14 @@
-"""`driftloop app`: the app itself asked, by a test class that runs its own code."""
+"""`driftloop app` and `driftloop pixels`: what the app itself answers, and the squares it makes."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.console import JsonFlag, answer, print_json, progress_board
+from harness.cli.console import progress_board, show, show_view
+from harness.cli.options import JsonFlag
 
 app = typer.Typer(
     help="The app itself on the ladder: a probe for its androidTest, and runs of it.",
@@ -16,36 +16,29 @@ app = typer.Typer(
 )
 
 
-class LanguageChoice(StrEnum):
-    """What the probe is written in."""
-
-    KOTLIN = "kotlin"
-    JAVA = "java"
-
-
 @app.command()
 def probe(
     out: Annotated[
         Path, typer.Option(help="The app's folder of instrumented tests, app/src/androidTest/java.")
     ],
-    language: Annotated[LanguageChoice, typer.Option(help="Of the class.")] = LanguageChoice.KOTLIN,
+    language: Annotated[Literal["kotlin", "java"], typer.Option(help="Of the class.")] = "kotlin",
 ) -> None:
-    """Write the test class that asks the app.
+    """Write the test class that runs the app's own code.
 
     Fill in its one function with the app's own preparation and inference, install the app and its
     test APK (gradlew installDebug installDebugAndroidTest), and start it with driftloop app run.
     """
     from harness.probe import write
 
-    answer().print(str(write(out, language.value)), soft_wrap=True, markup=False)
+    show_view(str(write(out, language)))
 
 
 @app.command()
 def run(
     package: Annotated[str, typer.Argument(metavar="PACKAGE", help="As in com.example.app.")],
-    images: Annotated[str, typer.Argument(metavar="IMAGES", help="As driftloop run takes them.")],
+    images: Annotated[str, typer.Argument(metavar="IMAGES", help="As for driftloop run.")],
     phone: Annotated[str, typer.Option(metavar="SERIAL", help="The phone that has the app.")],
-    out: Annotated[Path, typer.Option(help="Its lines and pixels; the same folder goes on.")],
+    out: Annotated[Path, typer.Option(help="For lines and pixels; a killed run resumes in it.")],
     start: Annotated[
         str | None,
         typer.Option(
@@ -60,12 +53,12 @@ def run(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Have the app answer images, and fetch what it saw and said.
+    """Let the app answer images, and fetch what it saw and answered.
 
     The result goes to driftloop run as --app FILE.
 
     Exit code: 0 every image answered, 2 bad input, 4 the app or the phone did not get that far;
-    the same command goes on.
+    the same command resumes.
     """
     from devices import adb
     from harness import contract as contracts
@@ -78,11 +71,24 @@ def run(
         lines = ask(
             adb.find(phone), App(package, start, runner or RUNNER), paths, out, board.track("app")
         )
-    if as_json:
-        print_json({"lines": str(lines), "images": len(set(paths))})
-    else:
-        answer().print(
-            f"{lines}: {len(set(paths))} images; next: driftloop run BUNDLE {images} --app {lines}",
-            soft_wrap=True,
-            markup=False,
-        )
+    count = len(set(paths))
+    text = f"{lines}: {count} images; next: driftloop run BUNDLE {images} --app {lines}"
+    show(as_json, {"lines": str(lines), "images": count}, lambda: text)
+
+
+def pixels(
+    dump: Annotated[Path, typer.Argument(help="The app's square: raw RGB or RGBA bytes, or PNG.")],
+    source: Annotated[Path, typer.Argument(help="The image it was made from.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Name the recipe that made a dump of the app's pixels.
+
+    Exit code: 0 where one makes exactly these bytes, else 1 with the nearest.
+    """
+    from dataclasses import asdict
+
+    from harness.preprocess import identify_dump
+
+    match = identify_dump(dump, source)
+    show(as_json, {"exact": match.exact, **asdict(match)}, lambda: str(match))
+    raise typer.Exit(0 if match.exact else 1)

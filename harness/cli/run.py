@@ -1,13 +1,27 @@
-"""`driftloop run`: the ladder on a bundle and images, with a verdict at the end."""
+"""`driftloop run` and `driftloop demo`: the ladder on a bundle and images, with a verdict."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.console import JsonFlag, answer, print_json, progress_board, say
+from harness.cli.console import progress_board, say, show
+from harness.cli.options import (
+    BundleArgument,
+    BundleContractOption,
+    GatesOption,
+    ImagesArgument,
+    JsonFlag,
+    PhonesOption,
+    QuantOption,
+    ResumableOption,
+    SkipBadFlag,
+    new_run_folder,
+)
 
 if TYPE_CHECKING:
     from harness.judgement.verdict import Verdict
@@ -15,21 +29,14 @@ if TYPE_CHECKING:
 
 
 def run(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
-    images: Annotated[
-        str, typer.Argument(metavar="IMAGES", help="A folder, a glob, or a CSV/JSONL manifest.")
-    ],
-    phone: Annotated[
-        list[str] | None,
-        typer.Option(help="A serial, all, or virtual; may be repeated. None: no phone takes part."),
-    ] = None,
+    bundle: BundleArgument,
+    images: ImagesArgument,
+    phone: PhonesOption = None,
     arms: Annotated[
         str | None,
-        typer.Option(help="Arms in order, comma-separated; the whole ladder if left out."),
+        typer.Option(help="In order, comma-separated; the whole ladder if left out."),
     ] = None,
-    contract: Annotated[
-        str | None, typer.Option(help="A contract's name or file; the bundle's own if left out.")
-    ] = None,
+    contract: BundleContractOption = None,
     training: Annotated[
         str | None,
         typer.Option(
@@ -38,25 +45,21 @@ def run(
             "beside the checkpoint if left out.",
         ),
     ] = None,
-    quant: Annotated[str, typer.Option(help="The weight type that ships.")] = "q8_0",
-    out: Annotated[
-        Path | None, typer.Option(help="The run's folder; a killed run goes on in it.")
-    ] = None,
-    gates: Annotated[str | None, typer.Option(help="A gates file (TOML).")] = None,
+    quant: QuantOption = "q8_0",
+    out: ResumableOption = None,
+    gates: GatesOption = None,
     seed: Annotated[int, typer.Option(help="Decides the order of the images.")] = 0,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Go on without images no phone could classify.")
-    ] = False,
+    skip_bad: SkipBadFlag = False,
     fixed: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="So many images, instead of as many as the sequential test needs."
+            metavar="N", help="Run N images instead of as many as the sequential test needs."
         ),
     ] = None,
     drive: Annotated[
         int,
         typer.Option(
-            metavar="N", help="Cases of every hop in which each layer is judged alone; 0: none."
+            metavar="N", help="Cases per hop in which every layer is judged alone; 0 for none."
         ),
     ] = 3,
     file_check: Annotated[
@@ -68,18 +71,16 @@ def run(
     ] = True,
     deep: Annotated[
         bool,
-        typer.Option("--deep", help="Keep every tensor of every case in the run's folder."),
+        typer.Option("--deep", help="Keep every tensor of every case."),
     ] = False,
     phone_contract: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="What phones are told instead of the contract."),
+        typer.Option(metavar="NAME|FILE", help="The phones' own contract."),
     ] = None,
-    phone_bundle: Annotated[
-        Path | None, typer.Option(help="What phones are given instead of the bundle.")
-    ] = None,
+    phone_bundle: Annotated[Path | None, typer.Option(help="The phones' own bundle.")] = None,
     phone_runner: Annotated[
         Path | None,
-        typer.Option(help="The program that phones run instead of the runner built here."),
+        typer.Option(help="The phones' own runner."),
     ] = None,
     app: Annotated[
         Path | None,
@@ -105,7 +106,7 @@ def run(
     request = RunRequest(
         bundle=bundle,
         images=images,
-        out=out or _fresh_folder(),
+        out=out or new_run_folder(),
         phones=tuple(phone or ()),
         arms=tuple(arms.split(",")) if arms else (),
         contract=contract,
@@ -124,12 +125,55 @@ def run(
         app=app,
         app_pull=app_pull,
     )
-    verdict = run_and_show(request, as_json)
-    raise typer.Exit(verdict.exit_code)
+    raise typer.Exit(_run_and_show(request, as_json).exit_code)
 
 
-def run_and_show(request: RunRequest, as_json: bool) -> Verdict:
-    """Evaluate with progress on stderr, write the reports, print the table and the verdict."""
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/demo"),
+) -> None:
+    """Run everything on the tiny bundle and a virtual phone.
+
+    Prepares, trains, converts (cached), audits, runs the ladder, judges, reports.
+
+    Where no virtual phone can run, an attached phone is used, or none.
+    """
+    import shutil
+
+    from fixtures import demo as recipe
+    from harness import bundle as bundles
+    from harness.audit.audit import Sources
+    from harness.cli.audit import audit_and_show
+    from harness.running.request import RunRequest
+    from harness.running.run import evaluate
+
+    shutil.rmtree(out, ignore_errors=True)
+    bundle = recipe.bundle(say)
+    checkpoint = str(bundles.load(bundle).checkpoint)
+    sources = Sources(dataset=recipe.dataset(say), checkpoint=checkpoint, bundle=bundle)
+    audited = audit_and_show(sources, as_json=False)
+    images = str(recipe.images(out / "images"))
+    with _demo_phones() as phones:
+        verdict = _run_and_show(RunRequest(bundle, images, out / "default", phones), as_json=False)
+
+    shipped = RunRequest(
+        bundle,
+        images,
+        out / "as-shipped",
+        arms=("torch:training", "torch"),
+        contract="as-shipped",
+        training="default",
+        fixed=recipe.TEXTURES // 4,
+    )
+    say("the app as its source stands, compared with what the model was trained on:")
+    with progress_board() as board:
+        found = evaluate(shipped, board).verdict
+    for blame in found.blames:
+        say(f"{blame.hop}, {blame.stage}: {blame.sentence}")
+    raise typer.Exit(verdict.exit_code or audited)
+
+
+def _run_and_show(request: RunRequest, as_json: bool) -> Verdict:
+    """Evaluates with progress on stderr, writes the reports, prints the table and the verdict."""
     import reports
     from harness.releases.store import Store, store_path
     from harness.running import run_plan
@@ -137,9 +181,8 @@ def run_and_show(request: RunRequest, as_json: bool) -> Verdict:
     from reports import summary, terminal
 
     if not request.arms:
-        for kind, extra in run_plan.missing_packages().items():
-            say(f"arm {kind} takes no part: pip install 'driftloop[{extra}]'")
-    say(run_plan.announced(request))
+        for kind in run_plan.missing_packages():
+            say(f"arm {kind} is left out: pip install 'driftloop[{kind}]'")
     with progress_board() as board:
         evaluation = evaluate(request, board)
         writing = board.track("writing reports")
@@ -147,16 +190,23 @@ def run_and_show(request: RunRequest, as_json: bool) -> Verdict:
         run = summary.of(evaluation, Store(store_path()))
         written = reports.build(run)
         writing(1, 1)
-    if as_json:
-        print_json(evaluation.verdict.model_dump(mode="json"))
-    else:
-        answer().print(terminal.summary_view(run))
+    document = evaluation.verdict.model_dump(mode="json")
+    show(as_json, document, lambda: terminal.summary_view(run))
     for path in written:
         say(str(path))
     return evaluation.verdict
 
 
-def _fresh_folder() -> Path:
-    from datetime import UTC, datetime
+@contextmanager
+def _demo_phones() -> Iterator[tuple[str, ...]]:
+    """The serial of a virtual phone; where none can run, of an attached one, if there is any."""
+    from devices import adb, virtual
 
-    return Path("runs") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    reason = virtual.available()
+    if reason is None:
+        with virtual.started(progress=say) as phone:
+            yield (phone.serial,)
+        return
+    usable = tuple(phone.serial for phone in adb.attached() if phone.state == "device")[:1]
+    say(f"no virtual phone can run here ({reason}); using {usable[0] if usable else 'no phone'}")
+    yield usable

@@ -1,4 +1,4 @@
-"""`driftloop compare`, `report` and `history`: what run folders say, with no phone attached."""
+"""`driftloop compare`, `report`, `history`, `baseline`: what run folders say, without a phone."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.console import JsonFlag, answer, print_json, say
-from harness.cli.releases import StoreOption
+from harness.cli.console import say, show, show_json
+from harness.cli.options import JsonFlag, RunArgument
 
 if TYPE_CHECKING:
     from harness.releases.history import Answer
+    from harness.releases.store import Store
 
-
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+app = typer.Typer(help="Releases kept as baselines for later runs.", no_args_is_help=True)
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Where baselines are kept; DRIFTLOOP_BASELINES or ./baselines if left out.",
+    ),
+]
 
 
 def compare(
@@ -22,41 +29,33 @@ def compare(
     before: Annotated[
         Path | None, typer.Argument(metavar="[BASELINE]", help="An earlier run's folder.")
     ] = None,
-    baseline: Annotated[
-        str | None, typer.Option(metavar="NAME", help="An earlier release, kept as a baseline.")
-    ] = None,
+    baseline: Annotated[str | None, typer.Option(metavar="NAME", help="A kept release.")] = None,
     store: StoreOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Hops and blame of a run, or what changed since an earlier one.
 
-    Of a release (--baseline), what differs in a key that must match is not compared, and the reason
-    is said.
+    With a release (--baseline), what differs in a key that must match is not compared, and the
+    reason is given.
     """
     from harness import evaluation
     from harness.errors import BadInput
-    from harness.releases import store as releases
     from reports import summary, terminal
-    from reports.between import between, refuse_if_nothing
+    from reports.changes import changes, refuse_if_nothing
 
-    kept = releases.Store(releases.store_path(store))
+    kept = _store(store)
     if baseline is not None:
         if before is not None:
             raise BadInput("name the earlier run by its folder or by --baseline, not by both")
         before = kept.folder(baseline)
-    current = summary.of(evaluation.load(run), kept)
+    current = evaluation.load(run)
     if before is None:
-        if as_json:
-            print_json(current.verdict.model_dump(mode="json"))
-        else:
-            answer().print(terminal.summary_view(current))
+        document = current.verdict.model_dump(mode="json")
+        show(as_json, document, lambda: terminal.summary_view(summary.of(current, kept)))
         return
-    changes = between(current, summary.of(evaluation.load(before)), baseline)
-    refuse_if_nothing(changes)
-    if as_json:
-        print_json(changes.model_dump(mode="json"))
-    else:
-        answer().print(terminal.between_view(changes))
+    found = changes(current, evaluation.load(before), baseline)
+    refuse_if_nothing(found)
+    show(as_json, found.model_dump(mode="json"), lambda: terminal.changes_view(found))
 
 
 def report(run: RunArgument, store: StoreOption = None, as_json: JsonFlag = False) -> None:
@@ -67,14 +66,12 @@ def report(run: RunArgument, store: StoreOption = None, as_json: JsonFlag = Fals
     """
     import reports
     from harness import evaluation
-    from harness.releases import store as releases
     from reports import summary
 
     judged = evaluation.load(run)
-    kept = releases.Store(releases.store_path(store))
-    written = [*judged.write(), *reports.build(summary.of(judged, kept))]
+    written = [*judged.write(), *reports.build(summary.of(judged, _store(store)))]
     if as_json:
-        print_json([str(path) for path in written])
+        show_json([str(path) for path in written])
     else:
         for path in written:
             say(str(path))
@@ -97,34 +94,74 @@ def history(
 
     Damaged folders are named and left out.
     """
-    from harness.releases import store as releases
     from harness.releases.history import History
-    from reports.terminal import past
+    from reports import terminal
 
-    with History(runs, releases.Store(releases.store_path(store))) as found:
+    with History(runs, _store(store)) as found:
         for one in found.skipped:
             say(f"left out {one.folder}: {one.why}")
         if sql is not None:
-            told = found.query(sql)
-            if as_json:
-                print_json(_documents(told))
-            else:
-                answer().print(past.answer_view(told))
-        elif as_json:
-            print_json(
-                _documents(found.query("SELECT * FROM hops ORDER BY started_at, name, rung"))
-            )
+            answer = found.query(sql)
+            show(as_json, _documents(answer), lambda: terminal.answer_view(answer))
         else:
-            answer().print(past.history_view(found.hops()))
+            rows = found.query("SELECT * FROM hops ORDER BY started_at, name, rung")
+            show(as_json, _documents(rows), lambda: terminal.history_view(found.hops()))
 
 
-def _documents(told: Answer) -> list[dict[str, object]]:
-    """One object a row, with what JSON has no word for as text."""
+@app.command()
+def add(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.")],
+    name: Annotated[str, typer.Option(help="The release's name, for example 1.4.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Replace one of that name.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Keep a run's plain records under a name: no pixels, no tensors."""
+    say(f"baseline {name}: {_store(store).add(run, name, replace=replace)}")
+
+
+@app.command("list")
+def list_(store: StoreOption = None, as_json: JsonFlag = False) -> None:
+    """Every baseline, the earliest first."""
+    from reports import terminal
+
+    kept = _store(store).baselines()
+    document = [
+        {
+            "name": one.name,
+            "folder": str(one.folder),
+            "run_id": one.record.run_id,
+            "started_at": one.record.started_at.isoformat(),
+            "bundle_sha256": one.record.bundle.sha256,
+            "contract": one.record.contract.name,
+        }
+        for one in kept
+    ]
+    show(as_json, document, lambda: terminal.baselines_view(kept))
+
+
+@app.command()
+def remove(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The release's name.")],
+    store: StoreOption = None,
+) -> None:
+    """Forget a baseline."""
+    _store(store).remove(name)
+    say(f"baseline {name} removed")
+
+
+def _store(folder: Path | None) -> Store:
+    from harness.releases.store import Store, store_path
+
+    return Store(store_path(folder))
+
+
+def _documents(answer: Answer) -> list[dict[str, object]]:
+    """An object for each row; values of types that JSON lacks become text."""
     plain = (str, int, float, bool, list, dict, type(None))
     return [
         {
             name: value if isinstance(value, plain) else str(value)
-            for name, value in zip(told.columns, row, strict=True)
+            for name, value in zip(answer.columns, row, strict=True)
         }
-        for row in told.rows
+        for row in answer.rows
     ]

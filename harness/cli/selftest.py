@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from harness.cli.console import JsonFlag, answer, print_json, say
+from harness.cli.console import say, show
+from harness.cli.options import JsonFlag
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from fixtures.drifts.result import Result, Row
 
 
 def selftest(
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A dozen rows instead of all; about a minute.")
-    ] = False,
-    only: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="These rows alone, comma-separated.")
-    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A dozen rows; about a minute.")] = False,
+    only: Annotated[str | None, typer.Option(metavar="NAME,...", help="These rows alone.")] = None,
     size: Annotated[
-        str,
+        Literal["tiny", "deep", "real"],
         typer.Option(
             help="The model: tiny (2 + 2 layers), deep (12 + 30, narrow) or real (SmolVLM-256M's "
             "shape; half an hour)."
         ),
     ] = "tiny",
     out: Annotated[
-        Path | None, typer.Option(help="Keep planted files and runs here; gone if left out.")
+        Path | None,
+        typer.Option(help="Keep planted files and runs here."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -34,38 +39,76 @@ def selftest(
     Rows in which nothing drifts, and sessions of the clean bundle against itself, must raise no
     alarm.
 
-    Exit code: 0 all caught, 95 % blamed right, no false alarm; 1 not so; 2 bad input.
+    Exit code: 0 all caught, 95 % blamed right, no false alarm; 1 otherwise; 2 bad input.
     """
-    import shutil
-    import tempfile
-    from typing import cast
+    from contextlib import ExitStack
+    from tempfile import TemporaryDirectory
 
     from fixtures.drifts import selftest as planting
-    from fixtures.drifts.catalogue import QUICK, Size, named
+    from fixtures.drifts.catalogue import QUICK, named
     from harness.errors import BadInput
 
-    if size not in ("tiny", "deep", "real"):
-        raise BadInput(f"--size {size}: choose tiny, deep or real")
     if quick and size != "tiny":
         raise BadInput("--quick is for the tiny model; name rows with --only")
-    chosen = cast("Size", size)
-    drifts = QUICK if quick else named(only.split(",") if only else (), chosen)
-    folder = out or Path(tempfile.mkdtemp(prefix="driftloop-selftest-"))
-    try:
-        found = planting.selftest(
-            drifts,
-            folder,
-            say,
-            aa_sessions=0 if quick or only or size == "real" else planting.AA_SESSIONS,
-            size=chosen,
-        )
-    finally:
-        if out is None:
-            shutil.rmtree(folder, ignore_errors=True)
-    if as_json:
-        print_json(found.as_json())
-    else:
-        from harness.cli.selftest_table import selftest_view
-
-        answer().print(selftest_view(found))
+    drifts = QUICK if quick else named(only.split(",") if only else (), size)
+    sessions = 0 if quick or only or size == "real" else planting.AA_SESSIONS
+    with ExitStack() as stack:
+        folder = out or Path(stack.enter_context(TemporaryDirectory(prefix="driftloop-selftest-")))
+        found = planting.selftest(drifts, folder, say, aa_sessions=sessions, size=size)
+    show(as_json, found.as_json(), lambda: list(_views(found)))
     raise typer.Exit(0 if found.ok else 1)
+
+
+def _views(result: Result) -> Iterator[RenderableType]:
+    """The rows, what went wrong in words, and the sums last, in 80 columns."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    yield _matrix(result.rows)
+    for row in result.rows:
+        if not row.ok:
+            yield Text.assemble((row.name, "bold"), f"  {row.what}")
+            sentences = [blame.sentence for blame in row.blames]
+            for line in [row.refused] if row.refused else sentences:
+                yield Padding(Text(line), (0, 0, 0, 4))
+            if not (row.refused or sentences):
+                yield Padding(Text(f"nothing is blamed; {row.verdict}"), (0, 0, 0, 4))
+    sums = result.sums()
+    for line in (
+        "{caught} of {drifts} drifts caught, {blamed_right} blamed right",
+        "{false_alarms} false alarms on {no_drift_pairs} rows without a drift"
+        " and {aa_sessions} A/A sessions",
+    ):
+        yield Text(line.format(**sums), style="bold" if result.ok else "bold red")
+
+
+def _matrix(rows: Iterable[Row]) -> Table:
+    from itertools import groupby
+
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), width=80)
+    table.add_column("Planted", width=27, overflow="fold")
+    table.add_column("Expected", width=17, overflow="fold")
+    table.add_column("Blamed", overflow="fold")
+    table.add_column("images", width=6, justify="right")
+    table.add_column("ok", width=3, justify="right")
+    for hop, own in groupby(rows, lambda row: row.expected and row.expected.hop):
+        table.add_section()
+        table.add_row(Text(f"on the {hop} hop" if hop else "nothing drifts", style="italic"))
+        for row in own:
+            blamed = (
+                f"{'' if blame.hop == hop else f'{blame.hop}: '}{blame.stage}"
+                f"{f', {blame.layer}' if blame.layer else ''}"
+                for blame in row.blames
+            )
+            table.add_row(
+                row.name,
+                "nothing" if row.expected is None else str(row.expected),
+                "refused" if row.refused else "\n".join(blamed) or "nothing",
+                "" if row.images is None else str(row.images),
+                Text("yes", style="green") if row.ok else Text("NO", style="bold red"),
+            )
+    return table

@@ -1,38 +1,40 @@
 """Two answers to one case, compared stage by stage; pure.
 
 Text is the last thing compared. Two branches meet in `prefill`: the picture's (`resize`, `tile`,
-`pixels`, `embed`) and the prompt's (`tokens`). What is first beyond tolerance on each is a cause;
-what comes after it is a consequence.
+`pixels`, `embed`) and the prompt's (`tokens`). The first stage beyond tolerance on each branch is
+a cause; what comes after it is a consequence.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Literal
-
-from pydantic import BaseModel, ConfigDict
 
 from devices.runner.protocol import Fingerprint, Token
 from harness import stats
-from harness.comparison.divergence import (
-    PromptDifference,
-    first_divergence,
-    prompt_difference,
-    same_around_image,
-)
+from harness.jsonl import Record
 from harness.records.inquiry import Divergence
-from harness.records.observation import Observation
+from harness.records.observation import Observation, Place
 from harness.stage import PICTURE, STAGES, Stage
 from harness.tolerance import Tolerance
+from harness.training.prompt import OBSERVED_IMAGE_ID
 
-_BEFORE_ARITHMETIC: tuple[Stage, ...] = ("resize", "tile", "pixels", "tokens")
+
+class PromptDifference(Record):
+    """The first place at which two prompts' ids differ; an id is None past the end of one."""
+
+    index: int
+    reference_id: int | None
+    candidate_id: int | None
+    reference_ids: int
+    """Number of ids, image tokens included."""
+    candidate_ids: int
 
 
-class CaseComparison(BaseModel):
-    """One case under both arms of a hop. What an arm did not tell is None."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+class CaseComparison(Record):
+    """One case under both arms of a hop; None where an arm did not report a value."""
 
     case_id: str
     session: int
@@ -40,12 +42,11 @@ class CaseComparison(BaseModel):
     blame: Stage | None
     """The first of `causes`."""
     causes: tuple[Stage, ...]
-    """Stages beyond tolerance that no other one explains."""
+    """Stages beyond tolerance that no other stage explains."""
     beyond: tuple[Stage, ...]
     """Every stage beyond tolerance."""
     distances: dict[Stage, float]
-    """How far the tensors of `pixels`, `embed` and `prefill` are apart, where both arms told them:
-    over the reference's length, infinite where shapes differ or a value is not finite."""
+    """Of `pixels`, `embed` and `prefill`, where both arms reported them: see `distance`."""
     pixels_equal: bool | None
     """The canonical pixels: stage `resize`."""
     grid_equal: bool | None
@@ -75,55 +76,63 @@ class CaseComparison(BaseModel):
     flip: Literal["numeric", "real"] | None
     """Set where the labels differ."""
 
+    @property
+    def place(self) -> Place:
+        """(session, position)."""
+        return (self.session, self.position)
+
 
 def compare_case(
     reference: Observation, candidate: Observation, tolerance: Tolerance
 ) -> CaseComparison:
     """Compare two answers to the same case; both must be free of errors."""
     differences = label_differences(reference.label_logprobs, candidate.label_logprobs)
-    ids_told = reference.tokens is not None and candidate.tokens is not None
+    ids_known = reference.tokens is not None and candidate.tokens is not None
     own, other = reference.tokens or [], candidate.tokens or []
-    divergence = first_divergence(own, other) if ids_told else None
+    divergence = first_divergence(own, other) if ids_known else None
     prompts = reference.prompt_ids or [], candidate.prompt_ids or []
     prompt_ids_equal = _equal(reference.prompt_ids, candidate.prompt_ids)
-    distances = dict(_distances(reference, candidate))
+    distances = _distances(reference, candidate)
     pixels_equal = _equal(reference.pixels_sha256, candidate.pixels_sha256)
     grid_equal = _equal(reference.grid, candidate.grid)
     image_tokens_equal = _equal(reference.image_tokens, candidate.image_tokens)
     text_equal, label_equal = reference.text == candidate.text, reference.label == candidate.label
     margin = label_margin(reference.label_logprobs)
-
-    def apart(stage: Stage) -> bool:
-        return stage in distances and _exceeds(distances[stage], tolerance.of(stage))
-
+    far = {stage for stage in distances if _exceeds(distances[stage], tolerance.of(stage))}
     beyond: dict[Stage, bool] = {
         "resize": pixels_equal is False,
         "tile": grid_equal is False or image_tokens_equal is False,
-        "pixels": apart("pixels"),
-        "embed": apart("embed"),
+        "pixels": "pixels" in far,
+        "embed": "embed" in far,
         "tokens": prompt_ids_equal is False,
-        "prefill": apart("prefill")
+        "prefill": "prefill" in far
         or _exceeds(max(differences.values(), default=0.0), tolerance.label_logprob),
     }
-    same_input = not any(beyond[stage] for stage in _BEFORE_ARITHMETIC)
-    deciding = _deciding_margin(divergence, margin) if ids_told else margin
-    apart_in_words = divergence is not None if ids_told else not text_equal
+    # How close the decision was: by the tokens that differ, or, at the first step, by the labels.
+    deciding = None if ids_known else margin
+    if divergence is not None:
+        deciding = divergence.reference_margin
+        if deciding is None and divergence.index == 0:
+            deciding = margin
     tie = (
-        same_input and apart_in_words and deciding is not None and deciding <= tolerance.flip_margin
+        not any(beyond[stage] for stage in ("resize", "tile", "pixels", "tokens"))
+        and (divergence is not None if ids_known else not text_equal)
+        and deciding is not None
+        and deciding <= tolerance.flip_margin
     )
     beyond["decode"] = not tie and (divergence is not None or not text_equal)
     beyond["label"] = not tie and not label_equal
-    prompt_differs = beyond["tokens"] and not (beyond["tile"] and same_around_image(*prompts))
+    prompt_differs = beyond["tokens"] and not (beyond["tile"] and _same_around_image(*prompts))
     own_choice = (
-        _chosen_otherwise(own, other, divergence) or (divergence is None and not text_equal)
-        if ids_told
+        _other_rule(own, other, divergence) or (divergence is None and not text_equal)
+        if ids_known
         else reference.text.startswith(candidate.text)
     )
     causes = _causes(
         beyond,
         prompt_differs=prompt_differs,
         own_choice=own_choice,
-        told_alike=first_step_judged(distances, differences, tolerance),
+        first_step_agrees=first_step_judged(distances, differences, tolerance),
         same_text=text_equal,
     )
     return CaseComparison(
@@ -142,8 +151,8 @@ def compare_case(
         reference_image_tokens=reference.image_tokens,
         candidate_image_tokens=candidate.image_tokens,
         prompt_ids_equal=prompt_ids_equal,
-        prompt_difference=None if prompt_ids_equal is None else prompt_difference(*prompts),
-        tokens_equal=divergence is None if ids_told else None,
+        prompt_difference=None if prompt_ids_equal is None else _prompt_difference(*prompts),
+        tokens_equal=divergence is None if ids_known else None,
         text_equal=text_equal,
         label_equal=label_equal,
         label_logprob_differences=differences,
@@ -162,9 +171,9 @@ def compare_case(
 def first_step_judged(
     distances: Mapping[Stage, float], differences: Mapping[str, float], tolerance: Tolerance
 ) -> bool:
-    """Whether anything says that the first step's logits agree where `prefill` is not beyond.
+    """Whether a `prefill` that is not beyond tolerance means that the first step's logits agree.
 
-    Without a limit nothing does, unless they are the same bit for bit; nor where nobody told them.
+    It does not without a limit, unless they are bit-equal, nor where no logits were reported.
     """
     if distances.get("prefill") == 0.0:
         return True
@@ -174,10 +183,10 @@ def first_step_judged(
 def label_differences(
     reference: Mapping[str, float], candidate: Mapping[str, float]
 ) -> dict[str, float]:
-    """Absolute differences of the labels both know, in nats.
+    """Absolute differences of the labels that both know, in nats.
 
-    A value that is no finite number on one side only, or NaN on both, differs infinitely: a
-    broken kernel must not hide behind comparisons with NaN.
+    A value that is not finite on one side only, or NaN on both, differs infinitely: a broken
+    kernel must not hide behind comparisons with NaN.
     """
     return {
         label: _difference(value, candidate[label])
@@ -195,7 +204,7 @@ def label_margin(logprobs: Mapping[str, float]) -> float | None:
 
 
 def distance(reference: Fingerprint, candidate: Fingerprint) -> float:
-    """How far two tensors are apart, over the reference's length; estimated from projections.
+    """The distance of two tensors, relative to the reference's length, estimated from projections.
 
     0 where they are equal; infinite where their shapes differ or one is not finite.
     """
@@ -212,16 +221,76 @@ def distance(reference: Fingerprint, candidate: Fingerprint) -> float:
     return ratio if math.isfinite(ratio) else math.inf
 
 
-def _distances(reference: Observation, candidate: Observation) -> Iterator[tuple[Stage, float]]:
+def first_divergence(reference: Sequence[Token], candidate: Sequence[Token]) -> Divergence | None:
+    """The first step at which the generated ids differ, None where they do not."""
+    for index, (ours, theirs) in enumerate(zip_longest(reference, candidate)):
+        if ours is None or theirs is None or ours.id != theirs.id:
+            return Divergence(
+                index=index,
+                reference_id=ours.id if ours else None,
+                candidate_id=theirs.id if theirs else None,
+                reference_margin=_preference(ours, theirs),
+                candidate_margin=_preference(theirs, ours),
+            )
+    return None
+
+
+def _preference(own: Token | None, other: Token | None) -> float | None:
+    if own is None or other is None:
+        return None
+    rival = next((item.logprob for item in own.top if item.id == other.id), None)
+    if rival is None or not (math.isfinite(own.logprob) and math.isfinite(rival)):
+        return None
+    return own.logprob - rival
+
+
+def _prompt_difference(
+    reference: Sequence[int], candidate: Sequence[int]
+) -> PromptDifference | None:
+    for index, (ours, theirs) in enumerate(zip_longest(reference, candidate)):
+        if ours != theirs:
+            return PromptDifference(
+                index=index,
+                reference_id=ours,
+                candidate_id=theirs,
+                reference_ids=len(reference),
+                candidate_ids=len(candidate),
+            )
+    return None
+
+
+def _same_around_image(reference: Sequence[int], candidate: Sequence[int]) -> bool:
+    """Whether two prompts are the same except for the tokens of the image and between its tiles.
+
+    False where one of them holds no image token.
+    """
+    ours, theirs = _around_image(reference), _around_image(candidate)
+    return ours is not None and ours == theirs
+
+
+def _around_image(ids: Sequence[int]) -> tuple[Sequence[int], Sequence[int]] | None:
+    """The ids before the image's frame, and those from its closing token on."""
+    places = [place for place, token in enumerate(ids) if token == OBSERVED_IMAGE_ID]
+    if not places:
+        return None
+    before, after = ids[: places[0]], ids[places[-1] + 1 :]
+    # The same token opens the frame. What stands between it and the image names a tile of the grid.
+    opening = [place for place, token in enumerate(before) if token in after[:1]]
+    return before[: opening[-1]] if opening else before, after
+
+
+def _distances(reference: Observation, candidate: Observation) -> dict[Stage, float]:
     ours, theirs = reference.evidence, candidate.evidence
-    told: tuple[tuple[Stage, Fingerprint | None, Fingerprint | None], ...] = (
-        ("pixels", ours.pixels, theirs.pixels),
-        ("embed", ours.embed, theirs.embed),
-        ("prefill", ours.prefill, theirs.prefill),
-    )
-    for stage, one, other in told:
-        if one is not None and other is not None:
-            yield stage, distance(one, other)
+    reported: dict[Stage, tuple[Fingerprint | None, Fingerprint | None]] = {
+        "pixels": (ours.pixels, theirs.pixels),
+        "embed": (ours.embed, theirs.embed),
+        "prefill": (ours.prefill, theirs.prefill),
+    }
+    return {
+        stage: distance(one, other)
+        for stage, (one, other) in reported.items()
+        if one is not None and other is not None
+    }
 
 
 def _causes(
@@ -229,35 +298,34 @@ def _causes(
     *,
     prompt_differs: bool,
     own_choice: bool,
-    told_alike: bool,
+    first_step_agrees: bool,
     same_text: bool,
 ) -> tuple[Stage, ...]:
     """Those of `beyond` that explain the others.
 
     A token that its own logits do not choose, other text for the same ids, or another label for
-    the same text has a cause of its own whatever came before. Other tokens are otherwise only a
-    cause where the first step's logits are known to agree (`told_alike`): in a deep model a flip
-    is what all of its rounding comes to.
+    the same text has a cause of its own whatever came before. Other tokens are a cause only where
+    the first step's logits are known to agree: in a deep model, a flip is the sum of all rounding.
     """
     causes: list[Stage] = [stage for stage in PICTURE if beyond[stage]][:1]
     if prompt_differs:
         causes.append("tokens")
     if beyond["prefill"] and not causes:
         causes.append("prefill")
-    if beyond["decode"] and (own_choice or (not causes and told_alike)):
+    if beyond["decode"] and (own_choice or (not causes and first_step_agrees)):
         causes.append("decode")
     if beyond["label"] and same_text:
         causes.append("label")
     return tuple(causes)
 
 
-def _chosen_otherwise(
+def _other_rule(
     reference: Sequence[Token], candidate: Sequence[Token], divergence: Divergence | None
 ) -> bool:
     """Whether the two answers choose or end by different rules, whatever their logits.
 
-    So it is where one answer goes on and the other ends without an end token, and where only one
-    of them ever takes a token that is not the likeliest by its own logits.
+    They do where one goes on and the other ends without an end token, and where only one of them
+    ever takes a token that is not the likeliest by its own logits.
     """
     if divergence is not None and None in (divergence.reference_id, divergence.candidate_id):
         return True
@@ -265,19 +333,8 @@ def _chosen_otherwise(
 
 
 def _is_likeliest(token: Token) -> bool:
-    # Of no numbers none is the likeliest: that is the logits' fault, and not the choice's.
+    # NaN compares as not less: broken logits are the fault of the logits, not of the choice.
     return not token.top or not token.logprob < token.top[0].logprob
-
-
-def _deciding_margin(divergence: Divergence | None, margin: float | None) -> float | None:
-    """By how many nats the reference preferred its token where the answers part.
-
-    `margin`: between its two best labels, which stands in at the first step.
-    """
-    if divergence is None:
-        return None
-    own = divergence.reference_margin
-    return margin if own is None and divergence.index == 0 else own
 
 
 def _exceeds(value: float, limit: float) -> bool:

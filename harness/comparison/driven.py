@@ -1,6 +1,6 @@
-"""Driven layers: what each output of a candidate is off by, given the reference's input; pure.
+"""Driven layers: how far each output of a candidate is off, given the reference's input; pure.
 
-Errors of driven layers do not add up: one beyond its limit is at fault itself, at any depth.
+Errors of driven layers do not add up: one beyond its limit is itself at fault, at any depth.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
-
 from devices.runner.protocol import DrivenLayer
+from harness.jsonl import Record
 from harness.ladder import Hop
 from harness.records.inquiry import DrivenCase
 from harness.records.observation import Place
@@ -21,17 +20,15 @@ from harness.tolerance import DrivenLimit, Part
 
 _TOWER: Final[dict[Stage, str]] = {"embed": "vision", "prefill": "text"}
 _STANDS_OUT: Final = 0.25
-"""A layer this far beyond its limit, compared with the one furthest beyond, may be where it starts;
-less far, it is more likely to be the tail of rounding beside a real fault."""
+"""A layer this far beyond its limit, as a share of the one furthest beyond, may be the origin; one
+less far is more likely to be the tail of rounding beside a real fault."""
 _BEYOND_ROUNDING: Final = 4.0
-"""Times a limit. Limits are some twice the largest error seen, so that no rounding comes so far:
-what is wrong in every layer, as a rotary base is, starts at the first."""
+"""Times a limit. Limits are about twice the largest error seen, so rounding never gets this far:
+what is wrong in every layer, such as a rotary base, starts at the first."""
 
 
-class DrivenOutput(BaseModel):
+class DrivenOutput(Record):
     """One output over the driven cases of a hop; each number is the one furthest from 0."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     name: str
     error: float
@@ -46,6 +43,22 @@ class DrivenOutput(BaseModel):
     """See `DrivenLimit.excess`."""
     beyond: int
     """Cases in which it is beyond its limit."""
+
+    @classmethod
+    def over(cls, name: str, seen: Sequence[DrivenLayer], limit: DrivenLimit) -> DrivenOutput:
+        """The output `name` as the driven cases have it, at least one."""
+        return cls(
+            name=name,
+            error=max(layer.error for layer in seen),
+            typical_error=median_low(layer.error for layer in seen),
+            gain=max((layer.gain for layer in seen), key=abs),
+            shift=max((layer.shift for layer in seen), key=abs),
+            limit_error=limit.error,
+            limit_gain=limit.gain,
+            limit_shift=limit.shift,
+            excess=max(map(limit.excess, seen)),
+            beyond=sum(limit.excess(layer) > 1 for layer in seen),
+        )
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,7 @@ def part_of(output: str) -> Part | None:
 def stage_of(output: str) -> Stage | None:
     """The stage that a driven output belongs to; None for the pixel values."""
     part = part_of(output)
-    return None if part is None else "embed" if part.startswith("vision") else "prefill"
+    return part and ("embed" if part.startswith("vision") else "prefill")
 
 
 def of_hop(hop: Hop, driven: Iterable[DrivenCase]) -> tuple[DrivenCase, ...]:
@@ -90,8 +103,7 @@ def of_hop(hop: Hop, driven: Iterable[DrivenCase]) -> tuple[DrivenCase, ...]:
 
 def is_of(hop: Hop, case: DrivenCase) -> bool:
     """Whether the case is one of that hop."""
-    ends = (hop.reference, hop.reference_phone, hop.candidate, hop.phone)
-    return (case.reference, case.reference_phone, case.candidate, case.phone) == ends
+    return ((case.reference, case.reference_phone), (case.candidate, case.phone)) == hop.ends
 
 
 def outputs(
@@ -103,7 +115,7 @@ def outputs(
         for layer in case.outputs:
             found.setdefault(layer.name, []).append(layer)
     return tuple(
-        _output(name, seen, limits[part])
+        DrivenOutput.over(name, seen, limits[part])
         for name, seen in found.items()
         if (part := part_of(name)) is not None
     )
@@ -114,54 +126,29 @@ def faults(
 ) -> tuple[LayerFault, ...]:
     """At most one for each tower, the vision tower's first; none for a clean hop."""
     every = outputs(cases, limits)
-    found = (_fault(stage, cases, every, limits) for stage in _TOWER)
-    return tuple(fault for fault in found if fault is not None)
-
-
-def _fault(
-    stage: Stage,
-    cases: Sequence[DrivenCase],
-    every: Sequence[DrivenOutput],
-    limits: Mapping[Part, DrivenLimit],
-) -> LayerFault | None:
-    wrong = [one for one in every if one.beyond and stage_of(one.name) == stage]
-    if not wrong:
-        return None
-    furthest = max(one.excess for one in wrong)
-    enough = min(_STANDS_OUT * furthest, _BEYOND_ROUNDING)
-    first = next(one for one in wrong if one.excess >= furthest or one.excess > enough)
-    shown = [_shows(case, stage, limits) for case in cases]
-    return LayerFault(
-        stage=stage,
-        output=first,
-        places=frozenset(
-            (case.session, case.position) for case, shows in zip(cases, shown, strict=True) if shows
-        ),
-        of=len(cases),
-        others=len(wrong) - 1,
-        after_the_first=len(shown) > 1 and not shown[0] and all(shown[1:]),
-    )
-
-
-def _shows(case: DrivenCase, stage: Stage, limits: Mapping[Part, DrivenLimit]) -> bool:
-    return any(
-        limits[part].excess(layer) > 1
-        for layer in case.outputs
-        if stage_of(layer.name) == stage and (part := part_of(layer.name)) is not None
-    )
-
-
-def _output(name: str, seen: Sequence[DrivenLayer], limit: DrivenLimit) -> DrivenOutput:
-    worst = max(seen, key=limit.excess)
-    return DrivenOutput(
-        name=name,
-        error=max(layer.error for layer in seen),
-        typical_error=median_low(layer.error for layer in seen),
-        gain=max((layer.gain for layer in seen), key=abs),
-        shift=max((layer.shift for layer in seen), key=abs),
-        limit_error=limit.error,
-        limit_gain=limit.gain,
-        limit_shift=limit.shift,
-        excess=limit.excess(worst),
-        beyond=sum(limit.excess(layer) > 1 for layer in seen),
-    )
+    found = []
+    for stage in _TOWER:
+        wrong = [one for one in every if one.beyond and stage_of(one.name) == stage]
+        if not wrong:
+            continue
+        furthest = max(one.excess for one in wrong)
+        enough = min(_STANDS_OUT * furthest, _BEYOND_ROUNDING)
+        shown = [
+            any(
+                limits[part].excess(layer) > 1
+                for layer in case.outputs
+                if stage_of(layer.name) == stage and (part := part_of(layer.name)) is not None
+            )
+            for case in cases
+        ]
+        own = [case for case, shows in zip(cases, shown, strict=True) if shows]
+        fault = LayerFault(
+            stage=stage,
+            output=next(one for one in wrong if one.excess >= furthest or one.excess > enough),
+            places=frozenset((case.session, case.position) for case in own),
+            of=len(cases),
+            others=len(wrong) - 1,
+            after_the_first=len(shown) > 1 and not shown[0] and all(shown[1:]),
+        )
+        found.append(fault)
+    return tuple(found)

@@ -1,25 +1,34 @@
-"""What the comparison of two neighbouring arms is written down as."""
+"""Two neighbouring arms compared: observations -> hops -> drifts with blame; pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from harness import stats
+from harness.comparison import blame, driven
 from harness.comparison.blame import Blame
-from harness.comparison.case_comparison import CaseComparison
+from harness.comparison.case_comparison import CaseComparison, compare_case
 from harness.comparison.driven import DrivenOutput
-from harness.ladder import Change
-from harness.stage import Stage
+from harness.comparison.terms import Terms
+from harness.jsonl import Record
+from harness.ladder import Change, Hop, Who
+from harness.records.inquiry import Inquiry
+from harness.records.observation import Observation, Place, by_who
+from harness.stage import STAGES, Stage
+from harness.tolerance import DrivenLimit, Part, Tolerance
+
+Side = Literal["reference", "candidate"]
+Limits = tuple[Tolerance, Mapping[Part, DrivenLimit]]
+"""How far a hop may move whole stages, and how far the driven outputs of each part may be off."""
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-
-class Share(_Result):
+class Share(Record):
     """A share of cases with its exact (Clopper-Pearson) two-sided 95 % bounds.
 
     The three numbers are None where no case could be counted.
@@ -45,20 +54,20 @@ class Share(_Result):
 _NO_SHARE = Share.counted(())
 
 
-class Equal(_Result):
-    """In how many of the cases where both arms told it something was equal."""
+class Equal(Record):
+    """How many cases are equal in something, of those in which both arms reported it."""
 
     count: int
     of: int
 
     @classmethod
     def counted(cls, flags: Iterable[bool | None]) -> Equal:
-        """None means that an arm did not tell."""
-        told = [flag for flag in flags if flag is not None]
-        return cls(count=sum(told), of=len(told))
+        """A None flag (one arm did not report the value) is left out of the count."""
+        known = [flag for flag in flags if flag is not None]
+        return cls(count=sum(known), of=len(known))
 
 
-class Spread(_Result):
+class Spread(Record):
     """Smallest, largest and mean of `n` values."""
 
     n: int
@@ -75,10 +84,10 @@ class Spread(_Result):
         return cls(n=len(values), minimum=min(values), maximum=max(values), mean=mean)
 
 
-class CaseFault(_Result):
+class CaseFault(Record):
     """A case that one arm of a hop could not answer."""
 
-    side: Literal["reference", "candidate"]
+    side: Side
     case_id: str
     session: int
     position: int
@@ -86,7 +95,7 @@ class CaseFault(_Result):
     detail: str
 
 
-class PairedAccuracy(_Result):
+class PairedAccuracy(Record):
     """Against true labels, over the same cases: who alone was right, and McNemar's exact p."""
 
     cases: int
@@ -95,20 +104,31 @@ class PairedAccuracy(_Result):
     only_candidate_right: int
     p_value: float
 
+    @classmethod
+    def counted(
+        cls, pairs: Iterable[tuple[Observation, Observation]], labels: Mapping[str, str]
+    ) -> PairedAccuracy:
+        """Of two arms' answers to the same places; cases without a true label are left out."""
+        right = Counter(
+            (ours.label == labels[ours.case_id], theirs.label == labels[ours.case_id])
+            for ours, theirs in pairs
+            if ours.case_id in labels
+        )
+        lost, gained = right[True, False], right[False, True]
+        return cls(
+            cases=right.total(),
+            both_right=right[True, True],
+            only_reference_right=lost,
+            only_candidate_right=gained,
+            p_value=stats.mcnemar_exact(lost, gained),
+        )
 
-class ArmAccuracy(_Result):
-    """How often one arm's answer was the true label, over the labelled cases it answered."""
 
-    arm: str
-    phone: str | None
-    right: Share
-
-
-class HopResult(_Result):
-    """One hop: two neighbouring arms over the cases that both answered, canaries left out.
+class HopResult(Record):
+    """One hop: two neighbouring arms over the cases that both answered, without canaries.
 
     `agreement` and its bounds repeat `label_agreement` for those who read the JSON by hand.
-    Log-probabilities are in nats, distances over the reference's length.
+    Log-probabilities are in nats, distances relative to the reference's length.
     """
 
     name: str
@@ -132,8 +152,8 @@ class HopResult(_Result):
     grid_equal: Equal
     pixels_equal: Equal
     """The canonical pixels: stage `resize`."""
-    distances: dict[Stage, Spread] = {}
-    """Of `pixels`, `embed` and `prefill`, over the cases where both arms told them."""
+    distances: dict[Stage, Spread] = Field(default_factory=dict)
+    """Of `pixels`, `embed` and `prefill`, over the cases where both arms reported them."""
     label_logprob_difference: Spread | None
     """Absolute, over every label of every case."""
     first_step_kl: Spread | None
@@ -141,7 +161,7 @@ class HopResult(_Result):
     """99.9th percentile of how far label margins moved: on a platform hop, this pair's noise."""
     tolerance_label_logprob: float
     tolerance_flip_margin: float
-    tolerance_distances: dict[str, float] = {}
+    tolerance_distances: dict[str, float] = Field(default_factory=dict)
     """Largest distance that is no drift, by stage (`pixels`, `embed`, `prefill`); infinite where
     driven layers decide, or where nothing was measured on this model."""
     driven_cases: int = 0
@@ -155,9 +175,9 @@ class HopResult(_Result):
     blame: Stage | None
     """The stage of the first of `blames`."""
     blames: tuple[Blame, ...]
-    """What the hop's differences come from, what matters most first."""
+    """What the hop's differences come from, the most important first."""
     stage_cases: dict[Stage, int]
-    """Cases by each of their own causes, in the order of the stages."""
+    """Number of cases with a cause at each stage, in the order of the stages."""
     numeric_flips: int
     real_flips: int
     reference_unread: int
@@ -170,3 +190,145 @@ class HopResult(_Result):
     candidate_missing: int
     differing: tuple[CaseComparison, ...]
     """Every case with a cause, another text or another label, in the order of the run."""
+
+    @property
+    def ends(self) -> tuple[Who, Who]:
+        """The reference and the candidate."""
+        return (self.reference, self.reference_phone), (self.candidate, self.phone)
+
+
+def compare(
+    observations: Iterable[Observation],
+    hops: Sequence[Hop],
+    limits: Callable[[Hop], Limits],
+    labels: Mapping[str, str],
+    images_per_session: int,
+    inquiry: Inquiry,
+    terms: Mapping[Who, Terms],
+) -> list[HopResult]:
+    """One result per hop, in order; canaries are left out.
+
+    `labels`: case id -> true label, where known. `inquiry`: what files and driven layers show, and
+    `terms`: those of each arm; both make blames more precise. Where a hop was driven, its layers
+    decide whether it drifts, and the distances of whole stages are only shown.
+    """
+    by_arm = by_who(seen for seen in observations if seen.canary is None)
+    answers = {who: {one.place: one for one in seen} for who, seen in by_arm.items()}
+    return [
+        _compare_hop(hop, answers, limits(hop), labels, images_per_session, inquiry, terms)
+        for hop in hops
+    ]
+
+
+def session_agreement(
+    pairs: Iterable[tuple[Observation, Observation]], images_per_session: int
+) -> Share:
+    """The share of whole sessions in which all words, and so the reading, are the same.
+
+    `pairs`: two arms' answers to the same places, free of errors. A session of fewer pairs than
+    `images_per_session` is not whole and not counted. Two answers without a label are the same, as
+    they are for an image.
+    """
+    by_session: dict[int, list[bool]] = {}
+    for ours, theirs in pairs:
+        by_session.setdefault(ours.session, []).append(ours.label == theirs.label)
+    return Share.counted(
+        all(same) for same in by_session.values() if len(same) == images_per_session
+    )
+
+
+def _compare_hop(
+    hop: Hop,
+    answers: Mapping[Who, Mapping[Place, Observation]],
+    limits: Limits,
+    labels: Mapping[str, str],
+    images_per_session: int,
+    inquiry: Inquiry,
+    terms: Mapping[Who, Terms],
+) -> HopResult:
+    reference, candidate = (answers.get(who, {}) for who in hop.ends)
+    pairs = [
+        (reference[place], candidate[place])
+        for place in sorted(reference.keys() & candidate.keys())
+        if reference[place].error is None and candidate[place].error is None
+    ]
+    tolerance, driven_limits = limits
+    own_driven = driven.of_hop(hop, inquiry.driven)
+    if own_driven and all(math.isfinite(limit.error) for limit in driven_limits.values()):
+        tolerance = tolerance.shown_only
+    cases = [compare_case(ours, theirs, tolerance) for ours, theirs in pairs]
+    failed = blame.unanswered(hop, reference, candidate)
+    blames = blame.blames(hop, cases, tolerance, inquiry, driven_limits, terms, failed)
+    agreement = Share.counted(case.label_equal for case in cases)
+    sessions = session_agreement(pairs, images_per_session)
+    accuracy = PairedAccuracy.counted(pairs, labels)
+    margins = [(case.reference_margin, case.candidate_margin) for case in cases]
+    moved = [abs(a - b) for a, b in margins if a is not None and b is not None]
+    finite = [nats for nats in moved if math.isfinite(nats)]
+    stage_cases = Counter(stage for case in cases for stage in case.causes)
+    distances = {
+        stage: Spread.over([one.distances[stage] for one in cases if stage in one.distances])
+        for stage in STAGES
+    }
+    return HopResult(
+        name=hop.name,
+        **asdict(hop),
+        cases=len(cases),
+        agreement=agreement.estimate,
+        agreement_low=agreement.low,
+        agreement_high=agreement.high,
+        label_agreement=agreement,
+        text_agreement=Share.counted(case.text_equal for case in cases),
+        sessions=sessions.of,
+        session_agreement=sessions,
+        tokens_equal=Equal.counted(case.tokens_equal for case in cases),
+        prompt_ids_equal=Equal.counted(case.prompt_ids_equal for case in cases),
+        image_tokens_equal=Equal.counted(case.image_tokens_equal for case in cases),
+        grid_equal=Equal.counted(case.grid_equal for case in cases),
+        pixels_equal=Equal.counted(case.pixels_equal for case in cases),
+        distances={stage: spread for stage, spread in distances.items() if spread},
+        label_logprob_difference=Spread.over(
+            [nats for case in cases for nats in case.label_logprob_differences.values()]
+        ),
+        first_step_kl=Spread.over([kl for case in cases if (kl := case.first_step_kl) is not None]),
+        margin_spread_p999=stats.quantile(finite, 0.999) if finite else None,
+        tolerance_label_logprob=tolerance.label_logprob,
+        tolerance_flip_margin=tolerance.flip_margin,
+        tolerance_distances={
+            name: getattr(tolerance, name) for name in ("pixels", "embed", "prefill")
+        },
+        driven_cases=len(own_driven),
+        driven=driven.outputs(own_driven, driven_limits),
+        coin_tosses=sum(
+            margin is not None and margin <= tolerance.flip_margin for margin, _ in margins
+        ),
+        drift=bool(blames),
+        blame=blames[0].stage if blames else None,
+        blames=blames,
+        stage_cases={stage: stage_cases[stage] for stage in STAGES if stage in stage_cases},
+        numeric_flips=sum(case.flip == "numeric" for case in cases),
+        real_flips=sum(case.flip == "real" for case in cases),
+        reference_unread=sum(case.reference_label is None for case in cases),
+        accuracy=accuracy if accuracy.cases else None,
+        faults=(*_faults("reference", reference), *_faults("candidate", candidate)),
+        reference_missing=len(candidate.keys() - reference.keys()),
+        candidate_missing=len(reference.keys() - candidate.keys()),
+        differing=tuple(
+            case for case in cases if case.causes or not (case.text_equal and case.label_equal)
+        ),
+    )
+
+
+def _faults(side: Side, seen: Mapping[Place, Observation]) -> tuple[CaseFault, ...]:
+    return tuple(
+        CaseFault(
+            side=side,
+            case_id=item.case_id,
+            session=item.session,
+            position=item.position,
+            kind=item.error.kind,
+            detail=item.error.detail,
+        )
+        for _, item in sorted(seen.items())
+        if item.error is not None
+    )

@@ -1,21 +1,6 @@
 """Training datasets as the phone would see them: prepared squares, their labels and their split."""
 
-from harness.dataset.manifest import (
-    IMAGES_FOLDER,
-    MANIFEST_NAME,
-    Dataset,
-    Entry,
-    LabelSource,
-    Split,
-    load,
-)
-
-__all__ = [
-    "IMAGES_FOLDER",
-    "MANIFEST_NAME",
-    "Dataset",
-    "Entry",
-    "LabelSource",
-    "Split",
-    "load",
-]
+from harness.dataset.manifest import MANIFEST_NAME as MANIFEST_NAME
+from harness.dataset.manifest import Dataset as Dataset
+from harness.dataset.manifest import Entry as Entry
+from harness.dataset.manifest import load as load

@@ -1,28 +1,34 @@
-"""From prepared squares and what was said about them to the manifest: labels, then the split."""
+"""A dataset's manifest from prepared squares and everything known of their labels.
+
+`labels.jsonl`, the label book, holds what was found out about pixels after they were prepared.
+Lines are only ever added, and each survives the end of the process once it is written: a run over
+an endpoint that costs money goes on where it was killed. Of several labels for the same pixels the
+last one counts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 from filelock import FileLock, Timeout
 from pydantic import Field
 
-from harness import atomic
-from harness.dataset import duplicates, labels, manifest, split
-from harness.dataset.manifest import Dataset, Entry, LabelSource, Prepared, Record
+from harness import atomic, jsonl
+from harness.dataset import manifest, split
+from harness.dataset.manifest import Dataset, LabelSource, Prepared, Record, Sha256
 from harness.errors import DatasetError
-from harness.jsonl import parsed
+from harness.jsonl import Appender
 
 SETTINGS_NAME: Final = "settings.json"
-_LOCK_NAME = ".lock"
+_LABELS_NAME: Final = "labels.jsonl"
+_LOCK_NAME: Final = ".lock"
 
 
 class Settings(Record):
-    """What the manifest is made from beside images and labels."""
+    """What the manifest is made from, beside images and labels."""
 
     labels: tuple[str, ...]
     """The contract's: an answer or an imported label must be one of them."""
@@ -31,24 +37,31 @@ class Settings(Record):
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Label:
-    """A label and where it came from."""
+class BookEntry(Record):
+    """A line of the label book: one answer of an endpoint, or one imported label."""
 
-    name: str
-    source: LabelSource
-    image_sha256: str | None
+    pixels_sha256: Sha256
+    """The pixels that get the label."""
+    label: str | None
+    """None where the answer is none of the contract's labels."""
+    label_source: Literal["endpoint", "import"]
+    label_image_sha256: Sha256 | None
+    """The pixels that were looked at, None where that is not known."""
+    answer: str | None = None
+    """What the endpoint wrote, as it wrote it."""
+    model: str | None = None
+    prompt: str | None = None
 
 
-@dataclass(frozen=True)
-class Item:
-    """A prepared square with the label it came with."""
+class Label(NamedTuple):
+    """A label and where it came from, with the names these have in an `Entry`."""
 
-    prepared: Prepared
-    label: Label | None
+    label: str | None = None
+    label_source: LabelSource | None = None
+    label_image_sha256: str | None = None
 
 
-def assemble(folder: Path, items: Sequence[Item], settings: Settings) -> Dataset:
+def assemble(folder: Path, items: Sequence[tuple[Prepared, Label]], settings: Settings) -> Dataset:
     """Write `folder`'s manifest from `items` and its label book, and return it as it now reads.
 
     Pixels that were labelled later keep that label; a square without a label takes that of another
@@ -58,63 +71,67 @@ def assemble(folder: Path, items: Sequence[Item], settings: Settings) -> Dataset
         DatasetError: the same pixels have two labels; nothing is written then.
         OSError: the folder cannot be written.
     """
-    by_pixels = _by_pixels(items) | _said(folder)
-    labelled = [by_pixels.get(item.prepared.pixels_sha256) for item in items]
-    pairs = duplicates.near_pairs([item.prepared.fingerprint for item in items])
-    given = split.given_by_folders([item.prepared.source for item in items])
+    by_pixels = _by_pixels(items)
+    for line in read_book(folder):
+        if line.label is not None:
+            found = Label(line.label, line.label_source, line.label_image_sha256)
+            by_pixels[line.pixels_sha256] = found
+    squares = [square for square, _ in items]
+    labels = [by_pixels.get(square.pixels_sha256, Label()) for square in squares]
+    pairs = split.near_pairs([square.fingerprint for square in squares])
+    groups = split.groups(len(squares), pairs).tolist()
+    given = split.given_by_folders([square.source for square in squares])
     members = [
-        split.Member(item.prepared.pixels_sha256, label.name if label else None, group, side)
-        for item, label, group, side in zip(
-            items, labelled, duplicates.groups(len(items), pairs).tolist(), given, strict=True
-        )
+        split.Member(square.pixels_sha256, label.label, group, side)
+        for square, label, group, side in zip(squares, labels, groups, given, strict=True)
     ]
     sides = split.draw(members, settings.held_out, settings.seed)
     entries = [
-        Entry.model_construct(
-            **dict(item.prepared),
-            label=label.name if label else None,
-            label_source=label.source if label else None,
-            label_image_sha256=label.image_sha256 if label else None,
-            split=side,
-            path=folder.absolute() / item.prepared.image,
+        manifest.Entry.model_construct(
+            **dict(square), **label._asdict(), split=side, path=folder.absolute() / square.image
         )
-        for item, label, side in zip(items, labelled, sides, strict=True)
+        for square, label, side in zip(squares, labels, sides, strict=True)
     ]
     atomic.write_text(folder / SETTINGS_NAME, settings.model_dump_json(indent=2) + "\n")
     manifest.write(folder, entries)
     return Dataset(folder.absolute(), tuple(entries))
 
 
-def again(folder: Path) -> Dataset:
-    """Assemble `folder` from its own manifest, after its label book has grown.
-
-    Raises:
-        DatasetError: as `assemble`, or no dataset is there.
-    """
-    return assemble(folder, [_item(entry) for entry in manifest.load(folder).entries], read(folder))
+def reassemble(folder: Path) -> Dataset:
+    """Assemble `folder` from its own manifest, after its label book has grown. Raises DatasetError
+    as `assemble` does, or where no dataset is there."""
+    items = [
+        (entry.prepared, Label(entry.label, entry.label_source, entry.label_image_sha256))
+        for entry in manifest.load(folder).entries
+    ]
+    return assemble(folder, items, read(folder))
 
 
 def read(folder: Path) -> Settings:
-    """The settings `folder` was prepared with.
-
-    Raises:
-        DatasetError: they are missing or damaged.
-    """
+    """The settings `folder` was prepared with. Raises DatasetError if missing or damaged."""
     path = folder / SETTINGS_NAME
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} cannot be read; prepare the dataset again") from error
-    return parsed(Settings, text, str(path), DatasetError)
+    return jsonl.parsed(Settings, text, str(path), DatasetError)
+
+
+def book(folder: Path) -> Appender:
+    """The one writer of `folder`'s label book."""
+    return Appender(folder / _LABELS_NAME, DatasetError)
+
+
+def read_book(folder: Path) -> list[BookEntry]:
+    """Every whole line of `folder`'s label book, in the order of writing. Raises DatasetError where
+    it cannot be read, or a whole line is damaged."""
+    return list(jsonl.read(folder / _LABELS_NAME, BookEntry, DatasetError))
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Hold `folder` as its one writer.
-
-    Raises:
-        DatasetError: it does not exist, another process is writing to it, or it cannot be written.
-    """
+    """Hold `folder` as its one writer. Raises DatasetError where it does not exist, cannot be
+    written, or has another writer."""
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder; prepare a dataset in it first")
     try:
@@ -128,31 +145,15 @@ def writing(folder: Path) -> Iterator[None]:
         raise DatasetError(f"{folder} cannot be written: {error}") from error
 
 
-def _item(entry: Entry) -> Item:
-    label = None
-    if entry.label is not None and entry.label_source is not None:
-        label = Label(entry.label, entry.label_source, entry.label_image_sha256)
-    return Item(entry.prepared, label)
-
-
-def _by_pixels(items: Sequence[Item]) -> dict[str, Label]:
-    found: dict[str, Item] = {}
-    for item in items:
-        if item.label is None:
+def _by_pixels(items: Sequence[tuple[Prepared, Label]]) -> dict[str, Label]:
+    found: dict[str, tuple[Prepared, Label]] = {}
+    for square, label in items:
+        if label.label is None:
             continue
-        first = found.setdefault(item.prepared.pixels_sha256, item)
-        if first.label and first.label.name != item.label.name:
+        first, known = found.setdefault(square.pixels_sha256, (square, label))
+        if known.label != label.label:
             raise DatasetError(
-                f"the same pixels have two labels: {first.prepared.source} is "
-                f"{first.label.name!r}, {item.prepared.source} is {item.label.name!r}; "
-                "correct one of them"
+                f"the same pixels have two labels: {first.source} is {known.label!r}, "
+                f"{square.source} is {label.label!r}; correct one of them"
             )
-    return {sha256: item.label for sha256, item in found.items() if item.label}
-
-
-def _said(folder: Path) -> dict[str, Label]:
-    return {
-        said.pixels_sha256: Label(said.label, said.label_source, said.label_image_sha256)
-        for said in labels.read(folder)
-        if said.label is not None
-    }
+    return {sha256: label for sha256, (_, label) in found.items()}

@@ -6,16 +6,14 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness import atomic
 from harness.contract import Contract
 from harness.dataset.manifest import Dataset, Entry, Split
 from harness.errors import ArmUnavailable, DatasetError
-
-if TYPE_CHECKING:
-    import datasets
 
 SPLITS: tuple[Split, ...] = ("train", "held_out")
 
@@ -29,11 +27,8 @@ def with_image_token(contract: Contract, token: str) -> Contract:
 
 
 def to_jsonl(dataset: Dataset, out: Path, contract: Contract, splits: tuple[Split, ...]) -> int:
-    """Write one record a line to `out`, images as paths relative to it; how many there are.
-
-    Raises:
-        DatasetError: nothing to export, or `out` cannot be written.
-    """
+    """Write one record a line to `out`, images as paths relative to it; how many there are. Raises
+    DatasetError: nothing to export, or `out` cannot be written."""
     entries = _labelled(dataset, splits)
     here = out.absolute().parent
     records = (
@@ -50,12 +45,9 @@ def to_jsonl(dataset: Dataset, out: Path, contract: Contract, splits: tuple[Spli
 def to_hugging_face(
     dataset: Dataset, out: Path, contract: Contract, splits: tuple[Split, ...]
 ) -> int:
-    """Write a `datasets.DatasetDict` for `load_from_disk` to `out`; how many records it has.
-
-    Raises:
-        DatasetError: nothing to export, `out` exists, or cannot be written.
-        ArmUnavailable: the package `datasets` is missing.
-    """
+    """Write a `datasets.DatasetDict` for `load_from_disk` to `out`; how many records it has. Raises
+    DatasetError: nothing to export, `out` exists, or cannot be written; ArmUnavailable: the package
+    `datasets` is missing."""
     entries = _labelled(dataset, splits)
     if out.exists():
         raise DatasetError(f"{out} exists; choose another OUT")
@@ -66,11 +58,26 @@ def to_hugging_face(
             "this format needs the package datasets: pip install 'driftloop[hf]'"
         ) from error
     datasets.disable_progress_bars()
+    text, image = datasets.Value("string"), datasets.Image()
+    features = {"image": image, "prompt": text, "target": text}
+    features["max_tokens"] = datasets.Value("int32")
+
+    def records(split: Split) -> Iterator[dict[str, Any]]:
+        for entry in entries:
+            if entry.split == split:
+                image = {"bytes": entry.path.read_bytes(), "path": entry.path.name}
+                yield {"image": image, **_text(entry, contract)}
+
     try:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".part-") as scratch:
             parts = {
-                split: _part(split, entries, contract, Path(scratch) / "cache")
+                split: datasets.Dataset.from_generator(
+                    partial(records, split),
+                    features=datasets.Features(features),
+                    cache_dir=f"{scratch}/cache",
+                    split=split,
+                )
                 for split in splits
                 if any(entry.split == split for entry in entries)
             }
@@ -80,27 +87,6 @@ def to_hugging_face(
     except OSError as error:
         raise DatasetError(f"{out} cannot be written: {error}") from error
     return len(entries)
-
-
-def _part(split: Split, entries: list[Entry], contract: Contract, cache: Path) -> datasets.Dataset:
-    import datasets
-
-    features = {
-        "image": datasets.Image(),
-        "prompt": datasets.Value("string"),
-        "target": datasets.Value("string"),
-        "max_tokens": datasets.Value("int32"),
-    }
-
-    def records() -> Iterator[dict[str, Any]]:
-        for entry in entries:
-            if entry.split == split:
-                image = {"bytes": entry.path.read_bytes(), "path": entry.path.name}
-                yield {"image": image, **_text(entry, contract)}
-
-    return datasets.Dataset.from_generator(
-        records, features=datasets.Features(features), cache_dir=str(cache), split=split
-    )
 
 
 def _labelled(dataset: Dataset, splits: tuple[Split, ...]) -> list[Entry]:

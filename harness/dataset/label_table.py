@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from harness import tables
-from harness.dataset import assemble, labels
-from harness.dataset.labels import Said
+from harness.dataset import assemble
+from harness.dataset.assemble import BookEntry
 from harness.dataset.manifest import Dataset, Entry, Sha256
 from harness.errors import DatasetError
 from harness.tables import TableError
@@ -32,30 +32,49 @@ def import_labels(folder: Path, table: Path) -> Dataset:
             unknown image or label, or the same pixels get two labels; names the line.
     """
     with assemble.writing(folder):
-        dataset = assemble.again(folder)
+        dataset = assemble.reassemble(folder)
         known = assemble.read(folder).labels
-        find = _Finder(dataset)
-        said: dict[str, Said] = {}
+        by_name = _by_name(dataset)
+        lines: dict[str, BookEntry] = {}
         named: set[str] = set()
         for where, row in _rows(table):
-            entry = find(where, str(row["image"]))
-            one = _said(where, row, entry, known)
-            named.add(entry.source)
-            first = said.setdefault(one.pixels_sha256, one)
-            if first.label != one.label:
+            image = str(row["image"])
+            found = by_name.get(image) or by_name.get(PurePath(image).name)
+            if not found:
+                raise DatasetError(
+                    f"{where}: no image {image!r} in {folder.absolute()}; "
+                    "name it as `source` or `image` in its manifest"
+                )
+            if len({entry.pixels_sha256 for entry in found}) > 1:
+                raise DatasetError(
+                    f"{where}: {image!r} may be {found[0].source} or {found[1].source}; "
+                    "name it as `source` in the manifest"
+                )
+            line = _line(where, row, found[0], known)
+            named.add(found[0].source)
+            first = lines.setdefault(line.pixels_sha256, line)
+            if first.label != line.label:
                 raise DatasetError(
                     f"{where}: the same pixels have two labels: an earlier line says "
-                    f"{first.label!r}, this one {one.label!r}; correct one of them"
+                    f"{first.label!r}, this one {line.label!r}; correct one of them"
                 )
-        if not said:
+        if not lines:
             raise DatasetError(f"{table}: holds no label; write one image a line")
-        _refuse_contradiction(dataset, said, named)
-        with labels.book(folder) as book:
-            book.append(said.values())
-        return assemble.again(folder)
+        for entry in dataset.entries:
+            # A source that the table does not name keeps its folder's or manifest's label.
+            new = lines.get(entry.pixels_sha256)
+            stands = entry.label_source in ("folder", "manifest") and entry.source not in named
+            if new and stands and new.label != entry.label:
+                raise DatasetError(
+                    f"the same pixels have two labels: {entry.source} is {entry.label!r}, the "
+                    f"table says {new.label!r}; name it in the table as well"
+                )
+        with assemble.book(folder) as book:
+            book.append(lines.values())
+        return assemble.reassemble(folder)
 
 
-def _said(where: str, row: dict[str, Any], entry: Entry, known: Sequence[str]) -> Said:
+def _line(where: str, row: dict[str, Any], entry: Entry, known: Sequence[str]) -> BookEntry:
     label = str(row["label"] or "").strip()
     if label not in known:
         raise DatasetError(f"{where}: {label!r} is no label; use one of {', '.join(known)}")
@@ -63,7 +82,7 @@ def _said(where: str, row: dict[str, Any], entry: Entry, known: Sequence[str]) -
         made_on = _SHA256.validate_python(row.get(_HASH_COLUMN) or None)
     except ValidationError:
         raise DatasetError(f"{where}: {_HASH_COLUMN} is no SHA-256 in lower-case hex") from None
-    return Said(
+    return BookEntry(
         pixels_sha256=entry.pixels_sha256,
         label=label,
         label_source="import",
@@ -71,42 +90,14 @@ def _said(where: str, row: dict[str, Any], entry: Entry, known: Sequence[str]) -
     )
 
 
-def _refuse_contradiction(dataset: Dataset, said: dict[str, Said], named: set[str]) -> None:
-    """A source that the table does not name keeps the label its folder or manifest gave it."""
+def _by_name(dataset: Dataset) -> dict[str, list[Entry]]:
+    """The entries that a table may mean by a name: source, square, or the file name of either."""
+    found: dict[str, list[Entry]] = {}
     for entry in dataset.entries:
-        new = said.get(entry.pixels_sha256)
-        stands = entry.label_source in ("folder", "manifest") and entry.source not in named
-        if new and stands and new.label != entry.label:
-            raise DatasetError(
-                f"the same pixels have two labels: {entry.source} is {entry.label!r}, the table "
-                f"says {new.label!r}; name it in the table as well"
-            )
-
-
-class _Finder:
-    """Finds an entry by what a table calls it."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-        self._by_name: dict[str, list[Entry]] = {}
-        for entry in dataset.entries:
-            names = (entry.source, entry.image, PurePath(entry.source).name, entry.path.name)
-            for name in dict.fromkeys(names):
-                self._by_name.setdefault(name, []).append(entry)
-
-    def __call__(self, where: str, image: str) -> Entry:
-        found = self._by_name.get(image) or self._by_name.get(PurePath(image).name)
-        if not found:
-            raise DatasetError(
-                f"{where}: no image {image!r} in {self._dataset.folder}; "
-                "name it as `source` or `image` in its manifest"
-            )
-        if len({entry.pixels_sha256 for entry in found}) > 1:
-            raise DatasetError(
-                f"{where}: {image!r} may be {found[0].source} or {found[1].source}; "
-                "name it as `source` in the manifest"
-            )
-        return found[0]
+        names = (entry.source, entry.image, PurePath(entry.source).name, entry.path.name)
+        for name in dict.fromkeys(names):
+            found.setdefault(name, []).append(entry)
+    return found
 
 
 def _rows(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:

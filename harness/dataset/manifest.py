@@ -1,9 +1,9 @@
-"""`manifest.jsonl`: one line for every image of a prepared dataset, and the dataset as it is read.
+"""`manifest.jsonl`, one line for every image of a prepared dataset, and the dataset for reading.
 
 DATASET/
     manifest.jsonl       what is here: one `Entry` a line, sorted by source
     images/              `<pixels_sha256>.png`, exactly what the model sees
-    labels.jsonl         what was said about the pixels later: answers of an endpoint, imports
+    labels.jsonl         labels that came later: answers of an endpoint, imports
     settings.json        what the split is drawn from
     contact_sheet.png    some images of every label, to look at
 """
@@ -11,7 +11,7 @@ DATASET/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, Literal
@@ -57,7 +57,7 @@ class Prepared(Record):
     pixels_sha256: Sha256
     """Over the square's RGB bytes, row by row."""
     fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{38}$")]
-    """What near-duplicates share: see `harness.dataset.duplicates`."""
+    """What near-duplicates share: see `harness.dataset.split`."""
     source: str
     """The source image's path below the source folder, or as the source manifest names it."""
     source_sha256: Sha256
@@ -74,7 +74,7 @@ class Prepared(Record):
 
 
 class Entry(Prepared):
-    """One image of a dataset with its label and the side of the split that it stands on."""
+    """One image of a dataset with its label and its side of the split."""
 
     label: str | None
     label_source: LabelSource | None
@@ -93,15 +93,13 @@ class Entry(Prepared):
     @property
     def prepared(self) -> Prepared:
         """The entry without its label and split."""
-        kept = {name: getattr(self, name) for name in Prepared.model_fields}
-        return Prepared.model_construct(**kept)
+        return Prepared.model_construct(
+            **{name: getattr(self, name) for name in Prepared.model_fields}
+        )
 
     def square(self) -> Image.Image:
-        """The pixels as the model sees them: mode RGB, completely decoded.
-
-        Raises:
-            DatasetError: the PNG is missing, damaged, or no longer what the manifest says.
-        """
+        """The pixels as the model sees them: mode RGB, completely decoded. Raises DatasetError
+        where the PNG is missing, damaged, or not what the manifest says."""
         image = square(self.path, self.pixels_sha256)
         if image is None:
             raise DatasetError(
@@ -136,15 +134,22 @@ class Dataset:
 
 
 def load(folder: Path | str) -> Dataset:
-    """The dataset in `folder`. Images are not opened.
-
-    Raises:
-        DatasetError: no dataset is there, a line of its manifest is damaged, it is empty, or its
-            images were not all made with the same settings.
-    """
+    """The dataset in `folder`. Images are not opened. Raises DatasetError: no dataset is there, a
+    line of its manifest is damaged, it is empty, or its images were not all made with the same
+    settings."""
     root = Path(folder).absolute()
     path = root / MANIFEST_NAME
-    entries = tuple(_entries(root, path))
+    missing = f"{root}: no prepared dataset, it holds no {MANIFEST_NAME}"
+    entries: list[Entry] = []
+    for where, line in lines_of(path, DatasetError, missing=missing):
+        try:
+            table = json.loads(line)
+        except ValueError as error:
+            raise DatasetError(f"{where}: not JSON ({error}); prepare the dataset again") from error
+        if not isinstance(table, dict):
+            raise DatasetError(f"{where}: not an object; prepare the dataset again")
+        table["path"] = root / str(table.get("image"))
+        entries.append(parsed(Entry, table, where, DatasetError))
     if not entries:
         raise DatasetError(f"{path}: holds no image; prepare the dataset again")
     for entry in entries:
@@ -153,7 +158,7 @@ def load(folder: Path | str) -> Dataset:
                 f"{path}: {entry.source} and {entries[0].source} were prepared with different "
                 "settings; prepare the dataset again"
             )
-    return Dataset(root, entries)
+    return Dataset(root, tuple(entries))
 
 
 def square(path: Path, sha256: str) -> Image.Image | None:
@@ -170,15 +175,3 @@ def write(folder: Path, entries: Iterable[Entry]) -> None:
     """Put the manifest of `entries` into `folder`, in one step."""
     lines = (f"{entry.model_dump_json()}\n" for entry in entries)
     atomic.write_text(folder / MANIFEST_NAME, "".join(lines))
-
-
-def _entries(root: Path, path: Path) -> Iterator[Entry]:
-    missing = f"{root}: no prepared dataset, it holds no {MANIFEST_NAME}"
-    for where, line in lines_of(path, DatasetError, missing=missing):
-        try:
-            table = json.loads(line)
-        except ValueError as error:
-            raise DatasetError(f"{where}: not JSON ({error}); prepare the dataset again") from error
-        if not isinstance(table, dict):
-            raise DatasetError(f"{where}: not an object; prepare the dataset again")
-        yield parsed(Entry, {**table, "path": root / str(table.get("image"))}, where, DatasetError)

@@ -1,8 +1,8 @@
-"""Answers against true labels: confusion, and whether the lowest arm lost accuracy; pure.
+"""Answers against true labels: accuracy, confusion, and whether the lowest arm lost accuracy; pure.
 
-The lowest arm on each phone (without phones, the lowest on this host) is held against the first
+The lowest arm on each phone (without phones, the lowest on this host) is compared with the first
 arm under the run's contract, over the cases that have a label and that both answered. Training's
-own arm is no reference here: what the contract costs is the contract hop's to say.
+own arm is no reference here: the contract hop shows what the contract costs.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict
-
-from harness import stats
-from harness.comparison.hop import PairedAccuracy
+from harness.comparison.hop import PairedAccuracy, Share
 from harness.gates_file import AccuracyRule
-from harness.judgement.gate import Decided, GateResult, Outcome, counted, on_arm
-from harness.ladder import TRAINING
-from harness.records.observation import Observation, Who
+from harness.jsonl import Record
+from harness.judgement.gate import Decided, GateResult, Outcome, counted
+from harness.ladder import TRAINING, Who
+from harness.records.observation import ArmRecord, Observation, by_who
 from harness.stats import paired
 
 NO_LABEL = "no label"
@@ -26,15 +24,15 @@ NO_LABEL = "no label"
 _SIGNIFICANT = 0.05
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class ArmAccuracy(ArmRecord):
+    """How often one arm's answer was the true label, over the labelled cases it answered."""
+
+    right: Share
 
 
-class Confusion(_Result):
-    """How often each true label was answered how, by one arm over the labelled cases."""
+class Confusion(ArmRecord):
+    """How one arm answered the cases of each true label."""
 
-    arm: str
-    phone: str | None
     labels: tuple[str, ...]
     """Rows: true labels."""
     answers: tuple[str, ...]
@@ -42,7 +40,7 @@ class Confusion(_Result):
     counts: tuple[tuple[int, ...], ...]
 
 
-class AccuracyLoss(_Result):
+class AccuracyLoss(Record):
     """What one arm lost against the reference: accuracy there minus accuracy here."""
 
     reference: str
@@ -60,6 +58,26 @@ class AccuracyLoss(_Result):
     needed: int | None
     """Labelled cases at which it could be said at the present rate; None where none are enough."""
 
+    @property
+    def who(self) -> Who:
+        """The arm and phone that lost it."""
+        return (self.arm, self.phone)
+
+
+def accuracies(observations: Iterable[Observation], truth: Mapping[str, str]) -> list[ArmAccuracy]:
+    """Accuracy of every arm and phone that answered a labelled case, in order of appearance.
+
+    `truth`: case id -> true label.
+    """
+    return [
+        ArmAccuracy(
+            arm=arm,
+            phone=phone,
+            right=Share.counted(one.label == truth[one.case_id] for one in seen),
+        )
+        for (arm, phone), seen in _labelled(observations, truth).items()
+    ]
+
 
 def confusions(
     observations: Iterable[Observation], truth: Mapping[str, str], labels: Sequence[str]
@@ -68,22 +86,15 @@ def confusions(
 
     `truth`: case id -> true label. `labels`: those an answer can be read as.
     """
-    counts: dict[Who, Counter[tuple[str, str | None]]] = {}
-    for seen in observations:
-        if seen.error is None and seen.case_id in truth:
-            count = counts.setdefault((seen.arm, seen.phone), Counter())
-            count[truth[seen.case_id], seen.label] += 1
-    columns: list[str | None] = [*labels, None]
-    return [
-        Confusion(
-            arm=arm,
-            phone=phone,
-            labels=tuple(labels),
-            answers=(*labels, NO_LABEL),
-            counts=tuple(tuple(count[true, read] for read in columns) for true in labels),
+    found = []
+    for (arm, phone), seen in _labelled(observations, truth).items():
+        count = Counter((truth[one.case_id], one.label) for one in seen)
+        counts = tuple(tuple(count[true, read] for read in (*labels, None)) for true in labels)
+        answers = (*labels, NO_LABEL)
+        found.append(
+            Confusion(arm=arm, phone=phone, labels=tuple(labels), answers=answers, counts=counts)
         )
-        for (arm, phone), count in counts.items()
-    ]
+    return found
 
 
 def losses(
@@ -92,89 +103,73 @@ def losses(
     truth: Mapping[str, str],
     rule: AccuracyRule,
 ) -> list[AccuracyLoss]:
-    """What each lowest arm lost; nothing where no case has a label or one arm ran alone.
+    """What each lowest arm lost; empty where no case has a label or one arm ran alone.
 
-    `deliveries`: who takes part in the run, in the ladder's order.
+    `deliveries`: every arm and phone of the run, in the ladder's order.
     """
-    answers: dict[Who, dict[tuple[int, int], Observation]] = {}
-    for seen in observations:
-        if seen.error is None and seen.case_id in truth:
-            answers.setdefault((seen.arm, seen.phone), {})[seen.session, seen.position] = seen
-    return [
-        _loss(reference, lowest, answers.get(reference, {}), answers.get(lowest, {}), truth, rule)
-        for reference, lowest in _compared(deliveries)
-        if truth
-    ]
+    by_place = {
+        who: {one.place: one for one in seen}
+        for who, seen in _labelled(observations, truth).items()
+    }
+    found = []
+    for reference, lowest in _compared(deliveries) if truth else ():
+        above, below = by_place.get(reference, {}), by_place.get(lowest, {})
+        both = above.keys() & below.keys()
+        pairs = PairedAccuracy.counted(((above[place], below[place]) for place in both), truth)
+        lost, gained, cases = pairs.only_reference_right, pairs.only_candidate_right, pairs.cases
+        low, high = paired.loss_bounds(lost, gained, cases, rule.confidence)
+        loss = (lost - gained) / cases if cases else 0.0
+        claim: Outcome = "inconclusive"
+        if high <= rule.margin:
+            claim = "pass"
+        elif low > rule.margin or (loss > rule.margin and pairs.p_value < _SIGNIFICANT):
+            claim = "fail"
+        one = AccuracyLoss(
+            reference=reference[0],
+            reference_phone=reference[1],
+            arm=lowest[0],
+            phone=lowest[1],
+            pairs=pairs,
+            loss=loss,
+            loss_low=low,
+            loss_high=high,
+            margin=rule.margin,
+            claim=claim,
+            needed=paired.fewest_for_margin(lost, gained, cases, rule.margin, rule.confidence),
+        )
+        found.append(one)
+    return found
 
 
 def gate(loss: AccuracyLoss, rule: AccuracyRule) -> GateResult:
     """The gate of one loss. A sample too small to tell claims nothing: agreement decides alone."""
     outcome: Outcome = "not judged" if loss.claim == "inconclusive" else loss.claim
     decided = (outcome, _why(loss, rule.confidence))
-    return on_arm("accuracy", loss.arm, loss.phone, decided, loss.loss, loss.margin)
+    return GateResult.of("accuracy", loss.who, decided, loss.loss, loss.margin)
 
 
 def unlabelled(deliveries: Sequence[Who]) -> list[GateResult]:
     """The same gates of a run whose cases have no labels."""
     decided: Decided = ("not judged", "no case has a true label")
-    return [on_arm("accuracy", arm, phone, decided) for _, (arm, phone) in _compared(deliveries)]
+    return [GateResult.of("accuracy", lowest, decided) for _, lowest in _compared(deliveries)]
+
+
+def _labelled(
+    observations: Iterable[Observation], truth: Mapping[str, str]
+) -> dict[Who, list[Observation]]:
+    return by_who(
+        one
+        for one in observations
+        if one.error is None and one.canary is None and one.case_id in truth
+    )
 
 
 def _compared(deliveries: Sequence[Who]) -> list[tuple[Who, Who]]:
-    """(reference, lowest) of each phone, or of this host where no phone takes part."""
+    """(reference, lowest) of each phone, or of this host in a run without phones."""
     judged = [who for who in deliveries if who[0] != TRAINING]
     phones = dict.fromkeys(phone for _, phone in judged if phone is not None)
-    found = []
-    for place in phones or (None,):
-        column = [who for who in judged if who[1] in (None, place)]
-        if len(column) > 1:
-            found.append((column[0], column[-1]))
-    return found
-
-
-def _loss(
-    reference: Who,
-    lowest: Who,
-    above: Mapping[tuple[int, int], Observation],
-    below: Mapping[tuple[int, int], Observation],
-    truth: Mapping[str, str],
-    rule: AccuracyRule,
-) -> AccuracyLoss:
-    outcomes = Counter(
-        tuple(side[place].label == truth[side[place].case_id] for side in (above, below))
-        for place in above.keys() & below.keys()
-    )
-    lost, gained, cases = outcomes[True, False], outcomes[False, True], outcomes.total()
-    pairs = PairedAccuracy(
-        cases=cases,
-        both_right=outcomes[True, True],
-        only_reference_right=lost,
-        only_candidate_right=gained,
-        p_value=stats.mcnemar_exact(lost, gained),
-    )
-    low, high = paired.loss_bounds(lost, gained, cases, rule.confidence)
-    loss = (lost - gained) / cases if cases else 0.0
-    return AccuracyLoss(
-        reference=reference[0],
-        reference_phone=reference[1],
-        arm=lowest[0],
-        phone=lowest[1],
-        pairs=pairs,
-        loss=loss,
-        loss_low=low,
-        loss_high=high,
-        margin=rule.margin,
-        claim=_claim(loss, low, high, pairs.p_value, rule.margin),
-        needed=paired.fewest_for_margin(lost, gained, cases, rule.margin, rule.confidence),
-    )
-
-
-def _claim(loss: float, low: float, high: float, p_value: float, margin: float) -> Outcome:
-    if high <= margin:
-        return "pass"
-    if low > margin or (loss > margin and p_value < _SIGNIFICANT):
-        return "fail"
-    return "inconclusive"
+    columns = [[who for who in judged if who[1] in (None, place)] for place in phones or (None,)]
+    return [(column[0], column[-1]) for column in columns if len(column) > 1]
 
 
 def _why(loss: AccuracyLoss, confidence: float) -> str:

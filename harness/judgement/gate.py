@@ -1,12 +1,12 @@
-"""What one gate said, of a hop or of an arm and phone; pure."""
+"""The result of a gate on a hop, or on an arm and phone; pure."""
 
 from __future__ import annotations
 
 from typing import Final, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
-
 from harness.comparison.hop import HopResult
+from harness.jsonl import Record
+from harness.ladder import Who
 
 Outcome = Literal["pass", "fail", "inconclusive", "not judged"]
 
@@ -28,7 +28,7 @@ GateName = Literal[
 ]
 
 GATE_NAMES: Final[tuple[GateName, ...]] = get_args(GateName)
-"""Every gate that a run with phones is held against, in the order of the results."""
+"""Every gate of a run with phones, in the order of the results."""
 
 STAGE_GATES: Final[tuple[StageGate, ...]] = get_args(StageGate)
 
@@ -36,10 +36,8 @@ Decided = tuple[Outcome, str]
 """An outcome and why, in words."""
 
 
-class GateResult(BaseModel):
-    """One rule held against one hop, or against one arm and phone."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+class GateResult(Record):
+    """The outcome of one rule for one hop, or for one arm and phone."""
 
     name: GateName
     hop: str | None
@@ -52,50 +50,29 @@ class GateResult(BaseModel):
     limit: float | None
     why: str
 
-
-def on_hop(
-    name: GateName,
-    hop: HopResult,
-    decided: Decided,
-    measured: float | None = None,
-    limit: float | None = None,
-) -> GateResult:
-    """The result of a gate on a hop."""
-    outcome, why = decided
-    return GateResult(
-        name=name,
-        hop=hop.name,
-        reference=hop.reference,
-        arm=hop.candidate,
-        phone=hop.phone,
-        outcome=outcome,
-        measured=measured,
-        limit=limit,
-        why=why,
-    )
-
-
-def on_arm(
-    name: GateName,
-    arm: str,
-    phone: str | None,
-    decided: Decided,
-    measured: float | None = None,
-    limit: float | None = None,
-) -> GateResult:
-    """The result of a gate on an arm (and phone)."""
-    outcome, why = decided
-    return GateResult(
-        name=name,
-        hop=None,
-        reference=None,
-        arm=arm,
-        phone=phone,
-        outcome=outcome,
-        measured=measured,
-        limit=limit,
-        why=why,
-    )
+    @classmethod
+    def of(
+        cls,
+        name: GateName,
+        subject: HopResult | Who,
+        decided: Decided,
+        measured: float | None = None,
+        limit: float | None = None,
+    ) -> GateResult:
+        """The result of a gate on a hop, or on an arm and phone."""
+        hop = subject if isinstance(subject, HopResult) else None
+        arm, phone = subject if not isinstance(subject, HopResult) else subject.ends[1]
+        return cls(
+            name=name,
+            hop=hop.name if hop else None,
+            reference=hop.reference if hop else None,
+            arm=arm,
+            phone=phone,
+            outcome=decided[0],
+            measured=measured,
+            limit=limit,
+            why=decided[1],
+        )
 
 
 def counted(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""Gates held against hops, phones and arms; pure. Each rule yields one GateResult."""
+"""The gates on hops, phones and arms; pure. Each rule yields one GateResult."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from harness.comparison import driven
 from harness.comparison.attestation import Mismatch
 from harness.comparison.blame import Blame
 from harness.comparison.canaries import CanaryResult
-from harness.comparison.hop import Equal, HopResult
+from harness.comparison.hop import HopResult
 from harness.gates_file import Gates
-from harness.judgement import agreement
+from harness.judgement.agreement import answer_gates
 from harness.judgement.gate import (
     STAGE_GATES,
     Decided,
@@ -22,34 +22,31 @@ from harness.judgement.gate import (
     Outcome,
     StageGate,
     counted,
-    on_arm,
-    on_hop,
 )
 from harness.judgement.latency import ArmLatency
-from harness.ladder import APP
+from harness.ladder import APP, Who
 from harness.records.observation import Observation
-from harness.stage import Stage
 
 _DRIVEN_STAGES: Final[tuple[StageGate, ...]] = ("embed", "prefill")
-"""What layers add up to: where they were driven, they decide."""
+"""The sums of layers: where these were driven, they decide."""
 _P90: Final = 0.9
 
 
 def hop_gates(
     hop: HopResult, agreed: Sequence[bool], gates: Gates, images: int, fixed: int | None
 ) -> list[GateResult]:
-    """Every gate on one hop; for `agreed`, `images` and `fixed` see `agreement.hop_gates`."""
-    answers = agreement.hop_gates(hop, agreed, gates, images, fixed)
-    if "contract" in hop.changes:  # which changes what the model is given: answers decide
+    """Every gate on one hop; for `agreed`, `images` and `fixed` see `answer_gates`."""
+    answers = answer_gates(hop, agreed, gates, images, fixed)
+    if "contract" in hop.changes:  # the input differs, so only answers can decide
         return answers
     return [_blame(hop), *answers, *(_stage(hop, stage) for stage in STAGE_GATES)]
 
 
 def failing(hop: HopResult) -> list[Blame]:
-    """Those blames that fail a release whatever the other gates say.
+    """The blames that fail a release whatever the other gates say.
 
-    The contract hop's are what it costs, which answers decide on. Single answers that part where
-    nothing before them does are flips, which agreement counts.
+    Those of the contract hop show its cost, on which answers decide. Single answers that differ
+    where nothing before them does are flips, which agreement counts.
     """
     if "contract" in hop.changes:
         return []
@@ -65,112 +62,98 @@ def phone_gates(
 ) -> list[GateResult]:
     """Session time and memory of one arm on one phone; nothing for an arm on this host.
 
-    The app's times are of the device that it ran on, where it told any; its memory nobody measured.
+    An app's times, where it reports any, are those of its own device; its memory is not measured.
     """
-    who = (latency.arm, latency.phone)
+    who = latency.who
+    if latency.phone is None and (latency.arm != APP or not latency.images):
+        return []
+    session, memory = _session(latency, gates), _memory(latency, gates)
+    if latency.phone in virtual_phones:
+        session = ("not judged", "a virtual phone's clock says nothing about a real phone's speed")
+        memory = ("not judged", "a virtual phone's memory holds its emulator too")
     seconds = latency.session.p90_ms / 1000 if latency.session else None
     limit_s = gates.latency.max_session_p90_s
-    if latency.arm == APP and latency.images:
-        return [on_arm("session_s", *who, _session(latency, gates), seconds, limit_s)]
-    if latency.phone is None:
-        return []
-    if latency.phone in virtual_phones:
-        session: Decided = (
-            "not judged",
-            "a virtual phone's clock says nothing about a real phone's speed",
-        )
-        memory: Decided = ("not judged", "a virtual phone's memory holds its emulator too")
-    else:
-        session, memory = _session(latency, gates), _memory(latency, gates)
-    peak = latency.memory_peak_kib / 1024 if latency.memory_peak_kib is not None else None
-    return [
-        on_arm("session_s", *who, session, seconds, limit_s),
-        on_arm("memory_mib", *who, memory, peak, gates.memory.max_peak_mib),
-    ]
+    results = [GateResult.of("session_s", who, session, seconds, limit_s)]
+    if latency.arm != APP:
+        peak = None if latency.memory_peak_kib is None else latency.memory_peak_kib / 1024
+        limit_mib = gates.memory.max_peak_mib
+        results.append(GateResult.of("memory_mib", who, memory, peak, limit_mib))
+    return results
 
 
-def error_gate(
-    arm: str, phone: str | None, observations: Sequence[Observation], gates: Gates
-) -> GateResult:
+def error_gate(who: Who, observations: Sequence[Observation], gates: Gates) -> GateResult:
     """How many of one arm's cases ended in an error; `observations` are that arm's alone."""
     faults = [seen.error for seen in observations if seen.error is not None]
     limit = gates.errors.max_per_arm
-    kinds = ", ".join(sorted({fault.kind for fault in faults}))
     outcome: Outcome = "pass" if len(faults) <= limit else "fail"
     why = f"{len(faults)} of {counted(len(observations), 'case')} without an answer"
-    return on_arm(
-        "errors",
-        arm,
-        phone,
-        (outcome if observations else "inconclusive", f"{why} ({kinds})" if kinds else why),
-        len(faults),
-        limit,
-    )
+    if faults:
+        why += f" ({', '.join(sorted({fault.kind for fault in faults}))})"
+    decided: Decided = (outcome if observations else "inconclusive", why)
+    return GateResult.of("errors", who, decided, len(faults), limit)
 
 
-def attestation_gate(
-    arm: str, phone: str | None, mismatches: Sequence[Mismatch], *, attested: bool
-) -> GateResult:
+def attestation_gate(who: Who, mismatches: Sequence[Mismatch], *, attested: bool) -> GateResult:
     """Whether an arm ran as it was asked to; `mismatches` are that arm's alone."""
     decided: Decided = ("pass", "build, backend, threads, settings and files are those asked for")
     if mismatches:
-        told = [f"{one.what}: asked for {one.asked}, ran {one.ran}" for one in mismatches]
-        decided = ("fail", "; ".join(told))
+        found = [f"{one.what}: asked for {one.asked}, ran {one.ran}" for one in mismatches]
+        decided = ("fail", "; ".join(found))
     elif not attested:
         decided = ("not judged", "the arm attested to nothing")
-    return on_arm("attestation", arm, phone, decided, len(mismatches) if attested else None, 0)
+    return GateResult.of("attestation", who, decided, len(mismatches) if attested else None, 0)
 
 
-def canary_gate(arm: str, phone: str | None, canaries: Sequence[CanaryResult]) -> GateResult:
+def canary_gate(who: Who, canaries: Sequence[CanaryResult]) -> GateResult:
     """All canaries of one arm and phone, of which one that fails is enough."""
     failed = [one for one in canaries if one.outcome == "fail"]
     silent = [one for one in canaries if one.outcome == "inconclusive"]
     decided: Decided = ("pass", f"{', '.join(one.name for one in canaries)}: as they should be")
     if not canaries:
         decided = ("not judged", "this arm ran no canaries")
-    elif failed:
-        decided = ("fail", "; ".join(f"{one.name}: {one.why}" for one in failed))
-    elif silent:
-        decided = ("inconclusive", "; ".join(f"{one.name}: {one.why}" for one in silent))
-    return on_arm("canary", arm, phone, decided, len(failed) if canaries else None, 0)
+    elif failed or silent:
+        why = "; ".join(f"{one.name}: {one.why}" for one in failed or silent)
+        decided = ("fail" if failed else "inconclusive", why)
+    return GateResult.of("canary", who, decided, len(failed) if canaries else None, 0)
 
 
 def _blame(hop: HopResult) -> GateResult:
     if hop.cases == 0 and not hop.blames:
-        decided: Decided = ("not judged", "no case was answered by both arms")
-        return on_hop("blame", hop, decided, None, 0)
+        return GateResult.of(
+            "blame", hop, ("not judged", "no case was answered by both arms"), limit=0
+        )
     blamed = failing(hop)
-    decided = ("pass", "nothing differs by more than it may")
+    decided: Decided = ("pass", "nothing differs by more than it may")
     if blamed:
         decided = ("fail", "; ".join(blame.sentence for blame in blamed))
     elif hop.blames:
-        decided = ("pass", "only single answers part, which agreement counts")
-    return on_hop("blame", hop, decided, len(blamed), 0)
+        decided = ("pass", "only single answers differ, which agreement counts")
+    return GateResult.of("blame", hop, decided, len(blamed), 0)
 
 
 def _stage(hop: HopResult, stage: StageGate) -> GateResult:
     if hop.driven and stage in _DRIVEN_STAGES:
         return _driven_stage(hop, stage)
-    told, measured, limit = _told(hop, stage)
+    seen, measured, limit = _seen(hop, stage)
     causes = hop.stage_cases.get(stage, 0)
     if causes:
-        decided: Decided = ("fail", f"cause in {causes} of {counted(hop.cases, 'case')}: {told}")
-    elif told is None:
-        decided = ("not judged", "not told by both arms in any case")
+        decided: Decided = ("fail", f"cause in {causes} of {counted(hop.cases, 'case')}: {seen}")
+    elif seen is None:
+        decided = ("not judged", "not reported by both arms in any case")
     elif stage in _DRIVEN_STAGES and limit is not None and math.isinf(limit):
-        decided = ("not judged", f"{told}; no limit was measured on this model, and nothing driven")
+        decided = ("not judged", f"{seen}; no limit was measured on this model, and nothing driven")
     elif any(stage in case.beyond for case in hop.differing):
-        decided = ("not judged", f"follows from an earlier stage: {told}")
+        decided = ("not judged", f"follows from an earlier stage: {seen}")
     else:
-        decided = ("pass", told)
-    return on_hop(stage, hop, decided, measured, limit)
+        decided = ("pass", seen)
+    return GateResult.of(stage, hop, decided, measured, limit)
 
 
 def _driven_stage(hop: HopResult, stage: StageGate) -> GateResult:
     """Whether every driven output of the stage's tower is within its own limit."""
     own = [one for one in hop.driven if driven.stage_of(one.name) == stage]
     if not own:
-        return on_hop(stage, hop, ("not judged", "no layer of it was driven"))
+        return GateResult.of(stage, hop, ("not judged", "no layer of it was driven"))
     worst = max(own, key=lambda one: one.excess)
     cases = counted(hop.driven_cases, "case")
     beyond = sum(one.beyond > 0 for one in own)
@@ -185,24 +168,20 @@ def _driven_stage(hop: HopResult, stage: StageGate) -> GateResult:
             f"{worst.error:.2g} (limit {worst.limit_error:.2g}), gain {worst.gain:+.2g} "
             f"({worst.limit_gain:.2g})",
         )
-    return on_hop(stage, hop, decided, worst.error, worst.limit_error)
+    return GateResult.of(stage, hop, decided, worst.error, worst.limit_error)
 
 
-def _told(hop: HopResult, stage: Stage) -> tuple[str | None, float | None, float | None]:
+def _seen(hop: HopResult, stage: StageGate) -> tuple[str | None, float | None, float | None]:
     """What was seen of a stage in words (None: nothing), as a number, and the number's limit."""
-    equal: dict[Stage, tuple[tuple[str, Equal], ...]] = {
-        "resize": (("canonical pixels", hop.pixels_equal),),
-        "tile": (("tile grid", hop.grid_equal), ("image tokens", hop.image_tokens_equal)),
-        "tokens": (("prompt ids", hop.prompt_ids_equal),),
+    equal = {
+        "resize": [("canonical pixels", hop.pixels_equal)],
+        "tile": [("tile grid", hop.grid_equal), ("image tokens", hop.image_tokens_equal)],
+        "tokens": [("prompt ids", hop.prompt_ids_equal)],
     }
     if stage in equal:
-        parts = [(words, one) for words, one in equal[stage] if one.of]
-        if not parts:
-            return None, None, 1.0
-        told = ", ".join(
-            f"{words} equal in {one.count} of {counted(one.of, 'case')}" for words, one in parts
-        )
-        return told, min(one.count / one.of for _, one in parts), 1.0
+        parts = [(words, one.count, one.of) for words, one in equal[stage] if one.of]
+        said = [f"{words} equal in {n} of {counted(of, 'case')}" for words, n, of in parts]
+        return ", ".join(said) or None, min((n / of for _, n, of in parts), default=None), 1.0
     spread, limit = hop.distances.get(stage), hop.tolerance_distances.get(stage)
     said = [] if spread is None else [f"distance {spread.maximum:.2g} at most, limit {limit:g}"]
     nats = hop.label_logprob_difference
@@ -216,11 +195,19 @@ def _told(hop: HopResult, stage: Stage) -> tuple[str | None, float | None, float
 
 def _session(latency: ArmLatency, gates: Gates) -> Decided:
     rule, limit_ms = gates.latency, gates.latency.max_session_p90_s * 1000
-    totals, left_out = latency.sessions_ms, _left_out(latency)
+    totals = latency.sessions_ms
+    excluded = [
+        counted(number, noun)
+        for number, noun in (
+            (latency.throttled, "throttled image"),
+            (latency.interrupted, "interrupted session"),
+        )
+        if number
+    ]
+    left_out = f"; {' and '.join(excluded)} left out" if excluded else ""
     over = sum(total > limit_ms for total in totals)
-    more = max(rule.min_sessions, stats.fewest_for_quantile(over, _P90, rule.confidence)) - len(
-        totals
-    )
+    needed = max(rule.min_sessions, stats.fewest_for_quantile(over, _P90, rule.confidence))
+    more = needed - len(totals)
     if latency.session is None or len(totals) < rule.min_sessions:
         return (
             "inconclusive",
@@ -228,9 +215,10 @@ def _session(latency: ArmLatency, gates: Gates) -> Decided:
             f"{more} more within the limit would decide{left_out}",
         )
     low, high = stats.quantile_bounds(totals, _P90, rule.confidence)
+    bounds = ["unknown" if ms is None else f"{ms / 1000:.1f} s" for ms in (low, high)]
     said = (
         f"90th percentile {latency.session.p90_ms / 1000:.1f} s over {len(totals)} sessions, "
-        f"one-sided {rule.confidence:.0%} bounds {_seconds(low)} and {_seconds(high)}{left_out}"
+        f"one-sided {rule.confidence:.0%} bounds {' and '.join(bounds)}{left_out}"
     )
     if low is not None and low > limit_ms:
         return "fail", said
@@ -239,21 +227,8 @@ def _session(latency: ArmLatency, gates: Gates) -> Decided:
     return "inconclusive", f"{said}; {counted(more, 'more session')} within the limit would decide"
 
 
-def _left_out(latency: ArmLatency) -> str:
-    parts = []
-    if latency.throttled:
-        parts.append(counted(latency.throttled, "throttled image"))
-    if latency.interrupted:
-        parts.append(counted(latency.interrupted, "interrupted session"))
-    return f"; {' and '.join(parts)} left out" if parts else ""
-
-
-def _seconds(bound_ms: float | None) -> str:
-    return "unknown" if bound_ms is None else f"{bound_ms / 1000:.1f} s"
-
-
 def _memory(latency: ArmLatency, gates: Gates) -> Decided:
     if latency.memory_peak_kib is None:
-        return "inconclusive", "the phone told no peak memory"
+        return "inconclusive", "the phone reported no peak memory"
     peak = latency.memory_peak_kib / 1024
     return ("pass" if peak <= gates.memory.max_peak_mib else "fail"), f"peak {peak:.0f} MiB"

@@ -1,28 +1,24 @@
 """Observations -> time per stage, tokens a second, session totals, memory; pure.
 
 Samples taken while throttled, and sessions that another process had to finish, are counted and left
-out. Model load stands apart: the app loads once, the user waits for images.
+out. Model load is separate: the app loads once, the user waits for images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict
-
 from devices.runner.protocol import Timings
 from harness import stats
-from harness.records.observation import Observation
+from harness.jsonl import Record
+from harness.ladder import Who
+from harness.records.observation import ArmRecord, Observation, by_who
 
 SESSION_BUDGET_S = (15.0, 24.0)
-"""What the app's document promises for a session of three images."""
+"""What the app promises for a session of three images."""
 
 
-class _Result(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StageLatency(_Result):
+class StageLatency(Record):
     """One stage over `n` images (or sessions). The spread is the interquartile range."""
 
     n: int
@@ -32,7 +28,7 @@ class StageLatency(_Result):
 
     @classmethod
     def over(cls, values: Sequence[float]) -> StageLatency | None:
-        """None over nothing."""
+        """Returns None for an empty sequence."""
         if not values:
             return None
         return cls(
@@ -43,11 +39,9 @@ class StageLatency(_Result):
         )
 
 
-class ArmLatency(_Result):
-    """How long one arm took on one phone (or on this host: phone None)."""
+class ArmLatency(ArmRecord):
+    """How long one arm took on one phone, or on this host."""
 
-    arm: str
-    phone: str | None
     images: int
     """Images whose times are used."""
     throttled: int
@@ -55,7 +49,7 @@ class ArmLatency(_Result):
     unanswered: int
     """Images left out because of an error or because they carry no times."""
     cached: int
-    """Images used whose times were taken in an earlier run and kept."""
+    """Images used whose times come from the content cache."""
     stages: dict[str, StageLatency]
     """image_decode, tokenize, encode (all tiles), prefill, decode (all steps), total."""
     tokens_per_s: float | None
@@ -69,7 +63,7 @@ class ArmLatency(_Result):
     """Whole unthrottled sessions left out because their images come from several processes."""
     memory_peak_kib: int | None
     load_ms: StageLatency | None
-    """Over the separate loads of the model, told apart by their time."""
+    """Over the separate loads of the model, distinguished by their time."""
 
 
 def stage_times(timings: Timings) -> dict[str, float]:
@@ -91,18 +85,10 @@ def summarize(
 
     `session_sizes`: session -> how many images it holds in this run.
     """
-    by_arm: dict[tuple[str, str | None], list[Observation]] = {}
-    for seen in observations:
-        by_arm.setdefault((seen.arm, seen.phone), []).append(seen)
-    return [_summary(arm, phone, seen, session_sizes) for (arm, phone), seen in by_arm.items()]
+    return [_summary(who, seen, session_sizes) for who, seen in by_who(observations).items()]
 
 
-def _summary(
-    arm: str,
-    phone: str | None,
-    seen: Sequence[Observation],
-    session_sizes: Mapping[int, int],
-) -> ArmLatency:
+def _summary(who: Who, seen: Sequence[Observation], session_sizes: Mapping[int, int]) -> ArmLatency:
     answered = [
         (item, item.timings_ms)
         for item in seen
@@ -118,8 +104,8 @@ def _summary(
     totals, interrupted = _sessions(used, session_sizes)
     loads = {load for item in seen if (load := item.conditions.load_ms) is not None}
     return ArmLatency(
-        arm=arm,
-        phone=phone,
+        arm=who[0],
+        phone=who[1],
         images=len(used),
         throttled=len(answered) - len(used),
         unanswered=len(seen) - len(answered),
@@ -143,9 +129,9 @@ def _tokens_per_s(timings: Sequence[Timings]) -> float | None:
 def _sessions(
     used: Sequence[tuple[Observation, Timings]], session_sizes: Mapping[int, int]
 ) -> tuple[list[float], int]:
-    """Milliseconds of every whole session of one process, and how many whole ones are of several.
+    """Milliseconds of every whole session of one process, and how many came from several.
 
-    Processes are told apart by how long they took to load the model, and by the phone's boot.
+    Processes are distinguished by how long they took to load the model, and by the phone's boot.
     """
     by_session: dict[int, list[tuple[Observation, Timings]]] = {}
     for item, timings in used:

@@ -1,4 +1,4 @@
-"""From gates, floors and terms to what one hop may differ by; pure."""
+"""From gates, floors and terms to the limits of one hop; pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from harness.comparison.attestation import Terms
+from harness.comparison.terms import Terms
 from harness.gates_file import DrivenRow, DrivenTable, Gates, HopLimits
 from harness.ladder import FLOAT_TYPES, Hop
 from harness.records.inquiry import Floor
@@ -16,9 +16,9 @@ _NOT_JUDGED: Final = DrivenLimit(math.inf, math.inf, math.inf)
 
 
 def tolerance(gates: Gates, hop: Hop, floors: Sequence[Floor]) -> Tolerance:
-    """What whole stages of a hop may differ by; limits add up over all that the hop changes."""
-    # Twins are run on this host alone: a phone's floor is that of the same files and settings here.
-    ends = {end.replace("phone:", "desktop:") for end in (hop.reference, hop.candidate)}
+    """How far a hop may move whole stages; limits add up over all that the hop changes."""
+    # Twins run on this host only: a phone's floor is that of the same files and settings here.
+    ends = {arm.replace("phone:", "desktop:") for arm, _ in hop.ends}
     own = [floor for floor in floors if floor.arm in ends]
     floor = max(own, key=lambda one: one.margin or 0.0, default=None)
     first, *others = (_of_change(gates.hops.of(change), floor) for change in hop.changes)
@@ -26,8 +26,7 @@ def tolerance(gates: Gates, hop: Hop, floors: Sequence[Floor]) -> Tolerance:
 
 
 def _of_change(limits: HopLimits, floor: Floor | None) -> Tolerance:
-    """Where neither an absolute limit was given nor a floor measured on this model nothing is a
-    drift, and no flip is excused."""
+    """Nothing is a drift without an absolute limit or a measured floor, and no flip is excused."""
 
     def limit(absolute: float | None, measured: float | None) -> float:
         if absolute is not None:
@@ -52,9 +51,9 @@ def _of_change(limits: HopLimits, floor: Floor | None) -> Tolerance:
 def driven(
     table: DrivenTable, hop: Hop, reference: Terms | None, candidate: Terms | None
 ) -> dict[Part, DrivenLimit]:
-    """What each part's driven outputs may be off by, for what the hop changes and nothing else.
+    """How far each part's driven outputs may be off, for what the hop changes and nothing else.
 
-    Infinite where a row was never measured, or where it is not known under what an arm ran.
+    Infinite where a row was never measured, or an arm's terms are not known.
     """
     if reference is None or candidate is None or "app" in hop.changes:
         return dict.fromkeys(PARTS, _NOT_JUDGED)

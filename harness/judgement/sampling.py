@@ -1,4 +1,4 @@
-"""How many images decide, as planned and as things stand, and who owes some; pure."""
+"""How many images decide, as planned and so far, and which arms owe some; pure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from harness.comparison.case_comparison import compare_case
 from harness.gates_file import Gates
+from harness.jsonl import Record
 from harness.judgement import limits
-from harness.ladder import Change, Hop
+from harness.ladder import Change, Hop, Who
 from harness.records.inquiry import Floor
-from harness.records.observation import Observation, Place, Who
+from harness.records.observation import ArmRecord, Observation, Place
 from harness.records.record import RunRecord
 from harness.stats import sequential
 from harness.stats.sequential import Decision, SequentialPlan
@@ -23,25 +22,23 @@ from harness.tolerance import Tolerance
 _OPEN: Final = Decision("open", 0, 0)
 
 
-class SamplingPlan(BaseModel):
+class SamplingPlan(Record):
     """How many images decide, and how often they decide wrongly."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["sequential", "fixed"]
     accept: float
     reject: float
     alpha: float
-    """Exactly how often a share of `accept` is failed, and, `beta`, one of `reject` is passed."""
+    """The exact probability that a share of `accept` fails; `beta`, that one of `reject` passes."""
     beta: float
     look: int | None
     """Images between looks; None where there is one look at the end."""
     most: int
-    """Images after which it has decided, or, where fixed, those there are."""
+    """Images after which it has decided; for a fixed sample, its size."""
     clean: int | None
-    """Images that pass where none flips; None where so few never do."""
+    """Images that pass if none flips; None where so few never do."""
     expected_accept: float
-    """Images on average where answers agree in a share of `accept`; `expected_reject` likewise."""
+    """Images on average if answers agree in a share of `accept`; `expected_reject` likewise."""
     expected_reject: float
 
     @property
@@ -63,64 +60,58 @@ class SamplingPlan(BaseModel):
 def sampling_plan(
     gates: Gates, changes: tuple[Change, ...], images: int, fixed: int | None
 ) -> SamplingPlan:
-    """That of a hop with `images` images a session.
+    """The plan of a hop with `images` images a session.
 
     `fixed`: how many images the run takes, where that is set before it.
     """
-    if fixed is not None:
+    look: int | None = None
+    if fixed is None:
+        plan = gates.plan(changes, images)
+        accept, reject, rates = plan.accept, plan.reject, plan.error_rates
+        look, most, clean = plan.look, plan.most, plan.needed_more(0, 0)
+        expected = plan.expected_images(accept), plan.expected_images(reject)
+    else:
         sample = gates.fixed_plan(changes, fixed)
-        alpha, beta = sample.error_rates
-        return SamplingPlan(
-            kind="fixed",
-            accept=sample.accept,
-            reject=sample.reject,
-            alpha=alpha,
-            beta=beta,
-            look=None,
-            most=fixed,
-            clean=fixed if sample.accept_at >= 0 else None,
-            expected_accept=fixed,
-            expected_reject=fixed,
-        )
-    plan = gates.plan(changes, images)
-    alpha, beta = plan.error_rates
+        accept, reject, rates = sample.accept, sample.reject, sample.error_rates
+        most, clean = fixed, fixed if sample.accept_at >= 0 else None
+        expected = float(fixed), float(fixed)
     return SamplingPlan(
-        kind="sequential",
-        accept=plan.accept,
-        reject=plan.reject,
-        alpha=alpha,
-        beta=beta,
-        look=plan.look,
-        most=plan.most,
-        clean=plan.needed_more(0, 0),
-        expected_accept=plan.expected_images(plan.accept),
-        expected_reject=plan.expected_images(plan.reject),
+        kind="sequential" if fixed is None else "fixed",
+        accept=accept,
+        reject=reject,
+        alpha=rates[0],
+        beta=rates[1],
+        look=look,
+        most=most,
+        clean=clean,
+        expected_accept=expected[0],
+        expected_reject=expected[1],
     )
 
 
 class Needed:
-    """The sequential test of every hop, told of observations in any order, by whichever arm: the
-    rule by which a run ends early, and by which a verdict knows who owes observations.
+    """The sequential test of every hop, fed with observations in any order: the rule by which a run
+    ends early, and by which a verdict knows which arms owe observations.
 
-    Each test looks at its pairs in the order of the run: a pair counts once every earlier place
-    has been answered by both arms. Where the number of images is fixed, or an arm stands on no hop,
-    every case is needed.
+    Each test looks at its pairs in the order of the run: a pair counts once both arms have
+    answered every earlier place. Where the number of images is fixed, or an arm is on no hop, every
+    case is needed.
     """
 
     def __init__(
         self, record: RunRecord, floors: Sequence[Floor], seen: Iterable[Observation] = ()
     ) -> None:
-        """`floors`: what tells a numeric flip from a real one, as measured in this run."""
-        self._places = sorted((case.session, case.position) for case in record.cases)
+        """`floors`, measured in this run, separate numeric flips from real ones."""
+        self._places = sorted(case.place for case in record.cases)
         self._tests: dict[Who, list[_Test]] = defaultdict(list)
-        for hop in _tested(record):
+        for hop in record.hops if record.sampling.fixed is None else ():
             test = _Test(
                 hop,
                 record.gates.plan(hop.changes, record.contract.limits.images_per_session),
                 limits.tolerance(record.gates, hop, floors),
                 self._places,
             )
-            for who in test.ends:
+            for who in hop.ends:
                 self._tests[who].append(test)
         for one in seen:
             self.saw(one)
@@ -128,11 +119,11 @@ class Needed:
     def saw(self, seen: Observation) -> None:
         """Count one more observation; canaries decide nothing."""
         if seen.canary is None:
-            for test in self._tests.get((seen.arm, seen.phone), ()):
+            for test in self._tests.get(seen.who, ()):
                 test.saw(seen)
 
     def wanted(self, who: Who) -> int:
-        """So many of the run's first places `who` must answer, as things stand.
+        """How many of the run's first places `who` must answer, as far as is known.
 
         Fewer than this decide none of its open hops. 0 where all of them are decided.
         """
@@ -140,8 +131,7 @@ class Needed:
         return len(self._places) if not tests else max(test.wanted for test in tests)
 
     def decision(self, who: Who) -> Decision | None:
-        """The last of the decisions on the hops of `who`; None while one of them is open, and
-        where no test decides."""
+        """The last decision on the hops of `who`; None while one is open, or without any test."""
         decisions = [test.decision for test in self._tests.get(who, ())]
         if not decisions or any(one.outcome == "open" for one in decisions):
             return None
@@ -153,7 +143,7 @@ class Needed:
             end
             for test in self._tests.get(who, ())
             if test.decision.outcome == "open"
-            for end in test.ends
+            for end in test.hop.ends
             if end != who
         ]
 
@@ -168,20 +158,14 @@ class _Test:
     places: Sequence[Place] = field(repr=False)
     decision: Decision = _OPEN
     _passed: int = 0
-    """So many of the first places have been answered by both arms, or ended in an error."""
+    """Number of first places that both arms have answered, if only with an error."""
     _agreed: list[bool] = field(default_factory=list, repr=False)
     _unpaired: dict[tuple[Who, Place], Observation] = field(default_factory=dict, repr=False)
 
-    @property
-    def ends(self) -> tuple[Who, Who]:
-        """Reference and candidate."""
-        hop = self.hop
-        return (hop.reference, hop.reference_phone), (hop.candidate, hop.phone)
-
     def saw(self, seen: Observation) -> None:
-        self._unpaired[(seen.arm, seen.phone), (seen.session, seen.position)] = seen
+        self._unpaired[seen.who, seen.place] = seen
         while self._passed < len(self.places):
-            slots = [(end, self.places[self._passed]) for end in self.ends]
+            slots = [(end, self.places[self._passed]) for end in self.hop.ends]
             if not all(slot in self._unpaired for slot in slots):
                 break
             ours, theirs = (self._unpaired.pop(slot) for slot in slots)
@@ -192,29 +176,21 @@ class _Test:
 
     @property
     def wanted(self) -> int:
-        """As many of the first places as would accept if no further answer flipped; where nothing
-        but a rejection can come, as many as the test has."""
+        """How many first places would accept if no further answer flipped; where only a rejection
+        is possible, as many as the test has."""
         if self.decision.outcome != "open":
             return 0
         count, flips = self.decision.images, self.decision.disagreements
         more = self.plan.needed_more(count, flips)
         last = self._passed + (self.plan.most - count if more is None else more)
-        # Whole sessions: a phone's times are judged by them.
+        # Whole sessions, by which a phone's times are judged.
         session = self.places[min(last, len(self.places)) - 1][0]
         return sum(place[0] <= session for place in self.places)
 
 
-def _tested(record: RunRecord) -> list[Hop]:
-    return record.hops if record.sampling.fixed is None else []
-
-
-class Undelivered(BaseModel):
+class Undelivered(ArmRecord):
     """An arm that owes observations, those of its canaries included."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    arm: str
-    phone: str | None
     missing: int
     of: int
     why: str
@@ -230,25 +206,16 @@ def undelivered(
     needed = Needed(record, floors, (one for seen in by_arm.values() for one in seen))
     owing = []
     for who in record.deliveries:
-        arm, phone = who
-        missing, of = _owed(record, who, by_arm.get(who, ()), needed)
-        if not missing:
-            continue
-        failures = [f for f in record.failures if (f.arm, f.phone) == who]
-        why = failures[-1].detail if failures else "the run was not finished; repeat its command"
-        owing.append(Undelivered(arm=arm, phone=phone, missing=missing, of=of, why=why))
+        there = {seen.place for seen in by_arm.get(who, ())}
+        answered = sum(case.place in there for case in record.cases)
+        stops = [stop.images for stop in record.stops if stop.who == who]
+        wanted = stops[-1] if stops else needed.wanted(who)
+        canaries = record.canaries if record.carries_canaries(who[0]) else ()
+        missing = max(0, wanted - answered) + sum(one.place not in there for one in canaries)
+        if missing:
+            why = "the run was not finished; repeat its command"
+            for failure in record.failures:
+                why = failure.detail if failure.who == who else why
+            of = max(wanted, answered) + len(canaries)
+            owing.append(Undelivered(arm=who[0], phone=who[1], missing=missing, of=of, why=why))
     return tuple(owing)
-
-
-def _owed(
-    record: RunRecord, who: Who, seen: Sequence[Observation], needed: Needed
-) -> tuple[int, int]:
-    """How many are missing, of how many."""
-    there = {(item.session, item.position) for item in seen}
-    answered = sum((case.session, case.position) in there for case in record.cases)
-    stops = [stop.images for stop in record.stops if (stop.arm, stop.phone) == who]
-    wanted = stops[-1] if stops else needed.wanted(who)
-    canaries = record.canaries if record.carries_canaries(who[0]) else ()
-    missing = max(0, wanted - answered)
-    missing += sum((one.session, one.position) not in there for one in canaries)
-    return missing, max(wanted, answered) + len(canaries)

@@ -17,19 +17,18 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.audit import values
 from harness.audit.aspects import APP_THREADS
-from harness.audit.candidates import Candidate, settled
-from harness.audit.findings import Finding, Value
+from harness.audit.findings import Finding, Quote, Value, settled
 from harness.contract import Contract
 from harness.errors import AuditError
 from harness.listen.logcat import LogLine
 from harness.shipped import shipped
 
 _SLICE: Final = re.compile(r"image(?: or| |/)slice|image slice|decoding image batch|image decoded")
-"""What libmtmd says from the beginning of a slice to its end."""
+"""What libmtmd logs from the beginning of a slice to its end."""
 _LOADS: Final = {"text_file", "context", "buffer"}
-"""What is told of where a model is loaded."""
+"""Facts that are logged where a model is loaded."""
 _Said = tuple[str, Value, LogLine, str]
-"""An aspect, what is said of it, the line, and why it may be otherwise."""
+"""An aspect, its value, the line, and why it may be something else."""
 _TYPE_WORDS: Final = ((" - medium", "_m"), (" - small", "_s"), (" - large", "_l"), ("mostly ", ""))
 
 
@@ -54,14 +53,14 @@ class Heard:
 
     pid: int | None
     said: dict[str, dict[str, LogLine]] = field(default_factory=lambda: defaultdict(dict))
-    """By what is told, each value with the first line that says it."""
+    """Fact -> its values, each with the first line that says it."""
     measured: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     runs: list[tuple[int, LogLine]] = field(default_factory=list)
-    """How many slices were encoded in a row, nothing else being said between them."""
+    """How many slices were encoded in a row, with nothing else logged between them."""
     _is_in_run: bool = False
 
     def take(self, line: LogLine) -> None:
-        """Hear one more line."""
+        """Take in one more line."""
         for row in _ROWS:
             if (found := row.pattern.search(line.text)) is None:
                 continue
@@ -76,7 +75,7 @@ class Heard:
         self._is_in_run = bool(self.runs) and _SLICE.search(line.text) is not None
 
     def others(self) -> Iterator[tuple[Row, str, LogLine]]:
-        """What is told that no contract fixes."""
+        """The facts that no contract fixes."""
         for row in _ROWS:
             if row.title and (values := self.said.get(row.tells)):
                 times = self.measured.get(row.tells)
@@ -86,19 +85,19 @@ class Heard:
     def findings(self, contract: Contract, images: int | None, name: str) -> Iterator[Finding]:
         """The aspects of a contract, each with the lines that say it.
 
-        `images`: how many were classified; without it, slices of one image cannot always be told
-        from single tiles of several. `name`: the log, as in `name:LINE`.
+        `images`: how many were classified; without it, slices of one image and single tiles of
+        several can look the same. `name`: the log, as in `name:LINE`.
         """
-        found: defaultdict[str, list[Candidate]] = defaultdict(list)
-        told = (self._values(), self._threads(contract), self._backend(), self._tiling(images))
-        for aspect, value, line, why in itertools.chain(*told):
+        found: defaultdict[str, list[Quote]] = defaultdict(list)
+        parts = (self._values(), self._threads(contract), self._backend(), self._tiling(images))
+        for aspect, value, line, why in itertools.chain(*parts):
             where = f"{name}:{line.number}"
-            found[aspect].append(Candidate(value, where, line.text, why, aspect, not why))
+            found[aspect].append(Quote(value, where, line.text, why, aspect, not why))
         yield from (settled(aspect, "log", candidates) for aspect, candidates in found.items())
 
     def _values(self) -> Iterator[_Said]:
         for row in _ROWS:
-            # An aspect's first row has its reader; the others only know another way of saying it.
+            # An aspect's first row has its reader; the others are other ways of saying it.
             for said, line in self.said.get(row.tells, {}).items() if row.aspect else ():
                 if (value := _READ[row.aspect](said)) is not None:
                     yield row.tells, value, line, ""
@@ -114,8 +113,7 @@ class Heard:
                 yield "threads", APP_THREADS if is_rule else int(said), line, ""
 
     def _backend(self) -> Iterator[_Said]:
-        """Where the weights lie is where they are computed; a GPU's host buffers hold what is
-        looked up on the CPU."""
+        """A model runs where its weights lie; a GPU's host buffers hold what the CPU looks up."""
         buffers = {
             name: line for name, line in self.said.get("buffer", {}).items() if "_Host" not in name
         }
@@ -139,16 +137,13 @@ class Heard:
         elif longest == 1:
             yield "tiling", "single", line, ""
         else:
-            why = f"{longest} slices in a row; --images N says of how many images the log is"
+            why = f"{longest} slices in a row; --images N says how many images the log covers"
             yield "tiling", "split", line, why
 
 
 def hear(lines: Iterable[LogLine], pid: int | None = None) -> tuple[Heard, list[int]]:
     """What the last process that loaded a model said, or the one of `pid`; and the others' pids.
-
-    Raises:
-        AuditError: nothing that llama.cpp says is in it.
-    """
+    Raises AuditError where no line is llama.cpp's."""
     heard: dict[int | None, Heard] = {}
     for line in lines:
         heard.setdefault(line.pid, Heard(line.pid)).take(line)
@@ -182,8 +177,8 @@ _READ: Final[Mapping[str, Callable[[str], Value | None]]] = {
     "text": str,
     "side": _square,
     "weight type": _weight_type,
-    # Of `auto` nothing is said here: what came of it is a line of its own.
+    # `auto` is no value: what came of it is a line of its own.
     "truth": values.truth,
     "no": lambda said: False,
 }
-"""How what is told is read as a value of the contract's, by the table's word for it."""
+"""How a fact is read as a value of the contract, by the table's word for it."""

@@ -19,8 +19,6 @@ MOST_BYTES: Final = 256 * 2**20
 """A phone's whole log buffer holds at most this (Developer options end at 16 MiB a buffer)."""
 _LONGEST: Final = 4096
 """Android cuts a message at 4,068 bytes; what is longer is no line of a log."""
-
-
 _WRITTEN: Final = shipped("harness.listen", "lines.toml")
 _FORMATS: Final = tuple(
     re.compile(one.replace("DATE", _WRITTEN["DATE"])) for one in _WRITTEN["formats"]
@@ -40,20 +38,15 @@ class LogLine:
 
 
 def of_file(path: Path) -> Iterator[LogLine]:
-    """The lines of a saved log.
-
-    Raises:
-        AuditError: it is no regular file, larger than `MOST_BYTES`, or cannot be read.
-    """
+    """The lines of a saved log; raises AuditError where it is no regular file, is larger than
+    `MOST_BYTES`, or cannot be read."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise AuditError(f"{path} is no file; name a log saved with adb logcat -d > app.log")
         if status.st_size > MOST_BYTES:
-            raise AuditError(
-                f"{path} has {status.st_size / 2**20:.0f} MiB, and {MOST_BYTES >> 20} are read; "
-                "cut it to the app's own lines, as in: adb logcat -d --pid PID"
-            )
+            size = f"{path} has {status.st_size / 2**20:.0f} MiB, and {MOST_BYTES >> 20} are read"
+            raise AuditError(f"{size}; cut it to the app's lines, as in: adb logcat -d --pid PID")
         with path.open("rb") as source:
             for number, line in enumerate(iter(lambda: source.readline(_LONGEST), b""), start=1):
                 yield parsed(number, line.decode("utf-8", "replace"))

@@ -38,7 +38,9 @@ _BRADFORD = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
 )
 _SAME_GAMUT = 0.01
+"""SkColorSpace's `color_space_almost_equal`."""
 _SAME_CURVE = 1 / 512
+"""skcms's `skcms_TRCs_AreApproximateInverse`."""
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"})
 
 

@@ -39,10 +39,7 @@ def space_of(icc: bytes) -> bytes:
 
 def read_matrix_profile(icc: bytes) -> MatrixProfile | None:
     """The matrix and curves of an RGB or grey profile; None if it describes itself otherwise.
-
-    Raises:
-        ValueError, struct.error: the profile is damaged.
-    """
+    Raises ValueError or struct.error where it is damaged."""
     grey = space_of(icc) == b"GRAY"
     tags = _tags(icc)
     curve_names = (b"kTRC",) if grey else (b"rTRC", b"gTRC", b"bTRC")

@@ -1,11 +1,11 @@
 """Skia's software samplers, vectorised: what `Bitmap.createScaledBitmap(filter = true)` computes.
 
-Two samplers stand behind Android's scaling, by the Skia milestone that the phone carries:
+Android scales with one of two samplers, depending on the phone's Skia milestone:
 
 - `sample_legacy`: the shader context that N32 bitmaps get from m75 up to m145: 32.32 fixed-point
-  positions, four-bit weights, truncation. Held at 0 differing bytes against skia-python 144.
-- `sample_q15`: the raster pipeline's low-precision bilinear stage, which is the default from m146:
-  16.16 positions, signed Q15 weights, rounding. No build of m146 could be had: it is held at 0
+  positions, four-bit weights, truncation. Tested at 0 differing bytes against skia-python 144.
+- `sample_q15`: the raster pipeline's low-precision bilinear stage, the default from m146: 16.16
+  positions, signed Q15 weights, rounding. No build of m146 was available: it is tested at 0
   differing bytes against the same stage of skia-python 144, which bitmaps in RGBA order reach.
 
 Neither antialiases nor uses mipmaps. Bitmaps are uint8 arrays (height, width, channels) in which
@@ -23,13 +23,13 @@ Bitmap = NDArray[np.uint8]
 Sampler = Callable[[Bitmap, int, int], Bitmap]
 
 LEGACY_BILINEAR_MAX_SIDE = 16_383
-"""Beyond it, the legacy sampler's 14-bit coordinates are full and it takes the nearest pixel."""
+"""Beyond it, the legacy sampler's 14-bit coordinates overflow and it takes the nearest pixel."""
 FIXED_POINT_MAX_SIDE = 32_767
 """Beyond it, Skia leaves fixed point for its float pipeline, in either milestone."""
 
 _BILINEAR_RUN = 127
 _NEAREST_RUN = 254
-"""How many positions fit in the legacy sampler's buffer: X restarts from float32 after as many."""
+"""Positions that fit in the legacy sampler's buffer; after them X restarts from float32."""
 
 _F1 = np.float32(1)
 _HALF = np.float32(0.5)

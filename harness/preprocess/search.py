@@ -1,4 +1,4 @@
-"""How was this picture made from that source? Every known way is tried and held against it."""
+"""How a picture was made from its source: every known way is tried and compared with it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from harness.preprocess.recipes import scaled_bitmap
 from harness.preprocess.sampling import Bitmap, scaled_size
 
 Fit = Literal["inside", "stretched", "cropped"]
-"""The whole picture in its own shape; pulled to the square; or its middle alone."""
+"""The whole picture in its own shape; stretched to the square; or its middle alone."""
 
 Sizing = Arithmetic | Literal["rounded"]
-"""How the scaled size is reckoned; `rounded` as Pillow's `thumbnail` and `ImageOps.pad` do."""
+"""How the scaled size is computed; `rounded` as Pillow's `thumbnail` and `ImageOps.pad` do."""
 
 PLAIN_RECIPES: Final[tuple[Recipe, ...]] = tuple(
     recipe for recipe in get_args(Recipe) if recipe != "training-lanczos"
@@ -37,10 +37,10 @@ class Way:
     """One way from a source to a picture, and how near it comes."""
 
     pixels: Pixels
-    """Its padding and arithmetic are what was found where they have a name here, else the app's."""
+    """Padding and arithmetic as found where the contract has a name for them, else the app's."""
     fit: Fit
     sizing: tuple[Sizing, ...]
-    """All that give this size; all there are where it makes no difference."""
+    """All that give this size."""
     padding: str
     """black, white, edge, `none` (the picture fills it all), or `other`."""
     idle: frozenset[str]
@@ -53,10 +53,8 @@ def ranked(found: Image.Image, source: Path) -> list[Way]:
     """Every way that gives a picture of `found`'s size (mode RGB), the nearest first.
 
     Only what can matter for this source is varied: alpha where there is some, EXIF where it turns
-    the picture, colour where one is declared, arithmetic where it changes the size.
-
-    Raises:
-        CaseError: `source` cannot be opened, or no phone could show it.
+    the picture, colour where one is declared, arithmetic where it changes the size. Raises
+    CaseError where `source` cannot be opened or no phone could show it.
     """
     pixels = np.asarray(found)
     ways = [
@@ -73,57 +71,39 @@ def _orientations(source: Path) -> tuple[bool, ...]:
 
 
 def _of_source(found: Bitmap, image: Image.Image, exif: bool) -> Iterator[Way]:
-    idle = frozenset(
-        ({"alpha"} if not image.has_transparency_data else set())
-        | ({"colour"} if declared_by(image) is None else set())
-    )
-    for made, fit, box in _bitmaps(found, image, exif, idle):
-        height, width = made.bitmap.shape[:2]
-        left, top = box
-        inside = found[top : top + height, left : left + width].astype(np.int16)
-        padding = _padding(found, (left, top, width, height))
-        for channels in get_args(Channels):
-            picture = made.bitmap[..., ::-1] if channels == "bgr" else made.bitmap
-            mean_abs = float(np.mean(np.abs(inside - picture)))
-            for centring in made.centrings[box]:
-                named = padding if padding in ("white", "edge") else "black"
-                change = {"centring": centring, "channels": channels, "padding": named}
-                yield Way(
-                    made.pixels.model_copy(update=change), fit, made.sizing, padding, idle, mean_abs
-                )
-
-
-@dataclass(frozen=True)
-class _Made:
-    pixels: Pixels
-    bitmap: NDArray[np.int16]
-    sizing: tuple[Sizing, ...]
-    centrings: dict[tuple[int, int], list[Centring]]
-    """Left and top edge of the picture -> the centrings that put it there."""
-
-
-def _bitmaps(
-    found: Bitmap, image: Image.Image, exif: bool, idle: frozenset[str]
-) -> Iterator[tuple[_Made, Fit, tuple[int, int]]]:
+    choices: dict[str, tuple[str, ...]] = {}
+    if image.has_transparency_data:
+        choices["alpha"] = get_args(Alpha)
+    if declared_by(image) is not None:
+        choices["colour"] = get_args(Colour)
+    idle = frozenset({"alpha", "colour"} - choices.keys())
     height, width = found.shape[:2]
-    size = max(width, height)
-    alphas = ("",) if "alpha" in idle else get_args(Alpha)
-    colours = ("",) if "colour" in idle else get_args(Colour)
-    for recipe, alpha, colour in itertools.product(PLAIN_RECIPES, alphas, colours):
+    for recipe, *chosen in itertools.product(PLAIN_RECIPES, *choices.values()):
         base = _TRAINING if recipe == "lanczos" else Pixels()
-        chosen = {"recipe": recipe, "size": size, "apply_exif": exif}
-        chosen |= {"alpha": alpha} if alpha else {}
-        chosen |= {"colour": colour} if colour else {}
-        pixels = base.model_copy(update=chosen)
-        for fit, piece, (across, down), sizing in _shapes(image, width, height):
-            bitmap = scaled_bitmap(piece, pixels, across, down)[..., :3].astype(np.int16)
-            arithmetic = "float64" if "float32" not in sizing else pixels.arithmetic
-            if "float64" not in sizing:
-                arithmetic = "float32"
-            named = pixels.model_copy(update={"arithmetic": arithmetic})
-            made = _Made(named, bitmap, sizing, _centrings(width - across, height - down))
-            for box in made.centrings:
-                yield made, fit, box
+        fixed = {"recipe": recipe, "size": max(width, height), "apply_exif": exif}
+        pixels = base.model_copy(update=fixed | dict(zip(choices, chosen, strict=True)))
+        for fit, piece, scaled, sizing in _shapes(image, width, height):
+            made = scaled_bitmap(piece, pixels, *scaled)[..., :3].astype(np.int16)
+            # The size alone may tell the arithmetic.
+            arithmetic = pixels.arithmetic
+            if len(known := {"float32", "float64"} & set(sizing)) < 2:
+                arithmetic = "float32" if "float64" not in known else "float64"
+            for box, centrings in _boxes(width, height, *scaled).items():
+                inside = _cut(found, box)
+                padding = _padding(found, box)
+                named = padding if padding in ("white", "edge") else "black"
+                for channels in get_args(Channels):
+                    picture = made[..., ::-1] if channels == "bgr" else made
+                    mean_abs = float(np.mean(np.abs(inside - picture)))
+                    for centring in centrings:
+                        change = {
+                            "arithmetic": arithmetic,
+                            "centring": centring,
+                            "channels": channels,
+                            "padding": named,
+                        }
+                        way = pixels.model_copy(update=change)
+                        yield Way(way, fit, sizing, padding, idle, mean_abs)
 
 
 def _shapes(
@@ -157,16 +137,25 @@ def _sizes(source: tuple[int, int], size: int) -> dict[tuple[int, int], tuple[Si
     return sizes
 
 
-def _centrings(across: int, down: int) -> dict[tuple[int, int], list[Centring]]:
+def _boxes(
+    width: int, height: int, across: int, down: int
+) -> dict[tuple[int, int, int, int], list[Centring]]:
+    """(left, top, width, height) of a picture -> the centrings that put it there."""
+    x, y = width - across, height - down
     edges: dict[Centring, tuple[int, int]] = {
-        "float": ((across + 1) // 2, (down + 1) // 2),
-        "integer": (across // 2, down // 2),
+        "float": ((x + 1) // 2, (y + 1) // 2),
+        "integer": (x // 2, y // 2),
         "top-left": (0, 0),
     }
-    places: dict[tuple[int, int], list[Centring]] = {}
-    for centring in get_args(Centring):
-        places.setdefault(edges[centring], []).append(centring)
-    return places
+    boxes: dict[tuple[int, int, int, int], list[Centring]] = {}
+    for centring, corner in edges.items():
+        boxes.setdefault((*corner, across, down), []).append(centring)
+    return boxes
+
+
+def _cut(found: Bitmap, box: tuple[int, int, int, int]) -> NDArray[np.int16]:
+    left, top, width, height = box
+    return found[top : top + height, left : left + width].astype(np.int16)
 
 
 def _padding(found: Bitmap, box: tuple[int, int, int, int]) -> str:
@@ -177,15 +166,10 @@ def _padding(found: Bitmap, box: tuple[int, int, int, int]) -> str:
         return "none"
     levels = found[outside].astype(np.int16)
     for name, level in (("black", 0), ("white", 255)):
-        # Half of JPEG's blocks at the picture's rim ring; the rest of the bar is what was painted.
+        # JPEG's blocks ring at the picture's rim, in up to half of the bar; the median ignores it.
         if np.median(np.abs(levels - level)) <= 1 and np.mean(np.abs(levels - level)) < _SIXTEENTH:
             return name
-    picture = found[top : top + height, left : left + width]
-    around = (
-        (top, found.shape[0] - top - height),
-        (left, found.shape[1] - left - width),
-        (0, 0),
-    )
-    replicated = np.pad(picture, around, mode="edge").astype(np.int16)
+    below, right = found.shape[0] - top - height, found.shape[1] - left - width
+    replicated = np.pad(_cut(found, box), ((top, below), (left, right), (0, 0)), mode="edge")
     distance = np.mean(np.abs(replicated[outside] - levels))
     return "edge" if distance < _SIXTEENTH / 4 else "other"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from devices.runner.protocol import DrivenLayer
+from harness.jsonl import Record
 from harness.stage import Stage
 
 INQUIRY_FILE: Final = "inquiry.json"
@@ -15,14 +14,10 @@ Half = Literal["text", "mmproj"]
 """Which of the two GGUFs of a quant type."""
 
 Owner = Literal["bundle", "phone bundle"]
-"""Whose file: the bundle that every arm reads, or the one that phones were given in its place."""
+"""The bundle that every arm reads, or the one that phones were given in its place."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-
-class FileFault(_Record):
+class FileFault(Record):
     """Something in a bundle's GGUF that the checkpoint or the manifest does not explain."""
 
     owner: Owner = "bundle"
@@ -40,22 +35,22 @@ class FileFault(_Record):
     detail: str
     """One line: what it is and what it should be."""
     remark: bool = False
-    """True where no answer under any contract can depend on it: worth knowing, and no fault."""
+    """True where no answer under any contract can depend on it, so that it is no fault."""
 
 
-class Floor(_Record):
+class Floor(Record):
     """How far rounding alone carries on this model: an arm against its twins.
 
     A twin is the same arm with the vision graph's input, or the image embeddings, moved by 1e-5 of
-    their length. Distances are over the reference's length, the other two in nats. Each value is
-    an upper bound of the 90th percentile over `cases`; None where no twin told it.
+    their length. Distances are relative to the reference's length, the other two in nats. Each
+    value is an upper bound of the 90th percentile over `cases`; None where no twin measured it.
     """
 
     arm: str
     cases: int
-    """Images that stand behind `prefill`, `label_logprob` and `margin`."""
+    """Images behind `prefill`, `label_logprob` and `margin`."""
     vision_cases: int
-    """Images that stand behind `embed`."""
+    """Images behind `embed`."""
     embed: float | None
     prefill: float | None
     label_logprob: float | None
@@ -63,19 +58,18 @@ class Floor(_Record):
     """How far the margin between the two best labels moved."""
 
 
-class Divergence(_Record):
+class Divergence(Record):
     """The first generated token at which two answers part; an id is None where one had ended."""
 
     index: int
     reference_id: int | None
     candidate_id: int | None
     reference_margin: float | None
-    """Nats by which the reference preferred its own token; None where the other is not in its
-    top-k."""
+    """Nats by which the reference prefers its own token; None where its top-k lacks the other."""
     candidate_margin: float | None
 
 
-class DrivenCase(_Record):
+class DrivenCase(Record):
     """One case of one hop: the candidate driven along the reference's trajectory."""
 
     reference: str
@@ -88,25 +82,24 @@ class DrivenCase(_Record):
     outputs: tuple[DrivenLayer, ...]
     """In the order of computation. Empty where `error` says why there are none."""
     divergence: Divergence | None = None
-    """Where the driven candidate's answer parts from the reference's, though both chose the first
-    token after the same trajectory."""
+    """Where the driven candidate's answer parts from the reference's, after the same trajectory."""
     error: str | None = None
 
 
-class AppRemarks(_Record):
+class AppRemarks(Record):
     """What the app's own lines show beside its answers."""
 
     untold: tuple[str, ...] = ()
-    """What not every line says: a difference there has no stage."""
+    """Values that some lines lack: a difference in them has no stage."""
     pixels: str | None = None
-    """How the app made its pixels, as `driftloop pixels` says it; None where they are the
-    contract's, or not told."""
+    """How the app made its pixels, in the words of `driftloop pixels`; None where they are the
+    contract's, or not reported."""
     models: tuple[str, ...] = ()
-    """Files that it says it loaded and that are not the run's."""
+    """Files that the app loaded and that are not the run's."""
 
 
-class Inquiry(_Record):
-    """Everything; a run that was told to drive nothing has no `driven`."""
+class Inquiry(Record):
+    """Everything; `driven` is empty in a run with `--drive 0`."""
 
     schema_version: Literal[2] = 2
     files: tuple[FileFault, ...] = ()

@@ -1,8 +1,8 @@
 """The run folder: `run.json` and `observations.jsonl`, safe against SIGKILL at any moment.
 
 A `RunFolder` reads a folder as it is, whether its run goes on, ended or was killed. A `Journal`
-is the one writer: it holds the folder's lock, drops the torn last line of a killed writer, and
-keeps every observation's slot unique.
+is the only writer: it holds the folder's lock, drops the torn last line of a killed writer, and
+refuses a second observation for the same slot.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 from devices.errors import DeviceError
 from harness import atomic, jsonl
 from harness.errors import ArmUnavailable, RunFolderError
-from harness.jsonl import Appender, parsed
-from harness.records import resuming
+from harness.jsonl import Appender
+from harness.ladder import Who
 from harness.records.inquiry import INQUIRY_FILE, Inquiry
 from harness.records.observation import ArmAttestation, Observation
 from harness.records.record import ArmFailure, CaseRecord, Outlook, RunRecord, Stop
@@ -28,7 +28,7 @@ RUN_FILE = "run.json"
 OBSERVATIONS_FILE = "observations.jsonl"
 VERDICT_FILE = "verdict.json"
 PIXELS_FOLDER = "pixels"
-"""`<pixels_sha256>.png`, one for every picture, exactly what the models saw."""
+"""`<pixels_sha256>.png` for every picture: exactly what the models saw."""
 _LOCK_FILE = ".lock"
 
 
@@ -52,31 +52,21 @@ class RunFolder:
         Raises:
             RunFolderError: no run folder, damaged, or of another version of driftloop.
         """
-        try:
-            text = self.run_path.read_text("utf-8")
-        except (FileNotFoundError, NotADirectoryError):
-            raise RunFolderError(f"{self.path}: no run folder, it holds no {RUN_FILE}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"{self.run_path} cannot be read: {error}") from error
-        return parsed(RunRecord, text, str(self.run_path), RunFolderError)
+        record = jsonl.document(self.run_path, RunRecord, RunFolderError)
+        if record is None:
+            raise RunFolderError(f"{self.path}: no run folder, it holds no {RUN_FILE}")
+        return record
 
     def inquiry(self) -> Inquiry:
-        """What `inquiry.json` says; nothing where the run came not so far.
+        """What `inquiry.json` says; empty where the run did not get that far.
 
         Raises:
             RunFolderError: damaged, or of another version of driftloop.
         """
-        path = self.path / INQUIRY_FILE
-        try:
-            text = path.read_text("utf-8")
-        except FileNotFoundError:
-            return Inquiry()
-        except (OSError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"{path} cannot be read: {error}") from error
-        return parsed(Inquiry, text, str(path), RunFolderError)
+        return jsonl.document(self.path / INQUIRY_FILE, Inquiry, RunFolderError) or Inquiry()
 
     def read(self) -> Iterator[Observation]:
-        """The observations in the order of their writing; a torn last line is left out.
+        """The observations in the order in which they were written, without a torn last line.
 
         Raises:
             RunFolderError: the file cannot be read, or a whole line is no observation.
@@ -90,8 +80,8 @@ class Journal(RunFolder):
     def __init__(self, path: Path | str, wanted: RunRecord) -> None:
         """Open `path` for `wanted`: a new run, or an earlier one that this one goes on with.
 
-        An earlier run must have the same contracts, bundle, cases, arms and seed; its id and
-        start are kept, and phones add up.
+        An earlier run must not differ (`RunRecord.differences`). Its id and start are kept, and
+        phones add up.
 
         Raises:
             RunFolderError: another run's folder (says what differs), damaged, not writable, or
@@ -130,7 +120,7 @@ class Journal(RunFolder):
         self.close()
 
     def close(self) -> None:
-        """Give the folder back; the run stays as far as it came."""
+        """Release the folder; what was written stays."""
         self._file.close()
         self._lock.release()
 
@@ -149,21 +139,16 @@ class Journal(RunFolder):
             return iter(tuple(self._seen.values()))
 
     def missing(self, arm: str, phone: str | None) -> list[CaseRecord]:
-        """The places of the run for which this arm has no observation yet, in order.
+        """The cases and canaries for which this arm has no observation yet, in order.
 
-        Of an arm that was stopped on this phone, the canaries alone; of one that carries none, the
-        cases alone.
+        An arm that was stopped on this phone needs no more cases.
         """
         with self._guard:
             record = self._record
-            stopped = any((one.arm, one.phone) == (arm, phone) for one in record.stops)
-            wanted = () if stopped else record.cases
+            who: Who = (arm, phone)
+            wanted = () if who in {stop.who for stop in record.stops} else record.cases
             canaries = record.canaries if record.carries_canaries(arm) else ()
-            return [
-                case
-                for case in (*wanted, *canaries)
-                if (arm, phone, case.session, case.position) not in self._seen
-            ]
+            return [case for case in (*wanted, *canaries) if (*who, *case.place) not in self._seen]
 
     def append(self, observation: Observation) -> None:
         """Write one observation; on return it survives the end of this process.
@@ -182,20 +167,20 @@ class Journal(RunFolder):
             self._seen[observation.slot] = observation
 
     def attest(self, attestation: ArmAttestation) -> None:
-        """Keep who answers for an arm: once per build, machine and settings, not per process."""
+        """Record what runs for an arm: once per build, machine and settings, not per process."""
         with self._guard:
             known = [_identity(item) for item in self._record.attestations]
             if _identity(attestation) not in known:
                 self._update(attestations=(*self._record.attestations, attestation))
 
     def fail(self, failure: ArmFailure) -> None:
-        """Keep why an arm could not deliver; forgotten when the run is taken up again."""
+        """Record why an arm could not deliver; dropped when the run is resumed."""
         with self._guard:
             self._update(failures=(*self._record.failures, failure))
 
     @contextmanager
     def failures_kept(self, arm: str, phone: str | None) -> Iterator[None]:
-        """A device or an arm that fails in this block is kept by `fail`; nothing else is caught."""
+        """Record a device or an arm that fails in this block; nothing else is caught."""
         try:
             yield
         except (DeviceError, ArmUnavailable) as error:
@@ -203,12 +188,12 @@ class Journal(RunFolder):
             self.fail(ArmFailure(arm=arm, phone=phone, kind=kind, detail=str(error)))
 
     def stop(self, stop: Stop) -> None:
-        """Keep that a phone needs no more cases."""
+        """Record that a phone needs no more cases."""
         with self._guard:
             self._update(stops=(*self._record.stops, stop))
 
     def foresee(self, outlook: Outlook) -> None:
-        """Keep how much the run will take."""
+        """Record how long the run is expected to take."""
         with self._guard:
             self._update(outlook=outlook)
 
@@ -218,7 +203,7 @@ class Journal(RunFolder):
             self._update(status="finished", finished_at=at)
 
     def learn(self, **more: object) -> None:
-        """Keep what was learned beside the answers: fields of `Inquiry` and their new values."""
+        """Record new values of fields of `Inquiry`."""
         with self._guard:
             self._inquiry = self._inquiry.model_copy(update=more)
             write_file(self.path / INQUIRY_FILE, self._inquiry.model_dump_json() + "\n")
@@ -238,10 +223,9 @@ class Journal(RunFolder):
                 )
             return wanted
         earlier = self.record()
-        differing = resuming.differences(earlier, wanted)
-        if differing:
+        if differences := earlier.differences(wanted):
             raise RunFolderError(
-                f"{self.path} belongs to another run: {'; '.join(differing)}; "
+                f"{self.path} belongs to another run: {'; '.join(differences)}; "
                 "choose another --out, or repeat the first command"
             )
         phones = {phone.serial: phone for phone in (*earlier.phones, *wanted.phones)}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from devices.runner.protocol import (
     Attestation,
@@ -14,11 +15,10 @@ from devices.runner.protocol import (
     Timings,
     Token,
 )
+from harness.jsonl import Record
+from harness.ladder import Who as Who  # exported: most of what has an arm and phone is here
 
 SCHEMA_VERSION: Final = 1
-
-Who = tuple[str, str | None]
-"""(arm, phone)."""
 
 Place = tuple[int, int]
 """(session, position): where a case stands in a run, whatever the arm."""
@@ -27,15 +27,11 @@ Slot = tuple[str, str | None, int, int]
 """(arm, phone, session, position): one observation's place in a run. A case may occur twice."""
 
 Canary = Literal["again", "twice", "black", "mirror", "reversed"]
-"""What an image beside the cases watches for: state that leaks from image to image, an answer that
-differs from one run to the next, an answer that the pixels do not change, one that the order does.
-"""
+"""See `harness.comparison.canaries`, which reads their answers."""
 
 
-class Conditions(BaseModel):
-    """Under what an observation was made. What a machine cannot tell is None."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Conditions(Record):
+    """The state of the machine during an observation; None where it cannot be read."""
 
     thermal_status: int | None = None
     temp_c: float | None = None
@@ -53,10 +49,8 @@ class Conditions(BaseModel):
     """True when the answer came from the content cache instead of a new run."""
 
 
-class Observation(BaseModel):
+class Observation(Record):
     """What one arm saw for one case: fingerprints of its stages, answer, timings, conditions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     schema_version: Literal[1] = SCHEMA_VERSION
     contract_sha256: str
@@ -70,11 +64,11 @@ class Observation(BaseModel):
     grid: tuple[int, int] | None
     image_tokens: int | None
     prompt_ids: list[int] | None
-    """None where an app did not say; so are `tokens`."""
+    """None where an app does not report them; so are `tokens`."""
     tokens: list[Token] | None
     label_logprobs: dict[str, float]
     evidence: Evidence = Evidence()
-    driven: list[DrivenLayer] = []
+    driven: list[DrivenLayer] = Field(default_factory=list)
     """Of an image that was run along a reference's trajectory, in the order of computation."""
     text: str
     label: str | None
@@ -86,16 +80,42 @@ class Observation(BaseModel):
     """None for a case of the run."""
 
     @property
+    def who(self) -> Who:
+        """The arm and phone that answered."""
+        return (self.arm, self.phone)
+
+    @property
+    def place(self) -> Place:
+        """The place of its case in the run, whatever the arm."""
+        return (self.session, self.position)
+
+    @property
     def slot(self) -> Slot:
-        """Where this observation stands in its run."""
-        return (self.arm, self.phone, self.session, self.position)
+        """The place of this observation in its run."""
+        return (*self.who, *self.place)
 
 
-class ArmAttestation(BaseModel):
-    """Who answered for one arm (and phone): one record in `run.json`'s `attestations`."""
+def by_who(observations: Iterable[Observation]) -> dict[Who, list[Observation]]:
+    """The observations of each arm and phone, in order of appearance."""
+    found: dict[Who, list[Observation]] = {}
+    for seen in observations:
+        found.setdefault(seen.who, []).append(seen)
+    return found
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class ArmRecord(Record):
+    """The base of what is recorded of one arm on one phone; on this host, `phone` is None."""
 
     arm: str
     phone: str | None
+
+    @property
+    def who(self) -> Who:
+        """The arm and phone that this is about."""
+        return (self.arm, self.phone)
+
+
+class ArmAttestation(ArmRecord):
+    """What ran for one arm: one record in `run.json`'s `attestations`."""
+
     attestation: Attestation

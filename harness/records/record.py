@@ -6,36 +6,34 @@ from collections import Counter
 from datetime import datetime
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import Field, JsonValue
 
 from harness import ladder
-from harness.contract import Contract
+from harness.contract import Contract, differing
 from harness.gates_file import Gates
-from harness.records.observation import ArmAttestation, Canary
+from harness.jsonl import Record
+from harness.ladder import Who
+from harness.records.observation import ArmAttestation, ArmRecord, Canary, Place
 
 RUN_SCHEMA_VERSION: Final = 1
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-
-class BundleRecord(_Record):
+class BundleRecord(Record):
     """Which bundle ran; `summary` is what a reader wants of its manifest."""
 
     path: str
     sha256: str
     summary: dict[str, JsonValue]
-    text_sha256: dict[str, str] = {}
+    text_sha256: dict[str, str] = Field(default_factory=dict)
     """Quant type -> SHA-256 of its text GGUF, as the manifest says."""
-    mmproj_sha256: dict[str, str] = {}
+    mmproj_sha256: dict[str, str] = Field(default_factory=dict)
     """Quant type -> SHA-256 of its mmproj GGUF, as the manifest says."""
-    fallbacks: dict[str, tuple[str, ...]] = {}
+    fallbacks: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Quant type -> one line for each of its files that holds other types than were asked for."""
 
 
-class PhoneRecord(_Record):
-    """A phone that takes part. A virtual one's clock says nothing about a real phone's speed."""
+class PhoneRecord(Record):
+    """A phone of the run. A virtual one's clock says nothing about a real phone's speed."""
 
     serial: str
     virtual: bool
@@ -52,7 +50,7 @@ class PhoneRecord(_Record):
     boot_id: str | None = None
 
 
-class CaseRecord(_Record):
+class CaseRecord(Record):
     """One image in its place in the run. The same case may stand in several places."""
 
     id: str
@@ -62,13 +60,18 @@ class CaseRecord(_Record):
     position: int
     pixels_sha256: str | None
     training_pixels_sha256: str | None = None
-    """As `torch:training` sees the case; None where that arm takes no part."""
+    """As `torch:training` sees the case; None in a run without that arm."""
     phone_pixels_sha256: str | None = None
     """As phones see the case; None where they see what every arm below the contract sees."""
     canary: Canary | None = None
 
+    @property
+    def place(self) -> Place:
+        """(session, position)."""
+        return (self.session, self.position)
 
-class RefusedRecord(_Record):
+
+class RefusedRecord(Record):
     """An image that no phone could classify, left out by `--skip-bad`."""
 
     path: str
@@ -76,75 +79,71 @@ class RefusedRecord(_Record):
     detail: str
 
 
-class ArmFailure(_Record):
+class ArmFailure(ArmRecord):
     """Why an arm could not deliver all of its observations."""
 
-    arm: str
-    phone: str | None
     kind: str
     """The error's class."""
     detail: str
 
 
-class Sampling(_Record):
+class Sampling(Record):
     """How many images a run takes: by the sequential test, or a number fixed before it."""
 
     fixed: int | None = None
     """None: sequential, at most as many as the test can need."""
 
 
-class Stop(_Record):
+class Stop(ArmRecord):
     """A phone that needed no more images: its agreement was decided."""
 
-    arm: str
     phone: str
     images: int
     why: str
 
 
-class Space(_Record):
-    """What a run can need of a disk at most, and what is free there."""
+class Space(Record):
+    """The most disk space that a run can need, and what is free."""
 
     needed_bytes: int
     free_bytes: int
 
 
-class Outlook(_Record):
-    """What was known of a run before it, or after its first block."""
+class Outlook(Record):
+    """A run's expected length, as known before it or after its first block."""
 
     expected_images: int
-    """For each arm, where its answers agree as they should; on average."""
+    """Average number for each arm, if answers agree as they should."""
     most_images: int
     expected_s: float | None
     """None where this host has never timed one of the arms."""
     most_s: float | None
     host: Space
-    phones: dict[str, Space] = {}
+    phones: dict[str, Space] = Field(default_factory=dict)
     """By serial."""
     prompt_tokens: int | None = None
     """None where nothing here counts them."""
 
 
-class PhoneSide(_Record):
-    """What phones were given in place of the ladder's own; None each: nothing."""
+class PhoneSide(Record):
+    """What phones were given in place of the ladder's own; None where nothing was."""
 
     contract: Contract | None = None
     bundle: BundleRecord | None = None
     runner_sha256: str | None = None
 
 
-class AppRecord(_Record):
-    """Whose answers the arm `app` has."""
+class AppRecord(Record):
+    """The file of lines that the arm `app` is read from."""
 
     path: str
     sha256: str
-    """Of the file of lines."""
-    versions: dict[str, str] = {}
-    """As the lines say, of the app, its engine and its device."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Of the app, its engine and its device, as the lines report them."""
 
 
-class RunRecord(_Record):
-    """A whole run but for its observations. Times of day are UTC and for people only."""
+class RunRecord(Record):
+    """A whole run except its observations. Times of day are UTC and for people only."""
 
     schema_version: Literal[1] = RUN_SCHEMA_VERSION
     run_id: str
@@ -154,7 +153,7 @@ class RunRecord(_Record):
     contract: Contract
     contract_sha256: str
     training: Contract | None = None
-    """The training side's contract, where `torch:training` takes part."""
+    """The training side's contract; None in a run without `torch:training`."""
     phone_side: PhoneSide = PhoneSide()
     app: AppRecord | None = None
     bundle: BundleRecord
@@ -162,13 +161,12 @@ class RunRecord(_Record):
     phones: tuple[PhoneRecord, ...]
     cases: tuple[CaseRecord, ...]
     canaries: tuple[CaseRecord, ...] = ()
-    """Images beside the cases, in sessions of their own after the last; run by the arms that run as
-    the app does (`carries_canaries`)."""
+    """Images beside the cases, in sessions of their own after the last; see `carries_canaries`."""
     refused: tuple[RefusedRecord, ...] = ()
     sampling: Sampling = Sampling()
     outlook: Outlook | None = None
     stops: tuple[Stop, ...] = ()
-    packages: dict[str, str] = {}
+    packages: dict[str, str] = Field(default_factory=dict)
     git_commit: str | None = None
     seed: int
     gates: Gates
@@ -182,7 +180,7 @@ class RunRecord(_Record):
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
-        """Where the files that arms ran hold other types than were asked for, a line a file."""
+        """One line for each file of an arm that holds other types than were asked for."""
         quants = dict.fromkeys(spec.quant for spec in self.specs if spec.quant is not None)
         return tuple(line for quant in quants for line in self.bundle.fallbacks.get(quant, ()))
 
@@ -192,8 +190,8 @@ class RunRecord(_Record):
         return ladder.hops(self.specs, [phone.serial for phone in self.phones])
 
     @property
-    def deliveries(self) -> list[tuple[str, str | None]]:
-        """(arm, phone) of everyone who owes an observation per case, in the ladder's order."""
+    def deliveries(self) -> list[Who]:
+        """Every arm and phone that owes an observation per case, in the ladder's order."""
         serials = [phone.serial for phone in self.phones]
         return [
             (spec.name, phone)
@@ -202,7 +200,7 @@ class RunRecord(_Record):
         ]
 
     def carries_canaries(self, arm: str) -> bool:
-        """Whether this arm runs the canaries: as the app does, or, where none does, the last."""
+        """Whether this arm runs the canaries: those with the app's runtime do, else the last."""
         own = [spec for spec in self.specs if spec.kind != "app"]
         as_app = [spec.name for spec in own if spec.app_runtime or not spec.on_host]
         return arm in (as_app or [spec.name for spec in own[-1:]])
@@ -216,3 +214,39 @@ class RunRecord(_Record):
     def session_sizes(self) -> dict[int, int]:
         """Session -> number of images."""
         return dict(Counter(case.session for case in self.cases))
+
+    def differences(self, wanted: RunRecord) -> list[str]:
+        """What makes `wanted` another run, in words; empty where it may go on with this one."""
+        found = []
+        contracts = (
+            ("contract", self.contract, wanted.contract),
+            ("training contract", self.training, wanted.training),
+        )
+        for name, there, asked in contracts:
+            # Without the arm `torch:training` there is no training contract, and the arms differ.
+            if there and asked:
+                ours, theirs = (
+                    one.model_dump(mode="json", exclude={"name"}) for one in (there, asked)
+                )
+                if fields := [field for field, _, _ in differing(ours, theirs)]:
+                    found.append(f"{name} differs in {', '.join(fields)}")
+        if self.bundle.sha256 != wanted.bundle.sha256:
+            found.append(f"bundle is {self.bundle.path} ({self.bundle.sha256[:12]})")
+        if self._placed_cases != wanted._placed_cases:
+            found.append(f"cases differ ({len(self.cases)} there, {len(wanted.cases)} asked for)")
+        if self.arms != wanted.arms:
+            found.append(f"arms are {','.join(self.arms)}")
+        if self.seed != wanted.seed:
+            found.append(f"seed is {self.seed}")
+        if self.phone_side != wanted.phone_side:
+            found.append("phones were given another contract, bundle or runner")
+        if (self.app and self.app.sha256) != (wanted.app and wanted.app.sha256):
+            found.append("the app's lines are different")
+        if self.sampling != wanted.sampling:
+            found.append(f"--fixed is {self.sampling.fixed}")
+        return found
+
+    @property
+    def _placed_cases(self) -> list[CaseRecord]:
+        # Not by path: a folder of images may have moved.
+        return [case.model_copy(update={"path": ""}) for case in self.cases]

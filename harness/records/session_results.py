@@ -1,4 +1,4 @@
-"""Observations -> `sessions.jsonl`: the words of every session, how sure they are, the reading."""
+"""Observations -> `sessions.jsonl`: each session's words, their confidence, and the reading."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from harness import fortune
+from harness.jsonl import Record
+from harness.ladder import Who
 from harness.records.observation import Observation
 from harness.records.record import CaseRecord, RunRecord
 
@@ -17,13 +17,11 @@ SESSIONS_FILE: Final = "sessions.jsonl"
 State = Literal["complete", "no label", "short", "error", "not run"]
 
 
-class SessionResult(BaseModel):
+class SessionResult(Record):
     """What one arm (and phone) made of one session: one line of `sessions.jsonl`.
 
-    `cases`, `words` and `confidences` have one entry an image, in the session's order.
+    `cases`, `words` and `confidences` have one entry for each image, in the session's order.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1] = 1
     arm: str
@@ -35,11 +33,11 @@ class SessionResult(BaseModel):
     confidences: tuple[float | None, ...]
     """Probability of the word's first token at the first step, over the labels' alone."""
     confidence: float | None
-    """That all words are meant: the product. None where one is not known."""
+    """The product of `confidences`; None where one is not known."""
     state: State
     """`complete`: as many images as a session holds, each with a word."""
     why: str | None
-    """What is lacking, where the session is not complete."""
+    """What is missing, where the session is not complete."""
     reading: str | None
     """The fortune's key; None where the session is not complete or its words are no elements."""
 
@@ -53,14 +51,8 @@ def session_results(
     for case in record.cases:
         sessions.setdefault(case.session, []).append(case)
     return tuple(
-        _result(
-            record,
-            arm,
-            phone,
-            cases,
-            [seen.get((arm, phone, c.session, c.position)) for c in cases],
-        )
-        for arm, phone in record.deliveries
+        _result(record, who, cases, [seen.get((*who, *case.place)) for case in cases])
+        for who in record.deliveries
         for cases in sessions.values()
     )
 
@@ -87,11 +79,7 @@ def confidence(
 
 
 def _result(
-    record: RunRecord,
-    arm: str,
-    phone: str | None,
-    cases: Sequence[CaseRecord],
-    seen: Sequence[Observation | None],
+    record: RunRecord, who: Who, cases: Sequence[CaseRecord], seen: Sequence[Observation | None]
 ) -> SessionResult:
     labels = record.contract.answer.labels
     words = tuple(one.label if one and one.error is None else None for one in seen)
@@ -102,8 +90,8 @@ def _result(
     known = [value for value in sure if value is not None]
     state, why = _state(seen, record.contract.limits.images_per_session)
     return SessionResult(
-        arm=arm,
-        phone=phone,
+        arm=who[0],
+        phone=who[1],
         session=cases[0].session,
         cases=tuple(case.id for case in cases),
         words=words,
@@ -116,7 +104,7 @@ def _result(
 
 
 def _state(seen: Sequence[Observation | None], size: int) -> tuple[State, str | None]:
-    """What stands in the way of a reading, the gravest first; photos are counted from 1."""
+    """What prevents a reading, the gravest first; photos are counted from 1."""
     there = [(photo, one) for photo, one in enumerate(seen, start=1) if one is not None]
     if len(there) < len(seen):
         return "not run", f"{len(seen) - len(there)} of {len(seen)} photos were not run"

@@ -1,4 +1,4 @@
-"""Since when a drift is there: the earlier releases that show the same blame; pure."""
+"""When a drift first appeared: the earlier releases that show the same blame; pure."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING
 
 from harness.comparison.blame import Blame
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # reports must not wait for DuckDB
     from harness.releases.history import BlameRow, HopRow
 
 
 @dataclass(frozen=True)
 class Since:
-    """One blame of a run, held against the releases before it."""
+    """One blame of a run, and the releases before it."""
 
     blame: Blame
     first: str | None
-    """The release in which it was first seen without a break; None: this run is the first."""
+    """The release since which every release has shown it; None where this run is the first."""
     without: str | None
-    """The last release before that, in which the hop ran without it; None where there is none."""
+    """The last release before that whose hop ran without it; None where there is none."""
     known: bool
     """Whether the hop ran in any earlier release."""
 
     @property
     def sentence(self) -> str:
-        """What a person would say; empty where no release tells anything."""
+        """What a person would say; empty where no release ran the hop."""
         if not self.known:
             return ""
         if self.first is None:
@@ -47,20 +47,17 @@ def since(
     of any others. Phones do not matter: a virtual one has another serial every time, and a drift of
     one phone is worth finding on another.
     """
-    releases: dict[str, set[str]] = {}
-    for row in hops:
-        releases.setdefault(row.name, set()).add(row.hop)
-    return tuple(_one(blame, releases, earlier) for blame in blames)
+    return tuple(_since(blame, hops, earlier) for blame in blames)
 
 
-def _one(blame: Blame, releases: dict[str, set[str]], earlier: Sequence[BlameRow]) -> Since:
+def _since(blame: Blame, hops: Sequence[HopRow], earlier: Sequence[BlameRow]) -> Since:
     showing = {
         row.name
         for row in earlier
         if (row.hop, row.stage) == (blame.hop, blame.stage)
         and (None in (row.layer, blame.layer) or row.layer == blame.layer)
     }
-    ran = [name for name, hops in releases.items() if blame.hop in hops]
+    ran = [*dict.fromkeys(row.name for row in hops if row.hop == blame.hop)]
     first, without = None, None
     for name in reversed(ran):
         if name not in showing:

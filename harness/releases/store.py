@@ -1,4 +1,4 @@
-"""Releases kept to hold later runs against: the plain records of runs, a folder a name.
+"""Releases kept as baselines for later runs: the plain records of runs, one folder per name.
 
 A baseline holds no pixels and no tensors, so hundreds fit beside a project and into its repository.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from filelock import FileLock
 from pydantic import ValidationError
@@ -24,9 +24,6 @@ from harness.records.inquiry import INQUIRY_FILE
 from harness.records.journal import OBSERVATIONS_FILE, RUN_FILE, VERDICT_FILE, RunFolder
 from harness.records.record import RunRecord
 from harness.records.session_results import SESSIONS_FILE
-
-if TYPE_CHECKING:
-    from harness.judgement.verdict import Verdict
 
 STORE_VARIABLE: Final = "DRIFTLOOP_BASELINES"
 DEFAULT_STORE: Final = Path("baselines")
@@ -47,7 +44,7 @@ class Baseline:
 
 
 def store_path(chosen: Path | None = None) -> Path:
-    """Where baselines lie: `chosen`, else `DRIFTLOOP_BASELINES`, else `baselines` right here."""
+    """`chosen`, else `DRIFTLOOP_BASELINES`, else `baselines` in the working directory."""
     return chosen or Path(os.environ.get(STORE_VARIABLE) or DEFAULT_STORE)
 
 
@@ -62,10 +59,10 @@ class Store:
         return sorted(found.parent.name for found in self.path.glob(f"[!.]*/{RUN_FILE}"))
 
     def folder(self, name: str) -> Path:
-        """Where the records of `name` lie: a run folder without pixels.
+        """The records of `name`: a run folder without pixels.
 
         Raises:
-            BadInput: no name a baseline can have, or none of that name; says which there are.
+            BadInput: not a name a baseline can have, or none of that name; lists those there are.
         """
         folder = self.path / _valid(name)
         if not (folder / RUN_FILE).is_file():
@@ -89,31 +86,25 @@ class Store:
         """Keep the records of the finished run in `run` as `name`, whole or not at all.
 
         Raises:
-            BadInput: no name a baseline can have, or one that is taken and `replace` is off.
+            BadInput: not a name a baseline can have, or one that is taken and `replace` is off.
             RunFolderError: no run folder, one that is damaged or whose run is not complete, or the
                 store cannot be written.
         """
         _valid(name)
-        _complete(run)
-        try:
-            with self._alone():
-                return self._put(run, name, replace)
-        except OSError as error:
-            raise RunFolderError(f"{self.path}: baseline {name!r}: {error}") from error
+        _refuse_incomplete(run)
+        with self._writing(name):
+            return self._put(run, name, replace)
 
     def remove(self, name: str) -> None:
-        """Forget a baseline.
+        """Delete a baseline.
 
         Raises:
             BadInput: none of that name.
             RunFolderError: the store cannot be written.
         """
         folder = self.folder(name)
-        try:
-            with self._alone():
-                self._discard(folder)
-        except OSError as error:
-            raise RunFolderError(f"{self.path}: baseline {name!r}: {error}") from error
+        with self._writing(name):
+            self._discard(folder)
 
     def _put(self, run: Path, name: str, replace: bool) -> Path:
         target = self.path / name
@@ -136,7 +127,7 @@ class Store:
         return target
 
     def _discard(self, folder: Path) -> None:
-        # Out of sight in one step: no reader meets a folder that is half gone.
+        # Hidden in one step, so that no reader sees a folder that is half deleted.
         gone = self._hidden(folder.name)
         folder.rename(gone)
         shutil.rmtree(gone)
@@ -145,10 +136,14 @@ class Store:
         return self.path / f".{name}.{secrets.token_hex(4)}.part"
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        self.path.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.path / _LOCK_FILE):
-            yield
+    def _writing(self, name: str) -> Iterator[None]:
+        """Under the store's lock."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.path / _LOCK_FILE):
+                yield
+        except OSError as error:
+            raise RunFolderError(f"{self.path}: baseline {name!r}: {error}") from error
 
 
 def _valid(name: str) -> str:
@@ -160,15 +155,23 @@ def _valid(name: str) -> str:
     return name
 
 
-def _complete(run: Path) -> None:
-    """Refuse what later runs cannot be held against."""
+def _refuse_incomplete(run: Path) -> None:
     folder = RunFolder(run)
     record = folder.record()
     if record.status != "finished":
         raise RunFolderError(f"{run}: the run is not finished; repeat its command first")
     for _ in folder.read():
         pass  # a damaged line raises
-    verdict = _verdict(run)
+    # Listing baselines needs no comparison, and must not wait for it.
+    from harness.judgement.verdict import Verdict
+
+    path = run / VERDICT_FILE
+    try:
+        verdict = Verdict.model_validate_json(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise RunFolderError(
+            f"{path} cannot be read; driftloop report {run} writes it anew"
+        ) from error
     if verdict.undelivered:
         owing = verdict.undelivered[0]
         where = located(owing.arm, owing.phone)
@@ -176,16 +179,3 @@ def _complete(run: Path) -> None:
             f"{run}: the run is not complete: {where} lacks {owing.missing} of {owing.of} "
             "observations; repeat its command first"
         )
-
-
-def _verdict(run: Path) -> Verdict:
-    # Listing baselines needs no comparison, and must not wait for it.
-    from harness.judgement.verdict import Verdict
-
-    path = run / VERDICT_FILE
-    try:
-        return Verdict.model_validate_json(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
-        raise RunFolderError(
-            f"{path} cannot be read; driftloop report {run} writes it anew"
-        ) from error

@@ -1,5 +1,5 @@
-"""Every arm answers what its hops need: those on this host one after another, each phone beside
-them at its own pace.
+"""Every arm answers what its hops need: those on this host in turn, each phone beside them at its
+own pace.
 """
 
 from __future__ import annotations
@@ -15,27 +15,24 @@ from typing import Final
 from devices.errors import DeviceError
 from devices.runner.protocol import Attestation
 from harness.arms.base import Arm, Prepared
-from harness.arms.process import ArmProcess
 from harness.errors import ArmUnavailable
 from harness.judgement.sampling import Needed
 from harness.ladder import ArmSpec
-from harness.progress import Progress
 from harness.records.inquiry import Floor
 from harness.records.journal import PIXELS_FOLDER, Journal
 from harness.records.observation import ArmAttestation, Observation, Who
 from harness.records.record import CaseRecord, Stop
 from harness.running import noise_floor, run_plan
 from harness.running.forecast import Forecaster
-from harness.running.open_arms import OpenArms
+from harness.running.open_run import OpenRun
 from harness.running.result_cache import ResultCache
-from harness.running.run_plan import Plan
 
 BLOCK_SESSIONS: Final = 4
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What an arm is to answer next, its canaries among them."""
+    """What an arm is to answer next, its canaries included."""
 
     spec: ArmSpec
     cases: tuple[CaseRecord, ...]
@@ -44,9 +41,9 @@ class Turn:
 class Pace:
     """Whose turn it is; each phone asks in a thread of its own.
 
-    An arm on this host answers one block at a time, the arms one after another. A phone is given
-    all that its test can need at once and runs on its own; arms on this host stay one block ahead
-    of the fastest of the phones that still need them. A slow phone holds nobody up.
+    An arm on this host answers one block at a time, the arms in turn. A phone is given everything
+    that its test can need at once and runs on its own; arms on this host stay one block ahead of
+    the fastest of the phones that still need them. A slow phone holds nobody up.
     """
 
     def __init__(
@@ -56,14 +53,14 @@ class Pace:
         serials: Sequence[str],
         stop: Callable[[ArmSpec, str], None],
     ) -> None:
-        """`specs`: the arms that take part. `stop`: tells a phone to begin no further case."""
+        """`specs`: the arms that can run. `stop`: tells a phone to begin no further case."""
         self._journal = journal
         self._host = [spec for spec in specs if spec.on_host]
-        self._mobile = [spec for spec in specs if not spec.on_host]
         self._stop = stop
-        self._serials = tuple(serials)
-        self._live: set[Who] = {(spec.name, None) for spec in self._host}
-        self._live |= {(spec.name, serial) for spec in self._mobile for serial in serials}
+        self._mobile: dict[Who, ArmSpec] = {
+            (spec.name, serial): spec for serial in serials for spec in specs if not spec.on_host
+        }
+        self._live: set[Who] = {*((spec.name, None) for spec in self._host), *self._mobile}
         self._places = sorted((case.session, case.position) for case in journal.current.cases)
         self._answered = Counter(
             (seen.arm, seen.phone) for seen in journal.read() if seen.canary is None
@@ -79,41 +76,37 @@ class Pace:
         self.weigh(journal.inquiry().floors)
 
     def weigh(self, floors: Sequence[Floor]) -> None:
-        """Tell numeric flips from real ones by these floors, in what there is and what comes."""
-        with self._news:
+        """Tell numeric flips from real ones by these floors, in past and future answers."""
+        with self._change():
             self._needed = Needed(self._journal.current, floors, self._journal.read())
             self._heed_decisions()
-            self._news.notify_all()
 
     def saw(self, seen: Observation) -> None:
-        """Keep an observation in the journal, and end what it decides."""
-        with self._news:
+        """Keep an observation in the journal, and stop the phones that it decides."""
+        with self._change():
             self._journal.append(seen)
             self._needed.saw(seen)
             self._answered[seen.arm, seen.phone] += seen.canary is None
             self._heed_decisions()
-            self._news.notify_all()
 
     def gone(self, who: Who) -> None:
         """This arm can answer no more; nobody waits for it."""
-        with self._news:
+        with self._change():
             self._live.discard(who)
-            self._news.notify_all()
 
     def end(self) -> None:
         """Nobody gets another turn."""
-        with self._news:
+        with self._change():
             self._ended = True
-            self._news.notify_all()
 
     def course(self, who: Who) -> tuple[int, int]:
-        """Cases that this arm has answered, of how many as things stand."""
+        """How many cases this arm has answered, and how many it will have as things stand."""
         with self._news:
             answered = self._answered[who]
             return answered, answered + len(self._todo(who))
 
     def host_turn(self) -> Turn | None:
-        """The next block of an arm on this host, as soon as there is one; None at the end."""
+        """The next block of an arm on this host, once there is one; None at the end."""
         with self._news:
             while not self._ended:
                 if (turn := self._next_block() or self._host_canaries()) is not None:
@@ -124,12 +117,12 @@ class Pace:
             return None
 
     def phone_turn(self, serial: str) -> Turn | None:
-        """What that phone is to answer next, as soon as there is something; None at the end."""
+        """What that phone is to answer next, once there is something; None at the end."""
+        arms = {who: spec for who, spec in self._mobile.items() if who[1] == serial}
         with self._news:
             while not self._ended:
-                arms = [(spec, (spec.name, serial)) for spec in self._mobile]
-                waiting = any(self._waits(who) for _, who in arms)
-                for spec, who in arms:
+                waiting = any(self._waits(who) for who in arms)
+                for who, spec in arms.items():
                     cases = self._todo(who)
                     if cases or not waiting:
                         cases += self._canaries(who)
@@ -140,8 +133,14 @@ class Pace:
                 self._news.wait()
             return None
 
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        with self._news:
+            yield
+            self._news.notify_all()
+
     def _next_block(self) -> Turn | None:
-        """The earliest block that is missing; of one block, first what phones are compared with."""
+        """The earliest missing block; within a block, arms that phones are compared with first."""
         todo = {spec: self._todo((spec.name, None)) for spec in self._host}
         blocks = {spec: _block(cases[0]) for spec, cases in todo.items() if cases}
         if not blocks:
@@ -159,12 +158,11 @@ class Pace:
         return None
 
     def _pacing(self) -> list[Who]:
-        """The phones that are still undecided and can go on."""
-        phones = [(spec.name, serial) for serial in self._serials for spec in self._mobile]
-        return [who for who in phones if self._todo(who) or self._waits(who)]
+        """The arms on phones that are undecided and can go on."""
+        return [who for who in self._mobile if self._todo(who) or self._waits(who)]
 
     def _reached(self, who: Who) -> int:
-        """The block in which that phone stands."""
+        """The block that this arm on a phone has reached."""
         if todo := self._todo(who):
             return _block(todo[0])
         session, _ = self._places[min(self._needed.wanted(who), len(self._places) - 1)]
@@ -191,60 +189,51 @@ class Pace:
         return [case for case in self._journal.missing(*who) if case.canary is not None]
 
     def _heed_decisions(self) -> None:
-        """A phone whose hops are decided begins no further case, and that is kept."""
+        """Stops the phones whose hops are decided, and records that."""
         stopped = {(one.arm, one.phone) for one in self._journal.current.stops}
-        for serial in self._serials:
-            for spec in self._mobile:
-                who = (spec.name, serial)
-                decision = self._needed.decision(who)
-                if who in stopped or decision is None:
-                    continue
-                images = self._answered[who]
-                if images < len(self._places):
-                    why = f"{decision.outcome}ed after {decision.images} images"
-                    self._journal.stop(Stop(arm=spec.name, phone=serial, images=images, why=why))
-                    self._stop(spec, serial)
+        for who, spec in self._mobile.items():
+            decision = self._needed.decision(who)
+            images = self._answered[who]
+            if who in stopped or decision is None or images == len(self._places):
+                continue
+            why = f"{decision.outcome}ed after {decision.images} images"
+            name, serial = who
+            self._journal.stop(Stop(arm=name, phone=str(serial), images=images, why=why))
+            self._stop(spec, str(serial))
 
 
 def _block(case: CaseRecord) -> int:
     return case.session // BLOCK_SESSIONS
 
 
-def answer(
-    plan: Plan, arms: OpenArms, journal: Journal, progress: Progress, forecast: Forecaster
-) -> None:
+def answer(run: OpenRun, forecast: Forecaster) -> None:
     """Run the ladder until every hop is decided or every case is answered.
 
-    A phone that goes away or an arm that cannot run is kept as an `ArmFailure`; the others go on.
+    A phone that is lost or an arm that cannot run is kept as an `ArmFailure`; the others go on.
     """
-    _Answering(plan, arms, journal, progress, forecast).run()
+    _Answering(run, forecast).run()
 
 
 class _Answering:
-    def __init__(
-        self, plan: Plan, arms: OpenArms, journal: Journal, progress: Progress, forecast: Forecaster
-    ) -> None:
-        self._plan = plan
-        self._arms = arms
-        self._journal = journal
-        self._progress = progress
+    def __init__(self, run: OpenRun, forecast: Forecaster) -> None:
+        self._run, self._plan, self._journal = run, run.plan, run.journal
         self._forecast = forecast
         self._pace = Pace(
-            journal,
-            plan.runnable,
-            arms.serials,
-            stop=lambda spec, serial: arms.on_phone(spec, serial).stop(),
+            run.journal,
+            run.plan.runnable,
+            tuple(run.phones),
+            stop=lambda spec, serial: run.on_phone(spec, serial).stop(),
         )
 
     def run(self) -> None:
-        # Threads that die with the process: Ctrl-C must not wait for the phones, whose runners go
-        # on by themselves and are followed again when the command is repeated.
-        finished = {serial: Future[None]() for serial in self._arms.serials}
+        # Daemon threads: Ctrl-C must not wait for the phones, whose runners go on by themselves
+        # and are followed again when the command is repeated.
+        finished = {serial: Future[None]() for serial in self._run.phones}
         for serial, end in finished.items():
             Thread(target=self._follow, args=(serial, end), daemon=True).start()
         try:
             # Beside the phones: before any arm here has answered, no hop can be decided.
-            noise_floor.measure(self._plan, self._arms, self._journal, self._progress)
+            noise_floor.measure(self._run)
             self._pace.weigh(self._journal.inquiry().floors)
             while (turn := self._pace.host_turn()) is not None:
                 self._host_turn(turn)
@@ -268,7 +257,7 @@ class _Answering:
             self._pace.end()
 
     def _phone_turn(self, turn: Turn, serial: str) -> None:
-        arm = self._arms.on_phone(turn.spec, serial)
+        arm = self._run.on_phone(turn.spec, serial)
         self._advance((turn.spec.name, serial))  # an emulated phone's first answer takes minutes
         for count, seen in enumerate(arm.observe(self._images(turn))):
             if count == 0:
@@ -276,19 +265,20 @@ class _Answering:
             self._saw(seen)
 
     def _host_turn(self, turn: Turn) -> None:
-        """Answers kept from an earlier run are taken as they are; only the rest is run."""
-        if self._plan.app is not None and turn.spec.kind == "app":
-            for image in self._images(turn):
+        """Answers kept from an earlier run are used; only the rest is run."""
+        spec, images = turn.spec, self._images(turn)
+        if self._plan.app is not None and spec.kind == "app":
+            for image in images:
                 self._saw(self._plan.app.observation(image))
             return
-        spec, side = turn.spec, self._plan.side(turn.spec)
+        contract = self._plan.side(spec).contract
         cache = ResultCache(self._plan.arm_key(spec))
-        arm = self._arms.on_host(spec)
+        arm = self._run.on_host(spec)
         if (known := cache.attestation()) is not None:
             self._attested(arm, known)
         fresh: list[Prepared] = []
-        for image in self._images(turn):
-            kept = cache.get(image, side.contract, spec.name)
+        for image in images:
+            kept = cache.get(image, contract, spec.name)
             if kept is None:
                 fresh.append(image)
             else:
@@ -297,21 +287,18 @@ class _Answering:
             return
         with self._failing_alone((spec.name, None)):
             if arm.pid is None:
-                self._load(arm, cache)
+                advance = self._run.progress.track(f"loading {arm.name}")
+                advance(0, 1)
+                attestation = arm.attest()
+                cache.keep_attestation(attestation)
+                self._attested(arm, attestation)
+                advance(1, 1)
             for image, seen in zip(fresh, arm.observe(fresh), strict=True):
                 self._saw(seen)
                 cache.put(image, seen)
 
-    def _load(self, arm: ArmProcess, cache: ResultCache) -> None:
-        advance = self._progress.track(f"loading {arm.name}")
-        advance(0, 1)
-        attestation = arm.attest()
-        cache.keep_attestation(attestation)
-        self._attested(arm, attestation)
-        advance(1, 1)
-
     def _images(self, turn: Turn) -> list[Prepared]:
-        """Those of a turn, in the run folder too."""
+        """Those of a turn, copied into the run folder."""
         side = self._plan.side(turn.spec)
         images = [side.images[case.session, case.position] for case in turn.cases]
         run_plan.keep_pixels(images, self._journal.path / PIXELS_FOLDER)
@@ -326,11 +313,11 @@ class _Answering:
         self._advance((seen.arm, seen.phone))
 
     def _advance(self, who: Who) -> None:
-        self._progress.track(" ".join(filter(None, who)))(*self._pace.course(who))
+        self._run.progress.track(" ".join(filter(None, who)))(*self._pace.course(who))
 
     @contextmanager
     def _failing_alone(self, who: Who) -> Iterator[None]:
-        """An arm that fails in this block is kept as an `ArmFailure`, and waited for no more."""
+        """An arm that fails in this block is kept as an `ArmFailure`, and no longer waited for."""
         with self._journal.failures_kept(*who):
             try:
                 yield

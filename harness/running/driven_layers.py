@@ -1,107 +1,102 @@
 """Candidates driven along their references: every layer of every hop judged alone, on a few cases.
 
 A trajectory, every output on the reference's way through a case, is made once per case and arm and
-kept by content. The candidate gets the reference's input of every layer, so that what a layer is
-off by is its own, at any depth.
+kept by content. The candidate gets the reference's input of every layer, so that each layer's error
+is its own, at any depth.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from harness.arms.base import Prepared
 from harness.arms.trajectory import Trajectories, Trajectory
-from harness.comparison.case_comparison import CaseComparison, compare_case
-from harness.comparison.divergence import first_divergence
+from harness.comparison.case_comparison import compare_case, first_divergence
 from harness.comparison.driven import is_of
 from harness.judgement import limits
 from harness.ladder import Hop
-from harness.progress import Progress
 from harness.records.inquiry import DrivenCase
-from harness.records.journal import Journal
 from harness.records.observation import Observation, Place, Who
-from harness.running.open_arms import OpenArms
-from harness.running.run_plan import Plan
+from harness.running.open_run import OpenRun
 
 
-def drive(plan: Plan, arms: OpenArms, journal: Journal, progress: Progress) -> None:
-    """Drive up to `plan.drive` cases of every hop, those that differ most first.
+def drive(run: OpenRun) -> None:
+    """Drive up to `request.drive` cases of every hop, those that differ most first.
 
-    What each case shows goes into the run's inquiry at once, so that a killed run goes on after it.
-    An arm that cannot is kept as an `ArmFailure` of the run, as when it cannot answer.
+    Each case goes into the run's inquiry at once, so that a killed run resumes after it. An arm
+    that cannot is kept as an `ArmFailure` of the run, as when it cannot answer.
     """
-    driver = _Driver(plan, arms, journal, progress)
-    for hop in journal.current.hops:
-        driver.drive(hop)
+    by_arm: dict[Who, dict[Place, Observation]] = defaultdict(dict)
+    for seen in run.journal.read():
+        if seen.canary is None and seen.error is None:
+            by_arm[seen.arm, seen.phone][seen.session, seen.position] = seen
+    for hop in run.journal.current.hops:
+        ends = {hop.reference, hop.candidate}
+        # An app cannot be driven: its layers are its own.
+        if ends <= run.specs.keys() and run.specs[hop.candidate].kind != "app":
+            _Drive(run, hop, by_arm).run()
 
 
-class _Driver:
-    def __init__(self, plan: Plan, arms: OpenArms, journal: Journal, progress: Progress) -> None:
-        self._plan = plan
-        self._arms = arms
-        self._journal = journal
-        self._progress = progress
-        self._by_arm: dict[Who, dict[Place, Observation]] = defaultdict(dict)
-        for seen in journal.read():
-            if seen.canary is None and seen.error is None:
-                self._by_arm[seen.arm, seen.phone][seen.session, seen.position] = seen
-        self._specs = {spec.name: spec for spec in plan.runnable}
+class _Drive:
+    """Of one hop."""
 
-    def drive(self, hop: Hop) -> None:
-        if not {hop.reference, hop.candidate} <= self._specs.keys():
-            return
-        if self._specs[hop.candidate].kind == "app":
-            return  # its layers are its own
-        done = [one for one in self._journal.inquiry().driven if is_of(hop, one)]
+    def __init__(self, run: OpenRun, hop: Hop, by_arm: dict[Who, dict[Place, Observation]]) -> None:
+        self._run = run
+        self._hop = hop
+        self._reference: Who = (hop.reference, hop.reference_phone)
+        self._candidate: Who = (hop.candidate, hop.phone)
+        self._ours, self._theirs = by_arm[self._reference], by_arm[self._candidate]
+
+    def run(self) -> None:
+        journal = self._run.journal
+        done = [one for one in journal.inquiry().driven if is_of(self._hop, one)]
         known = {(one.session, one.position) for one in done}
-        wanted = [place for place in self._worth(hop) if place not in known]
-        places = wanted[: max(0, self._plan.drive - len(done))]
-        if not places:
-            return
-        trajectories = self._trajectories(hop.reference, hop.reference_phone, places)
+        wanted = [place for place in self._ranked() if place not in known]
+        trajectories = self._trajectories(
+            wanted[: max(0, self._run.plan.request.drive - len(done))]
+        )
         if not trajectories:
             return
-        advance = self._progress.track(f"driving {_name(hop.candidate, hop.phone)}")
+        advance = self._run.progress.track(_name("driving", self._candidate))
         advance(0, len(trajectories))
-        images = [
-            (self._image(hop.reference, place), trajectories[place]) for place in trajectories
-        ]
-        with self._journal.failures_kept(hop.candidate, hop.phone):
-            arm = self._arms.of(self._specs[hop.candidate], hop.phone)
-            for count, seen in enumerate(arm.drive(images), start=1):
-                self._keep(self._driven(hop, seen))
+        images = [(self._image(place), along) for place, along in trajectories.items()]
+        with journal.failures_kept(*self._candidate):
+            for count, seen in enumerate(self._run.arm(self._candidate).drive(images), start=1):
+                journal.learn(driven=(*journal.inquiry().driven, self._driven(seen)))
                 advance(count, len(images))
 
-    def _worth(self, hop: Hop) -> list[Place]:
+    def _ranked(self) -> list[Place]:
         """Cases that both arms answered, the most different first, by each measure in turn:
         a fault of the vision tower may show nowhere but in `embed`."""
-        ours = self._by_arm[hop.reference, hop.reference_phone]
-        theirs = self._by_arm[hop.candidate, hop.phone]
-        tolerance = limits.tolerance(self._journal.current.gates, hop, ())
+        tolerance = limits.tolerance(self._run.journal.current.gates, self._hop, ())
         cases = [
-            compare_case(ours[place], theirs[place], tolerance)
-            for place in sorted(ours.keys() & theirs.keys())
+            compare_case(self._ours[place], self._theirs[place], tolerance)
+            for place in sorted(self._ours.keys() & self._theirs.keys())
         ]
-        rankings = [sorted(cases, key=measure, reverse=True) for measure in _MEASURES]
-        return list(
-            dict.fromkeys(_place(case) for row in zip(*rankings, strict=True) for case in row)
-        )
+        rankings = [
+            sorted(cases, key=measure, reverse=True)
+            for measure in (
+                lambda case: max(case.label_logprob_differences.values(), default=0.0),
+                lambda case: case.distances.get("embed", 0.0),
+                lambda case: case.distances.get("prefill", 0.0),
+            )
+        ]
+        by_turns = (case for row in zip(*rankings, strict=True) for case in row)
+        return list(dict.fromkeys((case.session, case.position) for case in by_turns))
 
-    def _trajectories(
-        self, arm: str, phone: str | None, places: Sequence[Place]
-    ) -> dict[Place, Trajectory]:
-        """Those of the cases that the reference can record, in the order of `places`."""
-        kept = Trajectories(self._plan.trajectory_key(self._specs[arm], phone))
-        images = {place: self._image(arm, place) for place in places}
+    def _trajectories(self, places: Sequence[Place]) -> dict[Place, Trajectory]:
+        """Those that the reference has or can record, in the order of `places`."""
+        run, who = self._run, self._reference
+        kept = Trajectories(run.plan.trajectory_key(run.specs[who[0]], who[1]))
+        images = {place: self._image(place) for place in places}
         found = {place: kept.get(image.pixels_sha256) for place, image in images.items()}
         missing = [images[place] for place, one in found.items() if one is None]
         if missing:
-            advance = self._progress.track(f"recording {_name(arm, phone)}")
+            advance = run.progress.track(_name("recording", who))
             advance(0, len(missing))
-            with self._journal.failures_kept(arm, phone):
-                looks = self._arms.of(self._specs[arm], phone).record(missing)
-                for count, look in enumerate(looks, start=1):
+            with run.journal.failures_kept(*who):
+                for count, look in enumerate(run.arm(who).record(missing), start=1):
                     seen = look.observation
                     if seen.error is None:
                         place = (seen.session, seen.position)
@@ -109,12 +104,12 @@ class _Driver:
                     advance(count, len(missing))
         return {place: one for place, one in found.items() if one is not None}
 
-    def _image(self, arm: str, place: Place) -> Prepared:
-        """As the reference was given it: what a candidate makes of its own image is no layer's."""
-        return self._plan.side(self._specs[arm]).images[place]
+    def _image(self, place: Place) -> Prepared:
+        """As the reference was given it: another image is no difference of a layer."""
+        return self._run.plan.side(self._run.specs[self._hop.reference]).images[place]
 
-    def _driven(self, hop: Hop, seen: Observation) -> DrivenCase:
-        ours = self._by_arm[hop.reference, hop.reference_phone][seen.session, seen.position]
+    def _driven(self, seen: Observation) -> DrivenCase:
+        ours, hop = self._ours[seen.session, seen.position], self._hop
         return DrivenCase(
             reference=hop.reference,
             reference_phone=hop.reference_phone,
@@ -130,28 +125,6 @@ class _Driver:
             error=None if seen.error is None else f"{seen.error.kind}: {seen.error.detail}",
         )
 
-    def _keep(self, case: DrivenCase) -> None:
-        self._journal.learn(driven=(*self._journal.inquiry().driven, case))
 
-
-def _label_nats(case: CaseComparison) -> float:
-    return max(case.label_logprob_differences.values(), default=0.0)
-
-
-def _embed(case: CaseComparison) -> float:
-    return case.distances.get("embed", 0.0)
-
-
-def _prefill(case: CaseComparison) -> float:
-    return case.distances.get("prefill", 0.0)
-
-
-_MEASURES: tuple[Callable[[CaseComparison], float], ...] = (_label_nats, _embed, _prefill)
-
-
-def _place(case: CaseComparison) -> Place:
-    return (case.session, case.position)
-
-
-def _name(arm: str, phone: str | None) -> str:
-    return arm if phone is None else f"{arm} {phone}"
+def _name(doing: str, who: Who) -> str:
+    return " ".join(filter(None, (doing, *who)))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,9 +16,8 @@ from PIL import Image, ImageOps
 from devices.paths import cache_dir
 from harness import cases
 from harness.arms.base import Prepared, Side
-from harness.bundle import Bundle
 from harness.cases import Case, Session, first_of
-from harness.contract import Contract, Pixels
+from harness.contract import Pixels
 from harness.errors import CaseError
 from harness.images import DECODE_FAULTS
 from harness.ladder import Role
@@ -27,9 +26,7 @@ from harness.progress import Advance
 from harness.records.observation import Canary
 
 Track = Callable[[str], Advance]
-"""Names a piece of work and gives the callback `(done, total)` for it."""
-
-_BLOCK_BYTES = 1 << 20
+"""Names a piece of work and returns the callback `(done, total)` for it."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,10 @@ class PreparedCase:
     pixels_path: Path
     pixels_sha256: str
     """SHA-256 (hex) over the RGB bytes, row by row."""
+
+    def at(self, session: int, position: int) -> Prepared:
+        """The image that every arm gets at that place of a run."""
+        return Prepared(self.case.id, session, position, self.pixels_path, self.pixels_sha256)
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ def prepare_cases(
     *,
     skip_bad: bool = False,
 ) -> PreparedSet:
-    """Decode and prepare every case's image into `out_dir`; what is there already is kept.
+    """Prepare every case's image in `out_dir`, which is made if missing, unless it is there.
 
-    A PNG is named after the content of its image and everything that made its pixels, so that it
-    can be trusted without decoding the image again. `out_dir` is made if it is missing.
+    A PNG is named after the content of its image and everything that made its pixels, so it can be
+    trusted without decoding the image again.
 
     Raises:
         CaseError: an image is refused and `skip_bad` is off, after all were tried (the detail says
@@ -88,33 +89,6 @@ def prepare_cases(
     return PreparedSet(tuple(ready), tuple(refused))
 
 
-@dataclass(frozen=True)
-class Placed:
-    """A case and the image every arm gets for it at its place in the run."""
-
-    case: Case
-    image: Prepared
-
-
-def place(sessions: Iterable[Session], ready: PreparedSet) -> list[Placed]:
-    """Every slot of `sessions`, in order, with its pixels. `sessions` hold cases of `ready`."""
-    by_id = {prepared.case.id: prepared for prepared in ready.cases}
-    return [
-        Placed(
-            slot.case,
-            Prepared(
-                case_id=slot.case.id,
-                session=slot.session,
-                position=slot.position,
-                pixels_path=by_id[slot.case.id].pixels_path,
-                pixels_sha256=by_id[slot.case.id].pixels_sha256,
-            ),
-        )
-        for session in sessions
-        for slot in session.slots
-    ]
-
-
 def _prepared(source: Path, pixels: Pixels, out_dir: Path) -> tuple[Path, str]:
     target = out_dir / f"{_key(source, pixels)}.png"
     if (kept := _kept(target, pixels.size)) is not None:
@@ -125,7 +99,7 @@ def _prepared(source: Path, pixels: Pixels, out_dir: Path) -> tuple[Path, str]:
 
 
 def _save(image: Image.Image, target: Path) -> None:
-    """Whole or not at all. Unlike `harness.atomic` it does not wait for the disk: a cached PNG that
+    """Whole or not at all. Unlike `harness.atomic` it does not sync to the disk: a cached PNG that
     a power cut damaged is made again."""
     part = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
@@ -149,8 +123,7 @@ def _key(source: Path, pixels: Pixels) -> str:
     digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode())
     if source.is_file():
         with source.open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()[:40]
 
 
@@ -160,29 +133,25 @@ def canaries(first: Sequence[Prepared], session: int, size: int, folder: Path) -
         black | mirror of image 1 | image 1 | image 1 once more
         session 0 in reverse order, which ends with image 1
 
-    `harness.comparison.canaries` says what is read from their answers. `size`: side of the
-    canonical pixels. PNGs that are made here lie in `folder`.
+    `harness.comparison.canaries` reads their answers. `size`: side of the canonical pixels. New
+    PNGs are written to `folder`.
     """
     one = first[0]
     black = _painted(Image.new("RGB", (size, size)), "black", folder)
     with Image.open(one.pixels_path) as image:
         mirror = _painted(ImageOps.mirror(image.convert("RGB")), f"{one.case_id} mirrored", folder)
-    made: list[tuple[Canary, Prepared]] = [
-        ("black", black),
-        ("mirror", mirror),
-        ("twice", one),
-        ("twice", one),
+    made: list[tuple[Canary, Prepared, int, int]] = [
+        ("black", black, session, 0),
+        ("mirror", mirror, session, 1),
+        ("twice", one, session, 2),
+        ("twice", one, session, 3),
     ]
-    probes = [_at(image, name, session, place) for place, (name, image) in enumerate(made)]
-    turned = [
-        _at(image, "again" if image is one else "reversed", session + 1, place)
-        for place, image in enumerate(reversed(first))
+    for position, turned in enumerate(reversed(first)):
+        made.append(("again" if turned is one else "reversed", turned, session + 1, position))
+    return [
+        replace(prepared, canary=canary, session=at, position=position)
+        for canary, prepared, at, position in made
     ]
-    return probes + turned
-
-
-def _at(image: Prepared, canary: Canary, session: int, position: int) -> Prepared:
-    return replace(image, session=session, position=position, canary=canary)
 
 
 def _painted(image: Image.Image, name: str, folder: Path) -> Prepared:
@@ -194,16 +163,8 @@ def _painted(image: Image.Image, name: str, folder: Path) -> Prepared:
 
 
 @dataclass(frozen=True)
-class Under:
-    """A side before its images are prepared."""
-
-    contract: Contract
-    bundle: Bundle
-
-
-@dataclass(frozen=True)
 class Sides:
-    """Every role that takes part. All hold the same cases in the same places."""
+    """Every role of a run. All hold the same cases in the same places."""
 
     by_role: dict[Role, Side]
     sessions: list[Session]
@@ -214,11 +175,6 @@ class Sides:
         """That role's side; the run's own where phones were given nothing else."""
         return self.by_role.get(role) or self.by_role["app"]
 
-    @property
-    def every(self) -> Iterable[Side]:
-        """Each side once."""
-        return self.by_role.values()
-
     def pixels_sha256(self, role: Role, session: int, position: int) -> str | None:
         """Of the pixels at that place; None where the role has no side of its own."""
         side = self.by_role.get(role)
@@ -227,7 +183,7 @@ class Sides:
 
 def prepare(
     images: str,
-    under: Mapping[Role, Under],
+    under: Mapping[Role, Side],
     seed: int,
     most: int | None,
     track: Track,
@@ -236,42 +192,27 @@ def prepare(
 ) -> Sides:
     """Every case in its place with the pixels of each side, and the canaries after the last.
 
-    `under` holds at least the role `app`. `most`: so many cases at most, drawn by `seed`.
-
-    Raises:
-        CaseError: as `cases.load_cases` and `prepare_cases` do.
+    `under`: sides without images, at least that of the role `app`. `most`: the number of cases at
+    most, drawn by `seed`. Raises as `cases.load_cases` and `prepare_cases` do.
     """
     contract = under["app"].contract
     found = cases.load_cases(images, contract.answer.labels, skip_bad=skip_bad)
-    taken, refused = found.cases, found.refused
-    size = contract.limits.images_per_session
-    taken = cases.drawn(taken, most, seed)
-    prepared: dict[Role, PreparedSet] = {}
+    taken, refused = cases.drawn(found.cases, most, seed), found.refused
+    folder = cache_dir("pixels")
+    prepared: dict[Role, dict[str, PreparedCase]] = {}
     for role, side in under.items():
-        prepared[role] = prepare_cases(
-            taken,
-            side.contract.pixels,
-            cache_dir("pixels"),
-            track(f"preparing {'' if role == 'app' else f'{role} '}pixels"),
-            skip_bad=skip_bad,
-        )
-        taken = tuple(ready.case for ready in prepared[role].cases)
-        refused = (*refused, *prepared[role].refused)
-    sessions = cases.sessions(taken, size, seed)
-    return Sides(
-        {
-            role: Side(side.contract, side.bundle, _by_place(sessions, prepared[role], side))
-            for role, side in under.items()
-        },
-        sessions,
-        refused,
-    )
-
-
-def _by_place(
-    sessions: Sequence[Session], ready: PreparedSet, side: Under
-) -> dict[tuple[int, int], Prepared]:
-    placed = [one.image for one in place(sessions, ready)]
-    first = [image for image in placed if image.session == 0]
-    watched = canaries(first, len(sessions), side.contract.pixels.size, cache_dir("pixels"))
-    return {(image.session, image.position): image for image in (*placed, *watched)}
+        what = f"preparing {'' if role == 'app' else f'{role} '}pixels"
+        ready = prepare_cases(taken, side.contract.pixels, folder, track(what), skip_bad=skip_bad)
+        prepared[role] = {one.case.id: one for one in ready.cases}
+        taken = tuple(one.case for one in ready.cases)
+        refused = (*refused, *ready.refused)
+    sessions = cases.sessions(taken, contract.limits.images_per_session, seed)
+    slots = [slot for session in sessions for slot in session.slots]
+    by_role: dict[Role, Side] = {}
+    for role, side in under.items():
+        placed = [prepared[role][slot.case.id].at(slot.session, slot.position) for slot in slots]
+        first = [image for image in placed if image.session == 0]
+        watched = canaries(first, len(sessions), side.contract.pixels.size, folder)
+        by_place = {(image.session, image.position): image for image in (*placed, *watched)}
+        by_role[role] = replace(side, images=by_place)
+    return Sides(by_role, sessions, refused)

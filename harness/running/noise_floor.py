@@ -1,6 +1,6 @@
 """How far rounding alone carries on the model under test, measured on it: see `Floor`.
 
-An arm's twins are the arm once more with nothing changed that matters. Measured once per bundle,
+An arm's twins are the arm again with a negligible change. The floor is measured once per bundle,
 contract and host, and kept by content; the answers that come with it count as the arm's own.
 """
 
@@ -9,19 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from pydantic import ValidationError
-
 from devices.paths import cache_dir
 from harness import atomic, stats
 from harness.arms.base import Prepared, TwinArm
 from harness.comparison.case_comparison import CaseComparison, compare_case
-from harness.progress import Advance, Progress
+from harness.progress import Advance
 from harness.records.inquiry import Floor
-from harness.records.journal import Journal
 from harness.records.observation import Observation
-from harness.running.open_arms import OpenArms
-from harness.running.result_cache import ResultCache
-from harness.running.run_plan import Plan
+from harness.running.open_run import OpenRun
+from harness.running.result_cache import ResultCache, read_kept
 from harness.tolerance import Tolerance
 
 CASES: Final = 24
@@ -35,20 +31,20 @@ _CONFIDENCE: Final = 0.9
 _NO_LIMITS: Final = Tolerance(*(float("inf"),) * 5)
 
 
-def measure(plan: Plan, arms: OpenArms, journal: Journal, progress: Progress) -> None:
+def measure(run: OpenRun) -> None:
     """Of every desktop arm, before anything is judged by it: a flip within a floor is numeric.
 
     An arm that cannot is kept as an `ArmFailure` of the run, as when it cannot answer.
     """
     found = []
-    for spec in plan.runnable:
+    for spec in run.plan.runnable:
         if spec.kind != "desktop":
             continue
-        images = [one for one in plan.side(spec).images.values() if one.canary is None]
-        with journal.failures_kept(spec.name, None):
-            track = progress.track(f"floor of {spec.name}")
-            found.append(measured(arms.on_host(spec), plan.arm_key(spec), images, track))
-    journal.learn(floors=tuple(found))
+        images = [one for one in run.plan.side(spec).images.values() if one.canary is None]
+        with run.journal.failures_kept(spec.name, None):
+            advance = run.progress.track(f"floor of {spec.name}")
+            found.append(measured(run.on_host(spec), run.plan.arm_key(spec), images, advance))
+    run.journal.learn(floors=tuple(found))
 
 
 def measured(arm: TwinArm, key: str, images: Sequence[Prepared], advance: Advance) -> Floor:
@@ -63,45 +59,18 @@ def measured(arm: TwinArm, key: str, images: Sequence[Prepared], advance: Advanc
         return kept.model_copy(update={"arm": arm.name})
     answers = ResultCache(key)
     answers.keep_attestation(arm.attest())
-    by_place = {(image.session, image.position): image for image in wanted}
     text: list[CaseComparison] = []
     vision: list[CaseComparison] = []
     advance(0, len(wanted))
-    for done, twins in enumerate(arm.twin(wanted, SEED, VISION_CASES), start=1):
-        answers.put(by_place[twins.own.session, twins.own.position], twins.own)
+    twinned = zip(wanted, arm.twin(wanted, SEED, VISION_CASES), strict=True)
+    for done, (image, twins) in enumerate(twinned, start=1):
+        answers.put(image, twins.own)
         text += _compared(twins.own, twins.embed)
         vision += _compared(twins.own, twins.pixels)
         advance(done, len(wanted))
-    floor = _floor(arm.name, text, vision)
-    path = cache_dir("floors") / f"{key}.json"
-    atomic.write_text(path, floor.model_dump_json())
-    return floor
-
-
-def runs(key: str, cases: int) -> int:
-    """How often the arm of that key is run anew for its floor in a run of `cases`, at most."""
-    wanted = min(CASES, cases)
-    return 0 if _kept(key, wanted) else wanted + min(VISION_CASES, wanted)
-
-
-def _kept(key: str, cases: int) -> Floor | None:
-    """An earlier run's, if it stands on so many cases."""
-    try:
-        kept = Floor.model_validate_json((cache_dir("floors") / f"{key}.json").read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError):
-        return None
-    return kept if kept.cases >= cases else None
-
-
-def _compared(own: Observation, twin: Observation | None) -> Iterable[CaseComparison]:
-    if twin is not None and own.error is None and twin.error is None:
-        yield compare_case(own, twin, _NO_LIMITS)
-
-
-def _floor(arm: str, text: Sequence[CaseComparison], vision: Sequence[CaseComparison]) -> Floor:
     both = [*text, *vision]
-    return Floor(
-        arm=arm,
+    floor = Floor(
+        arm=arm.name,
         cases=len(text),
         vision_cases=len(vision),
         embed=upper_bound(case.distances.get("embed") for case in vision),
@@ -116,12 +85,31 @@ def _floor(arm: str, text: Sequence[CaseComparison], vision: Sequence[CaseCompar
             for case in both
         ),
     )
+    atomic.write_text(cache_dir("floors") / f"{key}.json", floor.model_dump_json())
+    return floor
+
+
+def runs(key: str, cases: int) -> int:
+    """How often the arm of that key is run anew for its floor in a run of `cases`, at most."""
+    wanted = min(CASES, cases)
+    return 0 if _kept(key, wanted) else wanted + min(VISION_CASES, wanted)
+
+
+def _kept(key: str, cases: int) -> Floor | None:
+    """An earlier run's, if it was measured on at least that many cases."""
+    kept = read_kept(cache_dir("floors") / f"{key}.json", Floor)
+    return kept if kept is not None and kept.cases >= cases else None
+
+
+def _compared(own: Observation, twin: Observation | None) -> Iterable[CaseComparison]:
+    if twin is not None and own.error is None and twin.error is None:
+        yield compare_case(own, twin, _NO_LIMITS)
 
 
 def upper_bound(values: Iterable[float | None]) -> float | None:
-    """An upper bound of the 90th percentile; with too few values for one, the largest."""
-    told = [value for value in values if value is not None]
-    if not told:
+    """An upper bound of the 90th percentile; of too few values for one, the largest."""
+    known = [value for value in values if value is not None]
+    if not known:
         return None
-    _, high = stats.quantile_bounds(told, _QUANTILE, _CONFIDENCE)
-    return max(told) if high is None else high
+    _, high = stats.quantile_bounds(known, _QUANTILE, _CONFIDENCE)
+    return max(known) if high is None else high

@@ -14,11 +14,9 @@ from harness.records.record import PhoneRecord
 def held(names: Sequence[str]) -> Iterator[list[Phone]]:
     """The phones of these names, leased until the block ends; each phone once.
 
-    `all` is every attached phone. `virtual` is every running virtual phone, or one that is
-    started here and stopped at the end.
-
-    Raises:
-        DeviceError: none attached, unknown, unauthorized, offline, or held by another run.
+    `all` is every attached phone. `virtual` is every running virtual phone, or one that is started
+    here and stopped at the end. Raises DeviceError: none attached, unknown, unauthorized, offline,
+    or held by another run.
     """
     with ExitStack() as stack:
         found: dict[str, Phone] = {}

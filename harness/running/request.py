@@ -1,4 +1,4 @@
-"""What a run is asked for, before anything of it has been read."""
+"""A run as requested, before any part of it has been read."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class RunRequest:
     gates: str | None = None
     """A gates file; None is the one that comes with driftloop."""
     fixed: int | None = None
-    """So many images, instead of as many as the sequential test needs."""
+    """The number of images, instead of as many as the sequential test needs."""
     drive: int = 3
     """Cases of every hop along which the candidate is driven; 0: none."""
     check_files: bool = True
-    """Compare the bundle's files with the checkpoint; False leaves the blame to what ran."""
+    """Compare the bundle's files with the checkpoint; False judges only what ran."""
     deep: bool = False
     """Keep every tensor of every case, for people who want to look."""
     phone_contract: str | None = None
-    """What phones are told instead of the contract, by name or file."""
+    """The contract for phones in place of the run's, by name or file."""
     phone_bundle: Path | None = None
-    """What phones are given instead of the bundle."""
+    """The bundle for phones in place of the run's."""
     phone_runner: Path | None = None
     """The program that phones run instead of the runner that driftloop builds."""
     app: Path | None = None
-    """What the app itself saw and answered: see docs/app-observations.md."""
+    """The app's own lines: see docs/app-observations.md."""
     app_pull: str | None = None
-    """The same on the one phone of the request, in place of `app`."""
+    """Their path on the one phone of the request, in place of `app`."""

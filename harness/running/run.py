@@ -1,7 +1,7 @@
 """From a request to a verdict: plan, answers, driven layers, judgement.
 
-A phone that goes away or an arm that cannot run is kept in `run.json` and judged; bad input still
-ends the run, with everything seen so far kept.
+A phone that is lost or an arm that cannot run is kept in `run.json` and judged; bad input ends the
+run, with everything seen so far kept.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from harness.records.journal import Journal
 from harness.records.record import ArmFailure
 from harness.running import answers, driven_layers, phones, run_plan, whole_tensors
 from harness.running.forecast import Forecaster
-from harness.running.open_arms import OpenArms
+from harness.running.open_run import OpenRun
 from harness.running.request import RunRequest
-from harness.running.run_plan import Plan
 
 
 def evaluate(request: RunRequest, progress: Progress) -> Evaluation:
-    """Run the ladder on every case and judge it; a killed run goes on where it stopped.
+    """Run the ladder on every case and judge it; a killed run resumes where it stopped.
 
     Raises:
         BadInput: contract, gates, bundle, images or run folder are wrong.
@@ -31,25 +30,21 @@ def evaluate(request: RunRequest, progress: Progress) -> Evaluation:
         plan = run_plan.plan(request, attached, progress)
         with (
             Journal(request.out, plan.record) as journal,
-            OpenArms(plan, attached, journal.current.run_id, progress) as arms,
+            OpenRun(plan, journal, attached, progress) as run,
         ):
             journal.learn(files=plan.soundness.faults, app=plan.app_remarks)
-            _keep_unfit(plan, journal)
-            forecast = Forecaster(plan, attached, journal, progress)
+            for arm, phone in journal.current.deliveries:
+                if (why := plan.soundness.unfit.get(arm)) is not None:
+                    # An arm whose files cannot be run fails here; the others go on.
+                    journal.fail(ArmFailure(arm=arm, phone=phone, kind="BundleError", detail=why))
+            forecast = Forecaster(run)
             forecast.say()
-            answers.answer(plan, arms, journal, progress, forecast)
-            driven_layers.drive(plan, arms, journal, progress)
-            if plan.deep:
-                whole_tensors.keep(plan, arms, journal, progress)
+            answers.answer(run, forecast)
+            driven_layers.drive(run)
+            if request.deep:
+                whole_tensors.keep(run)
             journal.finish(datetime.now(UTC))
             seen = tuple(journal.read())
             judged = evaluation.of(request.out, journal.current, seen, journal.inquiry())
             judged.write()
     return judged
-
-
-def _keep_unfit(plan: Plan, journal: Journal) -> None:
-    """An arm whose files cannot be run fails before it begins; the others go on."""
-    for arm, phone in journal.current.deliveries:
-        if (why := plan.soundness.unfit.get(arm)) is not None:
-            journal.fail(ArmFailure(arm=arm, phone=phone, kind="BundleError", detail=why))

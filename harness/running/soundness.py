@@ -1,35 +1,32 @@
-"""What is out of line in the files of a run's bundles, and what therefore cannot be run at all."""
+"""Faults in the files of a run's bundles, and the arms that cannot run because of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness import bundle as bundles
+from harness.arms.base import Side
 from harness.bundle import Bundle
 from harness.ladder import ArmSpec, Role
 from harness.progress import Advance
 from harness.records.inquiry import FileFault, Owner
-from harness.running.images import Under
 
 
 @dataclass(frozen=True)
 class Soundness:
-    """`unfit`: arms whose files llama.cpp cannot run, with the reason; they take no part."""
+    """`unfit`: arms whose files llama.cpp cannot run, with the reason."""
 
     faults: tuple[FileFault, ...] = ()
     unfit: Mapping[str, str] = field(default_factory=dict)
 
 
 def soundness(
-    under: Mapping[Role, Under], specs: Sequence[ArmSpec], progress: Advance | None = None
+    under: Mapping[Role, Side], specs: Sequence[ArmSpec], progress: Advance | None = None
 ) -> Soundness:
-    """Of every file that the arms read; `progress` counts tensors, bundle by bundle.
-
-    Raises:
-        BundleError: a bundle that no comparison can start from: parts missing, unreadable, or of
-            another model.
-    """
+    """Of every file that the arms read; `progress` counts tensors, bundle by bundle. Raises
+    BundleError where a bundle is no basis for any comparison: parts missing, unreadable, or of
+    another model."""
     own = under["app"].bundle
     phones = under.get("phone", under["app"]).bundle
     if phones.path == own.path:
@@ -49,29 +46,21 @@ def _of(
     quants = _quants(specs)
     unfit: dict[str, str] = {}
     try:
-        found = bundles.verify(bundle, quants, progress)
+        found = [*bundles.verify(bundle, quants, progress)]
     except bundles.Misfit:
-        found, unfit = _one_by_one(bundle, quants)
+        # Each quant type alone, since the others may still be run.
+        found = []
+        for quant in quants:
+            try:
+                found += bundles.verify(bundle, [quant])
+            except bundles.Misfit as misfit:
+                found += misfit.faults
+                unfit[quant] = str(misfit)
     return Soundness(
         tuple(fault.model_copy(update={"owner": owner}) for fault in found),
         {spec.name: unfit[spec.quant] for spec in specs if spec.quant in unfit},
     )
 
 
-def _quants(specs: Iterable[ArmSpec]) -> list[str]:
+def _quants(specs: Sequence[ArmSpec]) -> list[str]:
     return sorted({spec.quant for spec in specs if spec.quant is not None})
-
-
-def _one_by_one(
-    bundle: Bundle, quants: Sequence[str]
-) -> tuple[tuple[FileFault, ...], dict[str, str]]:
-    """The faults, and the quant types that cannot be run."""
-    found: list[FileFault] = []
-    unfit = {}
-    for quant in quants:
-        try:
-            found += bundles.verify(bundle, [quant])
-        except bundles.Misfit as misfit:
-            found += misfit.faults
-            unfit[quant] = str(misfit)
-    return tuple(found), unfit

@@ -1,31 +1,34 @@
 """How many images decide: the truncated sequential test of a share, and the fixed sample; pure.
 
-Wald's sequential probability ratio test, looked at after every session and cut off after a fixed
-number of images. Its error rates are not Wald's approximations: they are summed over every way the
-disagreements can come, and the cut is the first at which neither is too large. They hold where
-images come in random order and independently of each other.
+Wald's sequential probability ratio test (Sequential Analysis, 1947), looked at after every session
+and cut off after a fixed number of images. Its error rates are not Wald's approximations: they are
+summed over every way the disagreements can fall, and the cut is the first at which neither is too
+large. They hold where images come in random order and independently of each other.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 Outcome = Literal["accept", "reject", "open"]
+_Lines = Callable[[int], tuple[int, int]]
+"""Wald's two parallel lines, disagreements over images: accept up to the first number (-1: not
+yet), reject from the second on."""
 
 _NEVER = -1
 _NARROWER = 0.9
 """Where no cut keeps to both error rates, Wald's lines are drawn for rates this much smaller."""
 _NOBODY = 1e-9
-"""A test that is still open as rarely as this can no longer gain from more images."""
+"""The search for a cut stops when fewer than this share of good releases would still be open."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Where a test stands, after how many images and how many disagreements among them."""
+    """The state of a test after a number of images, and the disagreements among them."""
 
     outcome: Outcome
     images: int
@@ -36,20 +39,20 @@ class Decision:
 class SequentialPlan:
     """A test of whether answers agree in a share of at least `accept` or at most `reject`.
 
-    `alpha`: how often, at most, a share of `accept` is rejected; `beta`: how often one of `reject`
-    is accepted. `look`: images between looks. `most`: images after which it has decided in any
-    case. One number a look in `reject_at` (reject from so many disagreements on) and `accept_at`
-    (accept up to so many; -1: not yet).
+    `look`: images between looks. For each look, `reject_at` holds the fewest disagreements that
+    reject, and `accept_at` the most that accept (-1: none yet).
     """
 
     accept: float
     reject: float
-    alpha: float
-    beta: float
     look: int
-    most: int
     reject_at: tuple[int, ...]
     accept_at: tuple[int, ...]
+
+    @property
+    def most(self) -> int:
+        """Images after which it has decided in any case."""
+        return len(self.accept_at) * self.look
 
     @property
     def error_rates(self) -> tuple[float, float]:
@@ -92,18 +95,16 @@ class SequentialPlan:
 class FixedPlan:
     """The same test over `images` images, looked at once.
 
-    Between `accept_at` and `reject_at` it stays open: there are too few images to tell.
+    Between `accept_at` and `reject_at` it stays open: there are too few images to decide.
     """
 
     images: int
     accept: float
     reject: float
-    alpha: float
-    beta: float
     accept_at: int
-    """Accept up to so many disagreements; -1: not even without one."""
+    """The most disagreements that accept; -1: not even none."""
     reject_at: int
-    """Reject from so many disagreements on."""
+    """The fewest disagreements that reject."""
 
     @property
     def error_rates(self) -> tuple[float, float]:
@@ -114,7 +115,7 @@ class FixedPlan:
         )
 
     def outcome(self, disagreements: int) -> Outcome:
-        """What so many disagreements among all images say."""
+        """The decision on that many disagreements among all images."""
         if disagreements <= self.accept_at:
             return "accept"
         return "reject" if disagreements >= self.reject_at else "open"
@@ -138,17 +139,16 @@ def design(
             f"no test of {accept:g} against {reject:g} with errors {alpha:g} and {beta:g}, "
             f"looked at every {look} images"
         )
-    drawn_alpha, drawn_beta = alpha, beta
-    while True:
-        wald = _Lines.drawn(accept, reject, drawn_alpha, drawn_beta)
-        plan = _earliest_cut(wald, accept, reject, alpha, beta, look)
-        if plan is not None:
-            return plan
-        drawn_alpha, drawn_beta = drawn_alpha * _NARROWER, drawn_beta * _NARROWER
+    plan, narrowed = None, 1.0
+    while plan is None:
+        lines = _wald_lines(accept, reject, narrowed * alpha, narrowed * beta)
+        plan = _earliest_cut(lines, accept, reject, alpha, beta, look)
+        narrowed *= _NARROWER
+    return plan
 
 
 def decide(plan: SequentialPlan, agreed: Sequence[bool]) -> Decision:
-    """What the test says of answers in their order, at the first look that decides."""
+    """The decision on answers in their order, at the first look that decides."""
     disagreements = 0
     for number, (low, high) in enumerate(zip(plan.accept_at, plan.reject_at, strict=True)):
         start, end = number * plan.look, (number + 1) * plan.look
@@ -180,32 +180,20 @@ def fixed(
     reject_at = accept_at + 1
     while 1.0 - _at_most(reject_at - 1, n, 1.0 - accept) > alpha:
         reject_at += 1
-    return FixedPlan(n, accept, reject, alpha, beta, accept_at, reject_at)
+    return FixedPlan(n, accept, reject, accept_at, reject_at)
 
 
-@dataclass(frozen=True)
-class _Lines:
-    """Wald's two parallel lines: disagreements over images."""
+def _wald_lines(accept: float, reject: float, alpha: float, beta: float) -> _Lines:
+    good, bad = 1.0 - accept, 1.0 - reject
+    agreeing = math.log((1.0 - good) / (1.0 - bad))
+    weight = math.log(bad / good) + agreeing
+    above, below = math.log((1.0 - beta) / alpha), math.log((1.0 - alpha) / beta)
 
-    slope: float
-    above: float
-    below: float
+    def at(images: int) -> tuple[int, int]:
+        low = math.floor((agreeing * images - below) / weight + 1e-9)
+        return max(_NEVER, low), math.ceil((agreeing * images + above) / weight - 1e-9)
 
-    @classmethod
-    def drawn(cls, accept: float, reject: float, alpha: float, beta: float) -> _Lines:
-        good, bad = 1.0 - accept, 1.0 - reject
-        agreeing = math.log((1.0 - good) / (1.0 - bad))
-        weight = math.log(bad / good) + agreeing
-        return cls(
-            slope=agreeing / weight,
-            above=math.log((1.0 - beta) / alpha) / weight,
-            below=math.log((1.0 - alpha) / beta) / weight,
-        )
-
-    def at(self, images: int) -> tuple[int, int]:
-        """Accept up to the first number (-1: not yet), reject from the second on."""
-        low = math.floor(self.slope * images - self.below + 1e-9)
-        return max(_NEVER, low), math.ceil(self.slope * images + self.above - 1e-9)
+    return at
 
 
 def _earliest_cut(
@@ -218,21 +206,14 @@ def _earliest_cut(
     false_rejects = false_accepts = 0.0
     while false_rejects <= alpha and false_accepts <= beta and sum(good) > _NOBODY:
         number = len(accept_at) + 1
-        low, high = lines.at(number * look)
+        low, high = lines(number * look)
         good, bad = _after(good, look, 1.0 - accept), _after(bad, look, 1.0 - reject)
         for least in range(low + 1, high + 1):
             rejects = false_rejects + math.fsum(good[least:])
             accepts = false_accepts + math.fsum(bad[:least])
             if rejects <= alpha and accepts <= beta:
                 return SequentialPlan(
-                    accept=accept,
-                    reject=reject,
-                    alpha=alpha,
-                    beta=beta,
-                    look=look,
-                    most=number * look,
-                    reject_at=(*reject_at, least),
-                    accept_at=(*accept_at, least - 1),
+                    accept, reject, look, (*reject_at, least), (*accept_at, least - 1)
                 )
         false_rejects += math.fsum(good[high:])
         false_accepts += math.fsum(bad[: low + 1])
@@ -243,7 +224,7 @@ def _earliest_cut(
 
 
 def _after(weights: Sequence[float], images: int, share: float) -> list[float]:
-    """The distribution of disagreements after so many more images, each one with that `share`."""
+    """The distribution of disagreements after `images` more, each a disagreement with `share`."""
     steps = [
         math.comb(images, d) * share**d * (1.0 - share) ** (images - d) for d in range(images + 1)
     ]
@@ -256,7 +237,7 @@ def _after(weights: Sequence[float], images: int, share: float) -> list[float]:
 
 
 def _between(weights: Sequence[float], low: int, high: int) -> list[float]:
-    """What is left where neither `low` or fewer nor `high` or more disagreements decided."""
+    """The part of the distribution that is still open: above `low` and below `high`."""
     return [0.0 if d <= low else weight for d, weight in enumerate(weights[:high])]
 
 

@@ -30,17 +30,17 @@ def evaluate(
     """Greedy, in f32, up to the contract's limit, read as the contract reads answers."""
     import torch
 
+    model.eval()
     tokenizer = processor.tokenizer
     ends = end_of_generation(model, tokenizer)
     right = unread = 0
     logprobs: list[float] = []
-    model.eval()
     places = range(len(examples))
     order = [places[start : start + batch_size] for start in places[::batch_size]]
     with torch.inference_mode():
         for batch in examples.batches(order):
-            said, first = _answered(model, batch, ends, contract.limits.max_tokens)
-            for item, ids, logprob in zip(batch, said, first, strict=True):
+            answers, first = _answers(model, batch, ends, contract.limits.max_tokens)
+            for item, ids, logprob in zip(batch, answers, first, strict=True):
                 text = tokenizer.decode(
                     ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
                 )
@@ -52,7 +52,7 @@ def evaluate(
     return HeldOut(right=right, cases=len(examples), unread=unread, label_logprob=fmean(logprobs))
 
 
-def _answered(
+def _answers(
     model: PreTrainedModel, batch: Sequence[Example], ends: frozenset[int], limit: int
 ) -> tuple[list[list[int]], torch.Tensor]:
     """Each example's answer without its end token, and the first step's log-probabilities."""
@@ -66,7 +66,7 @@ def _answered(
         logits_to_keep=1,
     )
     first = output.logits[:, -1].double().log_softmax(-1)
-    said: list[list[int]] = [[] for _ in batch]
+    answers: list[list[int]] = [[] for _ in batch]
     going = set(range(len(batch)))
     for _ in range(limit):
         chosen = output.logits[:, -1].argmax(-1)
@@ -74,10 +74,10 @@ def _answered(
             if (token := int(chosen[place])) in ends:
                 going.remove(place)
             else:
-                said[place].append(token)
+                answers[place].append(token)
         if not going:
             break
         output = model(
             input_ids=chosen[:, None], past_key_values=output.past_key_values, use_cache=True
         )
-    return said, first
+    return answers, first

@@ -13,7 +13,6 @@ from harness.training.dataset import Example, example
 if TYPE_CHECKING:
     from transformers import Idefics3Processor
 
-_KEPT_BYTES = 512 << 20
 _READ_AHEAD = 2
 """Batches made in the background while one is trained on."""
 
@@ -27,12 +26,10 @@ class Examples:
         processor: Idefics3Processor,
         contract: Contract,
         entries: Sequence[Entry],
-        kept_bytes: int = _KEPT_BYTES,
+        kept_bytes: int = 512 << 20,
     ) -> None:
         self.labels = tuple(str(entry.label) for entry in entries)
-        self._processor = processor
-        self._contract = contract
-        self._entries = entries
+        self._processor, self._contract, self._entries = processor, contract, entries
         self._room = kept_bytes
         self._kept: dict[int, Example] = {}
 
@@ -41,10 +38,7 @@ class Examples:
 
     def batches(self, order: Iterable[Sequence[int]]) -> Generator[list[Example]]:
         """The examples at the places that `order` lists, a batch at a time; read in a thread.
-
-        Raises:
-            DatasetError: an image is missing or changed since it was prepared.
-        """
+        Raises DatasetError where an image is missing or changed since it was prepared."""
         with ThreadPoolExecutor(1, thread_name_prefix="examples") as reader:
             waiting: list[Future[list[Example]]] = []
             try:

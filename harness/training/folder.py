@@ -31,7 +31,7 @@ _PLAN_NAME = "plan.json"
 _STATE_NAME = "state.pt"
 _LOCK_NAME = ".lock"
 _PART = ".part"
-"""What is being written: nobody reads it, and the next writer writes over it."""
+"""Of a file being written: it is never read, and the next writer overwrites it."""
 
 
 class TrainingFolder:
@@ -48,11 +48,8 @@ class TrainingFolder:
         return (self.path / RECORD_NAME).is_file()
 
     def save_state(self, state: dict[str, Any]) -> None:
-        """Put `state` in the place of the last one, in one step.
-
-        Raises:
-            RunFolderError: it cannot be written; the last one stays.
-        """
+        """Put `state` in the place of the last one, in one step. Raises RunFolderError where it
+        cannot be written; the last one stays."""
         import torch
 
         part = self._work / f"{_STATE_NAME}{_PART}"
@@ -66,11 +63,7 @@ class TrainingFolder:
             raise _unwritable(part, error) from error
 
     def load_state(self) -> dict[str, Any] | None:
-        """The last state that was saved whole; None before the first.
-
-        Raises:
-            RunFolderError: the file is damaged.
-        """
+        """The last state that was saved whole, or None; RunFolderError where it is damaged."""
         import pickle
 
         import torch
@@ -85,11 +78,8 @@ class TrainingFolder:
         return state
 
     def save_best(self, write: Callable[[Path], None]) -> None:
-        """Let `write` fill a folder and put it in the place of the best checkpoint so far.
-
-        Raises:
-            RunFolderError: the weights cannot be written; what was there before stays.
-        """
+        """Let `write` fill a folder and put it in the place of the best checkpoint so far. Raises
+        RunFolderError where the weights cannot be written; what was there stays."""
         part, old = self._filled(write), self.best.with_suffix(".old")
         shutil.rmtree(old, ignore_errors=True)
         if self.best.exists():
@@ -98,11 +88,8 @@ class TrainingFolder:
         shutil.rmtree(old, ignore_errors=True)
 
     def save_trained(self, write: Callable[[Path], None]) -> None:
-        """Let `write` fill a folder and move its files here, the record last.
-
-        Raises:
-            RunFolderError: the weights cannot be written.
-        """
+        """Let `write` fill a folder and move its files here, the record last. Raises RunFolderError
+        where the weights cannot be written."""
         part = self._filled(write)
         for file in sorted(part.iterdir(), key=lambda file: file.name == RECORD_NAME):
             file.replace(self.path / file.name)
@@ -131,10 +118,8 @@ class TrainingFolder:
 
     def forget_after(self, step: int) -> None:
         """Drop the metrics of later steps than `step`, which will be taken again."""
-        kept = [line for line in metrics(self.path) if line["step"] <= step]
-        atomic.write_text(
-            self._work / METRICS_NAME, "".join(f"{json.dumps(line)}\n" for line in kept)
-        )
+        kept = (json.dumps(line) for line in metrics(self.path) if line["step"] <= step)
+        atomic.write_text(self._work / METRICS_NAME, "".join(f"{line}\n" for line in kept))
 
 
 def best(path: Path) -> Path:
@@ -144,29 +129,31 @@ def best(path: Path) -> Path:
 
 def metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of the training's `metrics.jsonl`; a torn last one is left out."""
-    path = path / WORK / METRICS_NAME
-    text = path.read_text("utf-8") if path.is_file() else ""
+    file = path / WORK / METRICS_NAME
+    text = file.read_text("utf-8") if file.is_file() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def _unwritable(path: Path, error: Exception) -> RunFolderError:
-    said = str(error.__context__ or error).splitlines()[0]
+    reason = str(error.__context__ or error).splitlines()[0]
     return RunFolderError(
-        f"{path} cannot be written: {said}; make room, and the same command goes on from here"
+        f"{path} cannot be written: {reason}; make room, and the same command goes on from here"
     )
 
 
 @contextmanager
 def opened(path: Path, plan: Plan) -> Iterator[TrainingFolder]:
-    """Hold `path` for the training of `plan`: a new one, or an earlier one to go on with.
-
-    Raises:
-        RunFolderError: it belongs to something else (says what differs), another process is
-            writing to it, or it cannot be written.
-    """
+    """Hold `path` for the training of `plan`: a new one, or an earlier one to go on with. Raises
+    RunFolderError where it belongs to something else (and names the difference), another process is
+    writing to it, or it cannot be written."""
+    work = path / WORK
     try:
-        _refuse_foreign(path)
-        work = path / WORK
+        if path.is_dir() and not (work / _PLAN_NAME).is_file():
+            items = (item for item in (*path.iterdir(), *path.glob(f"{WORK}/*")) if item != work)
+            if any(not item.name.startswith(".") for item in items):
+                raise RunFolderError(
+                    f"{path}: exists and holds no training; choose another --out or remove it"
+                )
         work.mkdir(parents=True, exist_ok=True)
         with FileLock(work / _LOCK_NAME, timeout=0):
             _keep_plan(work / _PLAN_NAME, plan)
@@ -178,16 +165,6 @@ def opened(path: Path, plan: Plan) -> Iterator[TrainingFolder]:
         ) from None
     except OSError as error:
         raise RunFolderError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def _refuse_foreign(path: Path) -> None:
-    if not path.is_dir() or (path / WORK / _PLAN_NAME).is_file():
-        return
-    items = [item for item in (*path.iterdir(), *path.glob(f"{WORK}/*")) if item != path / WORK]
-    if any(not item.name.startswith(".") for item in items):
-        raise RunFolderError(
-            f"{path}: exists and holds no training; choose another --out or remove it"
-        )
 
 
 def _keep_plan(path: Path, plan: Plan) -> None:

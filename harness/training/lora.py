@@ -17,11 +17,8 @@ _VISION = r".*\bvision_model\..*\.(q|k|v)_proj"
 
 
 def adapted(model: PreTrainedModel, lora: Lora) -> PreTrainedModel:
-    """`model` with adapters, which alone are trained from here on; peft's scale is 1.
-
-    Raises:
-        ArmUnavailable: peft is not installed.
-    """
+    """`model` with adapters, which alone are trained from here on; peft's scale is 1. Raises
+    ArmUnavailable where peft is not installed."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:

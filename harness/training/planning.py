@@ -9,7 +9,7 @@ from typing import Literal
 
 from devices.hashing import file_sha256
 from harness.checkpoint import Checkpoint
-from harness.contract import Contract, Pixels
+from harness.contract import Contract
 from harness.dataset import MANIFEST_NAME, Dataset
 from harness.errors import ArmUnavailable, DatasetError
 from harness.training.record import Plan, Precision, Settings
@@ -31,11 +31,8 @@ class TrainRequest:
 
 
 def plan(request: TrainRequest, dataset: Dataset, checkpoint: Checkpoint) -> Plan:
-    """All that decides the weights.
-
-    Raises:
-        DatasetError: the dataset cannot be trained on under the request's contract.
-    """
+    """All that decides the weights. Raises DatasetError where the dataset cannot be trained on
+    under the request's contract."""
     _refuse_unfit(dataset, request.contract)
     settings, images = request.settings, len(dataset.split("train"))
     return Plan(
@@ -46,17 +43,14 @@ def plan(request: TrainRequest, dataset: Dataset, checkpoint: Checkpoint) -> Pla
         train_images=images,
         held_out_images=len(dataset.split("held_out")),
         dataset_sha256=file_sha256(dataset.folder / MANIFEST_NAME),
-        checkpoint=_name(checkpoint),
+        checkpoint=checkpoint.name,
         checkpoint_sha256=checkpoint.sha256,
     )
 
 
 def usable_precision(wanted: Precision | Literal["auto"]) -> Precision:
-    """`auto` is bf16 where the hardware computes in it, else f32.
-
-    Raises:
-        ArmUnavailable: torch is not installed.
-    """
+    """`auto` is bf16 where the hardware computes in it, else f32. Raises ArmUnavailable where torch
+    is not installed."""
     if wanted != "auto":
         return wanted
     try:
@@ -71,11 +65,13 @@ def usable_precision(wanted: Precision | Literal["auto"]) -> Precision:
 
 def _refuse_unfit(dataset: Dataset, contract: Contract) -> None:
     folder, entries = dataset.folder, dataset.entries
-    if difference := _difference(dataset.pixels.spelled_out, contract.pixels.spelled_out):
-        raise DatasetError(
-            f"{folder}: prepared with {difference} in contract {contract.name}; "
-            "prepare it again under that contract"
-        )
+    made, wanted = dataset.pixels.spelled_out, contract.pixels.spelled_out
+    for name, value in made.model_dump().items():
+        if value != (other := getattr(wanted, name)):
+            raise DatasetError(
+                f"{folder}: prepared with {name} {value!r}, which is {other!r} in contract "
+                f"{contract.name}; prepare it again under that contract"
+            )
     if missing := len(entries) - len(dataset.labelled):
         raise DatasetError(
             f"{folder}: {missing} of {len(entries)} images have no label; "
@@ -99,17 +95,3 @@ def _refuse_unfit(dataset: Dataset, contract: Contract) -> None:
             f"{folder}: every training image is labelled {labels.pop()!r}; "
             "a classifier needs two labels"
         )
-
-
-def _difference(made: Pixels, wanted: Pixels) -> str | None:
-    """The first choice in which the two differ."""
-    for name, value in made.model_dump().items():
-        if value != (other := getattr(wanted, name)):
-            return f"{name} {value!r}, which is {other!r}"
-    return None
-
-
-def _name(checkpoint: Checkpoint) -> str:
-    """The published id, or the folder's name: its parents only tell of somebody's disk."""
-    is_folder = Path(checkpoint.source).expanduser().is_dir()
-    return checkpoint.path.name if is_folder else checkpoint.source

@@ -1,22 +1,19 @@
-"""`trial.json`: a latency trial, written before its first run and after every one; versioned."""
+"""`trial.json`: a latency trial, written before its first run and after every run; versioned."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from statistics import median
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
 from devices.health import Health
 from devices.runner.protocol import Attestation
-from harness import atomic
 from harness.contract import Contract
-from harness.errors import RunFolderError
 from harness.gates_file import TrialRule
+from harness.jsonl import Record
 from harness.judgement.verdict import Word
 from harness.records.record import PhoneRecord
 from harness.trials.plan import Contender, Medians, Phase
@@ -24,24 +21,19 @@ from harness.trials.plan import Contender, Medians, Phase
 TRIAL_SCHEMA_VERSION: Final = 1
 TRIAL_FILE = "trial.json"
 WARM_UP_IMAGES = 1
-"""The first image of a process reads the weights into memory: slower by what is no work of its own.
-"""
+"""The first image of a process also reads the weights into memory, so its time is not its own."""
 
 CONTENDERS: tuple[Contender, Contender] = ("baseline", "candidate")
 
 Exclusion = Literal["throttled", "interrupted", "rebooted", "power", "threads", "runner"]
 """Why a run is left out: the phone was throttled; the run was resumed, or the connection lost; the
-phone was started anew; it got its power from elsewhere, or the runner ran with other threads, than
-in the runs before; the runner ended early.
+phone was restarted; its power source, or the runner's number of threads, is not that of the earlier
+runs; the runner ended early.
 """
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ContenderRecord(_Record):
-    """What runs on one side of the trial."""
+class ContenderRecord(Record):
+    """One side of the trial."""
 
     bundle: str
     bundle_sha256: str
@@ -57,8 +49,8 @@ class ContenderRecord(_Record):
     pixels_sha256: tuple[str, ...]
 
 
-class Reading(_Record):
-    """A phone's health at one moment. What a phone cannot tell is None."""
+class Reading(Record):
+    """A phone's health at one moment; None where it cannot be read."""
 
     thermal_status: int | None = None
     temp_c: float | None = None
@@ -83,7 +75,7 @@ class Reading(_Record):
         )
 
 
-class TrialRun(_Record):
+class TrialRun(Record):
     """One process of the runner: a load, then the images."""
 
     number: int
@@ -96,7 +88,7 @@ class TrialRun(_Record):
     new_tokens: int
     """Over all images."""
     attestation: Attestation | None
-    """None where the runner ended before it told."""
+    """None where the runner ended before it attested."""
     before: Reading
     after: Reading
     excluded: Exclusion | None = None
@@ -105,12 +97,12 @@ class TrialRun(_Record):
 
     @property
     def median_ms(self) -> float:
-        """What the run counts for: the median over the images after the warm-up."""
+        """The run's value in the test: the median over the images after the warm-up."""
         return median(self.images_ms[WARM_UP_IMAGES:])
 
 
-class TrialOutcome(_Record):
-    """What came of a trial. Ratios are the candidate's time over the baseline's."""
+class TrialOutcome(Record):
+    """The result of a trial. Ratios are the candidate's time over the baseline's."""
 
     verdict: Word
     sentence: str
@@ -120,19 +112,19 @@ class TrialOutcome(_Record):
     """A side, at that noise."""
     runs_taken: dict[Contender, int]
     """Usable ones, without those that measured the noise floor."""
-    median_ms: dict[Contender, float] = {}
+    median_ms: dict[Contender, float] = Field(default_factory=dict)
     """Geometric mean of the run medians."""
     ratio: float | None = None
     lower: float | None = None
     """One-sided bound at the rule's `level`."""
     upper: float | None = None
     """One-sided bound at one less the rule's `power`."""
-    stage_ratios: dict[str, float] = {}
-    """Where the time went; not judged."""
-    excluded: dict[Exclusion, int] = {}
+    stage_ratios: dict[str, float] = Field(default_factory=dict)
+    """By stage; not judged."""
+    excluded: dict[Exclusion, int] = Field(default_factory=dict)
 
 
-class TrialRecord(_Record):
+class TrialRecord(Record):
     """A whole trial. Times of day are UTC and for people only."""
 
     schema_version: Literal[1] = TRIAL_SCHEMA_VERSION
@@ -154,24 +146,26 @@ class TrialRecord(_Record):
 
     @property
     def excluded(self) -> Counter[Exclusion]:
-        """How many runs are left out, by why."""
+        """How many runs are left out, by reason."""
         return Counter(run.excluded for run in self.runs if run.excluded is not None)
 
     @property
     def medians(self) -> Medians:
         """Of the usable runs, for the plan."""
         return Medians(
-            floor=_medians(self.usable("floor", "baseline")),
-            trial={side: _medians(self.usable("trial", side)) for side in CONTENDERS},
+            floor=[run.median_ms for run in self.usable("floor", "baseline")],
+            trial={
+                side: [run.median_ms for run in self.usable("trial", side)] for side in CONTENDERS
+            },
         )
 
     def same_trial(self, other: TrialRecord) -> bool:
-        """Whether the other's runs could stand in this trial: same phone, contenders and rule."""
+        """Whether the other's runs belong to this trial: same phone, contenders and rule."""
         return self._question == other._question
 
     @property
     def _question(self) -> tuple[object, ...]:
-        # A phone that was started anew is the same; so is the same file under another name.
+        # A restarted phone is the same phone, and a file under another name is the same file.
         return (
             self.phone.model_copy(update={"boot_id": None}),
             *(
@@ -180,30 +174,3 @@ class TrialRecord(_Record):
             ),
             self.rule,
         )
-
-
-def read(folder: Path) -> TrialRecord | None:
-    """The trial in `folder`; None where there is none.
-
-    Raises:
-        RunFolderError: what lies there cannot be read.
-    """
-    try:
-        text = (folder / TRIAL_FILE).read_text("utf-8")
-        return TrialRecord.model_validate_json(text)
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
-        said = str(error).splitlines()[0]
-        raise RunFolderError(
-            f"{folder / TRIAL_FILE} cannot be read: {said}; name another --out"
-        ) from error
-
-
-def write(folder: Path, record: TrialRecord) -> None:
-    """Put `record` into `folder`, which exists, in one step."""
-    atomic.write_text(folder / TRIAL_FILE, record.model_dump_json(indent=1) + "\n")
-
-
-def _medians(runs: Sequence[TrialRun]) -> list[float]:
-    return [run.median_ms for run in runs]

@@ -1,4 +1,4 @@
-"""One run of a trial: a fresh process of the runner on a phone, and how the phone was meanwhile."""
+"""One run of a trial: a fresh process of the runner on a phone, and the phone's state meanwhile."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from devices import health
 from devices.errors import RunnerFailed
 from devices.phone import Phone
 from devices.runner import client
-from devices.runner.protocol import Attestation, ImageResult, Timings
+from devices.runner.protocol import Attestation, ImageResult
 from devices.runner.work import Work
+from harness.judgement.latency import stage_times
 from harness.progress import Advance
 from harness.trials.plan import Step
 from harness.trials.record import WARM_UP_IMAGES, Exclusion, Reading, TrialRun
 
 _MAY_PASS = ("died", "hung", "stuck")
-"""Ends of a runner that another run may be spared; the others are its own refusal."""
+"""Ends of a runner that may not repeat in another run; all others are refusals."""
 _COOLING_STEP_S = 2.0
 
 
 class WatchedPhone(Phone):
-    """A phone that remembers how often its connection had to be made anew."""
+    """A phone that counts how often its connection was lost."""
 
     def __init__(self, phone: Phone) -> None:
         super().__init__(phone.server, phone.serial)
@@ -41,7 +42,7 @@ class WatchedPhone(Phone):
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run gave, before it is known whether it counts."""
+    """The results of a run, before it is known whether it counts."""
 
     images: Sequence[ImageResult]
     attestations: Sequence[Attestation]
@@ -51,11 +52,11 @@ class Measured:
     losses: int
     """Of the connection."""
     fault: str | None
-    """How the runner ended early, where it did."""
+    """How the runner ended, where it ended early."""
 
 
 def measure(phone: WatchedPhone, work: Work, on_deploy: Advance) -> Measured:
-    """Run `work` in a process of its own; nothing of it stays on the phone but blobs.
+    """Run `work` in a process of its own; only blobs stay on the phone.
 
     Raises:
         DeviceError: the phone is gone, or the runner refuses the request or one of its images.
@@ -86,9 +87,9 @@ def measure(phone: WatchedPhone, work: Work, on_deploy: Advance) -> Measured:
 
 
 def as_run(measured: Measured, number: int, step: Step, earlier: Sequence[TrialRun]) -> TrialRun:
-    """`measured` as a run of the trial, left out where it is not like those that count."""
+    """`measured` as a run of the trial, left out where it is not like the runs that count."""
     why = exclusion(measured, [run for run in earlier if run.excluded is None])
-    stages = [_stages_ms(image.timings_ms) for image in measured.images if image.timings_ms]
+    stages = [stage_times(image.timings_ms) for image in measured.images if image.timings_ms]
     warm = stages[WARM_UP_IMAGES:]
     return TrialRun(
         number=number,
@@ -106,15 +107,15 @@ def as_run(measured: Measured, number: int, step: Step, earlier: Sequence[TrialR
 
 
 def exclusion(measured: Measured, counted: Sequence[TrialRun]) -> tuple[Exclusion, str] | None:
-    """Why a run does not count, in one word and in several; None where it does.
+    """Why a run does not count, as a word and in detail; None where it does.
 
-    `counted`: the runs that do, so far.
+    `counted`: the runs so far that do.
     """
     before, after = measured.before, measured.after
     if measured.fault is not None:
         return "runner", measured.fault
     if before.boot_id != after.boot_id:
-        return "rebooted", "the phone was started anew"
+        return "rebooted", "the phone was restarted"
     if measured.losses:
         return "interrupted", f"the connection was lost {measured.losses} times"
     if len(measured.attestations) != 1:
@@ -126,28 +127,22 @@ def exclusion(measured: Measured, counted: Sequence[TrialRun]) -> tuple[Exclusio
         if reading.power_source != known:
             return "power", f"{reading.power_source} and not {known}, as in the runs before"
     if counted and (first := counted[0].attestation):
-        told, expected = _threads(measured.attestations[0]), _threads(first)
-        if told != expected:
-            return "threads", f"{told} and not {expected}, as in the runs before"
+        ran, expected = _threads(measured.attestations[0]), _threads(first)
+        if ran != expected:
+            return "threads", f"{ran} and not {expected}, as in the runs before"
     return None
 
 
 def cool_down(phone: WatchedPhone, limit_s: float, say: Callable[[str], None]) -> None:
     """Wait until the phone is not throttled, `limit_s` at most."""
     deadline_s = time.monotonic() + limit_s
-    told = False
+    announced = False
     while phone.reading().throttled and time.monotonic() < deadline_s:
-        if not told:
+        if not announced:
             say(f"{phone.serial} is throttled: waiting up to {limit_s:.0f} s for it to cool down")
-            told = True
+            announced = True
         time.sleep(_COOLING_STEP_S)
 
 
 def _threads(attestation: Attestation) -> str:
     return f"{attestation.threads} threads ({attestation.vision_threads} for vision)"
-
-
-def _stages_ms(timings: Timings) -> dict[str, float]:
-    """One number a stage: tiles and decode steps are added up."""
-    values = timings.model_dump().items()
-    return {name: sum(value) if isinstance(value, list) else value for name, value in values}

@@ -1,4 +1,4 @@
-"""The loop of a latency trial: plan, run, record, until the plan needs no more or may have no more.
+"""A latency trial: from what a user names, through plan, run and record, to its outcome.
 
 Every run is on disk before the next begins: a killed trial goes on where it stopped.
 """
@@ -9,22 +9,53 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import cycle, islice
 from pathlib import Path
 
+from devices.paths import cache_dir
 from devices.phone import Phone
-from harness import atomic
+from devices.runner.work import Work, WorkImage
+from harness import atomic, cases, jsonl
+from harness import bundle as bundles
+from harness import contract as contracts
+from harness.arms import deployment
+from harness.contract import Contract
 from harness.errors import BadInput, RunFolderError
 from harness.gates_file import TrialRule
 from harness.progress import Progress
 from harness.running import phones
-from harness.trials import contenders, plan, record, timed_run, wording
-from harness.trials.contenders import Entry, Subject
-from harness.trials.outcome import judge
+from harness.running.images import prepare_cases
+from harness.trials import outcome, plan, timed_run
 from harness.trials.plan import Contender, Step
-from harness.trials.record import TrialOutcome, TrialRecord, TrialRun
+from harness.trials.record import (
+    CONTENDERS,
+    TRIAL_FILE,
+    WARM_UP_IMAGES,
+    ContenderRecord,
+    TrialOutcome,
+    TrialRecord,
+    TrialRun,
+)
 from harness.trials.timed_run import WatchedPhone
 
 TEXT_FILE = "latency.md"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a user names for one side; None for what the bundle, or the build, brings."""
+
+    bundle: Path
+    contract: str | None = None
+    runner: Path | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One side, ready to run: `work` except its run id, and what the trial records of it."""
+
+    work: Work
+    record: ContenderRecord
 
 
 @dataclass(frozen=True)
@@ -45,7 +76,7 @@ class TrialRequest:
 
 @dataclass(frozen=True)
 class EndedTrial:
-    """A trial, and what came of it."""
+    """A finished trial and its outcome."""
 
     record: TrialRecord
     outcome: TrialOutcome
@@ -59,34 +90,87 @@ def run_trial(request: TrialRequest, progress: Progress, say: Callable[[str], No
             lies in `out`.
         DeviceError: the phone cannot be used; the runs so far are kept.
     """
-    if request.images_per_run <= record.WARM_UP_IMAGES:
+    if request.images_per_run <= WARM_UP_IMAGES:
         raise BadInput(
             f"{request.images_per_run} images a run are too few: the first only warms up"
         )
     with phones.held((request.phone,)) as attached:
         phone = _only(attached)
-        subjects = contenders.prepare(
-            {"baseline": request.baseline, "candidate": request.candidate},
-            request.images,
-            request.images_per_run,
-            request.quant,
-            request.seed,
-            phone,
-            progress,
-        )
+        subjects = prepare(request, phone, progress)
         request.out.mkdir(parents=True, exist_ok=True)
         trial = _begun(request, subjects, phone)
-        record.write(request.out, trial)
+        _write(request.out, trial)
         while (step := _next(trial)) is not None:
             progress.track(_phase(step))(step.done, step.total)
             run = _run(trial, step, subjects[step.contender], phone, progress, say)
             trial = trial.model_copy(update={"runs": (*trial.runs, run)})
-            record.write(request.out, trial)
+            _write(request.out, trial)
             if run.excluded is None:
                 progress.track(_phase(step))(step.done + 1, step.total)
             else:
                 say(f"run {run.number}, {run.contender}, is left out: {run.excluded}, {run.detail}")
         return _ended(request.out, trial)
+
+
+def prepare(request: TrialRequest, phone: Phone, progress: Progress) -> dict[Contender, Subject]:
+    """Read and check every part of both sides; every run takes the same images in the same order.
+
+    Raises:
+        BadInput: a bundle, contract, runner or image is wrong, or the sides cannot be compared.
+        DeviceError: no runner fits the phone, or none can be built.
+    """
+    entries: dict[Contender, Entry] = {
+        "baseline": request.baseline,
+        "candidate": request.candidate,
+    }
+    loaded = {side: bundles.load(entry.bundle) for side, entry in entries.items()}
+    fixed = {
+        side: contracts.load(entry.contract) if entry.contract else loaded[side].contract
+        for side, entry in entries.items()
+    }
+    baseline, candidate = (fixed[side].runtime for side in CONTENDERS)
+    for key in ("threads", "vision_threads", "backend"):
+        values = getattr(baseline, key), getattr(candidate, key)
+        if values[0] != values[1]:
+            raise BadInput(
+                f"the baseline's contract says runtime.{key} = {values[0]}, the candidate's "
+                f"{values[1]}: times are comparable only where it is the same"
+            )
+    subjects: dict[Contender, Subject] = {}
+    for side, entry in entries.items():
+        bundle, contract, quant = loaded[side], fixed[side], request.quant
+        bundles.verify(bundle, [quant])
+        images = _images(request, contract, progress)
+        ready = deployment.payload(phone, bundle, quant, progress, runner=entry.runner)
+        work = ready.work("latency", contract, contract.runtime, images, evidence=False)
+        record = ContenderRecord(
+            bundle=str(bundle.path),
+            bundle_sha256=bundle.sha256,
+            quant=quant,
+            text_sha256=ready.text_model.sha256,
+            mmproj_sha256=ready.mmproj.sha256,
+            contract=contract,
+            runner=None if entry.runner is None else str(entry.runner),
+            runner_sha256=ready.runner.sha256,
+            case_ids=tuple(image.case_id for image in images),
+            pixels_sha256=tuple(image.pixels_sha256 for image in images),
+        )
+        subjects[side] = Subject(work, record)
+    return subjects
+
+
+def _images(request: TrialRequest, contract: Contract, progress: Progress) -> list[WorkImage]:
+    """The first of the seeded order; again from the start where there are fewer."""
+    found = cases.load_cases(request.images, contract.answer.labels).cases
+    size, count = contract.limits.images_per_session, request.images_per_run
+    sessions = cases.sessions(found, size, request.seed)
+    chosen = [case for session in sessions for case in session.cases][:count]
+    advance = progress.track("preparing pixels")
+    ready = prepare_cases(chosen, contract.pixels, cache_dir("pixels"), advance).cases
+    return [
+        WorkImage(one.case.id, *divmod(place, size), one.pixels_path, one.pixels_sha256)
+        for place, one in enumerate(islice(cycle(ready), count))
+    ]
 
 
 def _only(attached: list[Phone]) -> WatchedPhone:
@@ -106,7 +190,7 @@ def _begun(request: TrialRequest, subjects: dict[Contender, Subject], phone: Pho
         candidate=subjects["candidate"].record,
         rule=request.rule,
     )
-    there = record.read(request.out)
+    there = jsonl.document(request.out / TRIAL_FILE, TrialRecord, RunFolderError)
     if there is None:
         return fresh
     if not there.same_trial(fresh):
@@ -146,13 +230,17 @@ def _run(
 
 
 def _ended(out: Path, trial: TrialRecord) -> EndedTrial:
-    outcome = trial.outcome or judge(trial)
+    result = trial.outcome or outcome.judge(trial)
     if trial.status != "finished":
-        update = {"status": "finished", "finished_at": datetime.now(UTC), "outcome": outcome}
+        update = {"status": "finished", "finished_at": datetime.now(UTC), "outcome": result}
         trial = trial.model_copy(update=update)
-        record.write(out, trial)
-    atomic.write_text(out / TEXT_FILE, wording.markdown(trial))
-    return EndedTrial(trial, outcome)
+        _write(out, trial)
+    atomic.write_text(out / TEXT_FILE, outcome.markdown(trial))
+    return EndedTrial(trial, result)
+
+
+def _write(folder: Path, trial: TrialRecord) -> None:
+    atomic.write_text(folder / TRIAL_FILE, trial.model_dump_json(indent=1) + "\n")
 
 
 def _phase(step: Step) -> str:

@@ -1,4 +1,4 @@
-"""`make bench`: the speeds that were promised, each beside its target; a miss is said.
+"""`make bench`: the speeds that were promised, each beside its target; a miss is named.
 
 python -m tests.bench [PART...]     all of them, or those named after their modules
 """
@@ -6,29 +6,25 @@ python -m tests.bench [PART...]     all of them, or those named after their modu
 from __future__ import annotations
 
 import sys
-from types import ModuleType
 from typing import Final
 
 from rich.console import Console
 
-from tests.bench import datasets, deploys, driving, evidence, ladder, overhead, runners, startup
+from tests.bench import commands, deploys, driving, runners, runs
 
-PARTS: Final = (startup, datasets, deploys, runners, evidence, driving, overhead, ladder)
+PARTS: Final = (commands, deploys, runners, driving, runs)
 
 
 def main() -> None:
     """Runs the parts that were asked for and prints the rows of each as soon as it ends."""
     asked = sys.argv[1:]
     console = Console(highlight=False)
-    for part in (one for one in PARTS if not asked or _name(one) in asked):
+    for part in PARTS:
+        if asked and part.__name__.rpartition(".")[2] not in asked:
+            continue
         console.print(f"measuring: {(part.__doc__ or '').splitlines()[0]}", style="dim")
         for row in part.rows():
-            met = "met   " if row.met else "MISSED"
-            console.print(f"{met}  {row.name}: {row.measured} (target: {row.target})")
-
-
-def _name(part: ModuleType) -> str:
-    return part.__name__.rpartition(".")[2]
+            console.print(str(row), markup=False)
 
 
 if __name__ == "__main__":

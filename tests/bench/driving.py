@@ -10,17 +10,17 @@ from contextlib import closing
 from pathlib import Path
 
 from devices import adb, virtual
-from fixtures import real_size, textures
+from fixtures import real_size
 from harness import bundle as bundles
 from harness import contract as contracts
 from harness import ladder
 from harness.arms import trajectory
-from harness.arms.base import Prepared
+from harness.arms.base import Side
 from harness.arms.desktop import DesktopArm
 from harness.arms.phone import PhoneArm
-from harness.preprocess import pixels_sha256, prepare
 from harness.progress import Unseen
 from tests.bench.ratios import Row, in_turn, timed_s
+from tests.bench.runners import prepared
 
 CASES = 3
 ROUNDS = 3
@@ -33,12 +33,12 @@ def rows() -> list[Row]:
     runs = itertools.count()
     with virtual.started("x86_64") as lent, tempfile.TemporaryDirectory() as scratch:
         phone, folder = adb.find(lent.serial), Path(scratch)
-        images = [_prepared(folder, place) for place in range(CASES)]
+        images = [prepared(folder, "wood", place) for place in range(CASES)]
 
         def on_phone() -> PhoneArm:
             """Of a run of its own: another would find its answers on the phone."""
             run = f"bench-{next(runs)}"
-            return PhoneArm(there, bundle, contract, contract.runtime, phone, run, Unseen())
+            return PhoneArm(there, Side(contract, bundle), phone, run, Unseen())
 
         with closing(DesktopArm(bundle, "q8_0", contract.runtime, contract, here.name)) as arm:
             ways = [
@@ -59,18 +59,9 @@ def rows() -> list[Row]:
         Row(
             f"driving {CASES} cases against answering them, {where}",
             f"{driven_s:.1f} to {answered_s:.1f} s, {factor:.2f} x",
-            "told",
-            met=True,
         )
         for where, (driven_s, answered_s, factor) in (("desktop", desktop), ("phone", mobile))
     ]
-
-
-def _prepared(folder: Path, place: int) -> Prepared:
-    image = prepare(textures.texture("wood", place).image.convert("RGB"))
-    path = folder / f"{place}.png"
-    image.save(path)
-    return Prepared(str(place), 0, place, path, pixels_sha256(image))
 
 
 def _spent(observations: Iterable[object]) -> None:

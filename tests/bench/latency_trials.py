@@ -12,120 +12,96 @@ whenever another program wants a core.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from devices import adb, virtual
 from devices.runner import variants
 from devices.runner.build import runner_binary
 from fixtures import demo, textures
+from fixtures.cached import told
+from fixtures.drifts import release
 from harness.gates_file import TrialRule
 from harness.judgement.verdict import Word
 from harness.progress import Unseen
-from harness.trials.contenders import Entry
 from harness.trials.record import TrialOutcome
-from harness.trials.trial import TrialRequest, run_trial
+from harness.trials.trial import Entry, TrialRequest, run_trial
 from tests.bench.ratios import Row
+from tests.runner_work import ONE_THREAD
 
-SLOW = Path(__file__).parents[2] / "fixtures" / "drifts" / "preludes" / "slow.h"
-SLOW_TRIALS, SAME_TRIALS = 10, 20
 FOUND_AT_LEAST = 0.9
 IMAGES_PER_RUN = 61
 """Of a model whose image takes 10 ms: a run of more than half a second, and the warm-up."""
-
 MAX_RUNS = 60
 """A side: enough where runs spread by 8 %, and cheap where a run takes two seconds."""
-CONTRACT = """
-extends = "default"
-name = "one-thread"
-[runtime]
-threads = 1
-vision_threads = 1
-"""
-
-Say = Callable[[str], None]
 
 
-def rows(
-    slow_trials: int = SLOW_TRIALS,
-    same_trials: int = SAME_TRIALS,
+def main(
+    slow: int = 10,
+    same: int = 20,
     images_per_run: int = IMAGES_PER_RUN,
-    contract: str | None = None,
-    say: Say = lambda _: None,
-) -> list[Row]:
-    """How many slow runners were found, and how many alarms there were without one.
+    contract: Annotated[
+        str | None, typer.Option(help="In place of the default with a single thread.")
+    ] = None,
+) -> None:
+    """How many slow runners are found, and how many alarms there are without one.
 
-    `contract`: by name or file, in place of the one with a single thread.
+    Exit code: 0, or 1 where fewer are found than was promised, or an alarm was raised.
     """
-    bundle = demo.bundle(say)
+    bundle = demo.bundle(told)
     with virtual.started("x86_64") as phone, tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         textures.save(folder / "images", images_per_run, seed=12)
         variant = variants.choose(adb.find(phone.serial).identity())
-        slow = runner_binary(variant, prelude=SLOW)
-        single = folder / "one-thread.toml"
-        single.write_text(CONTRACT)
-        fixed = contract or str(single)
+        slow_runner = runner_binary(variant, prelude=release.PRELUDES / "slow.h")
+        single = release.contract({"runtime": ONE_THREAD}, folder / "one-thread.toml")
+        entry = Entry(bundle, contract or single)
 
         def verdicts(name: str, runner: Path | None, trials: int) -> Counter[Word]:
             words = Counter[Word]()
             for number in range(trials):
                 request = TrialRequest(
                     phone=phone.serial,
-                    baseline=Entry(bundle, fixed),
-                    candidate=Entry(bundle, fixed, runner),
+                    baseline=entry,
+                    candidate=replace(entry, runner=runner),
                     images=str(folder / "images"),
                     out=folder / f"{name}-{number}",
                     images_per_run=images_per_run,
                     rule=TrialRule(max_runs=MAX_RUNS),
                 )
-                outcome = run_trial(request, Unseen(), say).outcome
+                outcome = run_trial(request, Unseen(), told).outcome
                 words[outcome.verdict] += 1
-                say(f"{name} {number + 1} of {trials}: {_line(outcome)}")
+                told(f"{name} {number + 1} of {trials}: {_line(outcome)}")
             return words
 
-        slower = verdicts("slower", slow, slow_trials)
-        same = verdicts("same", None, same_trials)
-    return [
+        slower = verdicts("slower", slow_runner, slow)
+        alike = verdicts("same", None, same)
+    rows = (
         Row(
             "latency trials of a runner 10 % slower: found",
-            _told(slower, slow_trials),
+            _found(slower, slow),
             f">= {FOUND_AT_LEAST:.0%}",
-            slower["FAIL"] >= FOUND_AT_LEAST * slow_trials,
+            slower["FAIL"] >= FOUND_AT_LEAST * slow,
         ),
         Row(
             "latency trials of a runner against itself: alarms",
-            _told(same, same_trials),
+            _found(alike, same),
             "0",
-            same["FAIL"] == 0,
+            alike["FAIL"] == 0,
         ),
-    ]
+    )
+    for row in rows:
+        sys.stdout.write(f"{row}\n")
+    raise typer.Exit(0 if all(row.met for row in rows) else 1)
 
 
-def main() -> int:
-    """Runs the trials and prints what they said; 1 where the promise was not kept."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.latency_trials")
-    parser.add_argument("--slow", type=int, default=SLOW_TRIALS)
-    parser.add_argument("--same", type=int, default=SAME_TRIALS)
-    parser.add_argument("--images-per-run", type=int, default=IMAGES_PER_RUN)
-    parser.add_argument("--contract", help="in place of the default with a single thread")
-    chosen = parser.parse_args()
-
-    def say(line: str) -> None:
-        sys.stderr.write(f"{line}\n")
-
-    found = rows(chosen.slow, chosen.same, chosen.images_per_run, chosen.contract, say)
-    for row in found:
-        met = "met" if row.met else "MISSED"
-        sys.stdout.write(f"{row.name}: {row.measured} (target {row.target}): {met}\n")
-    return 0 if all(row.met for row in found) else 1
-
-
-def _told(words: Counter[Word], trials: int) -> str:
+def _found(words: Counter[Word], trials: int) -> str:
     doubt = words["INCONCLUSIVE"] + words["INFRA"]
     return f"{words['FAIL']} of {trials}" + (f", {doubt} undecided" if doubt else "")
 
@@ -138,4 +114,4 @@ def _line(outcome: TrialOutcome) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    typer.run(main)

@@ -1,4 +1,4 @@
-"""How a speed is told: two things timed in turn in one run, and the median of their ratios."""
+"""How a speed is measured: two things timed in turn, and the median of their ratios."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the bench. `target` is None where nothing was promised."""
+    """One line of the bench."""
 
     name: str
     measured: str
-    target: str
-    met: bool
+    target: str = "none"
+    met: bool = True
+
+    def __str__(self) -> str:
+        met = "met   " if self.met else "MISSED"
+        return f"{met}  {self.name}: {self.measured} (target: {self.target})"
 
 
 def timed_s(work: Callable[[], object]) -> float:

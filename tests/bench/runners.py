@@ -1,4 +1,4 @@
-"""The runner's time per image against llama-mtmd-cli of the same build, model load excluded."""
+"""The runner's time per image, model load excluded: against llama-mtmd-cli, and for evidence."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ from fixtures import real_size, textures
 from fixtures.drifts import keys
 from harness import bundle as bundles
 from harness import contract as contracts
-from harness.preprocess import prepare
+from harness.arms.base import Prepared
+from harness.contract import Pixels
+from harness.preprocess import pixels_sha256, prepare_as
 from tests.bench.ratios import Row, in_turn
 
-ROUNDS = 5
+ROUNDS = 7
 STEPS = 31
-"""Decode steps after prefill: both do so many, whatever each calls its limit."""
+"""Decode steps after prefill: both programs take so many, whatever each calls its limit."""
 NEVER_SAID = "<row_6_col_6>"
 """The token that ends an answer here, so that none ends before its last step."""
 CONTEXT, BATCH, THREADS = 1024, 512, 2
@@ -39,24 +41,46 @@ _DECODED = re.compile(r" eval time =\s*([\d.]+) ms /\s*(\d+) runs")
 
 
 def rows() -> list[Row]:
-    """One row, on this host, at real size."""
+    """The runner against llama-mtmd-cli, and what evidence costs an image, on this host."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         text, mmproj = models(folder)
-        picture = folder / "picture.png"
-        prepare(textures.texture("fire", 1).image.convert("RGB")).save(picture)
+        picture = prepared(folder, "fire", 1).path
         asked = request(text, mmproj, picture)
+
+        def image_ms(**changed: object) -> float:
+            shutil.rmtree(folder / "tensors", ignore_errors=True)
+            return answered(Request.model_validate(asked.model_dump() | changed), folder).total
+
+        deep = {"tensors_folder": str(folder / "tensors")}
         ours_s, theirs_s, ratio = in_turn(
             lambda: _runner_s(asked, folder), lambda: _cli_s(text, mmproj, picture), ROUNDS
         )
+        cheap_ms, none_ms, cheap = in_turn(image_ms, lambda: image_ms(evidence=False), ROUNDS)
+        deep_ms, _, factor = in_turn(lambda: image_ms(**deep), image_ms, ROUNDS)
     return [
         Row(
             "runner time per image against llama-mtmd-cli",
             f"{ours_s:.2f} to {theirs_s:.2f} s, {ratio:.3f} x",
             "<= 1.02 x",
             ratio <= 1.02,
-        )
+        ),
+        Row(
+            "cheap evidence over none",
+            f"{cheap_ms / 1000:.2f} to {none_ms / 1000:.2f} s, {cheap:.3f} x",
+            "<= 1.02 x",
+            cheap <= 1.02,
+        ),
+        Row("deep mode over cheap evidence", f"{deep_ms / 1000:.2f} s, {factor:.2f} x"),
     ]
+
+
+def prepared(folder: Path, element: str, place: int) -> Prepared:
+    """A texture as every arm below the contract gets it, in a session of its own."""
+    image = prepare_as(textures.texture(element, place).image.convert("RGB"), Pixels())
+    path = folder / f"{place}.png"
+    image.save(path)
+    return Prepared(str(place), 0, place, path, pixels_sha256(image))
 
 
 def models(folder: Path) -> tuple[Path, Path]:
@@ -130,7 +154,7 @@ def _cli_s(text: Path, mmproj: Path, picture: Path) -> float:
         "--batch-size": BATCH,
         "--flash-attn": "off",
         "--ignore-eos": None,
-        "--verbosity": 4,  # below it no times are told
+        "--verbosity": 4,  # below it no times are printed
     }
     command = [str(native_tool("llama-mtmd-cli")), "--jinja", "--no-warmup"]
     for option, value in options.items():
@@ -138,5 +162,5 @@ def _cli_s(text: Path, mmproj: Path, picture: Path) -> float:
     said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     prefilled, decoded = _PREFILLED.search(said), _DECODED.search(said)
     if prefilled is None or decoded is None or int(decoded[2]) != STEPS:
-        raise RuntimeError(f"llama-mtmd-cli did not tell {STEPS} steps: {said[-2000:]}")
+        raise RuntimeError(f"llama-mtmd-cli did not take {STEPS} steps: {said[-2000:]}")
     return (float(prefilled[1]) + float(decoded[1])) / 1000

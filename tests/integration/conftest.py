@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from devices import adb, virtual
+from devices.identity import Abi
 from devices.phone import Phone
 from devices.server import PORT_VARIABLE, Server, adb_binary, private_server
 from devices.virtual import VirtualPhone
-from devices.virtual.cpus import Abi
 
 
 def _free_port() -> int:
@@ -50,11 +50,8 @@ def server(adb_ports: tuple[int, int]) -> Server:
 def _virtual(abi: Abi) -> Iterator[VirtualPhone]:
     if reason := virtual.available():
         pytest.skip(reason)
-    started = virtual.start(abi)
-    try:
-        yield started
-    finally:
-        virtual.stop(started.name)
+    with virtual.started(abi) as phone:
+        yield phone
 
 
 @pytest.fixture(scope="session")

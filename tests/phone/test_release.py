@@ -14,10 +14,10 @@ import pytest
 from harness.plugin import DELIVERY
 
 if TYPE_CHECKING:
-    from reports.summary import Summary
+    from harness.evaluation import Evaluation
 
 
-def test_gate(evaluation: Summary, driftloop_gate: str) -> None:
+def test_gate(evaluation: Evaluation, driftloop_gate: str) -> None:
     verdict = evaluation.verdict
     if driftloop_gate == DELIVERY:
         owed = [

@@ -1,8 +1,8 @@
 """The constant table: what a name stands for, where one declaration or one call says it.
 
-A name is looked for in its own function, then among the arguments that the function is called with
-(a JNI function by the method that stands for it), then among the constants of its file and of the
-project. What is put together from several parts, or changed on the way, is not followed.
+A name is looked up in its own function, then among the arguments that the function is called with
+(a JNI function by its method), then among the constants of its file and of the project. What is
+put together from several parts, or changed on the way, is not followed.
 """
 
 from __future__ import annotations
@@ -184,30 +184,20 @@ class Constants:
 
 def declared(name: str, file: File, function: Fact | None) -> list[Fact]:
     """Where `function` declares `name`; None: where it is declared outside any function."""
-    return [
-        fact
-        for fact in file.facts.get(name, ())
-        if fact.kind == "declare"
-        and (
-            file.function_at(fact.node) is None
-            if function is None
-            else function.holds(fact.node) and fact.node.type != "class_parameter"
-        )
-    ]
+    found = [fact for fact in file.facts.get(name, ()) if fact.kind == "declare"]
+    if function is None:
+        return [fact for fact in found if file.function_at(fact.node) is None]
+    own = (fact for fact in found if function.holds(fact.node))
+    return [fact for fact in own if fact.node.type != "class_parameter"]
 
 
 def is_changed(name: str, file: File, function: Fact) -> bool:
     """Whether `function` gives `name` another value than it has from its declaration or caller."""
     word = re.escape(name)
-    if re.search(
-        rf"\b{word}\s*(?:\+\+|--|(?:[-+*/%|&^]|<<|>>)=)|(?:\+\+|--|[^&]&)\s*{word}\b",
-        function.text,
-    ):
-        return True
-    return any(
-        fact.kind == "set" and not fact.target and fact.node.type.startswith("assignment")
-        for fact in file.facts.get(name, ())
-        if function.holds(fact.node)
+    steps = rf"\b{word}\s*(?:\+\+|--|(?:[-+*/%|&^]|<<|>>)=)|(?:\+\+|--|[^&]&)\s*{word}\b"
+    sets = (fact for fact in file.facts.get(name, ()) if fact.kind == "set" and not fact.target)
+    return re.search(steps, function.text) is not None or any(
+        fact.node.type.startswith("assignment") and function.holds(fact.node) for fact in sets
     )
 
 
@@ -228,7 +218,6 @@ def _only_text(found: list[Worth]) -> str | None:
 
 
 def _plain(written: str) -> Literal | None:
-    """A number or a truth value."""
     if written in _TRUTH:
         return _TRUTH[written]
     match = _NUMBER.fullmatch(written)

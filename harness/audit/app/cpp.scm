@@ -1,5 +1,3 @@
-; What facts are read from: the nodes to look at, then the forms of those that say something; the
-; capture of a form's whole says the kind (`grammar.Fact`).
 [(call_expression) (parameter_declaration) (declaration) (assignment_expression) (initializer_pair)
  (field_declaration) (preproc_def) (enumerator) (binary_expression) (string_literal)
  (raw_string_literal) (concatenated_string) (function_definition) (ERROR) (MISSING)] @start
@@ -28,7 +26,6 @@
 (binary_expression operator: "+") @text
 [(ERROR) (MISSING)] @error
 
-; What stands inside brackets, a cast, or a call that leaves a value as it is.
 (parenthesized_expression (_) @inner)
 (cast_expression value: (_) @inner)
 (call_expression

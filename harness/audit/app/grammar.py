@@ -1,8 +1,5 @@
 """Kotlin, Java and C++ reduced to facts: a call, a name that is set, one that is declared, a text.
-
-What becomes a fact stands in `kotlin.scm`, `java.scm` and `cpp.scm`. Nothing is followed and
-nothing computed here.
-"""
+What becomes a fact stands in `kotlin.scm`, `java.scm` and `cpp.scm`; nothing is followed here."""
 
 from __future__ import annotations
 
@@ -51,19 +48,21 @@ class Fact:
     value: Node | None = None
     """What it is set to, declared as or compared with; a parameter's default."""
     args: tuple[Node, ...] = ()
-    """A call's arguments by position."""
     keywords: Mapping[str, Node] = field(default_factory=dict)
-    """Those of them that are given by name."""
     target: str = ""
     """What stands before the name, `params` of `params.n_ctx`; of an element, all of `a[i]`."""
     is_fixed: bool = True
     """False where another value may take its place: a `var`, a default."""
     parameters: tuple[Fact, ...] = ()
-    """A function's."""
+
+    @cached_property
+    def span(self) -> tuple[int, int]:
+        """Its first byte, and the one behind its last."""
+        return self.node.start_byte, self.node.end_byte
 
     def holds(self, node: Node) -> bool:
         """Whether `node` stands in it."""
-        return self.node.start_byte <= node.start_byte < self.node.end_byte
+        return self.span[0] <= node.start_byte < self.span[1]
 
     @cached_property
     def text(self) -> str:
@@ -80,23 +79,20 @@ class Fact:
 
 @cache
 def language(name: str) -> Language:
-    """The grammar of `name`.
-
-    Raises:
-        ArmUnavailable: the grammars are not installed.
-    """
+    """The grammar of `name`; raises ArmUnavailable where it is not installed."""
     try:
         from tree_sitter import Language
 
         return Language(import_module(f"tree_sitter_{name}").language())
     except ImportError as error:
-        raise ArmUnavailable(
-            f"reading an app's source needs {error.name}: pip install 'driftloop[audit]'"
-        ) from error
+        said = f"reading an app's source needs {error.name}: pip install 'driftloop[audit]'"
+        raise ArmUnavailable(said) from error
 
 
 @cache
 def _queries(name: str) -> tuple[Query, ...]:
+    """Of the nodes to look at, of the forms of those that say something (the capture of a form's
+    whole is the kind of `Fact`), and of what leaves a value as it is: brackets, casts, calls."""
     from tree_sitter import Query
 
     written = (resources.files(__package__) / f"{name}.scm").read_text("utf-8")
@@ -162,9 +158,8 @@ def _fact(node: Node, kind: Kind, captured: Mapping[str, Node], content: bytes) 
         return Fact(kind, text(_innermost(name) or name), node, value, is_fixed=is_fixed)
     if kind == "write" or (kind == "set" and name.type in _ELEMENTS):
         written = text(name)
-        return Fact(
-            "write", re.split(r"[\[+]", written)[0].strip("(* "), node, value, target=written
-        )
+        buffer = re.split(r"[\[+]", written)[0].strip("(* ")
+        return Fact("write", buffer, node, value, target=written)
     start = min(node.start_byte, name.start_byte)
     said = content[start : name.end_byte] if name.end_byte - start <= _LONGEST else b""
     target, called = parted(said.decode("utf-8", "replace").lstrip("."))

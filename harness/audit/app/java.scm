@@ -1,5 +1,3 @@
-; What facts are read from: the nodes to look at, then the forms of those that say something; the
-; capture of a form's whole says the kind (`grammar.Fact`).
 [(method_invocation) (object_creation_expression) (assignment_expression) (field_declaration)
  (local_variable_declaration) (binary_expression) (string_literal) (method_declaration)
  (constructor_declaration) (class_declaration) (interface_declaration) (enum_declaration)
@@ -24,6 +22,5 @@
 (binary_expression operator: "+") @text
 [(ERROR) (MISSING)] @error
 
-; What stands inside brackets, a cast, or a call that leaves a value as it is.
 (parenthesized_expression (_) @inner)
 (cast_expression value: (_) @inner)

@@ -1,5 +1,3 @@
-; What facts are read from: the nodes to look at, then the forms of those that say something; the
-; capture of a form's whole says the kind (`grammar.Fact`).
 [(call_expression) (assignment) (value_argument) (property_declaration) (class_parameter)
  (binary_expression) (string_literal) (multiline_string_literal) (function_declaration)
  (class_declaration) (object_declaration) (companion_object) (ERROR) (MISSING)] @start
@@ -22,7 +20,6 @@
 (binary_expression operator: "+") @text
 [(ERROR) (MISSING)] @error
 
-; What stands inside brackets, a cast, or a call that leaves a value as it is.
 (parenthesized_expression (_) @inner)
 (as_expression . (_) @inner)
 (call_expression

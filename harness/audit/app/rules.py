@@ -1,8 +1,7 @@
 """The rules: one row for an aspect and the languages it may be stated in.
 
-A rule finds lines that state an aspect in so many words: a field of llama.cpp's parameters, an
-argument of an Android call, a text that holds the marker. It follows names to literals and no
-further.
+A rule finds lines that state an aspect literally: a field of llama.cpp's parameters, an argument of
+an Android call, a text that holds the marker. It follows names to literals and no further.
 """
 
 from __future__ import annotations
@@ -15,10 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from harness.audit.app.constants import Constants, Worth
-from harness.audit.app.grammar import Fact
+from harness.audit.app.grammar import Fact, Kind
 from harness.audit.app.source import File
-from harness.audit.candidates import Candidate
-from harness.audit.findings import Value
+from harness.audit.findings import Quote, Value
 from harness.contract import Contract
 from harness.shipped import shipped
 
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
 _WRITTEN: Final = shipped("harness.audit.app", "rules.toml")
 ASPECTS: Final[list[str]] = _WRITTEN["aspects"]
-"""What an app decides."""
 _AFFIX: Final = re.compile(r"^(?:[mgs]_|_)|^m(?=[A-Z])|_$")
 """What only says that a name is a member's or a global's."""
 _CONDITIONS: Final = frozenset(
@@ -39,14 +36,14 @@ _CONDITIONS: Final = frozenset(
 def pattern(written: str) -> re.Pattern[str]:
     """A pattern of `rules.toml`, in which the words of its `patterns` stand for others."""
     for word, meaning in _WRITTEN["patterns"].items():
-        escaped = meaning.replace("\\", r"\\")
-        written = re.sub(rf"\b{word}\b", f"(?:{escaped})", written)
+        if word in written:
+            escaped = meaning.replace("\\", r"\\")
+            written = re.sub(rf"\b{word}\b", f"(?:{escaped})", written)
     return re.compile(written, re.I)
 
 
 @lru_cache(maxsize=4096)
 def _is_in(text: str, wanted: re.Pattern[str]) -> bool:
-    """Whether `wanted` occurs in `text`; a function or file is asked once for all it says."""
     return wanted.search(text) is not None
 
 
@@ -72,7 +69,7 @@ class Rule(BaseModel):
 
     aspect: str
     languages: frozenset[str] = Field(alias="in")
-    find: frozenset[str]
+    find: frozenset[Kind]
     name: _Pattern
     read: str = "worded"
     argument: int | None = None
@@ -96,13 +93,18 @@ class Rule(BaseModel):
 _RULES: Final = tuple(map(Rule.model_validate, _WRITTEN["table"]["rules"]))
 
 
-@lru_cache(maxsize=4096)
-def named(name: str, language: str) -> tuple[Rule, ...]:
-    """The rows that look for what is so called."""
-    bare = _AFFIX.sub("", name)
+@cache
+def _finding(language: str, kinds: frozenset[Kind]) -> tuple[Rule, ...]:
     return tuple(
-        rule for rule in _RULES if language in rule.languages and rule.name.fullmatch(bare)
+        one for one in _RULES if language in one.languages and not kinds.isdisjoint(one.find)
     )
+
+
+@lru_cache(maxsize=1 << 16)
+def named(name: str, language: str, kinds: frozenset[Kind]) -> tuple[Rule, ...]:
+    """The rows that look for facts of those kinds about that name."""
+    bare = _AFFIX.sub("", name)
+    return tuple(rule for rule in _finding(language, kinds) if rule.name.fullmatch(bare))
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class Scene:
 
     @property
     def is_models(self) -> bool:
-        """By its names this prepares what the model gets, and is nothing for the eye: the file is
+        """By its names this prepares what the model gets, and nothing for the screen: the file is
         about the model and, where there may be a screen as well, so is the function."""
         is_about = pattern("MODEL_INPUT").search(self._stem) or self._holds("FEEDS")
         is_shown = pattern("FOR_THE_EYE").search(self.function_name)
@@ -148,7 +150,7 @@ class Scene:
             return False
         if rule.owner is None:
             return True
-        # Whose parameters it sets is told by their type or by what made them.
+        # Their type, or what made them, says whose parameters it sets.
         name = re.split(r"\.|->", self.fact.target)[0]
         places = (self.around, self.file.text) if name else ()
         owner = next(filter(None, (_owner(name, place) for place in places)), "")
@@ -163,14 +165,14 @@ class Scene:
         aspect: str = "",
         is_sure: bool = True,
         why: str = "",
-    ) -> Candidate:
+    ) -> Quote:
         """A candidate that quotes the line of `worth`, else of the fact."""
         file, node = (worth.file, worth.node) if worth else (self.file, self.fact.node)
         line = file.line(node)
         is_sure = is_sure and rule.is_sure and (worth is None or worth.is_sure)
         doubt = self._doubt(rule) if is_sure else ""
         where = (f"{file.name}:{line}", file.quoted(line), why or rule.why or doubt)
-        return Candidate(value, *where, aspect or rule.aspect, is_sure and not doubt)
+        return Quote(value, *where, aspect or rule.aspect, is_sure and not doubt)
 
     def _doubt(self, rule: Rule) -> str:
         """Why the line may not be of the model that sees images; empty: nothing says so."""
@@ -179,9 +181,9 @@ class Scene:
         if is_other or pattern("ELSEWHERE").search(names) or self.file in self.other_engines:
             return "it may be of another model"
         if rule.is_picture and not self.is_models:
-            return "it may be a picture for the eye"
+            return "it may be a picture for the screen"
         if pattern("FOR_THE_EYE").search(self.function_name):
-            return "by the function's name it is for the eye"
+            return "by the function's name it is for the screen"
         node: Node | None = self.fact.node if self.fact.kind == "set" else None
         while node is not None and "function" not in node.type:
             if node.type in _CONDITIONS:

@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from tree_sitter import Node
 
 SECONDS: Final = 8.0
-"""Of computing, so that a busy machine reads as much. After them the scan stops and
-says how far it came."""
+"""CPU time, so that a busy machine reads as much; then the scan stops and says how far it came."""
 FILE_SECONDS: Final = 1.5
-"""After so long one file is given up."""
+"""CPU time after which one file is given up."""
 PARSE_ALL: Final = 3_000_000
 """Bytes of source up to which every file is parsed, so that all that does not parse is listed."""
 _LARGEST: Final = 1_000_000
@@ -34,10 +33,11 @@ _MOST_FILES: Final = 20_000
 _DEEPEST_CODE: Final = 400
 """Brackets inside one another."""
 _EVERYWHERE: Final = 60
-"""A name in so many files leads nowhere."""
+"""A name that occurs in this many files leads nowhere."""
 _WRITTEN: Final = shipped("harness.audit.app", "source.toml")
-LANGUAGES: Final[dict[str, str]] = _WRITTEN["suffixes"]
-"""By the suffix of a file."""
+LANGUAGES: Final[dict[str, str]] = {
+    suffix: name for name, one in _WRITTEN["languages"].items() for suffix in one["suffixes"]
+}
 
 
 @dataclass(eq=False)
@@ -88,15 +88,16 @@ class File:
 
     def function_at(self, node: Node) -> Fact | None:
         """The innermost function around `node`."""
-        around = (function for function in self.functions if function.holds(node))
-        return max(around, key=lambda function: function.node.start_byte, default=None)
+        start = node.start_byte
+        around = [one for one in self.functions if one.span[0] <= start < one.span[1]]
+        return around[-1] if around else None
 
     @cached_property
     def _parsed(self) -> list[Fact]:
-        odd, said = _WRITTEN["blanked"][self.language], _WRITTEN["said"].get(self.language)
-        content, count = re.subn(odd.encode(), _blanked, self.content)
-        if count and said:
-            self.notes.append(said)
+        known = _WRITTEN["languages"][self.language]
+        content, count = re.subn(known["blanked"].encode(), _blanked, self.content)
+        if count and "said" in known:
+            self.notes.append(known["said"])
         code = re.sub(_WRITTEN["comment_or_text"].encode(), _blanked, content)
         brackets = (1 if bracket in b"([{" else -1 for bracket in re.findall(rb"[()\[\]{}]", code))
         if max(itertools.accumulate(brackets), default=0) > _DEEPEST_CODE:
@@ -109,32 +110,26 @@ class File:
                 self.notes.append("takes too long to parse: not read")
                 return []
             found.append(one)
-        # What vanishes in parsing, or does not parse, is said.
         told = {one.name for one in found if one.kind in ("function", "class")}
-        named = re.finditer(_WRITTEN["declared"][self.language].encode(), code)
-        wanted = {one[one.lastindex or 0].decode() for one in named}
-        errors = [one for one in found if one.kind == "error"]
-        if lost := sorted(wanted - told):
+        named = re.finditer(known["declared"].encode(), code)
+        lost = sorted({one[one.lastindex or 0].decode() for one in named} - told)
+        error = next((one for one in found if one.kind == "error"), None)
+        if lost:
             self.notes.append(f"{lost[0]} vanishes in parsing: not all is read")
-        elif errors:
-            line = self.line(errors[0].node)
+        elif error is not None:
+            line = self.line(error.node)
             self.notes.append(f"line {line} does not parse: what stands near it may be missed")
         return found
 
 
 class Source:
-    """All files of the app.
-
-    Raises:
-        BadInput: no such folder, or no Kotlin, Java, C or C++ in it.
-        ArmUnavailable: the grammars are not installed.
-    """
+    """All files of the app. Raises BadInput where there is no such folder, or no Kotlin, Java, C or
+    C++ in it, and ArmUnavailable where the grammars are not installed."""
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise BadInput(
-                f"{folder}: no such folder; --app-source takes the folder of the app's source"
-            )
+            said = "no such folder; --app-source takes the folder of the app's source"
+            raise BadInput(f"{folder}: {said}")
         grammar.language("kotlin")
         self.deadline = time.process_time() + SECONDS
         self.files: list[File] = []
@@ -154,10 +149,8 @@ class Source:
                 language = LANGUAGES[path.suffix.lower()]
                 self.files.append(File(name, language, read, self.deadline))
         if not self.files and not self.left_out:
-            raise BadInput(
-                f"{folder}: no Kotlin, Java or C++ file in it; "
-                "point --app-source at the folder with the app's source"
-            )
+            said = "no Kotlin, Java or C++ file in it"
+            raise BadInput(f"{folder}: {said}; point --app-source at the app's source")
 
     @property
     def is_late(self) -> bool:
@@ -176,8 +169,9 @@ class Source:
         if name not in self._by_name:
             written = name.encode()
             word = re.compile(rb"\b" + re.escape(written) + rb"\b")
-            files = (file for file in self.files if written in file.content)
-            found = (file for file in files if word.search(file.content))
+            found = (
+                one for one in self.files if written in one.content and word.search(one.content)
+            )
             first = list(itertools.islice(found, _EVERYWHERE))
             self._by_name[name] = first if len(first) < _EVERYWHERE else []
         return self._by_name[name]
@@ -189,7 +183,6 @@ class Source:
 
 
 def _read(path: Path) -> bytes | str:
-    """A file's content, or why it is not read."""
     try:
         size = path.stat().st_size
         if size > _LARGEST:
@@ -216,10 +209,8 @@ def _walked(folder: Path) -> Iterator[Path]:
             folders[:] = [one for one in folders if not re.match(_WRITTEN["engine_folders"], one)]
             names = [one for one in names if not re.match(_WRITTEN["engine_files"], one)]
         folders[:] = sorted(one for one in folders if not re.match(_WRITTEN["not_the_app"], one))
-        paths = (here / name for name in sorted(names))
-        yield from (
-            one for one in paths if one.suffix.lower() in LANGUAGES and not one.is_symlink()
-        )
+        paths = (here / name for name in sorted(names) if Path(name).suffix.lower() in LANGUAGES)
+        yield from (path for path in paths if not path.is_symlink())
 
 
 def _blanked(match: re.Match[bytes]) -> bytes:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 from PIL import Image
 
 from harness import dataset as datasets
 from harness.audit.checkpoint import Tokens
-from harness.audit.collator import batch, batch_pixels, user_code
+from harness.audit.collator import batch, user_code
 from harness.audit.collator.batch import Batch
 from harness.audit.collator.user_code import ADAPTOR, Collator
 from harness.audit.dataset import is_prepared, records
 from harness.audit.findings import Finding, tallied
+from harness.audit.gauge import drawn
 from harness.audit.prompt_parts import IMAGE_TOKEN
 from harness.checkpoint import load_processor
 from harness.contract import Contract
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 _SIDE: Final = "collator"
 _TAKEN: Final = 3
-_SIZES: Final = ((480, 480), (641, 430), (333, 500))
-"""A square, a wide and a tall picture; the last two leave odd remainders."""
 _PROMPTS: Final = ("prompt", "query", "instruction", "prefix")
 _ANSWERS: Final = ("target", "answer", "label", "response", "suffix", "multiple_choice_answer")
 _REASONS: Final = ("reason", "context", "caption")
@@ -54,7 +53,6 @@ class Sample:
     """As the dataset has it; the contract's where there is none."""
     label: str
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """The dataset's own entry."""
 
     def asked(self, prompt: str) -> Sample:
         """The same with another prompt, wherever the dataset's entry says it."""
@@ -66,20 +64,16 @@ class Sample:
         words = self.prompt.replace(IMAGE_TOKEN, "")
         asked = [{"type": "image", "image": self.image}, {"type": "text", "text": words}]
         answer = [{"type": "text", "text": self.label}]
+        turns = (("user", asked), ("assistant", answer))
+        said = (("human", self.prompt), ("gpt", self.label))
         return {
             "image": self.image,
             "images": [self.image],
             "question": words.lstrip(),
             "text": self.prompt + self.label,
             "answers": [self.label],
-            "messages": [
-                {"role": "user", "content": asked},
-                {"role": "assistant", "content": answer},
-            ],
-            "conversations": [
-                {"from": "human", "value": self.prompt},
-                {"from": "gpt", "value": self.label},
-            ],
+            "messages": [{"role": role, "content": content} for role, content in turns],
+            "conversations": [{"from": who, "value": text} for who, text in said],
             "texts": [{"user": words.lstrip(), "assistant": self.label}],
             "max_tokens": 32,
             **dict.fromkeys(_PROMPTS, self.prompt),
@@ -89,7 +83,7 @@ class Sample:
         }
 
 
-Shape = tuple[str, Sequence[Sample], Callable[[Sample], Any]]
+_Shape = tuple[str, Sequence[Sample], Callable[[Sample], Any]]
 """A name, samples, and what makes an example of each."""
 
 
@@ -107,10 +101,12 @@ def findings(
     if not has_template:
         processor.chat_template = SMOLVLM_TEMPLATE
     collator = user_code.load(spec, _offered(processor, tokens, contract))
-    raw = drawn(contract.answer.labels, contract.prompt.text)
-    given = [replace(one, image=prepare_as(one.image, contract.pixels)) for one in raw]
+    labels, prompt = itertools.cycle(contract.answer.labels or ("",)), contract.prompt.text
+    raw = [Sample(picture, prompt, label) for picture, label in zip(drawn(), labels, strict=False)]
     if dataset is not None:
         given = _of_dataset(dataset, contract)
+    else:
+        given = [replace(one, image=prepare_as(one.image, contract.pixels)) for one in raw]
     run, shape = _run(collator, _shapes(collator, given, contract, processor))
     where = f"{spec}, on {len(given)} {'samples' if dataset else 'drawn samples'}"
     said = batch.findings(run, [one.label for one in given], tokens, contract, spec)
@@ -120,56 +116,58 @@ def findings(
         yield one
     yield Finding("images_per_prompt", _SIDE, 1, where)
     images = [sample.image for sample in given]
-    yield from batch_pixels.as_given(run.pixel_values, images, processor, where)
+    yield from batch.as_given(run.pixel_values, images, processor, where)
     again = [one for one in _shapes(collator, raw, contract, processor) if one[0] == shape]
     try:
-        with batch_pixels.handed_on() as handed:
+        with batch.handed_on() as handed:
             _run(collator, again)
     except AuditError:  # it takes prepared squares alone
         return
-    taken = [sample.image for sample in raw]
     where = f"{spec}, on {len(raw)} drawn pictures as a camera takes them"
-    yield from batch_pixels.own_preparation(taken, handed, contract, where)
-
-
-def drawn(labels: Sequence[str], prompt: str) -> list[Sample]:
-    """Pictures of many colours and edges, seeded: one of each shape."""
-    samples = []
-    for index, size in enumerate(_SIZES):
-        noise = np.random.default_rng(index).integers(0, 256, (24, 24, 3), dtype=np.uint8)
-        picture = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
-        fine = np.random.default_rng(index).integers(-24, 25, (size[1], size[0], 3))
-        levels = np.clip(np.asarray(picture).astype(np.int16) + fine, 0, 255).astype(np.uint8)
-        label = labels[index % len(labels)] if labels else ""
-        samples.append(Sample(Image.fromarray(levels), prompt, label))
-    return samples
+    yield from batch.own_preparation([one.image for one in raw], handed, contract, where)
 
 
 def _shapes(
-    collator: Collator, samples: Sequence[Sample], contract: Contract, processor: Idefics3Processor
-) -> Iterator[Shape]:
+    collator: Collator, given: Sequence[Sample], contract: Contract, processor: Idefics3Processor
+) -> Iterator[_Shape]:
     """Each shape that trainers hand to a collator, the commonest first; any other takes an
     adaptor."""
     if (adaptor := collator.example) is not None:
-        yield ADAPTOR, samples, lambda one: adaptor(one.image, one.prompt, one.label)
+        yield ADAPTOR, given, lambda one: adaptor(one.image, one.prompt, one.label)
         return
-    token = [one.asked(one.prompt.replace(contract.prompt.marker, IMAGE_TOKEN)) for one in samples]
+    token = [one.asked(one.prompt.replace(contract.prompt.marker, IMAGE_TOKEN)) for one in given]
     bare = [one.asked(one.prompt.replace(IMAGE_TOKEN, "").lstrip()) for one in token]
     yield "dictionaries, the image as <image>", token, Sample.dictionary
-    told = "dictionaries, the prompt as the dataset or the contract has it", samples
+    as_it_is = "dictionaries, the prompt as the dataset or the contract has it", given
     without = "dictionaries, the prompt without a marker", bare
-    # A marker in drawn samples is nobody's text: not to be held against the collator.
-    is_told = any(sample.fields for sample in samples)
-    for name, group in (told, without) if is_told else (without, told):
+    # A marker in drawn samples is nobody's text: the collator is not to blame for it.
+    is_theirs = any(sample.fields for sample in given)
+    for name, group in (as_it_is, without) if is_theirs else (without, as_it_is):
         yield name, group, Sample.dictionary
     triple = "triples of image, prompt and label"
     yield triple, bare, lambda one: (one.image, one.prompt, one.label)
-    yield "pairs of image and label", samples, lambda one: (one.image, one.label)
+    yield "pairs of image and label", given, lambda one: (one.image, one.label)
     own = "driftloop's own examples"
-    yield own, samples, lambda one: example(processor, contract, one.image, one.label)
+    yield own, given, lambda one: example(processor, contract, one.image, one.label)
 
 
-def _run(collator: Collator, shapes: Iterable[Shape]) -> tuple[Batch, str]:
+def _of_dataset(path: Path, contract: Contract) -> list[Sample]:
+    if is_prepared(path):
+        entries = datasets.load(path).labelled[:_TAKEN]
+        return [Sample(one.square(), contract.prompt.text, str(one.label)) for one in entries]
+    found = records.read(path, contract.answer.labels).records
+    opened = ((one, image) for one in found if (image := one.decoded) is not None)
+    prompt, label = contract.prompt.text, contract.answer.labels[0]
+    taken = [
+        Sample(image, one.prompt or prompt, one.target or label, one.fields)
+        for one, image in itertools.islice(opened, _TAKEN)
+    ]
+    if not taken:
+        raise AuditError(f"{path}: none of its images can be opened to run the collator on")
+    return taken
+
+
+def _run(collator: Collator, shapes: Iterable[_Shape]) -> tuple[Batch, str]:
     """A batch, and the shape of the examples it was made of: the first that it takes."""
     errors: list[DriftloopError] = []
     for name, group, make in shapes:
@@ -183,25 +181,10 @@ def _run(collator: Collator, shapes: Iterable[Shape]) -> tuple[Batch, str]:
     said = str(errors[0])
     if collator.example is None:
         said += (
-            "; if its examples look otherwise, say how in two lines beside it: "
+            "; if its examples look different, say how in two lines beside it: "
             f"def {ADAPTOR}(image, prompt, label): return {{...}}"
         )
     raise AuditError(said) from errors[0]
-
-
-def _of_dataset(path: Path, contract: Contract) -> list[Sample]:
-    if is_prepared(path):
-        entries = datasets.load(path).labelled[:_TAKEN]
-        return [Sample(one.square(), contract.prompt.text, str(one.label)) for one in entries]
-    samples: list[Sample] = []
-    for record in records.read(path, contract.answer.labels).records:
-        if len(samples) < _TAKEN and (image := record.decoded) is not None:
-            prompt = record.prompt or contract.prompt.text
-            label = record.target or contract.answer.labels[0]
-            samples.append(Sample(image, prompt, label, record.fields))
-    if not samples:
-        raise AuditError(f"{path}: none of its images can be opened to run the collator on")
-    return samples
 
 
 def _offered(processor: Idefics3Processor, tokens: Tokens, contract: Contract) -> dict[str, Any]:
@@ -223,15 +206,13 @@ def _offered(processor: Idefics3Processor, tokens: Tokens, contract: Contract) -
         "tokenizer": tokenizer,
         "image_processor": processor.image_processor,
         "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
-        "pad_id": tokenizer.pad_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
+        **dict.fromkeys(("pad_id", "pad_token_id"), tokenizer.pad_token_id),
         "contract": contract,
         "checkpoint": folder,
     }
 
 
 def _takes_images(processor: Idefics3Processor) -> bool:
-    """Whether the processor's own chat template is one for images."""
     from jinja2 import TemplateError
 
     talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]

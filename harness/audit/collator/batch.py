@@ -1,24 +1,43 @@
-"""A batch of a collator, example by example: prompt, answer, what the loss covers."""
+"""A batch of a collator: prompt, answer and loss example by example, and its pixels.
+
+Pixel values are compared with what the checkpoint's own processor makes of the same pictures, the
+pictures that the processor was handed with those that the collator was given."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from harness.audit import prompt_parts
 from harness.audit.checkpoint import Tokens
+from harness.audit.dataset import pixels
+from harness.audit.dataset.pixels import Pair
 from harness.audit.findings import Finding
 from harness.checkpoint import END_OF_GENERATION
-from harness.contract import Contract
+from harness.contract import Contract, Tiling
 from harness.errors import AuditError
 from harness.training.dataset import IGNORED
 from harness.training.prompt import AROUND_IMAGE, IMAGE_TOKEN
+from harness.training.tiles import cut
+
+if TYPE_CHECKING:
+    from transformers import Idefics3ImageProcessorPil, Idefics3Processor
+
+Values = NDArray[np.float32]
 
 _SIDE: Final = "collator"
+_SAME: Final = 1e-3
+"""In the processor's own units, of which one level of 255 is about 8e-3."""
+_LIKE: Final = 0.06
+"""About eight levels: values farther off were not made from these pictures."""
 
 
 @dataclass(frozen=True)
@@ -29,33 +48,39 @@ class Batch:
     """(batch, tokens)"""
     mask: NDArray[np.int64]
     labels: NDArray[np.int64] | None
-    """As long as `input_ids`; -100 takes no part in the loss."""
-    pixel_values: NDArray[np.float32] | None
+    """As long as `input_ids`; the loss leaves -100 out."""
+    pixel_values: Values | None
     """(batch, tiles, 3, side, side)"""
 
 
 def read(found: object, spec: str) -> Batch:
-    """`found`, whatever kind of batch it is.
-
-    Raises:
-        AuditError: it holds no input_ids.
-    """
+    """`found`, whatever kind of batch it is. Raises AuditError where it holds no input_ids."""
     table = found if isinstance(found, Mapping) else getattr(found, "__dict__", {})
     if "input_ids" not in table:
         names = ", ".join(map(str, table)) or type(found).__name__
         raise AuditError(f"collator {spec}: its batch has no input_ids, only {names}")
     ids = np.atleast_2d(_array(table["input_ids"], np.int64))
-    mask, pixels = table.get("attention_mask"), table.get("pixel_values")
+    mask, tiles = table.get("attention_mask"), table.get("pixel_values")
     labels = table.get("labels", table.get("targets"))  # targets: driftloop's own batches
     if labels is not None:
         labels = np.atleast_2d(_array(labels, np.int64))
         missing = ids.shape[1] - labels.shape[1]
         labels = np.pad(labels, ((0, 0), (missing, 0)), constant_values=IGNORED)
-    if pixels is not None:
-        pixels = _array(pixels, np.float32)
-        pixels = pixels if pixels.ndim == 5 else pixels[:, None]
+    if tiles is not None:
+        tiles = _array(tiles, np.float32)
+        tiles = tiles if tiles.ndim == 5 else tiles[:, None]
     kept = np.ones_like(ids) if mask is None else _array(mask, np.int64).reshape(ids.shape)
-    return Batch(ids, kept, labels, pixels)
+    return Batch(ids, kept, labels, tiles)
+
+
+def _array(values: Any, dtype: Any) -> NDArray[Any]:  # noqa: ANN401  (a tensor of any library)
+    if isinstance(values, list | tuple) and values and hasattr(values[0], "shape"):
+        values = np.stack([_array(value, dtype) for value in values])
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        # numpy has no bfloat16.
+        values = (values.float() if values.is_floating_point() else values).numpy()
+    return np.asarray(values, dtype=dtype)
 
 
 def findings(
@@ -135,18 +160,113 @@ def _trained(
     on_prompt = sum(label != IGNORED for label in labels[:start])
     on_answer = sum(label != IGNORED for label in labels[start:])
     value = "nothing of the answer" if not on_answer else "prompt too" if on_prompt else "answer"
-    note = f"{on_prompt} of {start} prompt tokens and {on_answer} after them take part in the loss"
+    note = f"{on_prompt} of {start} prompt tokens and {on_answer} after them are in the loss"
     yield Finding("loss", _SIDE, value, where, note)
     is_masked = closing is not None and labels[closing] == IGNORED
     note = "it is there but its label is -100: masked with the padding?" if is_masked else ""
     yield Finding("end_token", _SIDE, closing is not None and not is_masked, where, note)
 
 
-def _array(values: Any, dtype: Any) -> NDArray[Any]:  # noqa: ANN401  (a tensor of any library)
-    if isinstance(values, list | tuple) and values and hasattr(values[0], "shape"):
-        values = np.stack([_array(value, dtype) for value in values])
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        # numpy has no bfloat16.
-        values = (values.float() if values.is_floating_point() else values).numpy()
-    return np.asarray(values, dtype=dtype)
+def as_given(
+    found: Values | None, images: Sequence[Image.Image], processor: Idefics3Processor, where: str
+) -> Iterator[Finding]:
+    """Channels and normalisation, from values made of pictures that are already prepared."""
+    own = processor.image_processor
+    expected = None if found is None else _expected(images, own, found.shape[1])
+    fit, channels = None, "rgb"
+    if found is not None and expected is not None and found.shape == expected.shape:
+        fit, swapped = _fit(found, expected), _fit(found, expected[:, :, ::-1])
+        if swapped.residual < fit.residual * 0.5:
+            fit, channels = swapped, "bgr"
+    if fit is None or fit.residual > _LIKE:
+        note = "it has no pixel_values that any mean and deviation make of its pictures"
+        yield Finding("normalisation", _SIDE, None, where, note)
+        return
+    yield Finding("channels", _SIDE, channels, where)
+    # value = (level - mean) / deviation on both sides
+    deviations = own.image_std / fit.slopes
+    means = own.image_mean - fit.offsets * deviations
+    value = f"mean {means.round(3).tolist()}, deviation {deviations.round(3).tolist()}"
+    if np.allclose([means, deviations], [own.image_mean, own.image_std], atol=0.01):
+        value = "the checkpoint's"
+    note = f"pixel values within {fit.residual:.1e} (mean) of what this gives"
+    yield Finding("normalisation", _SIDE, value, where, note)
+
+
+def _expected(images: Sequence[Image.Image], own: Idefics3ImageProcessorPil, tiles: int) -> Values:
+    """What the checkpoint's processor makes of `images`; it fills up with tiles of zeros."""
+    tiling: Tiling = "split" if tiles > 1 else "single"
+    made = [cut(own, image.convert("RGB"), tiling).pixel_values.numpy() for image in images]
+    most = max(len(one) for one in made)
+    filled = [np.pad(one, ((0, most - len(one)), (0, 0), (0, 0), (0, 0))) for one in made]
+    return np.stack(filled).astype(np.float32)
+
+
+class _Fit(NamedTuple):
+    """Values as `slope * expected + offset`, channel by channel."""
+
+    slopes: NDArray[np.float64]
+    offsets: NDArray[np.float64]
+    residual: float
+    """Mean difference that is left."""
+
+
+def _fit(found: Values, expected: Values) -> _Fit:
+    fits, residuals = [], []
+    for channel in range(3):
+        one, other = found[:, :, channel].ravel(), expected[:, :, channel].ravel()
+        is_same = np.mean(np.abs(one - other)) <= _SAME
+        slope, offset = (1.0, 0.0) if is_same else np.polyfit(other, one, 1)
+        residuals.append(np.mean(np.abs(slope * other + offset - one)))
+        fits.append((slope if abs(slope) > _SAME else 1.0, offset))
+    slopes, offsets = np.asarray(fits).T
+    return _Fit(slopes, offsets, float(np.mean(residuals)))
+
+
+@contextlib.contextmanager
+def handed_on() -> Iterator[list[Image.Image]]:
+    """The pictures that reach an image processor of transformers meanwhile, whoever made it."""
+    from transformers.image_processing_utils import BaseImageProcessor
+    from transformers.image_utils import make_flat_list_of_images
+
+    own, handed = BaseImageProcessor.__call__, []
+
+    def watched(self: Any, images: Any, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        handed.extend(make_flat_list_of_images(images))
+        return own(self, images, *args, **options)
+
+    BaseImageProcessor.__call__ = watched
+    try:
+        yield handed
+    finally:
+        BaseImageProcessor.__call__ = own
+
+
+def own_preparation(
+    taken: Sequence[Image.Image], handed: Sequence[Image.Image], contract: Contract, where: str
+) -> Iterator[Finding]:
+    """How the collator makes squares of pictures that come as the camera took them.
+
+    Nothing where it hands them on as they are: its dataset is expected to be prepared.
+    """
+    squares = [one.convert("RGB") for one in handed[-len(taken) :] if isinstance(one, Image.Image)]
+    if len(squares) < len(taken):
+        note = "its pictures go through no image processor of transformers"
+        yield Finding("resize", _SIDE, None, where, note)
+        return
+    arrays = zip(map(np.asarray, squares), map(np.asarray, taken), strict=True)
+    # The very pictures, red and blue perhaps exchanged.
+    if all(np.array_equal(a, b) or np.array_equal(a, b[..., ::-1]) for a, b in arrays):
+        return
+    sizes = {max(square.size) for square in squares}
+    if len(sizes) == 1:
+        yield Finding("image_size", _SIDE, sizes.pop(), where)
+    with TemporaryDirectory() as folder:
+        pairs = []
+        for picture, square in zip(taken, squares, strict=True):
+            name = f"{picture.width}x{picture.height}"
+            picture.save(file := Path(folder) / f"{name}.png")
+            pairs.append(Pair(f"a picture of {name}", square, file))
+        for one in pixels.findings(pairs, _SIDE, where, contract, lambda *_: None):
+            if one.aspect != "channels":  # which the pixel values show
+                yield one

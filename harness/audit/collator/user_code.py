@@ -9,6 +9,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final
@@ -28,7 +29,6 @@ class Collator:
     """A callable that takes examples and gives a batch."""
 
     spec: str
-    """As the user named it."""
     call: Callable[[Any], Any]
     example: Callable[[Image.Image, str, str], Any] | None = None
     """The user's adaptor: an example of an image, its prompt and its label."""
@@ -46,16 +46,14 @@ def load(spec: str, offered: Mapping[str, Any]) -> Collator:
     Raises:
         AuditError: there is no such module or callable, or its code fails while it is made.
     """
-    name, colon, attribute = spec.rpartition(":")
-    if not colon or not name or not attribute:
+    name, _, attribute = spec.rpartition(":")
+    if not name or not attribute:
         raise AuditError(f"collator {spec!r}: write module:callable, or file.py:callable")
     module = _imported(spec, name)
-    found: Any = module
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise AuditError(f"collator {spec}: {name} has no {part}")
-        found = getattr(found, part)
-    found = _with_globals(found, offered)
+    try:
+        found = _with_globals(attrgetter(attribute)(module), offered)
+    except AttributeError as error:
+        raise AuditError(f"collator {spec}: {name} has no {attribute}") from error
     asked = _asked(found)
     unknown = [item for item, is_required in asked.items() if is_required and item not in offered]
     if inspect.isclass(found) or (any(asked.values()) and not unknown):
@@ -66,19 +64,26 @@ def load(spec: str, offered: Mapping[str, Any]) -> Collator:
         found = _with_globals(found, offered)
     if not callable(found):
         raise AuditError(f"collator {spec}: neither it nor what it returns is a callable")
+    required = [item for item, is_required in _asked(found).items() if is_required]
+    extra = {item: offered[item] for item in required if item in offered}
+    examples = [item for item in required if item not in offered]
+    if len(examples) > 1:
+        raise _asks(spec, examples)
+
+    def call(batch: object) -> object:
+        if examples and extra:
+            return found(**{examples[0]: batch}, **extra)
+        return found(batch, **extra)
+
     adaptor = getattr(module, ADAPTOR, None)
-    call = _bound(spec, found, offered)
     return Collator(spec, call, adaptor if callable(adaptor) else None)
 
 
 @contextlib.contextmanager
 def running(spec: str) -> Iterator[None]:
-    """The user's code runs. A trainer's script that parses its arguments gets none, not
-    driftloop's; what it prints stays off stdout, which may be read by a machine.
-
-    Raises:
-        AuditError: it failed: one line with the exception's type, message and place.
-    """
+    """The user's code runs; raises AuditError where it fails, one line with the exception's type,
+    message and place. A trainer's script that parses its arguments gets none, not driftloop's; what
+    it prints stays off stdout, which may be read by a machine."""
     own = sys.argv
     sys.argv = [spec.rpartition(":")[0]]
     try:
@@ -114,8 +119,7 @@ def _asks(spec: str, names: list[str]) -> AuditError:
 
 def _imported(spec: str, name: str) -> ModuleType:
     if not name.endswith(".py"):
-        here = str(Path.cwd())
-        if here not in sys.path:
+        if (here := str(Path.cwd())) not in sys.path:
             sys.path.insert(0, here)
         try:
             with running(spec):
@@ -139,24 +143,10 @@ def _asked(target: Callable[..., Any]) -> dict[str, bool]:
     """The names of the parameters, and whether each has to be given."""
     try:
         found = inspect.signature(target).parameters.values()
-    except (TypeError, ValueError):  # builtins tell nothing
+    except (TypeError, ValueError):  # builtins have no signature
         return {}
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {item.name: item.default is item.empty for item in found if item.kind in kinds}
-
-
-def _bound(
-    spec: str, found: Callable[..., Any], offered: Mapping[str, Any]
-) -> Callable[[Any], Any]:
-    """`found` as a function of the examples alone."""
-    names = [item for item, is_required in _asked(found).items() if is_required]
-    extra = {item: offered[item] for item in names if item in offered}
-    examples = [item for item in names if item not in offered]
-    if len(examples) > 1:
-        raise _asks(spec, examples)
-    if examples and extra:
-        return lambda batch: found(**{examples[0]: batch}, **extra)
-    return lambda batch: found(batch, **extra)
 
 
 def _with_globals(found: Any, offered: Mapping[str, Any]) -> Any:  # noqa: ANN401

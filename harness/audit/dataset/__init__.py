@@ -15,6 +15,7 @@ from harness import dataset as datasets
 from harness.audit import prompt_parts, values
 from harness.audit.checkpoint import Tokens
 from harness.audit.dataset import pixels, records
+from harness.audit.dataset.pixels import Pair
 from harness.audit.dataset.records import Record, Records
 from harness.audit.findings import Finding, tallied
 from harness.contract import Contract
@@ -24,8 +25,9 @@ from harness.progress import Advance
 
 _SIDE: Final = "dataset"
 _SAMPLE: Final = 16
-"""So many images have their pixels searched, drawn with seed 0."""
+"""Images whose pixels are searched, drawn with seed 0."""
 _LABELS: Final = 12
+"""Labels of a dataset that are shown."""
 _LABEL_IMAGE: Final = re.compile(
     r"(?:label|labell?ed|annotat\w*)_?(?:image_|img_)?"
     r"(?:at|on|size|resolution|width|pixels|px|sha256|hash|image|source)(?:_sha256)?$"
@@ -36,8 +38,7 @@ _LABEL_IMAGE: Final = re.compile(
 def findings(
     path: Path,
     contract: Contract,
-    told: Advance,
-    *,
+    advance: Advance,
     sources: Path | None = None,
     tokens: Tokens | None = None,
 ) -> Iterator[Finding]:
@@ -51,28 +52,28 @@ def findings(
         ArmUnavailable: a package that its form needs is missing.
     """
     if is_prepared(path):
-        yield from _prepared(path, contract, told, sources)
+        yield from _prepared(path, contract, advance, sources)
         return
     found = records.read(path, contract.answer.labels)
+    root, known = str(found.root), contract.answer.labels
     said = (one for record in found.records for one in _texts(record, contract, tokens))
     yield from tallied(said, str(found.root / found.kind.removeprefix("table ")))
-    known = contract.answer.labels
     answers = {record.target for record in found.records if record.target is not None}
     labels = {prompt_parts.read_target(one, known).label or one.strip() for one in answers}
-    yield from _label_set(labels, contract, str(found.root))
+    yield from _label_set(labels, contract, root)
     yield from _sizes(found, contract)
     sample = [(one, image) for one in _sample(found.records) if (image := one.decoded) is not None]
     pairs = [
-        pixels.Pair(record.name, image, source)
+        Pair(record.name, image, source)
         for record, image in sample
         if (source := _source_of(record, found.root, sources)) is not None
     ]
     if pairs:
-        yield from pixels.findings(pairs, _SIDE, str(found.root), contract, told)
+        yield from pixels.findings(pairs, _SIDE, root, contract, advance)
     else:
-        yield from pixels.looks([image for _, image in sample], str(found.root))
-        note = "how the pixels were made is read from the source images; give --sources"
-        yield Finding("resize", _SIDE, None, str(found.root), note)
+        yield from pixels.padding_by_looks([image for _, image in sample], root)
+        note = "how the pixels were made shows only beside the source images; give --sources"
+        yield Finding("resize", _SIDE, None, root, note)
 
 
 def is_prepared(path: Path) -> bool:
@@ -85,21 +86,19 @@ def is_prepared(path: Path) -> bool:
 
 
 def _prepared(
-    path: Path, contract: Contract, told: Advance, sources: Path | None
+    path: Path, contract: Contract, advance: Advance, sources: Path | None
 ) -> Iterator[Finding]:
     loaded = datasets.load(path)
-    manifest = path / datasets.MANIFEST_NAME
+    manifest = str(path / datasets.MANIFEST_NAME)
     where = f"{manifest}, {len(loaded.entries)} of {len(loaded.entries)} entries"
     stated = loaded.pixels.spelled_out
     yield Finding("image_size", _SIDE, stated.size, where)
     pairs = [
-        pixels.Pair(entry.image, entry.square(), source)
+        Pair(entry.image, entry.square(), source)
         for entry in _sample(loaded.entries)
         if (source := _source(sources, entry.source, entry.source_sha256)) is not None
     ]
-    searched = []
-    if pairs:
-        searched = list(pixels.findings(pairs, _SIDE, str(manifest), contract, told))
+    searched = list(pixels.findings(pairs, _SIDE, manifest, contract, advance)) if pairs else []
     yield from searched
     seen = {finding.aspect for finding in searched if finding.value is not None}
     for aspect, field in pixels.ASPECTS.items():
@@ -108,11 +107,11 @@ def _prepared(
     labels = {entry.label for entry in loaded.entries if entry.label is not None}
     yield from _label_set(labels, contract, where)
     yield Finding("images_per_prompt", _SIDE, 1, where)
-    looked_at = [entry for entry in loaded.entries if entry.label_image_sha256 is not None]
-    other = [entry for entry in looked_at if entry.label_image_sha256 != entry.pixels_sha256]
+    labelled = [entry for entry in loaded.entries if entry.label_image_sha256 is not None]
+    other = [entry for entry in labelled if entry.label_image_sha256 != entry.pixels_sha256]
     value: str | None = "another picture" if other else "as the model sees it"
-    note = f"{len(other)} of {len(looked_at)}, {other[0].source} first" if other else ""
-    if not looked_at:
+    note = f"{len(other)} of {len(labelled)}, {other[0].source} first" if other else ""
+    if not labelled:
         value, note = None, "the manifest does not say which pixels the labels were made on"
     yield Finding("label_image", _SIDE, value, where, note)
 
@@ -120,12 +119,21 @@ def _prepared(
 def _texts(record: Record, contract: Contract, tokens: Tokens | None) -> Iterator[Finding]:
     where, target = record.where, record.target
     if record.prompt is not None:
-        yield from _prompt(record, record.prompt, contract, tokens)
+        known = tokens.image_texts if tokens else ()
+        if record.image_is_structured:
+            known = (prompt_parts.IMAGE_TOKEN,)
+        written = tokens.written(record.messages) if tokens and record.messages else None
+        text = written or record.prompt
+        for one in prompt_parts.findings(text, _SIDE, where, contract, known):
+            if record.messages and not written and one.aspect == "chat_template":
+                note = "a conversation; --checkpoint or --collator shows which template it gets"
+                one = replace(one, value=None, note=note)
+            yield one
     if target is not None:
         read = prompt_parts.read_target(target, contract.answer.labels)
         yield Finding("output", _SIDE, read.form, where, f"for example {target!r}")
         if record.is_one_text:
-            note = "" if read.ends else "no end token is spelled out: the collator's to say"
+            note = "" if read.ends else "no end token is spelled out: the collator decides"
             yield Finding("end_token", _SIDE, read.ends or None, where, note)
     if record.max_tokens is not None:
         yield Finding("max_tokens", _SIDE, record.max_tokens, where)
@@ -138,22 +146,8 @@ def _texts(record: Record, contract: Contract, tokens: Tokens | None) -> Iterato
             break
 
 
-def _prompt(
-    record: Record, prompt: str, contract: Contract, tokens: Tokens | None
-) -> Iterator[Finding]:
-    known = tokens.image_texts if tokens else ()
-    if record.image_is_structured:
-        known = (prompt_parts.IMAGE_TOKEN,)
-    written = tokens.written(record.messages) if tokens and record.messages else None
-    for one in prompt_parts.findings(written or prompt, _SIDE, record.where, contract, known):
-        if record.messages and not written and one.aspect == "chat_template":
-            note = "a conversation, put into a template that --checkpoint or --collator tells"
-            one = replace(one, value=None, note=note)
-        yield one
-
-
 def _is_seen(value: object, record: Record, contract: Contract) -> bool | None:
-    """Whether the picture that was labelled, told by hash, name or size, is the model's."""
+    """Whether the picture that was labelled, known by hash, name or size, is the model's."""
     if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
         file = record.seen(lambda image: getattr(image, "filename", ""))
         image = record.decoded
@@ -181,18 +175,16 @@ def _sizes(found: Records, contract: Contract) -> Iterator[Finding]:
     where = f"{found.root} ({found.kind}), {sizes.total()} of {len(found.records)} images"
     side = contract.pixels.size
     others = [item for item in sizes.most_common() if item[0] != (side, side)]
-    if not sizes:
-        note = "no entry names an image that can be opened"
-        yield Finding("image_size", _SIDE, None, where, note)
-    elif not others:
-        yield Finding("image_size", _SIDE, side, where)
-    else:
-        (width, height), count = others[0]
-        shape = f"{width}x{height}"
-        note = f"{count} of {sizes.total()} are {shape}; different sizes: {len(sizes)}"
-        yield Finding("image_size", _SIDE, width if width == height else shape, where, note)
-        if width != height and max(width, height) == side:
-            yield Finding("padding", _SIDE, "none", where, "the pictures fill no square")
+    if not others:
+        note = "" if sizes else "no entry names an image that can be opened"
+        yield Finding("image_size", _SIDE, side if sizes else None, where, note)
+        return
+    (width, height), count = others[0]
+    shape = f"{width}x{height}"
+    note = f"{count} of {sizes.total()} are {shape}; different sizes: {len(sizes)}"
+    yield Finding("image_size", _SIDE, width if width == height else shape, where, note)
+    if width != height and max(width, height) == side:
+        yield Finding("padding", _SIDE, "none", where, "the pictures fill no square")
 
 
 def _source_of(record: Record, root: Path, sources: Path | None) -> Path | None:
@@ -209,12 +201,10 @@ def _source(folder: Path | None, name: str, sha256: str | None = None) -> Path |
     if folder is None:
         return None
     bases = (folder / name, folder / Path(name).name)
-    tried = [
-        *bases,
-        *(path for base in bases for path in sorted(base.parent.glob(f"{base.stem}.*"))),
-    ]
-    images = (path for path in tried if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    return next((p for p in images if sha256 is None or file_sha256(p) == sha256), None)
+    alike = (path for base in bases for path in sorted(base.parent.glob(f"{base.stem}.*")))
+    images = (one for one in (*bases, *alike) if one.suffix.lower() in IMAGE_SUFFIXES)
+    files = (one for one in images if one.is_file())
+    return next((one for one in files if sha256 in (None, file_sha256(one))), None)
 
 
 def _sample(items: Sequence[Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""How the pixels of a dataset were really made: a sample of squares held against their sources, or
+"""How the pixels of a dataset were really made: a sample of squares compared with their sources, or
 their padding by its looks where no source is known."""
 
 from __future__ import annotations
@@ -31,17 +31,16 @@ ASPECTS: Final = {
 }
 """Aspect -> field of the contract's `[pixels]`."""
 
-_SIDE: Final = "dataset"
 _TOO_FAR: Final = 12.0
 """Levels: a picture farther from every known way was not made from that source by any of them."""
 _EXACT: Final = 1e-9
 _NEARLY: Final = (1.1, 0.02)
-"""Of pictures that no way makes exactly (JPEG, another library), ways this near are not told
-apart: so many times the nearest distance, and so many levels more."""
+"""Where no way makes a picture exactly (JPEG, another library), those within this factor of the
+nearest distance and this many levels more cannot be told apart."""
 _NEEDED: Final = 2
 """Pictures with bars of a colour other than black, before they are taken for padding."""
 _ROWS: Final = 3
-"""A bar is at least so wide."""
+"""The least width of a bar."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,11 @@ class Pair:
 
     name: str
     square: Image.Image
-    """Mode RGB."""
     source: Path
 
 
 def findings(
-    pairs: Sequence[Pair], side: Side, where: str, contract: Contract, told: Advance
+    pairs: Sequence[Pair], side: Side, where: str, contract: Contract, advance: Advance
 ) -> Iterator[Finding]:
     """How `pairs` were made, aspect by aspect.
 
@@ -63,48 +61,43 @@ def findings(
     of them show.
     """
     nearest: list[Way] = []
-    refused: list[str] = []
+    refused = ""
     shown: dict[str, list[set[Value]]] = {}
     for done, pair in enumerate(pairs, start=1):
         try:
-            ways = _ways(pair)
+            ways = ranked(pair.square, pair.source)
+            if not ways or ways[0].mean_abs > _TOO_FAR:
+                said = f"by no known way from {pair.source.name}"
+                raise CaseError(pair.name, "made-otherwise", said)
         except CaseError as error:
-            refused.append(str(error))
+            refused = refused or str(error)
         else:
             nearest.append(ways[0])
             for aspect, values in _shown(ways).items():
                 shown.setdefault(aspect, []).append(values)
-        told(done, len(pairs))
+        advance(done, len(pairs))
     if not nearest:
-        yield Finding("resize", side, None, where, refused[0])
+        yield Finding("resize", side, None, where, refused)
         return
-    place = f"{where}, a sample of {len(nearest)} held against their sources"
+    place = f"{where}, a sample of {len(nearest)} compared with their sources"
     distance = max(way.mean_abs for way in nearest)
     exact = "exactly these bytes" if distance < _EXACT else f"nearest, {distance:.2f} levels off"
+    fits = Counter(way.fit for way in nearest)
     for aspect, sets in shown.items():
         value, count = _agreed(sets, getattr(contract.pixels.spelled_out, ASPECTS[aspect]))
-        note = f"{count} of {len(sets)} images that tell; {exact}"
-        fits = Counter(way.fit for way in nearest)
+        note = f"{count} of {len(sets)} images that show it; {exact}"
         if aspect == "padding" and fits["inside"] < len(nearest):
             note = f"{fits.most_common(1)[0][0]}; {note}"
         yield Finding(aspect, side, value, place, note)
 
 
-def _ways(pair: Pair) -> list[Way]:
-    """The nearest first; raises CaseError where none is near, or the source cannot be opened."""
-    ways = ranked(pair.square, pair.source)
-    if not ways or ways[0].mean_abs > _TOO_FAR:
-        raise CaseError(pair.name, "made-otherwise", f"by no known way from {pair.source.name}")
-    return ways
-
-
 def _shown(ways: Sequence[Way]) -> dict[str, set[Value]]:
-    """Aspect -> the values that cannot be told apart; only aspects that this picture tells."""
+    """Aspect -> the values that cannot be told apart; only aspects that this picture shows."""
     best = ways[0].mean_abs
     limit = best if best < _EXACT else best * _NEARLY[0] + _NEARLY[1]
     near = [way for way in ways if way.mean_abs <= limit]
     found = {aspect: set(_values(aspect, near)) for aspect in ASPECTS}
-    # What no way would have shown otherwise is not told by this picture.
+    # A picture does not show what every way would have made the same.
     return {
         aspect: values
         for aspect, values in found.items()
@@ -138,26 +131,23 @@ def _agreed(sets: Sequence[set[Value]], expected: Value) -> tuple[Value, int]:
     )
 
 
-def looks(squares: Sequence[Image.Image], where: str) -> Iterator[Finding]:
+def padding_by_looks(squares: Sequence[Image.Image], where: str) -> Iterator[Finding]:
     """Padding by its looks: two bars of one colour, or of repeated rows, at opposite edges."""
     seen = Counter(kind for square in squares if (kind := _bar(np.asarray(square))) is not None)
     others = {kind: seen[kind] for kind in seen if kind != "black" and seen[kind] >= _NEEDED}
     for kind, count in Counter(others or {"black": seen["black"]}).most_common(1):
         note = f"bars at the edges of {count} of {len(squares)} pictures, by their looks"
         if count:
-            yield Finding("padding", _SIDE, kind, where, note)
+            yield Finding("padding", "dataset", kind, where, note)
 
 
 def _bar(square: NDArray[np.uint8]) -> str | None:
     if square.shape[0] != square.shape[1]:
         return None
-    told = []
-    for rows in (square.swapaxes(0, 1).astype(np.int16), square.astype(np.int16)):
-        kind = _edge_kind(rows)
-        if kind is not None and kind == _edge_kind(rows[::-1]):
-            told.append(kind)
+    both = (square.swapaxes(0, 1).astype(np.int16), square.astype(np.int16))
+    kinds = [kind for rows in both if (kind := _edge_kind(rows)) == _edge_kind(rows[::-1]) and kind]
     # A picture fits the square in one direction; bars in both are its own background.
-    return told[0] if len(told) == 1 else None
+    return kinds[0] if len(kinds) == 1 else None
 
 
 def _edge_kind(rows: NDArray[np.int16]) -> str | None:

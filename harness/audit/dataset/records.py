@@ -1,7 +1,5 @@
 """Training datasets as others write them: label folders, tables, conversations, `datasets` folders.
-
-Every form becomes the same `Record`. What a form does not say stays None.
-"""
+Every form becomes the same `Record`; what a form does not say stays None."""
 
 from __future__ import annotations
 
@@ -41,7 +39,7 @@ _Entry = tuple[str, Path, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Record:
-    """One training example as its dataset tells it."""
+    """One training example as its dataset describes it."""
 
     where: str
     """`file:line`, or the image's file."""
@@ -56,13 +54,12 @@ class Record:
     """The conversation the prompt was read from."""
     target: str | None = None
     is_one_text: bool = False
-    """The dataset has prompt and answer in one text, which was parted at the label."""
+    """Prompt and answer are one text in the dataset, which was split at the label."""
     max_tokens: int | None = None
     images: int = 1
     source: str | None = None
     """The image this one was made from, as the dataset names it."""
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """Everything the entry says beside; for facts about how it was labelled."""
 
     def seen(self, look: Callable[[Image.Image], _Seen]) -> _Seen | None:
         """What `look` gives for the image; None where there is none or it cannot be decoded."""
@@ -82,8 +79,6 @@ class Record:
 
 @dataclass(frozen=True)
 class Records:
-    """A whole dataset."""
-
     root: Path
     kind: str
     records: tuple[Record, ...]
@@ -91,12 +86,8 @@ class Records:
 
 def read(path: Path, labels: Sequence[str]) -> Records:
     """Every entry of the dataset at `path`: a table (JSONL, JSON, CSV), a folder that holds one, a
-    folder of images in one subfolder a label, or a Hugging Face `datasets` folder.
-
-    Raises:
-        DatasetError: nothing is there, or a line of a table is none.
-        ArmUnavailable: a `datasets` folder, and that package is missing.
-    """
+    folder of images in one subfolder a label, or a Hugging Face `datasets` folder. Raises
+    DatasetError where there is none or a line is no entry, ArmUnavailable without `datasets`."""
     root, kind, entries = _form(path, labels)
     found = tuple(_record(*entry, labels) for entry in entries)
     if not found:
@@ -111,7 +102,7 @@ def _form(path: Path, labels: Sequence[str]) -> tuple[Path, str, Iterator[_Entry
         return path.parent, f"table {path.name}", _table(path)
     if not path.is_dir():
         raise DatasetError(f"{path}: no such dataset; check the path")
-    if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
+    if any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
         return path, "datasets folder", _hugging_face(path)
     files = sorted(path.rglob("*"))
     found = [file for file in files if file.suffix.lower() in tables.SUFFIXES and _is_table(file)]
@@ -168,24 +159,23 @@ def _hugging_face(root: Path) -> Iterator[_Entry]:
     try:
         import datasets
     except ImportError as error:
-        raise ArmUnavailable(
-            f"{root}: reading it needs the package datasets: pip install 'driftloop[hf]'"
-        ) from error
+        said = "reading it needs the package datasets: pip install 'driftloop[hf]'"
+        raise ArmUnavailable(f"{root}: {said}") from error
     try:
         loaded = datasets.load_from_disk(str(root))
     except (OSError, ValueError, KeyError) as error:
         raise DatasetError(f"{root}: datasets cannot read it: {error}") from error
     for split, part in (loaded if isinstance(loaded, dict) else {"": loaded}).items():
-        names: dict[str, list[str]] = {}
         raw = part.with_format(None)
+        names = {}
         for column, feature in part.features.items():
             if isinstance(feature, datasets.ClassLabel):
                 names[column] = feature.names
             elif isinstance(feature, datasets.Image):
                 raw = raw.cast_column(column, datasets.Image(decode=False))
         for number, row in enumerate(raw):
-            told = {key: known[row[key]] for key, known in names.items() if row[key] is not None}
-            yield f"{split}[{number}]", root, row | told
+            labels = {key: known[row[key]] for key, known in names.items() if row[key] is not None}
+            yield f"{split}[{number}]", root, row | labels
 
 
 def _record(where: str, root: Path, row: Mapping[str, Any], labels: Sequence[str]) -> Record:
@@ -205,30 +195,23 @@ def _record(where: str, root: Path, row: Mapping[str, Any], labels: Sequence[str
         return _of_conversation(record, talk)
     target, text = _first(row, _TARGET_KEYS), _string(row.get("text"))
     prompt = _prompt(row) or (text if target is not None else None)
-    target = _string(target) if target is not None else _named_target(row, labels)
-    if prompt is not None or target is not None:
-        return replace(record, prompt=prompt, target=target)
-    prompt, target = parted(text or "", labels) or (None, None)
-    return replace(record, prompt=prompt, target=target, is_one_text=prompt is not None)
-
-
-def _named_target(row: Mapping[str, Any], labels: Sequence[str]) -> str | None:
-    """A team calls its target what it classifies (`element`); its value says that it is one."""
-    said = {str(value) for key, value in row.items() if key not in _PROMPT_KEYS}
-    named = said.intersection(labels)
-    return named.pop() if len(named) == 1 else None
+    if target is None:
+        # A team may call its target what it classifies (`element`); its value gives it away.
+        said = {str(value) for key, value in row.items() if key not in _PROMPT_KEYS}
+        target = named.pop() if len(named := said.intersection(labels)) == 1 else None
+    if prompt is None and target is None and (parts := parted(text or "", labels)):
+        return replace(record, prompt=parts[0], target=parts[1], is_one_text=True)
+    return replace(record, prompt=prompt, target=_string(target))
 
 
 def _prompt(row: Mapping[str, Any]) -> str | None:
-    prompt = _string(_first(row, _PROMPT_KEYS))
-    # A word or two without a stop is what an image was looked up by, not what is asked of it.
+    prompt, further = _string(_first(row, _PROMPT_KEYS)), row.get("input")
+    # A word or two without a stop is what an image was looked up by, not what is asked about it.
     if prompt is not None and prompt == row.get("query") and not re.search(_ASKS, prompt):
         return None
-    further = row.get("input")
     # Alpaca's form: the instruction, and what it is applied to.
-    if "instruction" in row and isinstance(further, str) and further:
-        return f"{prompt}\n{further}"
-    return prompt
+    is_alpaca = "instruction" in row and isinstance(further, str) and further
+    return f"{prompt}\n{further}" if is_alpaca else prompt
 
 
 def _talk(row: Mapping[str, Any]) -> list[Any]:
@@ -236,17 +219,14 @@ def _talk(row: Mapping[str, Any]) -> list[Any]:
     pair = row.get("texts")
     if isinstance(pair, list) and pair and isinstance(pair[0], dict) and "user" in pair[0]:
         asked = [{"type": "image"}, {"type": "text", "text": pair[0]["user"]}]
-        return [
-            {"role": "user", "content": asked},
-            {"role": "assistant", "content": pair[0].get("assistant", "")},
-        ]
+        turns = {"user": asked, "assistant": pair[0].get("assistant", "")}
+        return [{"role": role, "content": content} for role, content in turns.items()]
     talk = _first(row, _TALK_KEYS)
     return talk if isinstance(talk, list) else []
 
 
 def _of_conversation(record: Record, talk: Sequence[Any]) -> Record:
-    """With prompt and target of a conversation; an image that is a part of its own becomes
-    `<image>`."""
+    """With prompt and target of a conversation; an image of its own becomes `<image>`."""
     prompt: list[str] = []
     messages: list[dict[str, Any]] = []
     target, is_structured = None, False
@@ -263,13 +243,9 @@ def _of_conversation(record: Record, talk: Sequence[Any]) -> Record:
             role = "user"
             prompt.append("".join(IMAGE_TOKEN if one is None else one for one in said))
         messages.append({"role": role, "content": content})
-    return replace(
-        record,
-        prompt="\n".join(prompt),
-        image_is_structured=is_structured,
-        messages=tuple(messages),
-        target=target,
-    )
+    asked, talked = "\n".join(prompt), tuple(messages)
+    record = replace(record, prompt=asked, messages=talked, target=target)
+    return replace(record, image_is_structured=is_structured)
 
 
 def _part(part: Mapping[str, Any]) -> str | None:
@@ -288,13 +264,12 @@ def _image(value: object, root: Path) -> tuple[str, Callable[[], Image.Image] | 
         if isinstance(data, bytes):
             return name, lambda: Image.open(io.BytesIO(data))
         value = name
-    if isinstance(value, str) and value:
-        path = root / value
-        # Without a folder of its own a name may lie in the usual one beside the table.
-        if not path.is_file() and (root / "images" / value).is_file():
-            path = root / "images" / value
-        return value, lambda: Image.open(path)
-    return "", None
+    if not isinstance(value, str) or not value:
+        return "", None
+    # Without a folder of its own a name may lie in the usual one beside the table.
+    places = (root / value, root / "images" / value)
+    path = next((place for place in places if place.is_file()), places[0])
+    return value, lambda: Image.open(path)
 
 
 def _first(row: Mapping[str, Any], keys: Sequence[str]) -> Any:  # noqa: ANN401  (any JSON)

@@ -2,19 +2,81 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from devices.server import PORT_VARIABLE, adb_binary
 from fixtures import deep, demo, textures
 
-Driftloop = Callable[..., "subprocess.CompletedProcess[str]"]
+Done = subprocess.CompletedProcess[str]
+
+
+class Driftloop:
+    """Runs `driftloop ARGS...` to its end."""
+
+    def __call__(self, *args: object, cwd: Path | None = None, cache: Path | None = None) -> Done:
+        """What became of it; `cache`: with that one in place of driftloop's own."""
+        return subprocess.run(
+            command(*args), capture_output=True, text=True, timeout=1200, check=False, cwd=cwd,
+            env=under(cache),
+        )  # fmt: skip
+
+    def ok(self, *args: object, status: int | None = 0, cwd: Path | None = None) -> Done:
+        """The same, with that exit status (None: any) and no traceback."""
+        done = self(*args, cwd=cwd)
+        assert status in (None, done.returncode), done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    def json(self, *args: object, status: int | None = 0, cwd: Path | None = None) -> Any:  # noqa: ANN401
+        """The document that `driftloop ARGS... --json` prints, with that exit status."""
+        return json.loads(self.ok(*args, "--json", status=status, cwd=cwd).stdout)
+
+
+@pytest.fixture(scope="session")
+def driftloop() -> Driftloop:
+    """The command."""
+    return Driftloop()
+
+
+def command(*args: object) -> list[str]:
+    """The argument list of `driftloop ARGS...`."""
+    return [sys.executable, "-m", "harness.cli", *map(str, args)]
+
+
+def under(cache: Path | None) -> dict[str, str]:
+    """The environment of a command that keeps what it computes in `cache`."""
+    return {**os.environ} if cache is None else os.environ | {"DRIFTLOOP_CACHE": str(cache)}
+
+
+def one_line(done: Done, fragment: str) -> str:
+    """The only line on stderr, which has `fragment`."""
+    (line,) = done.stderr.strip().splitlines()
+    assert fragment in line
+    return line
+
+
+def width(text: str) -> int:
+    """The longest line's."""
+    return max(map(len, text.splitlines()))
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401
+    """The document in a file."""
+    return json.loads(path.read_text())
+
+
+def observations(run: Path) -> list[dict[str, Any]]:
+    """All that a run folder holds."""
+    return [json.loads(line) for line in (run / "observations.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="session")
@@ -27,31 +89,6 @@ def bundle() -> Path:
 def deep_bundle() -> Path:
     """The folder of the bundle of SmolVLM's depth."""
     return deep.bundle(print)
-
-
-@pytest.fixture(scope="session")
-def driftloop() -> Driftloop:
-    """Runs `driftloop ARGS...` to its end; `cache`: with that one in place of driftloop's own."""
-
-    def call(
-        *args: object, cwd: Path | None = None, cache: Path | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command(*args), capture_output=True, text=True, timeout=1200, check=False, cwd=cwd,
-            env=under(cache),
-        )  # fmt: skip
-
-    return call
-
-
-def under(cache: Path | None) -> dict[str, str]:
-    """The environment of a command that keeps what it computes in `cache`."""
-    return {**os.environ} if cache is None else os.environ | {"DRIFTLOOP_CACHE": str(cache)}
-
-
-def command(*args: object) -> list[str]:
-    """The argument list of `driftloop ARGS...`."""
-    return [sys.executable, "-m", "harness.cli", *map(str, args)]
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,19 @@
-"""`driftloop audit` as users call it: silent on the aligned pipeline, and each side's faults."""
+"""`driftloop audit`, `listen`: silent on the aligned pipeline, and each side's faults."""
 
 from __future__ import annotations
 
-import json
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from fixtures import textures, tiny
-from tests.integration.cli.conftest import Driftloop
+from fixtures.drifts.release import contract
+from tests.integration.cli.conftest import Driftloop, width
 
 CONFIG = """\
 image_size: 256
@@ -22,13 +24,7 @@ append_eos: true
 max_new_tokens: 32
 do_sample: false
 """
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "train.yaml"
-    path.write_text(CONFIG, "utf-8")
-    return path
+UNIT = Path(__file__).parents[2] / "unit/harness"
 
 
 @pytest.fixture(scope="module")
@@ -42,49 +38,44 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def rows_of(stdout: str) -> tuple[str, list[dict[str, Any]]]:
-    document = json.loads(stdout)
-    return document["verdict"], document["rows"]
+def mismatches(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """By aspect."""
+    return {row["aspect"]: row for row in document["rows"] if row["match"] is False}
 
 
 def test_the_aligned_pipeline_has_no_mismatch(
-    driftloop: Driftloop, bundle: Path, config: Path
+    driftloop: Driftloop, bundle: Path, tmp_path: Path
 ) -> None:
-    done = driftloop(
+    config = tmp_path / "train.yaml"
+    config.write_text(CONFIG)
+    document = driftloop.json(
         *("audit", "--dataset", tiny.dataset(), "--checkpoint", tiny.checkpoint()),
         *("--bundle", bundle, "--train-config", config),
-        *("--collator", "harness.training.dataset:collate", "--json"),
+        *("--collator", "harness.training.dataset:collate"),
     )
-    verdict, rows = rows_of(done.stdout)
-    assert [row for row in rows if row["match"] is False] == []
-    assert (done.returncode, verdict) == (0, "ALIGNED")
-    assert {row["side"] for row in rows} == {
-        "dataset",
-        "checkpoint",
-        "bundle",
-        "train-config",
-        "collator",
-    }
+    assert mismatches(document) == {}
+    assert document["verdict"] == "ALIGNED"
+    sides = {"dataset", "checkpoint", "bundle", "train-config", "collator"}
+    assert {row["side"] for row in document["rows"]} == sides
     keys = {"aspect", "contract", "found", "where", "match", "impact"}
-    assert all(keys <= set(row) for row in rows)
+    assert all(keys <= set(row) for row in document["rows"])
 
 
-def test_a_dataset_prepared_here_is_held_against_its_sources(
-    driftloop: Driftloop, photos: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("recipe", "faults"), [("android", set()), ("training-lanczos", {"resize", "centring"})]
+)
+def test_a_dataset_prepared_here_is_compared_with_its_sources(
+    recipe: str, faults: set[str], driftloop: Driftloop, photos: Path, tmp_path: Path
 ) -> None:
-    for recipe, faults in (("android", set()), ("training-lanczos", {"resize", "centring"})):
-        folder = tmp_path / recipe
-        prepared = driftloop("dataset", "prepare", photos, folder, "--recipe", recipe)
-        assert prepared.returncode == 0, prepared.stderr
-        done = driftloop("audit", "--dataset", folder, "--sources", photos, "--json")
-        _, rows = rows_of(done.stdout)
-        found = {row["aspect"]: row for row in rows if row["match"] is False}
-        assert faults <= set(found)
-        # A prepared dataset alone tells neither prompt nor sampling.
-        assert done.returncode == (1 if faults else 3)
-        for aspect in faults:
-            assert "held against their sources" in found[aspect]["where"]
-            assert "levels" in found[aspect]["impact"]
+    driftloop.ok("dataset", "prepare", photos, tmp_path / "set", "--recipe", recipe)
+    # A prepared dataset alone tells neither prompt nor sampling.
+    status = 1 if faults else 3
+    arguments = ("audit", "--dataset", tmp_path / "set", "--sources", photos)
+    found = mismatches(driftloop.json(*arguments, status=status))
+    assert faults <= set(found)
+    for aspect in faults:
+        assert "compared with their sources" in found[aspect]["where"]
+        assert "levels" in found[aspect]["impact"]
 
 
 def test_mismatches_are_measured_worst_first_and_all_together_last(
@@ -94,16 +85,15 @@ def test_mismatches_are_measured_worst_first_and_all_together_last(
     (tmp_path / "train.toml").write_text(
         'channel_order = "bgr"\nmax_new_tokens = 128\npadding_color = "white"\n', "utf-8"
     )
-    done = driftloop(
+    said = driftloop.ok(
         *("audit", "--train-config", tmp_path / "train.toml", "--checkpoint", tiny.checkpoint()),
         *("--measure", tmp_path / "pictures" / "labels.csv"),
-    )
-    assert done.returncode == 1, done.stderr
-    table = done.stdout[done.stdout.index("measured, worst first") :]
-    assert table.index("channel order: bgr") < table.index("max tokens: 128")
-    assert table.index("max tokens: 128") < table.index("all together")
-    assert max(map(len, done.stdout.splitlines())) <= 80
-    assert "Traceback" not in done.stderr
+        status=1,
+    ).stdout
+    table = said[said.index("measured, worst first") :]
+    places = [table.index(one) for one in ("order: bgr", "max tokens: 128", "all together")]
+    assert places == sorted(places)
+    assert width(said) <= 80
 
 
 def test_an_mmproj_of_another_checkpoint_is_named_with_its_tensors(
@@ -111,67 +101,33 @@ def test_an_mmproj_of_another_checkpoint_is_named_with_its_tensors(
 ) -> None:
     other = tmp_path / "base"
     shutil.copytree(tiny.checkpoint(), other)
-    from safetensors.numpy import load_file, save_file
-
     weights = load_file(other / "model.safetensors")
     name = "model.vision_model.encoder.layers.0.self_attn.q_proj.weight"
     weights[name] = weights[name][::-1].copy()
     save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
-    done = driftloop("audit", "--bundle", bundle, "--checkpoint", other, "--json")
-    _, rows = rows_of(done.stdout)
-    (row,) = [row for row in rows if row["aspect"] == "mmproj"]
-    assert row["match"] is False
-    assert "v.blk.0.attn_q.weight" in row["note"]
+    document = driftloop.json("audit", "--bundle", bundle, "--checkpoint", other, status=1)
+    assert "v.blk.0.attn_q.weight" in mismatches(document)["mmproj"]["note"]
 
 
 def test_a_prompt_longer_than_the_context_is_counted_in_tokens(
     driftloop: Driftloop, bundle: Path, tmp_path: Path
 ) -> None:
-    contract = tmp_path / "small.toml"
-    contract.write_text(
-        'extends = "default"\nname = "small"\n[runtime]\ncontext = 64\n[limits]\nmax_tokens = 40\n'
+    small = contract(
+        {"runtime": {"context": 64}, "limits": {"max_tokens": 40}}, tmp_path / "small.toml"
     )
-    done = driftloop("audit", "--bundle", bundle, "--contract", contract, "--json")
-    _, rows = rows_of(done.stdout)
-    (row,) = [row for row in rows if row["aspect"] == "prompt_fits"]
-    assert row["match"] is False
-    assert "32 prompt tokens" in row["note"]
+    document = driftloop.json("audit", "--bundle", bundle, "--contract", small, status=1)
+    assert "32 prompt tokens" in mismatches(document)["prompt_fits"]["note"]
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ((), "nothing to audit"),
-        (("--sources", "."), "nothing to audit"),
-        (("--dataset", "nowhere"), "no such dataset"),
-        (("--train-config", "nowhere.yaml"), "cannot be read"),
-        (("--checkpoint", "./nowhere"), "no such folder"),
-        (("--bundle", "nowhere"), "no such folder"),
-        (("--collator", "json:loads"), "give --checkpoint or --bundle"),
-        (("--app-source", "nowhere"), "nowhere"),
-    ],
-)
-def test_what_cannot_be_audited_is_refused_in_one_line(
-    options: tuple[str, ...], said: str, driftloop: Driftloop, tmp_path: Path
-) -> None:
-    done = driftloop("audit", *options, cwd=tmp_path)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-
-
+@pytest.mark.parametrize(("form", "out"), [("jsonl", "train.jsonl"), ("hf", "hf")])
 def test_an_exported_dataset_is_read_in_both_forms(
-    driftloop: Driftloop, photos: Path, tmp_path: Path
+    form: str, out: str, driftloop: Driftloop, photos: Path, tmp_path: Path
 ) -> None:
-    """The record of the app's guide spells libmtmd's marker out, which is said."""
-    prepared = driftloop("dataset", "prepare", photos, tmp_path / "set")
-    assert prepared.returncode == 0, prepared.stderr
-    for form, out in (("jsonl", tmp_path / "train.jsonl"), ("hf", tmp_path / "hf")):
-        done = driftloop("dataset", "export", tmp_path / "set", out, "--format", form)
-        assert done.returncode == 0, done.stderr
-        judged = driftloop("audit", "--dataset", out, "--json")
-        _, rows = rows_of(judged.stdout)
-        assert {row["aspect"] for row in rows if row["match"] is False} == {"marker"}
+    """The record of the app's guide spells libmtmd's marker out, which is a mismatch."""
+    driftloop.ok("dataset", "prepare", photos, tmp_path / "set")
+    driftloop.ok("dataset", "export", tmp_path / "set", tmp_path / out, "--format", form)
+    document = driftloop.json("audit", "--dataset", tmp_path / out, status=1)
+    assert set(mismatches(document)) == {"marker"}
 
 
 def test_an_export_with_the_models_own_image_token_is_aligned(
@@ -180,32 +136,27 @@ def test_an_export_with_the_models_own_image_token_is_aligned(
     out = tmp_path / "train.jsonl"
     driftloop("dataset", "prepare", photos, tmp_path / "set")
     driftloop("dataset", "export", tmp_path / "set", out, "--image-token", "<image>")
-    judged = driftloop("audit", "--dataset", out, "--checkpoint", tiny.checkpoint(), "--json")
-    verdict, rows = rows_of(judged.stdout)
-    assert (verdict, judged.returncode) == ("ALIGNED", 0)
-    assert json.loads(judged.stdout)["missing"] == []
-    assert next(row["found"] for row in rows if row["aspect"] == "marker") == "image token"
+    document = driftloop.json("audit", "--dataset", out, "--checkpoint", tiny.checkpoint())
+    assert (document["verdict"], document["missing"]) == ("ALIGNED", [])
+    markers = [row["found"] for row in document["rows"] if row["aspect"] == "marker"]
+    assert markers[0] == "image token"
 
 
 def test_an_app_is_unread_until_what_it_leaves_open_is_settled(
     driftloop: Driftloop, tmp_path: Path
 ) -> None:
-    apps = Path(__file__).parents[2] / "unit/harness/audit/app/apps"
-    folder = shutil.copytree(apps / "as_shipped", tmp_path / "app")
-    first = driftloop("audit", "--app-source", folder, "--contract", "as-shipped")
-    assert first.returncode == 1
-    assert "stock" in first.stdout
+    folder = shutil.copytree(UNIT / "audit/app/apps/as_shipped", tmp_path / "app")
+    audit = ("audit", "--app-source", folder, "--contract", "as-shipped")
+    assert "stock" in driftloop.ok(*audit, status=1).stdout
     for file in folder.rglob("*.kt"):
         text = file.read_text().replace("mmproj-SmolVLM2-500M-Video-Instruct", "mmproj-elements")
         file.write_text(text.replace("elements-smolvlm2-500m", "elements"))
-    second = driftloop("audit", "--app-source", folder, "--contract", "as-shipped", "--update")
-    assert second.returncode == 3, second.stdout
-    assert "image size (app): a line of driftloop-app.toml" in second.stdout
+    unread = driftloop.ok(*audit, "--update", status=3).stdout
+    assert "image size (app): a line of driftloop-app.toml" in unread
+    assert width(unread) <= 80
     settled = folder / "driftloop-app.toml"
     settled.write_text(settled.read_text().replace("# image_size = {", "image_size = {", 1))
-    third = driftloop("audit", "--app-source", folder, "--contract", "as-shipped")
-    assert (third.returncode, "ALIGNED" in third.stdout) == (0, True)
-    assert max(map(len, second.stdout.splitlines())) <= 80
+    assert "ALIGNED" in driftloop.ok(*audit).stdout
 
 
 @pytest.mark.parametrize(
@@ -231,8 +182,50 @@ def test_where_nothing_is_read_the_verdict_is_unread(
         settings = tmp_path / "bare" / name
         settings.write_text(settings.read_text().replace('splitting": true', 'splitting": false'))
     option, source = options
-    done = driftloop("audit", option, tmp_path / source, "--json")
-    document = json.loads(done.stdout)
-    assert (done.returncode, document["verdict"]) == (3, "UNREAD"), done.stderr
+    document = driftloop.json("audit", option, tmp_path / source, status=3)
+    assert document["verdict"] == "UNREAD"
     assert document["missing"]
     assert all(one["supply"] for one in document["missing"])
+
+
+@pytest.fixture
+def app_log(tmp_path: Path) -> Path:
+    """A log of an app, but for what its tile's slices say."""
+    path = tmp_path / "app.log"
+    whole = (UNIT / "listen/logs/llama.cpp-af6528e6d.log").read_text()
+    path.write_text("\n".join(line for line in whole.splitlines() if "slice" not in line))
+    return path
+
+
+def test_a_log_that_agrees_with_the_contract_ends_in_0_and_with_another_contract_in_1(
+    driftloop: Driftloop, app_log: Path, tmp_path: Path
+) -> None:
+    driftloop.ok("listen", "--log", app_log)
+    other = contract({"runtime": {"cache_type_k": "q8_0"}}, tmp_path / "other.toml")
+    wrong = mismatches(driftloop.json("listen", "--log", app_log, "--contract", other, status=1))
+    assert set(wrong) == {"cache_type_k"}
+    assert "K (q4_0)" in wrong["cache_type_k"]["candidates"][0]["line"]
+
+
+def test_a_log_outweighs_the_source_in_the_apps_confirmed_values(
+    driftloop: Driftloop, app_log: Path, tmp_path: Path
+) -> None:
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "jni.cpp").write_text(
+        "void load() {\n  params.n_ctx = 4096;\n  params.n_batch = 512;\n}\n"
+    )
+
+    def confirmed() -> dict[str, Any]:
+        return dict(tomllib.loads((app / "driftloop-app.toml").read_text())["context"])
+
+    driftloop("audit", "--app-source", app)
+    assert confirmed()["value"] == 4096
+    done = driftloop("listen", "--log", app_log, "--app-source", app)
+    assert "context: 4096 is now 1024" in done.stderr
+    context = confirmed()
+    assert (context["value"], context["at"].partition(":")[0]) == (1024, "app.log")
+    rows = driftloop.json("audit", "--app-source", app, status=None)["rows"]
+    assert {row["aspect"]: row["match"] for row in rows}["context"] is True
+    driftloop("audit", "--app-source", app, "--update")
+    assert confirmed() == context

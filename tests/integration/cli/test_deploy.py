@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ def _empty(phone: Phone) -> None:
     phone.shell(f"rm -rf {REMOTE_BLOBS}")
 
 
-def deployed(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    assert done.returncode == 0, done.stderr
-    (document,) = json.loads(done.stdout)
+def deployed(driftloop: Driftloop, *arguments: object) -> dict[str, Any]:
+    """What was done to the one phone."""
+    (document,) = driftloop.json(*arguments)
     return dict(document)
 
 
@@ -30,31 +29,28 @@ def test_a_bundle_and_its_runner_arrive_once(
     phone: Phone, bundle: Path, driftloop: Driftloop
 ) -> None:
     arguments = ("deploy", bundle, "--phone", phone.serial)
-    first = deployed(driftloop(*arguments, "--json"))
+    first = deployed(driftloop, *arguments)
     assert first["serial"] == phone.serial
-    assert [file["name"] for file in first["files"]] == [
-        "driftloop-runner",
-        "text-q8_0.gguf",
-        "mmproj-q8_0.gguf",
-    ]
+    names = [file["name"] for file in first["files"]]
+    assert names == ["driftloop-runner", "text-q8_0.gguf", "mmproj-q8_0.gguf"]
     assert all(file["sent"] for file in first["files"])
     for file in first["files"]:
         assert phone.shell(f"sha256sum {file['remote']}").stdout.split()[0] == file["sha256"]
     assert phone.shell(f"{first['files'][0]['remote']} </dev/null", check=False).status != 126
 
     again = driftloop(*arguments)
-    assert "nothing sent, everything was there" in again.stdout
+    assert "nothing sent, everything was already there" in again.stdout
     assert max(map(len, again.stdout.splitlines()[:4])) <= 80
     assert "pushing" not in again.stderr
-    assert deployed(driftloop(*arguments, "--json"))["sent_bytes"] == 0
+    assert deployed(driftloop, *arguments)["sent_bytes"] == 0
 
 
 def test_pruning_leaves_what_this_bundle_needs(
     phone: Phone, bundle: Path, driftloop: Driftloop
 ) -> None:
-    arguments = ("deploy", bundle, "--phone", phone.serial, "--json")
+    arguments = ("deploy", bundle, "--phone", phone.serial)
     driftloop(*arguments, "--quant", "q4_0")
-    report = deployed(driftloop(*arguments, "--prune"))
+    report = deployed(driftloop, *arguments, "--prune")
     loaded = bundles.load(bundle)
     replaced = (loaded.text_model("q4_0"), loaded.mmproj("q4_0"))
     assert report["freed_bytes"] == sum(path.stat().st_size for path in replaced)
@@ -67,37 +63,13 @@ def test_a_run_after_a_deploy_pushes_pictures_alone(
     phone: Phone, bundle: Path, pictures: Path, driftloop: Driftloop, tmp_path: Path
 ) -> None:
     driftloop("deploy", bundle, "--phone", phone.serial)
-    before = phone.shell(f"ls -i {REMOTE_BLOBS}").stdout
-    few = tmp_path / "few"
-    few.mkdir()
-    picture = next(pictures.parent.glob("*.png"))
-    (few / picture.name).write_bytes(picture.read_bytes())
+    before = phone.shell(f"ls -i {REMOTE_BLOBS}").stdout.splitlines()
+    picture = shutil.copy(next(pictures.parent.glob("*.png")), tmp_path)
     driftloop(
-        "run", bundle, few, "--phone", phone.serial, "--arms", "phone:q8_0+app",
+        "run", bundle, picture, "--phone", phone.serial, "--arms", "phone:q8_0+app",
         "--out", tmp_path / "run",
     )  # fmt: skip
-    after = phone.shell(f"ls -i {REMOTE_BLOBS}").stdout
-    assert set(before.splitlines()) < set(after.splitlines())
-    assert len(after.splitlines()) == 6, "runner, two models; the picture, its mirror image, black"
+    after = phone.shell(f"ls -i {REMOTE_BLOBS}").stdout.splitlines()
+    assert set(before) < set(after)
+    assert len(after) == 6, "runner, two models; the picture, its mirror image, black"
     phone.shell(f"rm -rf {REMOTE_ROOT}/runs")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "said"),
-    [
-        (("--quant", "q2_k"), 2, "no q2_k, it holds f16, q8_0, q4_0"),
-        (("--phone", "XYZ123"), 2, "XYZ123: no phone of this serial"),
-    ],
-)
-def test_what_cannot_be_deployed_is_refused_in_one_line(
-    phone: Phone,
-    bundle: Path,
-    driftloop: Driftloop,
-    arguments: tuple[str, ...],
-    status: int,
-    said: str,
-) -> None:
-    done = driftloop("deploy", bundle, "--phone", phone.serial, *arguments)
-    assert done.returncode == status
-    assert said in done.stderr.splitlines()[-1]
-    assert not phone.exists(REMOTE_BLOBS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -19,7 +18,7 @@ from devices.paths import cache_root
 from devices.server import Server
 from devices.virtual import VirtualPhone
 from fixtures import textures
-from tests.integration.cli.conftest import Driftloop, command, under
+from tests.integration.cli.conftest import Driftloop, command, observations, read_json, under
 from tests.integration.conftest import listener_pid
 
 HOST_KILLS = 4
@@ -77,16 +76,10 @@ def test_kills_at_random_moments_of_a_driven_run_change_nothing_that_is_kept(
         "host": lambda: None,
     }
     moments = random.Random(9)
-    while_answering = [*kills]
-    while_driving = [*kills]
-    moments.shuffle(while_answering)
-    moments.shuffle(while_driving)
+    while_answering, while_driving = (moments.sample([*kills], len(kills)) for _ in range(2))
     disturbed, undisturbed = tmp_path / "disturbed", tmp_path / "undisturbed"
-
-    def started() -> subprocess.Popen[bytes]:
-        return _started(arguments, disturbed, _cache(tmp_path / "its cache"))
-
-    host = started()
+    cache = _cache(tmp_path / "its cache")
+    host = _started(arguments, disturbed, cache)
 
     def disturb(what: str) -> None:
         nonlocal host
@@ -94,7 +87,7 @@ def test_kills_at_random_moments_of_a_driven_run_change_nothing_that_is_kept(
         if what == "host" or host.poll() is not None:
             host.kill()
             host.wait()
-            host = started()
+            host = _started(arguments, disturbed, cache)
 
     for what in while_answering:
         time.sleep(moments.uniform(0.5, 4.0))
@@ -132,8 +125,8 @@ def test_ctrl_c_stops_at_once_and_says_how_to_go_on(
     _, said = host.communicate(timeout=60)
     assert host.returncode == 130
     assert said.splitlines()[-1].startswith("driftloop: stopped; the same command")
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert len(_answers(tmp_path / "run")) < len(record["cases"])
+    cases = read_json(tmp_path / "run" / "run.json")["cases"]
+    assert len(_answers(tmp_path / "run")) < len(cases)
 
 
 def _started(
@@ -159,16 +152,13 @@ def _cache(folder: Path) -> Path:
 
 def _driven(run: Path) -> int:
     """How many cases were driven so far."""
-    try:
-        return len(json.loads((run / "inquiry.json").read_text())["driven"])
-    except FileNotFoundError:
-        return 0
+    inquiry = run / "inquiry.json"
+    return len(read_json(inquiry)["driven"]) if inquiry.exists() else 0
 
 
 def _answers(run: Path) -> list[dict[str, Any]]:
     """Every observation without what differs between two undisturbed runs: times, conditions."""
-    lines = (run / "observations.jsonl").read_text().splitlines()
-    seen = [json.loads(line) for line in lines]
+    seen = observations(run)
     for one in seen:
         del one["timings_ms"], one["conditions"]
     return sorted(seen, key=lambda one: (one["arm"], one["session"], one["position"]))

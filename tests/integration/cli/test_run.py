@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from devices.virtual import VirtualPhone
 from fixtures import photographs, textures
+from fixtures.drifts.release import contract
 from harness.cli.app import app
 from tests.evaluation_work import counted
-from tests.integration.cli.conftest import Driftloop
+from tests.integration.cli.conftest import Driftloop, observations, read_json
 
 IMAGES = 6
 DECISIVE = 120
 """Images, of which a release that flips next to none needs 72 to 120."""
 HOPS = ("conversion", "quantization", "runtime", "platform")
+SUITE = Path(__file__).parents[2] / "phone"
 HOST_ARMS = ("torch", "desktop:f16", "desktop:q8_0", "desktop:q8_0+app")
 
 
@@ -28,7 +31,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mixed")
     textures.save(folder, IMAGES - 3, seed=91)
     kept = ("china-see-through", "flower-cmyk", "newspaper-tall")
-    for path in photographs.save(folder):
+    for path in photographs.save(folder, ("see-through", "cmyk", "tall")):
         if path.stem not in kept:
             path.unlink()
     return folder
@@ -45,13 +48,10 @@ def test_every_arm_sees_the_same_prompt_and_gives_the_same_answer(
     tmp_path: Path,
 ) -> None:
     phone: VirtualPhone = request.getfixturevalue(fixture)
-    contract, run = tmp_path / "contract.toml", tmp_path / "run"
-    contract.write_text(f'extends = "default"\nname = "{tiling}"\ntiling = "{tiling}"\n')
-    done = driftloop(
-        "run", bundle, mixed, "--phone", phone.serial, "--contract", contract, "--out", run
-    )
-    assert "Traceback" not in done.stderr
-    hops = {hop["name"]: hop for hop in _json(run / "verdict.json")["hops"]}
+    run, tiled = tmp_path / "run", contract({"tiling": tiling}, tmp_path / "tiled.toml")
+    arguments = ("run", bundle, mixed, "--phone", phone.serial, "--contract", tiled)
+    driftloop.ok(*arguments, "--out", run, status=None)
+    hops = {hop["name"]: hop for hop in read_json(run / "verdict.json")["hops"]}
     # Under a tiling it was not trained with, the bundle's training side stands above these.
     assert tuple(hops)[-len(HOPS) :] == HOPS
     for hop in (hops[name] for name in HOPS):
@@ -69,71 +69,73 @@ def test_a_clean_release_of_the_apps_depth_passes_with_no_blame_and_none_of_its_
         "run", deep_bundle, tmp_path / "images", "--phone", virtual_phone.serial,
         "--out", tmp_path / "run",
     )  # fmt: skip
-    verdict = _json(tmp_path / "run" / "verdict.json")
+    verdict = read_json(tmp_path / "run" / "verdict.json")
     assert (verdict["verdict"], done.returncode) == ("PASS", 0), verdict["reasons"]
     assert verdict["blames"] == []
     assert [hop["driven_cases"] for hop in verdict["hops"]] == [3] * len(HOPS)
 
 
-def test_a_second_phone_costs_only_phone_time(
-    arm64_phone: VirtualPhone,
+@pytest.fixture(scope="module")
+def finished(
     x86_phone: VirtualPhone,
+    bundle: Path,
+    mixed: Path,
+    driftloop: Driftloop,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[object, ...]:
+    """The command of a finished run of every arm; its last argument is the run's folder."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    arguments = ("run", bundle, mixed, "--phone", x86_phone.serial, "--out", run)
+    driftloop(*arguments)
+    return arguments
+
+
+def test_a_second_phone_costs_only_phone_time(
+    finished: tuple[object, ...],
+    arm64_phone: VirtualPhone,
     bundle: Path,
     mixed: Path,
     driftloop: Driftloop,
     tmp_path: Path,
 ) -> None:
-    driftloop("run", bundle, mixed, "--phone", x86_phone.serial, "--out", tmp_path / "first")
-    driftloop("run", bundle, mixed, "--phone", arm64_phone.serial, "--out", tmp_path / "second")
+    driftloop("run", bundle, mixed, "--phone", arm64_phone.serial, "--out", tmp_path)
     by_arm: dict[str, list[bool]] = {}
-    for one in _observations(tmp_path / "second"):
+    for one in observations(tmp_path):
         if one["canary"] is None:
             by_arm.setdefault(one["arm"], []).append(one["conditions"]["cached"])
     assert all(all(by_arm[arm]) for arm in HOST_ARMS)
     assert not any(by_arm["phone:q8_0+app"])
-    attested = {one["arm"] for one in _json(tmp_path / "second" / "run.json")["attestations"]}
+    attested = {one["arm"] for one in read_json(tmp_path / "run.json")["attestations"]}
     assert attested == {*HOST_ARMS, "phone:q8_0+app"}
 
 
 def test_a_finished_run_can_be_repeated_and_its_reports_rebuilt(
-    x86_phone: VirtualPhone, bundle: Path, mixed: Path, driftloop: Driftloop, tmp_path: Path
+    finished: tuple[object, ...], driftloop: Driftloop
 ) -> None:
-    run = tmp_path / "run"
-    arguments = ("run", bundle, mixed, "--phone", x86_phone.serial, "--out", run)
-    driftloop(*arguments)
+    run = Path(str(finished[-1]))
     before = (run / "observations.jsonl").read_bytes()
-    driftloop(*arguments)
+    driftloop(*finished)
     assert (run / "observations.jsonl").read_bytes() == before
 
     reports = ("report.html", "report.md", "junit.xml", "sessions.jsonl", "verdict.json")
-    verdict = _json(run / "verdict.json")
+    verdict = read_json(run / "verdict.json")
     for name in reports:
         (run / name).unlink()
-    assert driftloop("report", run).returncode == 0
+    driftloop.ok("report", run)
     assert all((run / name).is_file() for name in reports)
-    assert _json(run / "verdict.json") == verdict
+    assert read_json(run / "verdict.json") == verdict
 
 
-def test_the_same_folder_is_refused_for_another_question(
+def test_exchanged_red_and_blue_change_answers_and_need_a_folder_of_their_own(
     bundle: Path, mixed: Path, driftloop: Driftloop, tmp_path: Path
 ) -> None:
-    arguments = ("run", bundle, mixed, "--arms", "desktop:q8_0", "--out", tmp_path / "run")
-    driftloop(*arguments)
-    done = driftloop(*arguments, "--contract", "as-shipped")
-    assert done.returncode == 2
-    assert "pixels.channels" in done.stderr
-
-
-def test_exchanged_red_and_blue_change_answers(
-    bundle: Path, mixed: Path, driftloop: Driftloop, tmp_path: Path
-) -> None:
-    for contract in ("default", "as-shipped"):
-        driftloop(
-            "run", bundle, mixed, "--arms", "desktop:q8_0", "--contract", contract,
-            "--out", tmp_path / contract,
-        )  # fmt: skip
-    done = driftloop("compare", tmp_path / "as-shipped", tmp_path / "default", "--json")
-    arm = json.loads(done.stdout)["arms"][0]
+    usual, shipped = tmp_path / "default", tmp_path / "as-shipped"
+    arguments = ("run", bundle, mixed, "--arms", "desktop:q8_0")
+    driftloop(*arguments, "--out", usual)
+    arguments += ("--contract", "as-shipped")
+    assert "pixels.channels" in driftloop.ok(*arguments, "--out", usual, status=2).stderr
+    driftloop(*arguments, "--out", shipped)
+    arm = driftloop.json("compare", shipped, usual)["arms"][0]
     assert arm["shared"] == IMAGES
     assert arm["changed"] > 0
 
@@ -141,17 +143,13 @@ def test_exchanged_red_and_blue_change_answers(
 def test_skipped_images_are_counted_in_the_report(
     bundle: Path, mixed: Path, driftloop: Driftloop, tmp_path: Path
 ) -> None:
-    (mixed / "broken.jpg").write_bytes(b"\xff\xd8 no more than this")
-    try:
-        done = driftloop(
-            "run", bundle, mixed, "--arms", "desktop:q8_0", "--skip-bad", "--out", tmp_path / "run"
-        )
-    finally:
-        (mixed / "broken.jpg").unlink()
-    assert "Traceback" not in done.stderr
-    refused = _json(tmp_path / "run" / "run.json")["refused"]
+    images, run = shutil.copytree(mixed, tmp_path / "images"), tmp_path / "run"
+    (images / "broken.jpg").write_bytes(b"\xff\xd8 no more than this")
+    arguments = ("run", bundle, images, "--arms", "desktop:q8_0", "--skip-bad", "--out", run)
+    driftloop.ok(*arguments, status=None)
+    refused = read_json(run / "run.json")["refused"]
     assert [Path(one["path"]).name for one in refused] == ["broken.jpg"]
-    assert "refused" in (tmp_path / "run" / "report.md").read_text()
+    assert "refused" in (run / "report.md").read_text()
 
 
 def test_a_run_that_is_taken_up_again_is_read_compared_and_judged_once(
@@ -168,10 +166,15 @@ def test_a_run_that_is_taken_up_again_is_read_compared_and_judged_once(
     assert work() == (len(lines), 1, 1)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(path.read_text())
-    return document
-
-
-def _observations(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "observations.jsonl").read_text().splitlines()]
+def test_the_acceptance_suite_judges_an_attached_phone(
+    x86_phone: VirtualPhone, bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """`tests/phone`, which a user runs unchanged: one test per phone and gate."""
+    command = [sys.executable, "-m", "pytest", str(SUITE), "-v", "-p", "no:cacheprovider"]
+    command += ["--driftloop-bundle", str(bundle), "--driftloop-images", str(pictures)]
+    command += ["--driftloop-phone", x86_phone.serial, "--driftloop-out", str(tmp_path / "runs")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stdout
+    assert f"{x86_phone.serial}-agreement" in done.stdout
+    assert f"{x86_phone.serial}-session_s" in done.stdout
+    assert list((tmp_path / "runs").glob("*/report.html"))

@@ -4,12 +4,13 @@ runner."""
 from __future__ import annotations
 
 import socket
+import socketserver
 import struct
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy
 import pytest
@@ -21,108 +22,74 @@ from devices.runner.work import WorkImage
 from devices.server import Server, adb_binary
 from fixtures import demo
 from harness import bundle
-from harness.bundle import Bundle
 from harness.preprocess import pixels_sha256
+from tests.runner_work import TinyRunner
 
 _CONNECT, _AUTH = 0x4E584E43, 0x48545541
 _AUTH_TOKEN = 1
 _VERSION, _MAX_PAYLOAD = 0x01000001, 1 << 20
 
 
-class Peer:
-    """A TCP listener in a phone's place. `answer` gets each connection and its first message."""
+class SaysNothing(socketserver.BaseRequestHandler):
+    """In a phone's place, reads on and never answers, as a phone whose adbd hangs."""
 
-    def __init__(self, answer: Callable[[socket.socket], None]) -> None:
-        self._answer = answer
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open: list[socket.socket] = []
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+    def handle(self) -> None:
+        with suppress(OSError):
+            while len(header := self.request.recv(24, socket.MSG_WAITALL)) == 24:
+                command, _, _, length, _, _ = struct.unpack("<6I", header)
+                if length:
+                    self.request.recv(length, socket.MSG_WAITALL)
+                self.answer(command)
 
-    @property
-    def serial(self) -> str:
-        return f"127.0.0.1:{self._listener.getsockname()[1]}"
+    def answer(self, command: int) -> None:
+        """What one message of adb's brings forth."""
 
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for connection in self._open:
-            connection.close()
-        self._thread.join(timeout=10)
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return  # closed: the test is over
-            self._open.append(connection)
-            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+    def send(self, command: int, first: int, second: int, data: bytes) -> None:
+        sizes = len(data), sum(data) & 0xFFFFFFFF
+        header = struct.pack("<6I", command, first, second, *sizes, command ^ 0xFFFFFFFF)
+        self.request.sendall(header + data)
 
 
-def read_message(connection: socket.socket) -> tuple[int, bytes] | None:
-    """(command, data) of the next ADB message; None at the end of the connection."""
-    try:
-        header = connection.recv(24, socket.MSG_WAITALL)
-        if len(header) < 24:
-            return None
-        command, _, _, length, _, _ = struct.unpack("<6I", header)
-        return command, connection.recv(length, socket.MSG_WAITALL) if length else b""
-    except OSError:
-        return None
-
-
-def send_message(
-    connection: socket.socket, command: int, first: int, second: int, data: bytes
-) -> None:
-    header = struct.pack(
-        "<6I", command, first, second, len(data), sum(data) & 0xFFFFFFFF, command ^ 0xFFFFFFFF
-    )
-    connection.sendall(header + data)
-
-
-def never_accept(connection: socket.socket) -> None:
+class NeverAccepts(SaysNothing):
     """Asks for a signature again and again, as a phone whose owner has not agreed yet."""
-    while read_message(connection) is not None:
-        send_message(connection, _AUTH, _AUTH_TOKEN, 0, bytes(range(20)))
+
+    def answer(self, command: int) -> None:
+        self.send(_AUTH, _AUTH_TOKEN, 0, bytes(range(20)))
 
 
-def say_nothing(connection: socket.socket) -> None:
-    """Reads on and never answers, as a phone whose adbd hangs."""
-    while read_message(connection) is not None:
-        pass
-
-
-def greet_without_shell_v2(connection: socket.socket) -> None:
+class HasNoShellV2(SaysNothing):
     """Greets as a bridge does that only knows the old shell."""
-    banner = b"device::ro.product.name=bridge;ro.product.model=bridge;features=cmd,stat_v2"
-    while (message := read_message(connection)) is not None:
-        if message[0] == _CONNECT:
-            send_message(connection, _CONNECT, _VERSION, _MAX_PAYLOAD, banner)
+
+    def answer(self, command: int) -> None:
+        banner = b"device::ro.product.name=bridge;ro.product.model=bridge;features=cmd,stat_v2"
+        if command == _CONNECT:
+            self.send(_CONNECT, _VERSION, _MAX_PAYLOAD, banner)
 
 
-_BEHAVIOURS = {
-    "never accepts": never_accept,
-    "says nothing": say_nothing,
-    "has no shell v2": greet_without_shell_v2,
-}
+@contextmanager
+def listening(behaviour: type[SaysNothing]) -> Iterator[str]:
+    """The serial of a peer that behaves so, until the block ends."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), behaviour) as listener:
+        listener.daemon_threads = True
+        threading.Thread(target=listener.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{listener.server_address[1]}"
+        listener.shutdown()
 
 
 @pytest.fixture
-def peer(server: Server) -> Iterator[Callable[[str], str]]:
-    """Starts a peer that behaves as the given words say, connects adb to it; its serial."""
+def peer(server: Server) -> Iterator[Callable[[type[SaysNothing]], str]]:
+    """Starts a peer of the given behaviour and connects adb to it; its serial."""
     with ExitStack() as cleanup:
 
-        def start(behaviour: str) -> str:
-            started = Peer(_BEHAVIOURS[behaviour])
-            cleanup.callback(started.close)
-            cleanup.callback(server.disconnect, started.serial)
+        def start(behaviour: type[SaysNothing]) -> str:
+            serial = cleanup.enter_context(listening(behaviour))
+            cleanup.callback(server.disconnect, serial)
             # adb answers only once the peer has greeted it or 10 s have passed
-            threading.Thread(target=server.connect, args=(started.serial,), daemon=True).start()
+            threading.Thread(target=server.connect, args=(serial,), daemon=True).start()
             deadline = time.monotonic() + 5
-            while started.serial not in server.states() and time.monotonic() < deadline:
+            while serial not in server.states() and time.monotonic() < deadline:
                 time.sleep(0.01)
-            return started.serial
+            return serial
 
         yield start
 
@@ -137,11 +104,6 @@ def user_server(adb_ports: tuple[int, int]) -> Iterator[Server]:
     yield own
     if own.answers():
         subprocess.run([*adb, "kill-server"], check=True, capture_output=True, timeout=20)
-
-
-@pytest.fixture(scope="session")
-def tiny() -> Bundle:
-    return bundle.load(demo.bundle(lambda _: None))
 
 
 @pytest.fixture(scope="session")
@@ -160,9 +122,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[WorkImage]:
 
 
 @pytest.fixture
-def device(phone: Phone) -> Iterator[Phone]:
-    """The fast phone with no runs on it, before and after."""
+def tiny(phone: Phone, pictures: list[WorkImage]) -> Iterator[TinyRunner]:
+    """The runner on the fast phone, with no runs there, before and after."""
     end_all(phone)
     phone.shell(f"rm -rf {REMOTE_RUNS}")
-    yield phone
+    yield TinyRunner(phone, bundle.load(demo.bundle(lambda _: None)), pictures)
     end_all(phone)

@@ -14,6 +14,7 @@ import pytest
 from devices import adb
 from devices.errors import (
     ConnectionLost,
+    DeviceError,
     NoPhone,
     PhoneOffline,
     StableError,
@@ -25,22 +26,18 @@ from devices.phone import Phone
 from devices.server import PORT_VARIABLE, Server, private_server
 from devices.virtual import VirtualPhone
 from tests.integration.conftest import listener_pid, listeners
+from tests.integration.devices.conftest import HasNoShellV2, NeverAccepts, SaysNothing
 
 
-def one_line(error: BaseException) -> str:
-    text = str(error)
-    assert text
-    assert "\n" not in text
-    return text
+def one_line(error: BaseException) -> None:
+    assert str(error)
+    assert "\n" not in str(error)
 
 
-def test_the_private_server_listens_on_loopback_only(server: Server) -> None:
+def test_the_private_server_listens_on_loopback_only_and_is_kept(server: Server) -> None:
     addresses = {address for address, _ in listeners(server.port)}
     assert addresses
     assert addresses <= {"0100007F", "0" * 24 + "01000000"}
-
-
-def test_a_running_private_server_is_kept(server: Server) -> None:
     before = listener_pid(server.port)
     assert private_server() == server
     assert listener_pid(server.port) == before
@@ -55,20 +52,17 @@ def test_a_private_port_held_by_another_program_is_named(monkeypatch: pytest.Mon
     one_line(caught.value)
 
 
-def test_an_unknown_serial_is_told_with_what_is_attached(x86_phone: VirtualPhone) -> None:
+def test_a_serial_or_an_address_without_a_phone_is_unknown(x86_phone: VirtualPhone) -> None:
     adb.find(x86_phone.serial)
-    with pytest.raises(UnknownSerial, match=f"NOSUCH.*{re.escape(x86_phone.serial)}") as caught:
-        adb.find("NOSUCH")
-    one_line(caught.value)
-    assert caught.value.exit_code == 2
-
-
-def test_an_address_where_nothing_listens_is_an_unknown_serial(server: Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    with pytest.raises(UnknownSerial) as caught:
-        adb.find(f"127.0.0.1:{port}")
-    one_line(caught.value)
+    for serial in ("NOSUCH", f"127.0.0.1:{port}"):
+        with pytest.raises(
+            UnknownSerial, match=f"{serial}.*{re.escape(x86_phone.serial)}"
+        ) as caught:
+            adb.find(serial)
+        one_line(caught.value)
+        assert caught.value.exit_code == 2
 
 
 def test_no_phone_at_all_is_told_with_what_to_do(
@@ -81,24 +75,23 @@ def test_no_phone_at_all_is_told_with_what_to_do(
     one_line(caught.value)
 
 
-def test_a_phone_that_never_accepts_the_key_is_unauthorized(peer: Callable[[str], str]) -> None:
-    serial = peer("never accepts")
-    with pytest.raises(Unauthorized, match=f"{serial}.*accept") as caught:
-        adb.find(serial)
-    one_line(caught.value)
-
-
-def test_a_phone_that_says_nothing_is_offline(peer: Callable[[str], str]) -> None:
-    serial = peer("says nothing")
-    with pytest.raises(PhoneOffline, match=serial) as caught:
-        adb.find(serial)
-    one_line(caught.value)
-
-
-def test_a_phone_without_shell_v2_is_refused(peer: Callable[[str], str]) -> None:
-    phone = adb.find(peer("has no shell v2"))
-    with pytest.raises(StableError, match="shell v2") as caught:
-        phone.shell("true")
+@pytest.mark.parametrize(
+    ("behaviour", "kind", "words"),
+    [
+        (NeverAccepts, Unauthorized, "accept"),
+        (SaysNothing, PhoneOffline, "offline"),
+        (HasNoShellV2, StableError, "shell v2"),
+    ],
+)
+def test_a_phone_that_cannot_be_used_is_refused(
+    peer: Callable[[type[SaysNothing]], str],
+    behaviour: type[SaysNothing],
+    kind: type[DeviceError],
+    words: str,
+) -> None:
+    serial = peer(behaviour)
+    with pytest.raises(kind, match=f"{serial}.*{words}") as caught:
+        adb.find(serial).shell("true")
     one_line(caught.value)
 
 

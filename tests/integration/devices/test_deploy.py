@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import threading
@@ -15,6 +14,7 @@ import pytest
 from devices import adb, virtual
 from devices.deploy import REMOTE_BLOBS, LocalBlob, deploy, prune
 from devices.errors import PermissionDenied, StableError, StorageFull, TransientError
+from devices.hashing import file_sha256
 from devices.phone import Phone
 from devices.server import Server
 from devices.virtual import VirtualPhone
@@ -26,22 +26,21 @@ def _no_blobs(phone: Phone) -> None:
 
 
 @pytest.fixture
-def small_phone(server: Server) -> Iterator[tuple[VirtualPhone, Phone]]:
+def small_phone(server: Server) -> Iterator[Phone]:
     """A phone with 24 MiB of storage, for this test alone."""
     if reason := virtual.available():
         pytest.skip(reason)
     machine = virtual.start("x86_64", storage_mb=24)
     try:
-        yield machine, adb.find(machine.serial)
+        yield adb.find(machine.serial)
     finally:
         virtual.stop(machine.name)
 
 
-def blob(folder: Path, size: int, seed: int, *, executable: bool = False) -> LocalBlob:
-    data = numpy.random.default_rng(seed).bytes(size)
+def blob(folder: Path, size: int, seed: int) -> LocalBlob:
     path = folder / f"blob-{seed}"
-    path.write_bytes(data)
-    return LocalBlob(path, hashlib.sha256(data).hexdigest(), executable)
+    path.write_bytes(numpy.random.default_rng(seed).bytes(size))
+    return LocalBlob(path, file_sha256(path))
 
 
 def changed(phone: Phone) -> dict[str, str]:
@@ -50,16 +49,19 @@ def changed(phone: Phone) -> dict[str, str]:
     return dict(line.split() for line in printed.splitlines())
 
 
-def test_files_arrive_under_their_hash_and_programs_can_run(phone: Phone, tmp_path: Path) -> None:
-    script = tmp_path / "script"
+def program(folder: Path, *, executable: bool = True) -> LocalBlob:
+    script = folder / "script"
     script.write_text("#!/system/bin/sh\necho ran\n")
-    program = LocalBlob(script, hashlib.sha256(script.read_bytes()).hexdigest(), executable=True)
-    files = [program, *(blob(tmp_path, size, size) for size in (0, 1, 70_000, 9_000_000))]
+    return LocalBlob(script, file_sha256(script), executable)
+
+
+def test_files_arrive_under_their_hash_and_programs_can_run(phone: Phone, tmp_path: Path) -> None:
+    files = [program(tmp_path), *(blob(tmp_path, size, size) for size in (0, 1, 70_000, 9_000_000))]
     placed = deploy(phone, files)
     assert placed == {file.sha256: f"{REMOTE_BLOBS}/{file.sha256}" for file in files}
     for file in files:
         assert phone.shell(f"sha256sum <{placed[file.sha256]}").stdout.split()[0] == file.sha256
-    assert phone.shell(placed[program.sha256]).stdout == "ran\n"
+    assert phone.shell(placed[files[0].sha256]).stdout == "ran\n"
 
 
 def test_nothing_is_pushed_twice(phone: Phone, tmp_path: Path) -> None:
@@ -76,11 +78,8 @@ def test_nothing_is_pushed_twice(phone: Phone, tmp_path: Path) -> None:
 
 
 def test_a_blob_that_became_a_program_can_run(phone: Phone, tmp_path: Path) -> None:
-    plain = tmp_path / "plain"
-    plain.write_text("#!/system/bin/sh\necho ran\n")
-    sha256 = hashlib.sha256(plain.read_bytes()).hexdigest()
-    deploy(phone, [LocalBlob(plain, sha256)])
-    path = deploy(phone, [LocalBlob(plain, sha256, executable=True)])[sha256]
+    deploy(phone, [program(tmp_path, executable=False)])
+    (path,) = deploy(phone, [program(tmp_path)]).values()
     assert phone.shell(path).stdout == "ran\n"
 
 
@@ -126,25 +125,19 @@ def test_a_push_that_was_cut_off_is_never_taken_for_whole(
     assert set(changed(phone)) == {file.sha256}
 
 
-def test_missing_space_is_told_before_anything_is_sent(
-    small_phone: tuple[VirtualPhone, Phone], tmp_path: Path
+def test_missing_space_is_told_before_anything_is_sent_and_during_a_push(
+    small_phone: Phone, tmp_path: Path
 ) -> None:
-    _, phone = small_phone
-    with pytest.raises(StorageFull, match=r"38\.1 MiB needed.* free") as caught:
-        deploy(phone, [blob(tmp_path, 40_000_000, 1)])
-    assert "\n" not in str(caught.value)
-    assert changed(phone) == {}
-
-
-def test_space_that_runs_out_during_a_push_is_told(
-    small_phone: tuple[VirtualPhone, Phone], tmp_path: Path
-) -> None:
-    _, phone = small_phone
     file = blob(tmp_path, 40_000_000, 1)
-    with pytest.raises(StorageFull) as caught:
-        phone.push(file.path, "/data/local/tmp/too-large")
+    with pytest.raises(StorageFull, match=r"38\.1 MiB needed.* free") as caught:
+        deploy(small_phone, [file])
     assert "\n" not in str(caught.value)
-    assert phone.shell("echo fine").stdout == "fine\n"
+    assert changed(small_phone) == {}
+    assert 20 * 2**20 < small_phone.free_bytes() <= 24 * 2**20
+    with pytest.raises(StorageFull) as caught:
+        small_phone.push(file.path, "/data/local/tmp/too-large")
+    assert "\n" not in str(caught.value)
+    assert small_phone.shell("echo fine").stdout == "fine\n"
 
 
 def test_a_folder_without_permission_is_told(phone: Phone, tmp_path: Path) -> None:
@@ -160,7 +153,7 @@ def test_a_folder_without_permission_is_told(phone: Phone, tmp_path: Path) -> No
 def test_pruning_keeps_what_is_named_and_says_what_it_freed(phone: Phone, tmp_path: Path) -> None:
     keep, drop = blob(tmp_path, 1000, 1), blob(tmp_path, 2000, 2)
     deploy(phone, [keep, drop])
-    phone.push_bytes(b"half", f"{REMOTE_BLOBS}/{'1' * 64}.part")
+    phone.push(b"half", f"{REMOTE_BLOBS}/{'1' * 64}.part")
     assert prune(phone, {keep.sha256}) == 2004
     assert set(changed(phone)) == {keep.sha256}
     assert prune(phone, {keep.sha256}) == 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gguf
@@ -18,61 +18,73 @@ from safetensors.numpy import save_file
 from devices.deploy import LocalBlob
 from devices.errors import RunnerFailed
 from devices.hashing import file_sha256
-from devices.phone import Phone
 from devices.runner.attempt import end_all
 from devices.runner.client import run
 from devices.runner.protocol import DrivenLayer, ImageResult
-from devices.runner.whole_tensors import look
 from devices.runner.work import Work, WorkImage
-from harness.bundle import Bundle
-from tests.runner_work import (
-    ONE_THREAD,
-    answers,
-    image_results,
-    many,
-    places,
-    token_ids,
-    work,
-)
+from tests.runner_work import Tensors, TinyRunner, answers, slots, token_ids
 
-Tensors = dict[str, NDArray[numpy.float32]]
+F16_CACHE = {"cache_type_k": "f16", "cache_type_v": "f16"}
 
 
-def recorded(
-    phone: Phone, tiny: Bundle, images: Sequence[WorkImage], **changes: object
-) -> list[tuple[ImageResult, Tensors]]:
-    return list(look(phone, work(tiny, phone, images, **changes)))
+@dataclass(frozen=True)
+class Driver:
+    """Drives pictures of the tiny runner along trajectories, which lie in a folder of the test."""
 
+    tiny: TinyRunner
+    folder: Path
 
-def blob(path: Path, tensors: Tensors, prompt_ids: Sequence[int]) -> LocalBlob:
-    """A trajectory as its readers expect it, written by the format's own library."""
-    save_file(tensors, path, {"prompt_ids": json.dumps([*prompt_ids]), "grid": "[0, 0]"})
-    return LocalBlob(path, file_sha256(path))
+    def along(self, image: WorkImage, result: ImageResult, tensors: Tensors) -> WorkImage:
+        """The image with a trajectory as its readers expect it, by the format's own library."""
+        path = self.folder / f"{len(list(self.folder.iterdir()))}.safetensors"
+        ids = json.dumps([*result.prompt_ids])
+        save_file(tensors, path, {"prompt_ids": ids, "grid": "[0, 0]"})
+        return replace(image, trajectory=LocalBlob(path, file_sha256(path)))
+
+    def work(
+        self, result: ImageResult, tensors: Tensors, picture: int = 0, **changes: object
+    ) -> Work:
+        """One picture, to be driven along what was recorded."""
+        image = self.along(self.tiny.pictures[picture], result, tensors)
+        return self.tiny.work([image], **changes)
+
+    def drive(
+        self, result: ImageResult, tensors: Tensors, picture: int = 0, **changes: object
+    ) -> ImageResult:
+        """How it went."""
+        return self.answer(self.work(result, tensors, picture, **changes))
+
+    def answer(self, todo: Work) -> ImageResult:
+        (seen,) = self.tiny.answer(todo)
+        assert seen.error is None
+        return seen
+
+    def damaged(self, todo: Work, half: str, tensor: str, factor: float) -> Work:
+        """The work with one tensor of its text model or mmproj multiplied."""
+        copy = self.folder / f"{half}.gguf"
+        shutil.copy(getattr(todo, half), copy)
+        (found,) = (one for one in gguf.GGUFReader(copy, "r+").tensors if one.name == tensor)
+        if found.tensor_type == gguf.GGMLQuantizationType.Q8_0:
+            scales = found.data.reshape(-1, 34)[:, :2].view(numpy.float16)
+            scales[:] = scales * numpy.float16(factor)
+        else:
+            found.data[:] = found.data * found.data.dtype.type(factor)
+        found.data.flush()
+        return replace(todo, **{half: copy, f"{half}_sha256": file_sha256(copy)})
 
 
 @pytest.fixture
-def along(tmp_path: Path) -> Callable[[WorkImage, ImageResult, Tensors], WorkImage]:
-    """The image with a trajectory."""
-
-    def attach(image: WorkImage, result: ImageResult, tensors: Tensors) -> WorkImage:
-        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.safetensors"
-        return replace(image, trajectory=blob(path, tensors, result.prompt_ids))
-
-    return attach
-
-
-Along = Callable[[WorkImage, ImageResult, Tensors], WorkImage]
-
-
-def driven(phone: Phone, todo: Work) -> list[ImageResult]:
-    results = image_results(run(phone, todo))
-    assert [one.error for one in results] == [None] * len(results)
-    return results
+def driver(tiny: TinyRunner, tmp_path: Path) -> Driver:
+    return Driver(tiny, tmp_path)
 
 
 def off(result: ImageResult) -> dict[str, DrivenLayer]:
     """The outputs that are not exactly the reference's."""
     return {one.name: one for one in result.driven if any((one.error, one.gain, one.shift))}
+
+
+def infinitely_far(name: str) -> DrivenLayer:
+    return DrivenLayer(name=name, error=math.inf, gain=0, shift=0)
 
 
 def measured(name: str, own: NDArray[numpy.float32], wanted: NDArray[numpy.float32]) -> DrivenLayer:
@@ -93,13 +105,14 @@ def measured(name: str, own: NDArray[numpy.float32], wanted: NDArray[numpy.float
     "changes", [{}, {"tiling": "split"}, {"batch": 3}, {"tiling": "split", "batch": 7}], ids=str
 )
 def test_along_its_own_trajectory_every_output_is_exactly_the_references(
-    device: Phone, tiny: Bundle, pictures: list[WorkImage], along: Along, changes: dict[str, object]
+    driver: Driver, changes: dict[str, object]
 ) -> None:
-    own = recorded(device, tiny, pictures[:2], **changes)
-    images = [along(image, *one) for image, one in zip(pictures, own, strict=False)]
-    for result, (plain, tensors) in zip(
-        driven(device, work(tiny, device, images, **changes)), own, strict=True
-    ):
+    tiny = driver.tiny
+    own = tiny.deep(2, **changes)
+    images = [driver.along(image, *one) for image, one in zip(tiny.pictures, own, strict=False)]
+    results = tiny.answer(tiny.work(images, **changes))
+    for result, (plain, tensors) in zip(results, own, strict=True):
+        assert result.error is None
         assert [one.name for one in result.driven] == list(tensors)
         assert off(result) == {}
         assert result.evidence == plain.evidence
@@ -107,13 +120,12 @@ def test_along_its_own_trajectory_every_output_is_exactly_the_references(
 
 
 def test_another_cache_shows_in_attention_alone_and_as_the_protocol_measures_it(
-    device: Phone, tiny: Bundle, pictures: list[WorkImage], along: Along
+    driver: Driver,
 ) -> None:
-    cache = {"cache_type_k": "f16", "cache_type_v": "f16"}
-    ((reference, wanted),) = recorded(device, tiny, pictures[:1], **cache)
-    image = along(pictures[0], reference, wanted)
+    ((reference, wanted),) = driver.tiny.deep(**F16_CACHE)
+    image = driver.along(driver.tiny.pictures[0], reference, wanted)
     # deep as well, so that its own outputs are here to be measured again
-    ((result, own),) = recorded(device, tiny, [image])
+    ((result, own),) = driver.tiny.deep([image])
     assert set(off(result)) == {"text layer 0 attention", "text layer 1 attention"}
     for one in result.driven:
         again = measured(one.name, own[one.name], wanted[one.name])
@@ -122,34 +134,13 @@ def test_another_cache_shows_in_attention_alone_and_as_the_protocol_measures_it(
         assert one.shift == pytest.approx(again.shift, rel=1e-6, abs=1e-12)
 
 
-def test_other_pictures_are_led_back_to_the_references(
-    device: Phone, tiny: Bundle, pictures: list[WorkImage], along: Along
-) -> None:
-    first, second = recorded(device, tiny, pictures[:2])
-    (result,) = driven(device, work(tiny, device, [along(pictures[1], *first)]))
+def test_other_pictures_are_led_back_to_the_references(driver: Driver) -> None:
+    first, second = driver.tiny.deep(2)
+    result = driver.drive(*first, picture=1)
     assert set(off(result)) == {"pixels"}
     assert result.evidence.pixels == second[0].evidence.pixels, "its own"
     assert result.evidence.embed == first[0].evidence.embed
     assert result.tokens == first[0].tokens
-
-
-@pytest.fixture
-def damaged(tiny: Bundle, tmp_path: Path) -> Callable[[Work, str, str, float], Work]:
-    """The work with one tensor of its text model or mmproj multiplied."""
-
-    def damage(todo: Work, half: str, tensor: str, factor: float) -> Work:
-        copy = tmp_path / f"{half}.gguf"
-        shutil.copy(getattr(todo, half), copy)
-        (found,) = (one for one in gguf.GGUFReader(copy, "r+").tensors if one.name == tensor)
-        if found.tensor_type == gguf.GGMLQuantizationType.Q8_0:
-            scales = found.data.reshape(-1, 34)[:, :2].view(numpy.float16)
-            scales[:] = scales * numpy.float16(factor)
-        else:
-            found.data[:] = found.data * found.data.dtype.type(factor)
-        found.data.flush()
-        return replace(todo, **{half: copy, f"{half}_sha256": file_sha256(copy)})
-
-    return damage
 
 
 @pytest.mark.parametrize(
@@ -168,53 +159,35 @@ def damaged(tiny: Bundle, tmp_path: Path) -> Callable[[Work, str, str, float], W
     ],
 )
 def test_a_scaled_weight_shows_in_its_layer_and_nowhere_else(
-    device: Phone,
-    tiny: Bundle,
-    pictures: list[WorkImage],
-    along: Along,
-    damaged: Callable[[Work, str, str, float], Work],
-    half: str,
-    tensor: str,
-    layer: str,
+    driver: Driver, half: str, tensor: str, layer: str
 ) -> None:
     # a small batch, so that most outputs come in pieces
-    settings = {"cache_type_k": "f16", "cache_type_v": "f16", "batch": 5}
-    (own,) = recorded(device, tiny, pictures[:1], **settings)
-    todo = work(tiny, device, [along(pictures[0], *own)], **settings)
-    (result,) = driven(device, damaged(todo, half, tensor, 1.05))
-    found = off(result)
+    (own,) = driver.tiny.deep(**F16_CACHE, batch=5)
+    todo = driver.work(*own, **F16_CACHE, batch=5)
+    found = off(driver.answer(driver.damaged(todo, half, tensor, 1.05)))
     assert set(found) == {layer}
     # a bias that is not scaled takes some of it away
     assert found[layer].error == pytest.approx(0.05, rel=0.4)
     assert found[layer].gain == pytest.approx(0.05, rel=0.4)
 
 
-def test_a_scaled_output_of_the_reference_is_the_last_that_shows(
-    device: Phone, tiny: Bundle, pictures: list[WorkImage], along: Along
-) -> None:
-    ((result, tensors),) = recorded(device, tiny, pictures[:1])
+def test_a_scaled_output_of_the_reference_is_the_last_that_shows(driver: Driver) -> None:
+    ((result, tensors),) = driver.tiny.deep()
     scaled = {**tensors, "prefill": tensors["prefill"] * numpy.float32(1.05)}
-    (seen,) = driven(device, work(tiny, device, [along(pictures[0], result, scaled)]))
-    assert set(off(seen)) == {"prefill"}
-    assert off(seen)["prefill"].error == pytest.approx(0.05 / 1.05, rel=1e-4)
-    assert off(seen)["prefill"].gain == pytest.approx(-0.05 / 1.05, rel=1e-4)
+    seen = off(driver.drive(result, scaled))
+    assert set(seen) == {"prefill"}
+    assert seen["prefill"].error == pytest.approx(0.05 / 1.05, rel=1e-4)
+    assert seen["prefill"].gain == pytest.approx(-0.05 / 1.05, rel=1e-4)
 
 
 @pytest.mark.parametrize(("reference", "candidate"), [("single", "split"), ("split", "single")])
 def test_the_references_tiles_and_prompt_are_run_whatever_the_candidates_own(
-    device: Phone,
-    tiny: Bundle,
-    pictures: list[WorkImage],
-    along: Along,
-    reference: str,
-    candidate: str,
+    driver: Driver, reference: str, candidate: str
 ) -> None:
-    ((wanted, tensors),) = recorded(device, tiny, pictures[:1], tiling=reference)
-    ((own, _),) = recorded(device, tiny, pictures[:1], tiling=candidate)
-    image = along(pictures[0], wanted, tensors)
-    (result,) = driven(device, work(tiny, device, [image], tiling=candidate))
-    assert set(off(result)) == {"pixels"}
-    assert off(result)["pixels"] == DrivenLayer(name="pixels", error=math.inf, gain=0, shift=0)
+    ((wanted, tensors),) = driver.tiny.deep(tiling=reference)
+    ((own, _),) = driver.tiny.deep(tiling=candidate)
+    result = driver.drive(wanted, tensors, tiling=candidate)
+    assert off(result) == {"pixels": infinitely_far("pixels")}
     assert [one.name for one in result.driven] == list(tensors)
     assert token_ids(result) == token_ids(wanted)
     for field in ("grid", "image_tokens", "prompt_ids"):
@@ -224,10 +197,8 @@ def test_the_references_tiles_and_prompt_are_run_whatever_the_candidates_own(
     assert len(result.timings_ms.encode) == len(tensors["pixels"])
 
 
-def test_what_the_trajectory_lacks_or_has_in_another_shape_is_not_replaced(
-    device: Phone, tiny: Bundle, pictures: list[WorkImage], along: Along
-) -> None:
-    (result, tensors), (_, others) = recorded(device, tiny, pictures[:2])
+def test_what_the_trajectory_lacks_or_has_in_another_shape_is_not_replaced(driver: Driver) -> None:
+    (result, tensors), (_, others) = driver.tiny.deep(2)
     some: Tensors = {
         "vision layer 0 ffn": others["vision layer 0 ffn"][:, :90],
         "vision layer 1 ffn": others["vision layer 1 ffn"][:60],
@@ -235,7 +206,7 @@ def test_what_the_trajectory_lacks_or_has_in_another_shape_is_not_replaced(
         "text layer 0 ffn": others["text layer 0 ffn"][:-1],
         "text norm": numpy.zeros_like(tensors["text norm"]),
     }
-    (seen,) = driven(device, work(tiny, device, [along(pictures[0], result, some)]))
+    seen = driver.drive(result, some)
     errors = {one.name: one.error for one in seen.driven}
     assert errors == {name: 0.0 if name == "vision norm" else math.inf for name in some}
     assert seen.evidence.embed == result.evidence.embed
@@ -243,45 +214,25 @@ def test_what_the_trajectory_lacks_or_has_in_another_shape_is_not_replaced(
     assert seen.evidence.prefill.rms == 0, "of the zeros"
 
 
-def test_an_output_without_finite_values_is_infinitely_far(
-    device: Phone,
-    tiny: Bundle,
-    pictures: list[WorkImage],
-    along: Along,
-    damaged: Callable[[Work, str, str, float], Work],
-) -> None:
-    (own,) = recorded(device, tiny, pictures[:1])
-    todo = work(tiny, device, [along(pictures[0], *own)])
-    (seen,) = driven(device, damaged(todo, "mmproj", "v.post_ln.weight", math.nan))
-    assert off(seen) == {
-        "vision norm": DrivenLayer(name="vision norm", error=math.inf, gain=0, shift=0)
-    }
+def test_an_output_without_finite_values_is_infinitely_far(driver: Driver) -> None:
+    (own,) = driver.tiny.deep()
+    todo = driver.damaged(driver.work(*own), "mmproj", "v.post_ln.weight", math.nan)
+    assert off(driver.answer(todo)) == {"vision norm": infinitely_far("vision norm")}
 
 
-def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_encoded(
-    device: Phone, tiny: Bundle, pictures: list[WorkImage], along: Along
-) -> None:
-    (own,) = recorded(device, tiny, pictures[:1], tiling="split")
-    todo = work(tiny, device, [along(pictures[0], *own)], context=40)
-    (result,) = image_results(run(device, todo))
+def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_encoded(driver: Driver) -> None:
+    (own,) = driver.tiny.deep(tiling="split")
+    (result,) = driver.tiny.answer(driver.work(*own, context=40))
     assert result.error is not None
     assert result.error.kind == "context_full"
     assert (result.driven, result.image_tokens) == ([], 4)
 
 
-def _cut(data: bytes) -> bytes:
-    return data[:-100]
-
-
-def _another_type(data: bytes) -> bytes:
-    return data.replace(b'"F32"', b'"I32"')
-
-
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "cut short": _cut,
+    "cut short": lambda data: data[:-100],
     "cut within the header": lambda data: data[:50],
     "cut within the length": lambda data: data[:5],
-    "another type": _another_type,
+    "another type": lambda data: data.replace(b'"F32"', b'"I32"'),
     "no header": lambda data: data[:8] + b"x" * 20 + data[28:],
     "a length beyond all": lambda data: b"\xff" * 8 + data[8:],
     "no metadata": lambda data: data.replace(b'"__metadata__"', b'"__metadatA__"'),
@@ -294,21 +245,21 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def test_a_damaged_trajectory_is_a_fault_of_its_image_alone(
-    device: Phone, tiny: Bundle, pictures: list[WorkImage], along: Along, tmp_path: Path
-) -> None:
-    (own,) = recorded(device, tiny, pictures[:1])
-    whole = along(pictures[0], *own)
+def test_a_damaged_trajectory_is_a_fault_of_its_image_alone(driver: Driver) -> None:
+    tiny = driver.tiny
+    (own,) = tiny.deep()
+    whole = driver.along(tiny.pictures[0], *own)
     assert whole.trajectory is not None
     data = whole.trajectory.path.read_bytes()
     images = []
-    for place, (name, damage) in enumerate(DAMAGES.items()):
-        path = tmp_path / name
+    for position, (name, damage) in enumerate(DAMAGES.items()):
+        path = driver.folder / name
         path.write_bytes(damage(data))
         assert path.read_bytes() != data, name
-        images.append(replace(whole, position=place, trajectory=LocalBlob(path, file_sha256(path))))
+        trajectory = LocalBlob(path, file_sha256(path))
+        images.append(replace(whole, position=position, trajectory=trajectory))
     images.append(replace(whole, position=len(images)))
-    *faulty, good = image_results(run(device, work(tiny, device, images)))
+    *faulty, good = tiny.answer(tiny.work(images))
     assert (good.error, off(good)) == (None, {})
     for name, result in zip(DAMAGES, faulty, strict=True):
         assert result.error is not None, name
@@ -318,20 +269,21 @@ def test_a_damaged_trajectory_is_a_fault_of_its_image_alone(
         assert (result.tokens, result.prompt_ids) == ([], own[0].prompt_ids), name
 
 
-def test_a_driven_run_that_lost_its_runner_goes_on_where_it_stands(
-    device: Phone, tiny: Bundle, pictures: list[WorkImage], along: Along
-) -> None:
-    own = recorded(device, tiny, pictures[:3])
-    images = [along(image, *one) for image, one in zip(pictures, own, strict=False)]
-    todo = work(tiny, device, many(images, 60), **ONE_THREAD)
-    undisturbed = list(run(device, replace(todo, run_id="undisturbed")))
-    begun = run(device, todo)
+def test_a_driven_run_that_lost_its_runner_goes_on_where_it_stands(driver: Driver) -> None:
+    own = driver.tiny.deep(3)
+    images = [
+        driver.along(one, *seen) for one, seen in zip(driver.tiny.pictures, own, strict=False)
+    ]
+    tiny = replace(driver.tiny, pictures=images)
+    todo = tiny.long_work(60)
+    undisturbed = tiny.answer(replace(todo, run_id="undisturbed"))
+    begun = run(tiny.phone, todo)
     for _ in range(20):
         next(begun)
-    end_all(device)
+    end_all(tiny.phone)
     with pytest.raises(RunnerFailed):
         list(begun)
-    seen = list(run(device, todo))
-    assert sorted(places(seen)) == [(one.session, one.position) for one in todo.images]
+    seen = tiny.answer(todo)
+    assert sorted(slots(seen)) == [(one.session, one.position) for one in todo.images]
     assert answers(seen) == answers(undisturbed)
-    assert all(one.driven and off(one) == {} for one in image_results(seen))
+    assert all(one.driven and off(one) == {} for one in seen)

@@ -10,13 +10,12 @@ import sys
 import pytest
 
 from devices.errors import PhoneBusy
-from devices.lease import lease
 from devices.phone import Phone
 
 HOLD = """
 import sys
-from devices.lease import lease
-with lease(sys.argv[1]):
+from devices import adb
+with adb.find(sys.argv[1]).lease():
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -33,7 +32,7 @@ def test_a_phone_held_by_another_process_is_busy_and_its_holder_named(phone: Pho
         assert other.stdout.readline() == "held\n"
         with pytest.raises(PhoneBusy, match=rf"{phone.serial}.*process {other.pid}\b"):
             phone.lease().__enter__()
-        with lease("another serial"):
+        with Phone(phone.server, "another serial").lease():
             pass
         os.kill(other.pid, signal.SIGKILL)
         other.wait(timeout=10)

@@ -21,6 +21,7 @@ from devices.phone import Phone
 from devices.virtual import VirtualPhone
 from devices.virtual.cpus import CPUS
 from devices.virtual.folder import PhoneFolder
+from tests.integration.conftest import listeners
 
 pytestmark = pytest.mark.skipif(
     virtual.available() is not None, reason=f"no virtual phone: {virtual.available()}"
@@ -45,22 +46,14 @@ def started(**settings: object) -> Iterator[tuple[VirtualPhone, Phone]]:
     try:
         yield machine, adb.find(machine.serial)
     finally:
-        if (PhoneFolder(machine.root)).path.exists():
+        if machine.root.exists():
             virtual.stop(machine.name)
 
 
-@pytest.fixture(scope="module")
-def arm64() -> Iterator[tuple[VirtualPhone, Phone]]:
-    """A phone with the default CPU."""
-    with started() as phone:
-        yield phone
-
-
-@pytest.fixture(scope="module")
-def x86_64() -> Iterator[tuple[VirtualPhone, Phone]]:
-    """A small phone with this machine's CPU."""
-    with started(abi="x86_64", storage_mb=24) as phone:
-        yield phone
+@pytest.fixture
+def arm64(arm64_phone: VirtualPhone) -> Phone:
+    """A phone with the default CPU; `phone` is one with this machine's."""
+    return adb.find(arm64_phone.serial)
 
 
 @pytest.fixture(scope="module")
@@ -71,17 +64,17 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for abi, target in (("arm64-v8a", "aarch64"), ("x86_64", "x86_64")):
         built[abi] = folder / f"hwcap-{target}"
         command = [sys.executable, "-m", "ziglang", "cc", "-target", f"{target}-linux-musl"]
-        command += ["-nostdlib", "-static", "-ffreestanding", "-O1", "-s"]
-        command += ["-o", str(built[abi]), str(SOURCE)]
+        # as the runner is linked, so that zig has the C library built already
+        command += ["-O3", "-s", "-static", "-o", str(built[abi]), str(SOURCE)]
         environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(cache_dir("zig"))}
         subprocess.run(command, check=True, env=environment)
     return built
 
 
 @pytest.fixture
-def hwcap(arm64: tuple[VirtualPhone, Phone], programs: dict[str, Path]) -> str:
+def hwcap(arm64: Phone, programs: dict[str, Path]) -> str:
     """The arm64 program on the arm64 phone."""
-    arm64[1].push(programs["arm64-v8a"], f"{TEMPORARY}/hwcap", executable=True)
+    arm64.push(programs["arm64-v8a"], f"{TEMPORARY}/hwcap", executable=True)
     return f"{TEMPORARY}/hwcap"
 
 
@@ -112,137 +105,82 @@ def test_a_program_is_told_the_cpu_that_cpuinfo_shows(cpu: str, programs: dict[s
     ],
 )
 def test_an_arm64_program_starts_by_itself_however_it_is_started(
-    line: str, hwcap: str, arm64: tuple[VirtualPhone, Phone]
+    line: str, hwcap: str, arm64: Phone
 ) -> None:
-    result = arm64[1].shell(line.format(hwcap), check=False)
+    result = arm64.shell(line.format(hwcap), check=False)
     assert (result.status, result.stdout.split()[:1]) == (3, ["3"]), result
 
 
-def test_an_arm64_program_without_the_executable_bit_is_refused(
-    hwcap: str, arm64: tuple[VirtualPhone, Phone]
-) -> None:
-    phone = arm64[1]
-    phone.shell(f"cp {hwcap} {hwcap}-plain && chmod 644 {hwcap}-plain")
-    assert phone.shell(f"{hwcap}-plain", check=False).status == 126
-
-
-def test_a_program_for_the_other_abi_does_not_run(
-    programs: dict[str, Path],
-    arm64: tuple[VirtualPhone, Phone],
-    x86_64: tuple[VirtualPhone, Phone],
-) -> None:
-    remote = f"{TEMPORARY}/other"
-    for phone, program in ((arm64[1], programs["x86_64"]), (x86_64[1], programs["arm64-v8a"])):
-        phone.push(program, remote, executable=True)
-        result = phone.shell(f"cd {TEMPORARY} && ./other", check=False)
-        assert result.status == 126
-        assert result.stdout == ""
-
-
-def test_programs_run_from_data_but_not_from_sdcard(
-    hwcap: str, arm64: tuple[VirtualPhone, Phone]
-) -> None:
-    result = arm64[1].shell(f"cp {hwcap} /sdcard/hwcap && /sdcard/hwcap", check=False)
+def test_programs_run_with_the_executable_bit_and_not_from_sdcard(hwcap: str, arm64: Phone) -> None:
+    arm64.shell(f"cp {hwcap} {hwcap}-plain && chmod 644 {hwcap}-plain")
+    assert arm64.shell(f"{hwcap}-plain", check=False).status == 126
+    result = arm64.shell(f"cp {hwcap} /sdcard/hwcap && /sdcard/hwcap", check=False)
     assert result.status == 126
     assert "Permission denied" in result.stderr
 
 
-def test_a_phone_names_itself_by_its_abi(
-    arm64: tuple[VirtualPhone, Phone], x86_64: tuple[VirtualPhone, Phone]
+def test_a_program_for_the_other_abi_does_not_run(
+    programs: dict[str, Path], arm64: Phone, phone: Phone
 ) -> None:
-    for (machine, phone), cpu in ((arm64, "aarch64"), (x86_64, "x86_64")):
-        assert phone.shell("getprop ro.product.cpu.abi; uname -m").stdout.split() == [
-            machine.abi,
-            cpu,
-        ]
+    for other, abi in ((arm64, "x86_64"), (phone, "arm64-v8a")):
+        other.push(programs[abi], f"{TEMPORARY}/other", executable=True)
+        result = other.shell(f"cd {TEMPORARY} && ./other", check=False)
+        assert (result.status, result.stdout) == (126, "")
 
 
-def test_getprop_answers_like_androids(arm64: tuple[VirtualPhone, Phone]) -> None:
-    phone = arm64[1]
-    assert phone.shell("getprop ro.build.version.sdk").stdout == "34\n"
-    assert phone.shell("getprop no.such.name").stdout == "\n"
-    assert phone.shell("getprop no.such.name fallback").stdout == "fallback\n"
-    assert "[ro.product.model]: [Virtual phone]\n" in phone.shell("getprop").stdout
+def test_a_phone_names_itself_by_its_abi(arm64: Phone, phone: Phone) -> None:
+    command = "getprop ro.product.cpu.abi; uname -m"
+    assert arm64.shell(command).stdout == "arm64-v8a\naarch64\n"
+    assert phone.shell(command).stdout == "x86_64\nx86_64\n"
 
 
-def test_a_change_of_state_shows_in_the_next_command(arm64: tuple[VirtualPhone, Phone]) -> None:
-    machine, phone = arm64
-    machine.state.heat(47.0, 3)
-    machine.state.update(
-        battery_percent=9,
-        core_cap_khz=1_000_000,
-        boot_id="11111111-2222-3333-4444-555555555555",
-    )
-    assert "Thermal Status: 3\n" in phone.shell("dumpsys thermalservice").stdout
-    assert "  level: 9\n" in phone.shell("dumpsys battery").stdout
-    cap = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq"
-    assert phone.shell(f"cat {cap}").stdout == "1000000\n"
-    assert phone.identity().boot_id == "11111111-2222-3333-4444-555555555555"
+def test_properties_and_settings_answer_like_androids(arm64: Phone) -> None:
+    for command, printed in (
+        ("getprop ro.build.version.sdk", "34\n"),
+        ("getprop no.such.name", "\n"),
+        ("getprop no.such.name fallback", "fallback\n"),
+        ("svc power stayon usb", ""),
+        ("settings get global stay_on_while_plugged_in", "2\n"),
+        ("settings delete global stay_on_while_plugged_in", "Deleted 1 rows\n"),
+        ("settings get global stay_on_while_plugged_in", "null\n"),
+        ("cmd power set-fixed-performance-mode-enabled true", ""),
+    ):
+        assert arm64.shell(command).stdout == printed, command
+    assert "[ro.product.model]: [Virtual phone]\n" in arm64.shell("getprop").stdout
+    assert arm64.shell("cmd nothing", check=False).status == 20
 
 
-def test_settings_made_on_the_phone_stay(arm64: tuple[VirtualPhone, Phone]) -> None:
-    phone = arm64[1]
-    phone.shell("svc power stayon usb")
-    assert phone.shell("settings get global stay_on_while_plugged_in").stdout == "2\n"
-    phone.shell("settings delete global stay_on_while_plugged_in")
-    assert phone.shell("settings get global stay_on_while_plugged_in").stdout == "null\n"
-    phone.shell("cmd power set-fixed-performance-mode-enabled true")
-    assert phone.shell("cmd nothing", check=False).status == 20
-
-
-def test_a_full_phone_says_so(x86_64: tuple[VirtualPhone, Phone]) -> None:
-    phone = x86_64[1]
-    assert 20 * 2**20 < phone.free_bytes() <= 24 * 2**20
-    result = phone.shell(f"dd if=/dev/zero of={TEMPORARY}/big bs=1M count=30", check=False)
-    assert result.status != 0
-    assert "No space left on device" in result.stderr
-    phone.shell(f"rm {TEMPORARY}/big")
-
-
-def test_the_shell_has_no_rights_beyond_a_phones(arm64: tuple[VirtualPhone, Phone]) -> None:
-    phone = arm64[1]
-    assert "uid=2000(shell)" in phone.shell("id").stdout
-    assert "CapEff:\t0000000000000000" in phone.shell("cat /proc/self/status").stdout
-    phone.shell(f"mkdir -p {TEMPORARY}/closed && chmod 0 {TEMPORARY}/closed")
+def test_the_shell_has_no_rights_beyond_a_phones(arm64: Phone) -> None:
+    assert "uid=2000(shell)" in arm64.shell("id").stdout
+    assert "CapEff:\t0000000000000000" in arm64.shell("cat /proc/self/status").stdout
+    arm64.shell(f"mkdir -p {TEMPORARY}/closed && chmod 0 {TEMPORARY}/closed")
     for path in (f"{TEMPORARY}/closed/x", "/x", "/system/bin/x", "/proc/sys/kernel/random/boot_id"):
-        assert phone.shell(f"echo x > {path}", check=False).status != 0
+        assert arm64.shell(f"echo x > {path}", check=False).status != 0
 
 
-def test_the_hosts_files_and_processes_are_not_on_the_phone(
-    arm64: tuple[VirtualPhone, Phone], tmp_path: Path
-) -> None:
-    phone = arm64[1]
+def test_the_hosts_files_and_processes_are_not_on_the_phone(arm64: Phone, tmp_path: Path) -> None:
     (tmp_path / "secret").touch()
-    assert not phone.exists(str(tmp_path / "secret"))
-    assert not phone.exists(str(Path.home()))
-    assert os.getpid() not in map(int, phone.shell("ps -A -o PID=").stdout.split())
+    assert not arm64.exists(str(tmp_path / "secret"))
+    assert not arm64.exists(str(Path.home()))
+    assert os.getpid() not in map(int, arm64.shell("ps -A -o PID=").stdout.split())
 
 
-def test_it_listens_on_loopback_only(arm64: tuple[VirtualPhone, Phone]) -> None:
-    port = arm64[0].port
-    assert not 5555 <= port <= 5585
-    listening = []
-    for name, loopback in (("tcp", "0100007F"), ("tcp6", "0000000000000000FFFF00000100007F")):
-        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
-            local, state = line.split()[1], line.split()[3]
-            address, _, number = local.partition(":")
-            if int(number, 16) == port and state == "0A":
-                listening.append(address == loopback)
-    assert listening == [True]
+def test_it_listens_on_loopback_only(arm64_phone: VirtualPhone) -> None:
+    assert not 5555 <= arm64_phone.port <= 5585
+    ((address, _),) = listeners(arm64_phone.port)
+    assert address in ("0100007F", "0000000000000000FFFF00000100007F")
 
 
 def test_adbd_comes_back_and_what_runs_on_the_phone_goes_on(
-    arm64: tuple[VirtualPhone, Phone],
+    arm64: Phone, arm64_phone: VirtualPhone
 ) -> None:
-    machine, phone = arm64
-    first = machine.adbd_pid()
+    first = arm64_phone.adbd_pid()
     assert Path(f"/proc/{first}/comm").read_text() == "adbd\n"
-    pid = phone.shell("setsid sleep 600 </dev/null >/dev/null 2>&1 & echo $!").stdout.strip()
+    pid = arm64.shell("setsid sleep 600 </dev/null >/dev/null 2>&1 & echo $!").stdout.strip()
     os.kill(first, signal.SIGKILL)
-    eventually(lambda: machine.adbd_pid() != first)
-    phone.reconnect()
-    assert phone.shell(f"kill -0 {pid} && kill {pid}").status == 0
-    assert machine.adbd_pid() != first
+    assert eventually(lambda: arm64_phone.adbd_pid() != first)
+    arm64.reconnect()
+    assert arm64.shell(f"kill -0 {pid} && kill {pid}").status == 0
 
 
 @pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGTERM, None])
@@ -267,46 +205,37 @@ def test_with_its_supervisor_ends_everything_on_the_phone(ended_by: signal.Signa
         assert machine.root.exists() == (ended_by is not None)
 
 
-def test_starting_clears_away_what_a_killed_phone_left() -> None:
+def test_starting_clears_away_what_a_killed_phone_left_and_refuses_a_name_in_use() -> None:
     with started(abi="x86_64") as (machine, _phone):
         os.kill(machine.pid, signal.SIGKILL)
         eventually(lambda: not PhoneFolder(machine.root).is_alive())
         with started(abi="x86_64") as (again, phone):
             assert phone.shell("echo lives").stdout == "lives\n"
             assert again.name == machine.name or not machine.root.exists()
-
-
-def test_a_name_in_use_is_refused() -> None:
-    with (
-        started(abi="x86_64") as (machine, _phone),
-        pytest.raises(DeviceError, match="runs already"),
-    ):
-        virtual.start(name=machine.name)
+            with pytest.raises(DeviceError, match="runs already"):
+                virtual.start(name=again.name)
 
 
 def test_phones_side_by_side_share_nothing(
-    arm64: tuple[VirtualPhone, Phone], x86_64: tuple[VirtualPhone, Phone]
+    arm64: Phone, phone: Phone, arm64_phone: VirtualPhone, x86_phone: VirtualPhone
 ) -> None:
-    arm64[1].shell(f"echo mine > {TEMPORARY}/mine")
-    assert not x86_64[1].exists(f"{TEMPORARY}/mine")
-    assert arm64[1].identity().boot_id != x86_64[1].identity().boot_id
-    names = {phone.name for phone in virtual.running()}
-    assert {arm64[0].name, x86_64[0].name} <= names
+    arm64.shell(f"echo mine > {TEMPORARY}/mine")
+    assert not phone.exists(f"{TEMPORARY}/mine")
+    assert arm64.identity().boot_id != phone.identity().boot_id
+    names = {running.name for running in virtual.running()}
+    assert {arm64_phone.name, x86_phone.name} <= names
 
 
 def test_a_phone_outlives_the_process_that_started_it_and_needs_no_privilege() -> None:
     script = 'from devices import virtual; print(virtual.start("x86_64").name)'
     # a user other than root, who has no capability at all, whoever runs the tests
     ordinary = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
-    root = Path(virtual.__file__).parents[2]
-    done = subprocess.run(
+    name = subprocess.check_output(
         [*ordinary, sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": str(root)},
-        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(Path(virtual.__file__).parents[2])},
         text=True,
-        check=True,
     )
-    (machine,) = [phone for phone in virtual.running() if phone.name == done.stdout.strip()]
+    (machine,) = [phone for phone in virtual.running() if phone.name == name.strip()]
     try:
         assert adb.find(machine.serial).shell("echo lives").stdout == "lives\n"
     finally:

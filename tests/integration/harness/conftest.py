@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +12,16 @@ import pytest
 from PIL import Image
 
 from fixtures import demo, smolvlm, textures, tiny
+from fixtures.drifts.tensors import Change, changed
 from harness import bundle as bundles
 from harness.arms.base import Prepared
 from harness.bundle import Bundle
+from harness.contract import Pixels
 from harness.dataset import Dataset
-from harness.preprocess import pixels_sha256, prepare
+from harness.preprocess import pixels_sha256, prepare_as
 from tests import little_dataset as little
+
+Damaged = Callable[[str, str, Change], Bundle]
 
 _TEXTURES = 5
 _NOISE_SEED = 11
@@ -31,10 +38,31 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Prepared]:
     """Held-out textures, and noise: the hardest picture for a resize to agree on."""
     folder = tmp_path_factory.mktemp("pictures")
     held_out = textures.textures(_TEXTURES, tiny.Recipe().held_out_seed)
-    images = [prepare(texture.image) for texture in held_out]
+    images = [prepare_as(texture.image, Pixels()) for texture in held_out]
     noise = np.random.default_rng(_NOISE_SEED).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     images.append(Image.fromarray(noise))
     return [_prepared(folder, index, image) for index, image in enumerate(images)]
+
+
+@pytest.fixture
+def damaged_picture(pictures: list[Prepared], tmp_path: Path) -> Prepared:
+    """The first picture's place, with a file that is cut off."""
+    path = tmp_path / "damaged.png"
+    path.write_bytes(pictures[0].pixels_path.read_bytes()[:300])
+    return replace(pictures[0], pixels_path=path)
+
+
+@pytest.fixture
+def damaged(tiny_bundle: Bundle, tmp_path: Path) -> Damaged:
+    """A copy of the bundle in which one tensor of one of its files is changed."""
+
+    def damage(quant: str, tensor: str, change: Change) -> Bundle:
+        copy = bundles.load(Path(shutil.copytree(tiny_bundle.path, tmp_path / "copy")))
+        vision = tensor.startswith(("v.", "mm."))
+        changed(tensor, change)(copy.mmproj(quant) if vision else copy.text_model(quant))
+        return copy
+
+    return damage
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -43,50 +43,35 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def answers_of(bundle: Path, images: Path, out: Path, contract: Path | None = None) -> Lines:
-    """The app's lines as an app that is the reference would write them, pixels included."""
-    request = RunRequest(
-        bundle, str(images), out / "own", arms=(REFERENCE,), fixed=IMAGES,
-        contract=str(contract) if contract else None,
-    )  # fmt: skip
-    evaluate(request, Unseen())
-    under = contracts.load(str(contract)) if contract else CONTRACT
-    lines = []
-    for seen in RunFolder(request.out).read():
-        if seen.canary is not None:
-            continue
-        dump = out / f"{Path(seen.case_id).stem}.rgb"
-        dump.write_bytes(prepare_case(images / seen.case_id, under.pixels).tobytes())
-        lines.append(
-            {
-                "image": seen.case_id,
-                "text": seen.text,
-                "pixels": dump.name,
-                "grid": seen.grid,
-                "image_tokens": seen.image_tokens,
-                "prompt_ids": seen.prompt_ids,
-                "token_ids": [token.id for token in seen.tokens or ()],
-                "label_logprobs": seen.label_logprobs,
-            }
-        )
-    return lines
+def asked(bundle: Path, images: Path, out: Path) -> RunRequest:
+    """A run of the reference and of an app that wrote `app.jsonl`."""
+    arms = (REFERENCE, "app")
+    return RunRequest(bundle, str(images), out / "run", arms=arms, app=out / "app.jsonl")
 
 
 def judged(bundle: Path, images: Path, out: Path, lines: Lines) -> Verdict:
     """What a run says of an app that wrote these lines."""
-    file = out / "app.jsonl"
-    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    request = RunRequest(
-        bundle, str(images), out / "run", arms=(REFERENCE, "app"), app=file, fixed=IMAGES
-    )
-    return evaluate(request, Unseen()).verdict
+    (out / "app.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return evaluate(replace(asked(bundle, images, out), fixed=IMAGES), Unseen()).verdict
 
 
 @pytest.fixture(scope="module")
 def own(tiny_bundle: Bundle, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the reference's own answers as an app's lines."""
+    """The reference's own answers in a folder, as the lines and dumps of an app."""
     folder = tmp_path_factory.mktemp("own")
-    lines = answers_of(tiny_bundle.path, images, folder)
+    request = RunRequest(
+        tiny_bundle.path, str(images), folder / "run", arms=(REFERENCE,), fixed=IMAGES
+    )
+    evaluate(request, Unseen())
+    lines = []
+    for seen in RunFolder(request.out).read():
+        if seen.canary is None:
+            dump = folder / f"{Path(seen.case_id).stem}.rgb"
+            square = prepare_case(images / seen.case_id, CONTRACT.pixels)
+            dump.write_bytes(square.tobytes())
+            fields = {"text", "grid", "image_tokens", "prompt_ids", "label_logprobs"}
+            line = {"image": seen.case_id, "pixels": dump.name, **seen.model_dump(include=fields)}
+            lines.append(line | {"token_ids": [token.id for token in seen.tokens or ()]})
     (folder / "lines.json").write_text(json.dumps(lines))
     return folder
 
@@ -122,58 +107,58 @@ def test_what_the_app_does_not_say_is_equal_to_nothing(
     for equal in (hop.pixels_equal, hop.prompt_ids_equal, hop.tokens_equal, hop.grid_equal):
         assert equal.of == 0
     assert hop.agreement == 1.0
-    (note,) = [note for note in verdict.notes if note.startswith("app: not told")]
+    (note,) = [note for note in verdict.notes if note.startswith("app: not reported")]
     assert all(what in note for what in ("pixels", "prompt ids", "generated ids", "probabilities"))
 
 
-def _bgr(lines: Lines, folder: Path) -> None:
-    for line in lines:
-        dump = folder / line["pixels"]
-        dump.write_bytes(
-            np.frombuffer(dump.read_bytes(), np.uint8).reshape(-1, 3)[:, ::-1].tobytes()
-        )
+def _dumps(change: Callable[[Image.Image], Image.Image]) -> Change:
+    def changed(lines: Lines, folder: Path) -> None:
+        for line in lines:
+            dump = folder / line["pixels"]
+            square = Image.frombytes("RGB", (256, 256), dump.read_bytes())
+            dump.write_bytes(change(square).tobytes())
+
+    return changed
 
 
-def _sixty_four(lines: Lines, folder: Path) -> None:
-    for line in lines:
-        dump = folder / line["pixels"]
-        square = Image.frombytes("RGB", (256, 256), dump.read_bytes())
-        dump.write_bytes(square.resize((64, 64)).tobytes())
+def _each(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Change:
+    def changed(lines: Lines, _folder: Path) -> None:
+        for line in lines:
+            line |= change(line)
+
+    return changed
 
 
-def _another_prompt(lines: Lines, _folder: Path) -> None:
-    for line in lines:
-        line["prompt_ids"] = [*line["prompt_ids"][:-1], 2, line["prompt_ids"][-1]]
+_bgr = _dumps(lambda square: Image.merge("RGB", square.split()[::-1]))
 
 
-def _another_cache(lines: Lines, _folder: Path) -> None:
-    for line in lines:
-        line["label_logprobs"] = {
-            label: value - 0.9 * (index + 1)
-            for index, (label, value) in enumerate(line["label_logprobs"].items())
-        }
+def _another_prompt(line: dict[str, Any]) -> dict[str, Any]:
+    *ids, last = line["prompt_ids"]
+    return {"prompt_ids": [*ids, 2, last]}
 
 
-def _another_rule(lines: Lines, _folder: Path) -> None:
-    for line in lines:
-        line["label"] = "fire" if "water" in line["text"] else "water"
+def _another_cache(line: dict[str, Any]) -> dict[str, Any]:
+    logprobs = enumerate(line["label_logprobs"].items(), start=1)
+    return {"label_logprobs": {label: value - 0.9 * place for place, (label, value) in logprobs}}
 
 
-def _cut_short(lines: Lines, _folder: Path) -> None:
-    for line in lines:
-        line["token_ids"] = line["token_ids"][:1]
-        line["text"] = line["text"][:3]
+def _another_rule(line: dict[str, Any]) -> dict[str, Any]:
+    return {"label": "fire" if "water" in line["text"] else "water"}
+
+
+def _cut_short(line: dict[str, Any]) -> dict[str, Any]:
+    return {"token_ids": line["token_ids"][:1], "text": line["text"][:3]}
 
 
 @pytest.mark.parametrize(
     ("change", "stage", "words"),
     [
         (_bgr, "resize", "bgr"),
-        (_sixty_four, "resize", "its pixels are"),
-        (_another_prompt, "tokens", "ids instead of"),
-        (_another_cache, "prefill", "nats"),
-        (_another_rule, "label", "as another label"),
-        (_cut_short, "decode", "ends answers early"),
+        (_dumps(lambda square: square.resize((64, 64))), "resize", "its pixels are"),
+        (_each(_another_prompt), "tokens", "ids instead of"),
+        (_each(_another_cache), "prefill", "nats"),
+        (_each(_another_rule), "label", "as another label"),
+        (_each(_cut_short), "decode", "ends answers early"),
     ],
 )
 def test_a_difference_is_blamed_at_its_stage_on_the_hop_app(
@@ -197,7 +182,7 @@ def test_the_lines_and_their_dumps_are_pulled_from_the_phone_that_the_app_ran_on
     _bgr(lines, tmp_path)
     text = "".join(f"{json.dumps(line)}\n" for line in lines)
     remote = "/data/local/tmp/an app's/lines.jsonl"
-    phone.push_bytes(text.encode(), remote)
+    phone.push(text.encode(), remote)
     for line in lines:
         phone.push(tmp_path / line["pixels"], f"/data/local/tmp/an app's/{line['pixels']}")
     request = RunRequest(
@@ -234,7 +219,7 @@ def test_an_image_that_the_app_never_answered_is_its_fault(
     ("text", "says"),
     [
         ('{"image": "nowhere.png", "text": "fire"}\n', "line 1: 'nowhere.png' is none of"),
-        ('{"image": "IMAGE", "text": "fire"}\n' * 2, "line 2: 'IMAGE' stands on line 1 too"),
+        ('{"image": "IMAGE", "text": "fire"}\n' * 2, "line 2: 'IMAGE' is on line 1 too"),
         ('{"image": "IMAGE", "te', "line 1: .*torn"),
         ('{"image": "IMAGE"}\n', "line 1: text: Field required"),
         ('{"text": "fire"}\n', "line 1: .*name the image"),
@@ -248,13 +233,9 @@ def test_lines_that_cannot_be_used_are_refused_in_one_line(
     text: str, says: str, tiny_bundle: Bundle, images: Path, tmp_path: Path
 ) -> None:
     name = next(images.glob("*.png")).name
-    file = tmp_path / "app.jsonl"
-    file.write_text(text.replace("IMAGE", name))
-    request = RunRequest(
-        tiny_bundle.path, str(images), tmp_path / "run", arms=(REFERENCE, "app"), app=file
-    )
+    (tmp_path / "app.jsonl").write_text(text.replace("IMAGE", name))
     with pytest.raises(BadInput, match=says.replace("IMAGE", name)) as caught:
-        evaluate(request, Unseen())
+        evaluate(asked(tiny_bundle.path, images, tmp_path), Unseen())
     assert "\n" not in str(caught.value)
 
 
@@ -263,15 +244,8 @@ def test_a_pipe_in_the_place_of_the_lines_is_refused_and_not_waited_for(
     tiny_bundle: Bundle, images: Path, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "app.jsonl")
-    request = RunRequest(
-        tiny_bundle.path,
-        str(images),
-        tmp_path / "run",
-        arms=(REFERENCE, "app"),
-        app=tmp_path / "app.jsonl",
-    )
     with pytest.raises(BadInput, match="is no regular file"):
-        evaluate(request, Unseen())
+        evaluate(asked(tiny_bundle.path, images, tmp_path), Unseen())
 
 
 def test_the_documented_format_is_the_one_that_is_read() -> None:

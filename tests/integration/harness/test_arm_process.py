@@ -34,7 +34,7 @@ def desktop(tiny_bundle: Bundle) -> Iterator[ArmProcess]:
 
 
 def process(bundle: Bundle, name: str) -> ArmProcess:
-    return ArmProcess(ladder.parse(name), Side(CONTRACT, bundle, {}))
+    return ArmProcess(ladder.parse(name), Side(CONTRACT, bundle))
 
 
 def test_it_answers_as_the_arm_does_in_this_process(
@@ -104,7 +104,7 @@ def test_it_ends_with_the_process_that_started_it(tiny_bundle: Bundle) -> None:
         "from harness import bundle, contract, ladder\n"
         "from harness.arms.process import ArmProcess\n"
         "from harness.arms.base import Side\n"
-        "side = Side(contract.load('default'), bundle.load(Path(sys.argv[1])), {})\n"
+        "side = Side(contract.load('default'), bundle.load(Path(sys.argv[1])))\n"
         f"arm = ArmProcess(ladder.parse('{NAME}'), side)\n"
         "print(arm.attest().pid, flush=True)\n"
         "time.sleep(600)\n"

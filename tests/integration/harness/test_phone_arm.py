@@ -13,7 +13,7 @@ from devices.errors import BadRequest, RunnerFailed
 from devices.phone import Phone
 from devices.runner.client import discard
 from harness import contract as contracts
-from harness.arms.base import Prepared
+from harness.arms.base import Prepared, Side
 from harness.arms.desktop import DesktopArm
 from harness.arms.phone import PhoneArm
 from harness.arms.trajectory import write
@@ -41,9 +41,7 @@ def desktop(tiny_bundle: Bundle) -> Iterator[DesktopArm]:
 
 
 def made(bundle: Bundle, phone: Phone, runner: Path | None = None) -> PhoneArm:
-    return PhoneArm(
-        SPEC, bundle, CONTRACT, CONTRACT.runtime, phone, RUN_ID, Unseen(), runner=runner
-    )
+    return PhoneArm(SPEC, Side(CONTRACT, bundle), phone, RUN_ID, Unseen(), runner=runner)
 
 
 def test_every_observation_carries_evidence_and_says_what_it_is_for(

@@ -75,8 +75,10 @@ def test_where_nothing_flips_no_arm_answers_much_more_than_the_phone(
     assert all(FEWEST <= count <= 1.2 * on_phone for count in seen.values()), seen
     assert not verdict.undelivered
     assert all(gate.outcome == "pass" for gate in verdict.gates if gate.name == "agreement")
-    assert [line.partition(":")[0] for line in told.lines][:3] == ["context", "time", "disk"]
-    assert x86_phone.serial in told.lines[2]
+    assert [line.partition(":")[0] for line in told.lines][:4] == [
+        "agreement", "context", "time", "disk"
+    ]  # fmt: skip
+    assert x86_phone.serial in told.lines[3]
     outlook = RunFolder(tmp_path / "run").record().outlook
     assert outlook is not None
     assert outlook.most_s is not None, "known since the first block"

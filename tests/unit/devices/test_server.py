@@ -10,30 +10,25 @@ from devices.server import PORT_VARIABLE, Server, private_port, user_server
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
-        PORT_VARIABLE,
-        "ADB_SERVER_SOCKET",
-        "ANDROID_ADB_SERVER_ADDRESS",
-        "ANDROID_ADB_SERVER_PORT",
-    ):
+    adbs_own = ("ADB_SERVER_SOCKET", "ANDROID_ADB_SERVER_ADDRESS", "ANDROID_ADB_SERVER_PORT")
+    for name in (PORT_VARIABLE, *adbs_own):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_the_private_port_is_stable_and_away_from_adbs_own() -> None:
+def test_the_private_port_is_stable_away_from_adbs_own_and_can_be_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     port = private_port()
     assert private_port() == port
     assert 1024 <= port < 32768
     assert port != 5037
     assert not 5555 <= port <= 5585
-
-
-def test_the_private_port_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PORT_VARIABLE, "17000")
     assert private_port() == 17000
 
 
 @pytest.mark.parametrize("port", ["5555", "5585", "80", "70000", "x", "-1"])
-def test_an_unusable_private_port_is_told(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+def test_an_unusable_private_port_is_refused(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
     monkeypatch.setenv(PORT_VARIABLE, port)
     with pytest.raises(ToolchainMissing, match=f"{PORT_VARIABLE}={port}"):
         private_port()
@@ -58,7 +53,7 @@ def test_the_users_server_is_where_adbs_variables_say(
     assert user_server() == Server(host, port, private=False)
 
 
-def test_a_port_that_is_no_number_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", "many")
     with pytest.raises(ToolchainMissing, match="'many'"):
         user_server()

@@ -15,12 +15,13 @@ from safetensors.numpy import save_file
 
 from devices.hashing import file_sha256
 from harness import bundle, contract
-from harness.bundle.names import checkpoint_name, is_rotary, rotary_rows
+from harness.bundle.tensor_names import checkpoint_name, is_rotary, rotary_rows
 
 WIDTH, HEADS, TILE, PATCH, SCALE = 32, 2, 32, 8, 2
 TOKENS = ("a", "b", "<fake_token_around_image>", "<global-img>", "<image>")
 QUANT = "f16"
-Tensors = dict[str, NDArray[np.float32]]
+Rows = NDArray[np.float32]
+Tensors = dict[str, Rows]
 Key = str | bool | int | float | list[float] | list[int] | list[str]
 
 _TEXT = {
@@ -46,27 +47,62 @@ _VISION = {
     "v.blk.0.ffn_up.bias": (64,),
     "v.blk.0.ffn_down.bias": (WIDTH,),
 }
+MATRICES = tuple(name for name, shape in _TEXT.items() if len(shape) > 1 and name[:3] == "blk")
+"""The text model's, all of a layer."""
+_TEXT_KEYS: dict[str, Key] = {
+    "llama.embedding_length": WIDTH,
+    "llama.attention.head_count": HEADS,
+    "llama.attention.head_count_kv": HEADS,
+    "llama.context_length": 128,
+    "llama.block_count": 2,
+    "llama.feed_forward_length": 64,
+    "llama.rope.freq_base": 1e5,
+    "llama.attention.layer_norm_rms_epsilon": 1e-5,
+    "tokenizer.ggml.model": "gpt2",
+    "tokenizer.ggml.pre": "smollm",
+    "tokenizer.ggml.merges": ["a b", "b a"],
+    "tokenizer.ggml.bos_token_id": 0,
+    "tokenizer.ggml.eos_token_id": 1,
+}
+_VISION_KEYS: dict[str, Key] = {
+    "clip.vision.image_size": TILE,
+    "clip.vision.patch_size": PATCH,
+    "clip.vision.projector.scale_factor": SCALE,
+    "clip.vision.embedding_length": WIDTH,
+    "clip.vision.feed_forward_length": 64,
+    "clip.vision.block_count": 1,
+    "clip.vision.attention.head_count": HEADS,
+    "clip.vision.attention.layer_norm_epsilon": 1e-6,
+    "clip.use_gelu": True,
+    "clip.vision.preproc_image_size": 2 * TILE,
+    "clip.vision.image_mean": [0.5, 0.5, 0.5],
+    "clip.vision.image_std": [0.5, 0.5, 0.5],
+}
 _CONFIG = {
-    "scale_factor": SCALE,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
+    "scale_factor": SCALE, "bos_token_id": 0, "eos_token_id": 1,
     "text_config": {
-        "hidden_size": WIDTH,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": HEADS,
-        "max_position_embeddings": 128,
-        "rms_norm_eps": 1e-5,
+        "hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": HEADS, "max_position_embeddings": 128, "rms_norm_eps": 1e-5,
         "rope_theta": 1e5,
     },
     "vision_config": {
-        "hidden_size": WIDTH,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": HEADS,
-        "patch_size": PATCH,
-        "layer_norm_eps": 1e-6,
+        "hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": 1,
+        "num_attention_heads": HEADS, "patch_size": PATCH, "layer_norm_eps": 1e-6,
     },
+}  # fmt: skip
+_TOKENIZER = {
+    "added_tokens": [
+        {"id": index, "content": token, "special": True} for index, token in enumerate(TOKENS)
+    ][2:],
+    "pre_tokenizer": {"pretokenizers": [{"type": "Digits"}, {"type": "ByteLevel"}]},
+    "model": {"vocab": {"a": 0, "b": 1}, "merges": [["a", "b"], ["b", "a"]]},
+}
+_PROCESSOR = {
+    "max_image_size": {"longest_edge": TILE},
+    "size": {"longest_edge": 2 * TILE},
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "image_seq_len": (TILE // PATCH // SCALE) ** 2,
 }
 
 
@@ -99,91 +135,65 @@ class Miniature:
         checkpoint.mkdir(parents=True)
         rows = {"token_embd.weight": (len(TOKENS) + self.unused_tokens, WIDTH)}
         text, vision = _noise(_TEXT | rows, self.text_seed), _noise(_VISION, self.vision_seed)
-        self._checkpoint(checkpoint, text | vision)
-        self._text(folder / "text-f16.gguf", text)
-        seed = self.vision_seed if self.mmproj_seed is None else self.mmproj_seed
-        self._mmproj(folder / "mmproj-f16.gguf", _noise(_VISION, seed))
+        named = {str(checkpoint_name(name)): values for name, values in (text | vision).items()}
+        save_file(named, checkpoint / "model.safetensors")
+        contents = (_PROCESSOR | self.processor, _CONFIG, _TOKENIZER)
+        for name, content in zip(
+            ("processor_config", "config", "tokenizer"), contents, strict=True
+        ):
+            (checkpoint / f"{name}.json").write_text(json.dumps(content))
+        unused = [f"[PAD{len(TOKENS) + index}]" for index in range(self.unused_tokens)]
+        keys: dict[str, Key] = _TEXT_KEYS | {
+            "tokenizer.ggml.tokens": [*self.tokens, *unused],
+            "tokenizer.ggml.token_type": [1, 1, 3, 3, 3, *[5] * len(unused)],
+        }
+        self._gguf(folder / "text-f16.gguf", self.text_architecture, keys, text)
+        keys = {"clip.projector_type": self.projector}
+        keys |= {"clip.vision.projection_dim": self.projection} | _VISION_KEYS
+        if self.mmproj_seed is not None:
+            vision = _noise(_VISION, self.mmproj_seed)
+        self._gguf(folder / "mmproj-f16.gguf", self.mmproj_architecture, keys, vision)
         write_manifest(folder)
         return bundle.load(folder)
 
-    def _checkpoint(self, folder: Path, tensors: Tensors) -> None:
-        named = {str(checkpoint_name(name)): values for name, values in tensors.items()}
-        save_file(named, folder / "model.safetensors")
-        processor = {
-            "max_image_size": {"longest_edge": TILE},
-            "size": {"longest_edge": 2 * TILE},
-            "image_mean": [0.5, 0.5, 0.5],
-            "image_std": [0.5, 0.5, 0.5],
-            "image_seq_len": (TILE // PATCH // SCALE) ** 2,
-        } | self.processor
-        _write_json(folder / "processor_config.json", processor)
-        _write_json(folder / "config.json", _CONFIG)
-        added = [
-            {"id": index, "content": token, "special": True} for index, token in enumerate(TOKENS)
-        ]
-        tokenizer = {
-            "added_tokens": added[2:],
-            "pre_tokenizer": {"pretokenizers": [{"type": "Digits"}, {"type": "ByteLevel"}]},
-            "model": {"vocab": {"a": 0, "b": 1}, "merges": [["a", "b"], ["b", "a"]]},
-        }
-        _write_json(folder / "tokenizer.json", tokenizer)
-
-    def _text(self, path: Path, tensors: Tensors) -> None:
-        writer = gguf.GGUFWriter(path, self.text_architecture)
-        writer.add_embedding_length(WIDTH)
-        writer.add_head_count(HEADS)
-        writer.add_head_count_kv(HEADS)
-        writer.add_context_length(128)
-        writer.add_block_count(2)
-        writer.add_feed_forward_length(64)
-        writer.add_rope_freq_base(1e5)
-        writer.add_layer_norm_rms_eps(1e-5)
-        writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("smollm")
-        unused = [f"[PAD{len(TOKENS) + index}]" for index in range(self.unused_tokens)]
-        writer.add_token_list([*self.tokens, *unused])
-        writer.add_token_types([1, 1, 3, 3, 3, *[5] * len(unused)])
-        writer.add_token_merges(["a b", "b a"])
-        writer.add_bos_token_id(0)
-        writer.add_eos_token_id(1)
-        self._finish(writer, tensors)
-
-    def _mmproj(self, path: Path, tensors: Tensors) -> None:
-        writer = gguf.GGUFWriter(path, self.mmproj_architecture)
-        writer.add_clip_projector_type(self.projector)
-        writer.add_vision_projection_dim(self.projection)
-        writer.add_vision_image_size(TILE)
-        writer.add_vision_patch_size(PATCH)
-        writer.add_vision_projector_scale_factor(SCALE)
-        writer.add_vision_embedding_length(WIDTH)
-        writer.add_vision_feed_forward_length(64)
-        writer.add_vision_block_count(1)
-        writer.add_vision_head_count(HEADS)
-        writer.add_vision_attention_layernorm_eps(1e-6)
-        writer.add_vision_use_gelu(True)
-        writer.add_vision_preproc_image_size(2 * TILE)
-        writer.add_vision_image_mean([0.5, 0.5, 0.5])
-        writer.add_vision_image_std([0.5, 0.5, 0.5])
-        self._finish(writer, tensors)
-
-    def _finish(self, writer: gguf.GGUFWriter, tensors: Tensors) -> None:
-        for key, value in self.keys.items():
-            if key.startswith("clip.") == (writer.arch == "clip"):
-                _add_key(writer, key, value)
+    def _gguf(self, path: Path, architecture: str, keys: dict[str, Key], tensors: Tensors) -> None:
+        vision = "clip.use_gelu" in keys
+        own = {key: value for key, value in self.keys.items() if key.startswith("clip.") == vision}
         laid_out = {
             name: rotary_rows(values, HEADS) if is_rotary(name) else values
             for name, values in tensors.items()
         }
         self.plant(laid_out)
-        for name, values in laid_out.items():
-            chosen = self.types.get(name, "f16" if values.ndim > 1 else "f32").upper()
-            ggml_type = gguf.GGMLQuantizationType[chosen]
-            packed = gguf.quants.quantize(values, ggml_type)
-            writer.add_tensor(name, packed, raw_dtype=ggml_type)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        types = {
+            name: self.types.get(name, "f16" if values.ndim > 1 else "f32")
+            for name, values in laid_out.items()
+        }
+        packed = {
+            name: gguf.quants.quantize(values, gguf.GGMLQuantizationType[types[name].upper()])
+            for name, values in laid_out.items()
+        }
+        write_gguf(path, architecture, packed, types, keys | own)
+
+
+def write_gguf(
+    path: Path,
+    architecture: str,
+    tensors: dict[str, NDArray[Any]],
+    types: dict[str, str],
+    keys: dict[str, Key] | None = None,
+) -> None:
+    """A GGUF of `tensors`, packed as their ggml types in `types` are."""
+    writer = gguf.GGUFWriter(path, architecture)
+    for key, value in (keys or {}).items():
+        add = {str: writer.add_string, list: writer.add_array, bool: writer.add_bool}
+        add |= {int: writer.add_uint32, float: writer.add_float32}
+        add[type(value)](key, value)
+    for name, packed in tensors.items():
+        writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType[types[name].upper()])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def write_manifest(folder: Path) -> None:
@@ -196,8 +206,8 @@ def write_manifest(folder: Path) -> None:
             )
             for path in sorted(files)
         },
-        text={QUANT: _weights(folder, "text-f16.gguf")},
-        mmproj={QUANT: _weights(folder, "mmproj-f16.gguf")},
+        text={QUANT: bundle.Weights.of(folder, "text-f16.gguf", QUANT)},
+        mmproj={QUANT: bundle.Weights.of(folder, "mmproj-f16.gguf", QUANT)},
         tokenizer_sha256="0" * 64,
         source=bundle.Source(checkpoint="miniature", weights_sha256={}),
         created=bundle.Created(llama_cpp_commit="none", versions={}),
@@ -206,27 +216,26 @@ def write_manifest(folder: Path) -> None:
     (folder / "manifest.json").write_text(manifest.model_dump_json())
 
 
-def _weights(folder: Path, name: str) -> bundle.Weights:
-    return bundle.Weights.of(folder, name, QUANT)
-
-
 def _noise(shapes: dict[str, tuple[int, ...]], seed: int) -> Tensors:
     random = np.random.default_rng(seed)
     return {name: random.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
 
 
-def _add_key(writer: gguf.GGUFWriter, key: str, value: Key) -> None:
-    if isinstance(value, str):
-        writer.add_string(key, value)
-    elif isinstance(value, list):
-        writer.add_array(key, value)
-    elif isinstance(value, bool):
-        writer.add_bool(key, value)
-    elif isinstance(value, int):
-        writer.add_uint32(key, value)
-    else:
-        writer.add_float32(key, value)
+def planted(name: str, change: Callable[[Tensors], object]) -> Callable[[Tensors], None]:
+    """A change to the file that holds the tensor `name`."""
+
+    def plant(tensors: Tensors) -> None:
+        if name in tensors:
+            change(tensors)
+
+    return plant
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content))
+def changed(name: str, change: Callable[[Rows], object]) -> Callable[[Tensors], None]:
+    """A change to the values of the tensor `name`."""
+    return planted(name, lambda tensors: change(tensors[name]))
+
+
+def zeroed(name: str) -> Callable[[Tensors], None]:
+    """All values of the tensor `name` replaced by zeros."""
+    return changed(name, lambda rows: rows.fill(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,22 +28,13 @@ from harness.ladder import Hop
 from harness.records.inquiry import DrivenCase, Floor
 from harness.records.observation import ArmAttestation, Conditions, Observation
 from harness.records.record import BundleRecord, CaseRecord, PhoneRecord, RunRecord
-from harness.tolerance import DrivenLimit, Part, Tolerance
+from harness.tolerance import PARTS, DrivenLimit, Part, Tolerance
 
 LABELS = {"water": -0.1, "land": -3.0, "fire": -4.0, "wood": -5.0, "metal": -6.0}
-TOLERANCE = Tolerance(
-    label_logprob=0.01,
-    flip_margin=0.02,
-    pixels=0.001,
-    embed=0.01,
-    prefill=0.05,
-)
-DRIVEN: dict[Part, DrivenLimit] = {
-    "vision layers": DrivenLimit(0.02, 0.01, 0.01),
-    "vision ends": DrivenLimit(0.02, 0.01, 0.01),
+TOLERANCE = Tolerance(label_logprob=0.01, flip_margin=0.02, pixels=0.001, embed=0.01, prefill=0.05)
+DRIVEN: dict[Part, DrivenLimit] = dict.fromkeys(PARTS, DrivenLimit(0.02, 0.01, 0.01)) | {
     "text attention": DrivenLimit(0.1, 0.02, 0.02),
     "text ffn": DrivenLimit(0.0, 0.0, 0.0),
-    "text ends": DrivenLimit(0.02, 0.01, 0.01),
 }
 OUTPUTS = (
     "pixels",
@@ -69,14 +61,8 @@ def token(id_: int, logprob: float = -0.1, top: dict[int, float] | None = None) 
 
 
 def timings(total: float = 2000.0, decode: Sequence[float] = (10.0, 10.0)) -> Timings:
-    return Timings(
-        image_decode=5.0,
-        tokenize=1.0,
-        encode=[300.0, 200.0],
-        prefill=100.0,
-        decode=list(decode),
-        total=total,
-    )
+    stages = {"image_decode": 5.0, "tokenize": 1.0, "encode": [300.0, 200.0], "prefill": 100.0}
+    return Timings.model_validate(stages | {"decode": list(decode), "total": total})
 
 
 def observation(
@@ -136,34 +122,18 @@ def driven_case(
     hop: Hop, index: int = 0, errors: Mapping[str, float] | None = None, **over: object
 ) -> DrivenCase:
     """Case `index` driven on `hop`: `errors` by output, next to nothing in others."""
-    told = {"vision patches": 1e-7} | dict(errors or {})
-    content: dict[str, Any] = {
-        "reference": hop.reference,
-        "reference_phone": hop.reference_phone,
-        "candidate": hop.candidate,
-        "phone": hop.phone,
-        "case_id": f"case-{index:02d}",
-        "session": index // 3,
-        "position": index % 3,
-        "outputs": tuple(
-            DrivenLayer(name=name, error=told.get(name, 0.0), gain=0.0, shift=0.0)
-            for name in OUTPUTS
-        ),
-    }
-    return DrivenCase.model_validate(content | over)
+    known = {"vision patches": 1e-7} | dict(errors or {})
+    outputs = tuple(
+        DrivenLayer(name=name, error=known.get(name, 0.0), gain=0.0, shift=0.0) for name in OUTPUTS
+    )
+    ends = {key: value for key, value in asdict(hop).items() if key != "changes"}
+    case = {"case_id": f"case-{index:02d}", "session": index // 3, "position": index % 3}
+    return DrivenCase.model_validate(ends | case | {"outputs": outputs} | over)
 
 
 def floor(arm: str = "desktop:q8_0+app", **over: object) -> Floor:
-    content: dict[str, Any] = {
-        "arm": arm,
-        "cases": 24,
-        "vision_cases": 6,
-        "embed": 1e-4,
-        "prefill": 0.01,
-        "label_logprob": 0.02,
-        "margin": 0.03,
-    }
-    return Floor.model_validate(content | over)
+    measured = {"embed": 1e-4, "prefill": 0.01, "label_logprob": 0.02, "margin": 0.03}
+    return Floor.model_validate({"arm": arm, "cases": 24, "vision_cases": 6} | measured | over)
 
 
 def flipped(arm: str, index: int, phone: str | None = None, **over: object) -> Observation:
@@ -222,17 +192,9 @@ def run_record(
 
 def settings(**over: object) -> RunSettings:
     """As the default contract asks of arms with `+app`."""
-    content: dict[str, Any] = {
-        "context": 1024,
-        "batch": 512,
-        "micro_batch": 512,
-        "cache_type_k": "q4_0",
-        "cache_type_v": "q4_0",
-        "flash_attention": True,
-        "max_tokens": 32,
-        "decoding": Decoding(),
-    }
-    return RunSettings.model_validate(content | over)
+    caches = {"cache_type_k": "q4_0", "cache_type_v": "q4_0", "flash_attention": True}
+    sizes = {"context": 1024, "batch": 512, "micro_batch": 512, "max_tokens": 32}
+    return RunSettings.model_validate(caches | sizes | {"decoding": Decoding()} | over)
 
 
 def attestation(
@@ -244,17 +206,14 @@ def attestation(
         "compiler": "clang",
         "target": "x86_64-linux-gnu",
         "variant": "x86_64",
-        "cpu_features_found": ["avx2"],
-        "cpu_features_used": ["avx2"],
         "backends": ["CPU"],
-        "threads": 2,
-        "vision_threads": 4,
-        "placement": [],
         "text_model_sha256": "t" * 64,
         "mmproj_sha256": "m" * 64,
         "load_ms": 12.5,
         "pid": pid,
     }
+    content |= {"threads": 2, "vision_threads": 4, "placement": []}
+    content |= {key: ["avx2"] for key in ("cpu_features_found", "cpu_features_used")}
     return ArmAttestation(
         arm=arm, phone=phone, attestation=Attestation.model_validate(content | over)
     )

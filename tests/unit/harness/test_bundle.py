@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -13,11 +14,18 @@ from safetensors.numpy import save_file
 
 from harness import bundle
 from harness.bundle.checkpoint_files import CheckpointTensors
-from harness.bundle.gguf_file import GgufFile, group_of
-from harness.bundle.names import checkpoint_name, rotary_rows
+from harness.bundle.gguf_file import GgufFile
+from harness.bundle.manifest import (
+    EffectiveBits,
+    Fallback,
+    effective_bits,
+    fallback_line,
+    read_manifest,
+)
+from harness.bundle.tensor_names import checkpoint_name, gguf_name, group_of, rotary_rows
 from harness.errors import BundleError, CheckpointError
 
-from .bundle_factory import QUANT, TOKENS, Miniature, write_manifest
+from .bundle_factory import QUANT, TOKENS, Miniature, write_gguf, write_manifest
 
 
 @pytest.fixture
@@ -37,6 +45,12 @@ def refusal(path: Path) -> str:
     return str(caught.value)
 
 
+def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
 def test_a_whole_bundle_loads_and_passes_its_check(whole: bundle.Bundle, folder: Path) -> None:
     assert bundle.check(folder).manifest == whole.manifest
     assert whole.quants == (QUANT,)
@@ -44,51 +58,48 @@ def test_a_whole_bundle_loads_and_passes_its_check(whole: bundle.Bundle, folder:
     assert whole.mmproj(QUANT).is_file()
     assert whole.checkpoint.is_dir()
     assert whole.contract.name == "default"
+    types = whole.manifest.text[QUANT].tensor_types
+    assert types["attn"] == {"f16": 4}
+    assert types["norms"] == {"f32": 3}
+    assert whole.manifest.mmproj[QUANT].tensor_types["projector"] == {"f16": 1}
+    with pytest.raises(BundleError, match=r"no q2_k, it holds f16; .*--quant q2_k"):
+        whole.text_model("q2_k")
 
 
 def test_the_hash_of_a_bundle_follows_its_files_and_not_its_place(
     whole: bundle.Bundle, tmp_path: Path
 ) -> None:
-    again = Miniature().write(tmp_path / "elsewhere")
-    other = Miniature(text_seed=9).write(tmp_path / "other")
-    assert again.sha256 == whole.sha256
-    assert other.sha256 != whole.sha256
+    assert Miniature().write(tmp_path / "elsewhere").sha256 == whole.sha256
+    assert Miniature(text_seed=9).write(tmp_path / "other").sha256 != whole.sha256
 
 
-def test_a_quant_type_the_bundle_lacks_is_named_with_those_it_has(whole: bundle.Bundle) -> None:
-    with pytest.raises(BundleError, match=r"no q2_k, it holds f16; .*--quant q2_k"):
-        whole.text_model("q2_k")
-
-
-@pytest.mark.parametrize("read", [bundle.load, bundle.check])
-def test_a_folder_that_is_not_there_is_said_to_be_missing(
-    read: Callable[[Path], object], tmp_path: Path
-) -> None:
-    with pytest.raises(BundleError, match="no such folder"):
-        read(tmp_path / "nowhere")
-
-
-def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
+def test_a_folder_that_is_missing_or_has_no_manifest_is_no_bundle(tmp_path: Path) -> None:
+    for read in (bundle.load, bundle.check):
+        with pytest.raises(BundleError, match="no such folder"):
+            read(tmp_path / "nowhere")
     with pytest.raises(BundleError, match=r"no manifest\.json"):
         bundle.load(tmp_path)
 
 
-def test_a_damaged_manifest_is_named_with_the_field(whole: bundle.Bundle, folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["schema_version"] = 99
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match=r"manifest\.json: schema_version"):
-        bundle.load(folder)
+def file_named(name: str) -> Callable[[dict[str, Any]], object]:
+    return lambda manifest: manifest["text"][QUANT].update(file=name)
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../b", "a\\b"])
-def test_a_manifest_cannot_point_outside_its_bundle(
-    whole: bundle.Bundle, folder: Path, name: str
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda manifest: manifest.update(schema_version=99), r"manifest\.json: schema_version"),
+        *(
+            (file_named(name), "not a plain path inside the bundle")
+            for name in ("../outside", "/etc/passwd", "a/../../b", "a\\b")
+        ),
+    ],
+)
+def test_a_damaged_manifest_or_one_that_points_outside_its_bundle_is_refused(
+    whole: bundle.Bundle, folder: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["text"][QUANT]["file"] = name
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match="not a plain path inside the bundle"):
+    edit_manifest(folder, change)
+    with pytest.raises(BundleError, match=message):
         bundle.load(folder)
 
 
@@ -96,8 +107,7 @@ def test_loading_notices_a_missing_and_a_truncated_file_without_hashing(
     whole: bundle.Bundle, folder: Path
 ) -> None:
     path = whole.mmproj(QUANT)
-    content = path.read_bytes()
-    path.write_bytes(content[:-7])
+    path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(BundleError, match=r"mmproj-f16\.gguf: truncated"):
         bundle.load(folder)
     path.unlink()
@@ -105,24 +115,30 @@ def test_loading_notices_a_missing_and_a_truncated_file_without_hashing(
         bundle.load(folder)
 
 
-@pytest.mark.parametrize("kept", [0, 3, 40, 700, -5])
-def test_a_gguf_cut_anywhere_is_said_to_be_truncated(
-    whole: bundle.Bundle, folder: Path, kept: int
-) -> None:
-    path = whole.text_model(QUANT)
-    path.write_bytes(path.read_bytes()[:kept])
-    said = refusal(folder)
-    assert "text-f16.gguf" in said
-    assert "truncated" in said
-
-
-def test_a_file_that_is_no_gguf_is_named(whole: bundle.Bundle, folder: Path) -> None:
-    whole.text_model(QUANT).write_bytes(b"PK\x03\x04" * 100)
-    assert "text-f16.gguf: no GGUF file" in refusal(folder)
+def one_bit_changed(content: bytes) -> bytes:
+    return content[:-64] + bytes([content[-64] ^ 1]) + content[-63:]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("change", "message"),
+    [
+        *((lambda content, kept=kept: content[:kept], "truncated") for kept in (0, 3, 40, 700, -5)),
+        (lambda content: b"PK\x03\x04" * 100, ": no GGUF file"),
+        (one_bit_changed, ": changed since the bundle was made"),
+    ],
+)
+def test_a_damaged_gguf_is_named(
+    whole: bundle.Bundle, folder: Path, change: Callable[[bytes], bytes], message: str
+) -> None:
+    path = whole.text_model(QUANT)
+    path.write_bytes(change(path.read_bytes()))
+    found = refusal(folder)
+    assert "text-f16.gguf" in found
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
     [
         (Miniature(text_architecture="qwen2"), "text-f16.gguf: architecture 'qwen2'"),
         (Miniature(mmproj_architecture="llama"), "mmproj-f16.gguf: architecture 'llama'"),
@@ -137,10 +153,10 @@ def test_a_file_that_is_no_gguf_is_named(whole: bundle.Bundle, folder: Path) -> 
     ],
 )
 def test_parts_that_do_not_belong_together_are_named(
-    wrong: Miniature, said: str, folder: Path
+    wrong: Miniature, message: str, folder: Path
 ) -> None:
     wrong.write(folder)
-    assert said in refusal(folder)
+    assert message in refusal(folder)
 
 
 def test_the_mmproj_of_another_bundle_is_caught_before_its_hash_is(
@@ -162,23 +178,16 @@ def test_a_tensor_changed_by_two_percent_is_not_explained_by_f16(
     assert "v.blk.0.attn_q.weight is 0.02 off" in refusal(folder)
 
 
-def test_one_changed_bit_is_caught_by_its_hash(whole: bundle.Bundle, folder: Path) -> None:
-    path = whole.text_model(QUANT)
-    content = bytearray(path.read_bytes())
-    content[-64] ^= 1
-    path.write_bytes(content)
-    assert "text-f16.gguf: changed since the bundle was made" in refusal(folder)
-
-
-def test_a_check_of_one_quant_type_leaves_the_others_files_alone(
+def test_verifying_one_quant_type_leaves_the_others_files_alone(
     whole: bundle.Bundle, folder: Path
 ) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for half in ("text", "mmproj"):
-        manifest[half]["q8_0"] = {"file": f"{half}-q8_0.gguf", "tensor_types": {}}
-        manifest["files"][f"{half}-q8_0.gguf"] = {"sha256": "0" * 64, "size_bytes": 1}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    bundle.check(folder, quants=[QUANT])
+    def add_q8_0(manifest: dict[str, Any]) -> None:
+        for half in ("text", "mmproj"):
+            manifest[half]["q8_0"] = {"file": f"{half}-q8_0.gguf", "tensor_types": {}}
+            manifest["files"][f"{half}-q8_0.gguf"] = {"sha256": "0" * 64, "size_bytes": 1}
+
+    edit_manifest(folder, add_q8_0)
+    assert bundle.verify(read_manifest(folder), [QUANT]) == ()
     assert "q8_0.gguf: missing" in refusal(folder)
 
 
@@ -188,38 +197,23 @@ def test_a_checkpoint_without_weights_is_named(whole: bundle.Bundle, folder: Pat
         bundle.check(folder)
 
 
-def test_the_types_of_every_tensor_are_counted_by_group(whole: bundle.Bundle) -> None:
-    types = whole.manifest.text[QUANT].tensor_types
-    assert types["attn"] == {"f16": 4}
-    assert types["norms"] == {"f32": 3}
-    assert whole.manifest.mmproj[QUANT].tensor_types["projector"] == {"f16": 1}
+_VISION_LAYER = "model.vision_model.encoder.layers.3"
 
 
 @pytest.mark.parametrize(
     ("tensor", "group", "source"),
     [
         ("output.weight", "output", "lm_head.weight"),
-        (
-            "blk.11.ffn_down.weight",
-            "ffn",
-            "model.text_model.layers.11.mlp.down_proj.weight",
-        ),
-        (
-            "v.blk.3.attn_out.bias",
-            "vision_biases",
-            "model.vision_model.encoder.layers.3.self_attn.out_proj.bias",
-        ),
-        (
-            "v.blk.3.ln2.weight",
-            "vision_norms",
-            "model.vision_model.encoder.layers.3.layer_norm2.weight",
-        ),
+        ("blk.11.ffn_down.weight", "ffn", "model.text_model.layers.11.mlp.down_proj.weight"),
+        ("v.blk.3.attn_out.bias", "vision_biases", f"{_VISION_LAYER}.self_attn.out_proj.bias"),
+        ("v.blk.3.ln2.weight", "vision_norms", f"{_VISION_LAYER}.layer_norm2.weight"),
         ("blk.0.ssm_a.weight", "other", None),
     ],
-)  # fmt: skip
+)
 def test_tensors_are_known_by_name(tensor: str, group: str, source: str | None) -> None:
     assert group_of(tensor) == group
     assert checkpoint_name(tensor) == source
+    assert source is None or gguf_name(source) == tensor
 
 
 def test_rotary_rows_interleave_the_halves_of_each_head() -> None:
@@ -242,16 +236,51 @@ def test_bfloat16_is_read_exactly(tmp_path: Path) -> None:
 
 
 def test_rows_of_a_quantized_tensor_are_those_gguf_py_gives(tmp_path: Path) -> None:
+    q8_0 = gguf.GGMLQuantizationType.Q8_0
     values = np.random.default_rng(3).standard_normal((10, 64), dtype=np.float32)
-    writer = gguf.GGUFWriter(tmp_path / "q.gguf", "llama")
-    packed = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0)
-    writer.add_tensor("w", packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    wanted = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType.Q8_0)
+    packed = gguf.quants.quantize(values, q8_0)
+    write_gguf(tmp_path / "q.gguf", "llama", {"w": packed}, {"w": "q8_0"})
+    wanted = gguf.quants.dequantize(packed, q8_0)
     opened = GgufFile(tmp_path / "q.gguf")
     np.testing.assert_array_equal(opened.rows("w", slice(None, None, 3)), wanted[::3])
     assert opened.shape("w") == (10, 64)
     assert opened.type_name("w") == "q8_0"
+
+
+def test_the_bits_of_a_file_count_its_scales_and_its_norms(whole: bundle.Bundle) -> None:
+    bits = whole.manifest.text[QUANT].bits
+    assert bits is not None
+    assert 16 < bits.per_weight < 16.5
+    assert bits.meant == bits.per_weight
+    assert bits.matrices == 9
+    assert fallback_line("text f16", bits) is None
+
+
+def test_a_type_without_room_for_its_blocks_costs_what_its_stand_in_costs(folder: Path) -> None:
+    """Rows of 32 values; q4_k has blocks of 256."""
+    types = {f"blk.{layer}.ffn_up.weight": "q5_0" for layer in range(2)}
+    written = Miniature(types=types).write(folder)
+    bits = effective_bits(GgufFile(written.text_model(QUANT)), "q4_k_m")
+    fallen = Fallback(meant="q4_k", became="q5_0", width=32, block=256, tensors=2)
+    assert fallen in bits.fallbacks
+    assert bits.per_weight > bits.meant
+
+
+@pytest.mark.parametrize(
+    ("became", "words"),
+    [
+        ((150,), "150 of 210 matrices became q5_0,"),
+        ((150, 30), "150 of 210 matrices became q5_0 and 30 q8_0,"),
+        ((100, 30, 2), "100 of 210 matrices became q5_0, 30 q8_0 and 2 q5_1,"),
+    ],
+)
+def test_fallbacks_are_described_in_one_line(became: tuple[int, ...], words: str) -> None:
+    stand_ins = (("q4_k", "q5_0"), ("q6_k", "q8_0"), ("q5_k", "q5_1"))
+    fallbacks = tuple(
+        Fallback(meant=meant, became=name, width=576, block=256, tensors=count)
+        for (meant, name), count in zip(stand_ins, became, strict=False)
+    )
+    bits = EffectiveBits(per_weight=6.2, meant=4.9, matrices=210, fallbacks=fallbacks)
+    assert fallback_line("q4_k_m", bits) == (
+        f"q4_k_m: {words} as rows of 576 are no multiple of 256: 6.2 bits a weight instead of 4.9"
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,15 @@ import pytest
 
 from harness import bundle
 from harness.bundle.checkpoint_files import CheckpointTensors
-from harness.bundle.diagnosis import place_of
 from harness.bundle.gguf_file import GgufFile
-from harness.bundle.quant_mix import asked_for, coarsest, is_coarser, is_its_own
+from harness.bundle.quant_types import asked_for, coarsest, is_coarser, is_its_own
 from harness.bundle.tensor_check import fidelity, tensor_findings
+from harness.bundle.tensor_names import place_of
 from harness.errors import BundleError
 from harness.records.inquiry import FileFault
 
-from .bundle_factory import QUANT, TOKENS, Key, Miniature, Tensors, write_manifest
+from . import bundle_factory as factory
+from .bundle_factory import MATRICES, QUANT, TOKENS, Key, Miniature, Rows, Tensors, changed, planted
 
 
 @pytest.fixture(autouse=True)
@@ -31,22 +31,11 @@ def found(miniature: Miniature, folder: Path) -> tuple[FileFault, ...]:
     return bundle.faults(miniature.write(folder / "mini"), [QUANT])
 
 
-def planted(name: str, change: Callable[[Tensors], None]) -> Callable[[Tensors], None]:
-    """A change to the file that holds that tensor."""
-
-    def plant(tensors: Tensors) -> None:
-        if name in tensors:
-            change(tensors)
-
-    return plant
-
-
-def zeroed(name: str) -> Callable[[Tensors], None]:
-    return planted(name, lambda tensors: tensors[name].fill(0))
-
-
-def test_a_whole_bundle_has_none(tmp_path: Path) -> None:
-    assert found(Miniature(), tmp_path) == ()
+def with_text_of(other: Miniature, folder: Path) -> bundle.Bundle:
+    """A whole bundle with the text model of another in the place of its own."""
+    whole, written = Miniature().write(folder / "whole"), other.write(folder / "other")
+    whole.text_model(QUANT).write_bytes(written.text_model(QUANT).read_bytes())
+    return bundle.load(whole.path)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +57,9 @@ def test_a_whole_bundle_has_none(tmp_path: Path) -> None:
         ("tokenizer.ggml.bos_token_id", 1, "tokens", "BOS is 'b' (1), 'a' (0) in"),
         ("tokenizer.ggml.add_bos_token", True, "tokens", "BOS is added to the prompt, unlike in"),
         ("tokenizer.ggml.pre", "default", "tokens", "default, smollm is the checkpoint's"),
+        # Remarks: no answer depends on them.
+        ("llama.context_length", 64, "prefill", "context length 64, 128 in"),
+        ("general.file_type", 2, "prefill", "the file says that it is q4_0; its tensors are those"),
     ],
 )
 def test_a_key_the_checkpoint_contradicts_is_named_with_both_values(
@@ -79,49 +71,55 @@ def test_a_key_the_checkpoint_contradicts_is_named_with_both_values(
     assert fault.half == ("mmproj" if key.startswith("clip.") else "text")
     assert fault.file == f"{fault.half}-f16.gguf"
     assert (fault.quant, fault.owner) == (QUANT, "bundle")
+    assert fault.remark == (key in ("llama.context_length", "general.file_type"))
+
+
+def test_context_length_is_a_fault_where_positions_are_stretched_by_it(tmp_path: Path) -> None:
+    keys: dict[str, Key] = {"llama.context_length": 64, "llama.rope.scaling.type": "yarn"}
+    assert not any(fault.remark for fault in found(Miniature(keys=keys), tmp_path))
+
+
+def copy_embeddings(tensors: Tensors) -> None:
+    tensors["output.weight"] = tensors["token_embd.weight"].copy()
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    "harmless",
     [
-        ("llama.context_length", 256),
-        ("llama.rope.scaling.factor", 1.0),
-        ("llama.attention.key_length", 16),
-        ("clip.use_silu", False),
-        ("tokenizer.ggml.add_bos_token", False),
-        ("tokenizer.ggml.padding_token_id", 2),
-        ("tokenizer.chat_template", "{{ messages }}"),
-        ("general.name", "another"),
+        Miniature(),
+        Miniature(keys={"llama.context_length": 256}),
+        Miniature(keys={"llama.rope.scaling.factor": 1.0}),
+        Miniature(keys={"llama.attention.key_length": 16}),
+        Miniature(keys={"clip.use_silu": False}),
+        Miniature(keys={"tokenizer.ggml.add_bos_token": False}),
+        Miniature(keys={"tokenizer.ggml.padding_token_id": 2}),
+        Miniature(keys={"tokenizer.chat_template": "{{ messages }}"}),
+        Miniature(keys={"general.name": "another"}),
+        Miniature(types={"blk.0.ffn_down.weight": "f32"}),
+        Miniature(plant=planted("token_embd.weight", copy_embeddings)),
     ],
 )
-def test_a_key_that_changes_no_answer_is_no_fault(key: str, value: Key, tmp_path: Path) -> None:
-    assert found(Miniature(keys={key: value}), tmp_path) == ()
+def test_what_changes_no_answer_is_no_fault(harmless: Miniature, tmp_path: Path) -> None:
+    assert found(harmless, tmp_path) == ()
+
+
+MERGES = "tokenizer.ggml.merges"
+SWAPPED = (*TOKENS[:2], TOKENS[3], TOKENS[2], TOKENS[4])
+OTHER_TYPES: dict[str, Key] = {"tokenizer.ggml.token_type": [1, 1, 3, 3, 1]}
 
 
 @pytest.mark.parametrize(
     ("wrong", "name", "detail"),
     [
         (
-            Miniature(tokens=(*TOKENS[:2], TOKENS[3], TOKENS[2], TOKENS[4])),
-            "<fake_token_around_image>",
-            "has id 3, 2 in the checkpoint's tokenizer; 2 tokens differ",
+            Miniature(tokens=SWAPPED),
+            TOKENS[2],
+            "has id 3, 2 in the checkpoint's tokenizer; 2 token",
         ),
         (Miniature(tokens=("a", "c", *TOKENS[2:])), "b", "token 1 is 'c', 'b' in"),
-        (
-            Miniature(keys={"tokenizer.ggml.token_type": [1, 1, 3, 3, 1]}),
-            "<image>",
-            "token <image> is normal, control in",
-        ),
-        (
-            Miniature(keys={"tokenizer.ggml.merges": ["b a", "a b"]}),
-            "tokenizer.ggml.merges",
-            "in another order): number 0 is 'b a', 'a b' there",
-        ),
-        (
-            Miniature(keys={"tokenizer.ggml.merges": ["a b"]}),
-            "tokenizer.ggml.merges",
-            "(1 of them, 2 in the checkpoint's tokenizer): number 1 is none, 'b a' there",
-        ),
+        (Miniature(keys=OTHER_TYPES), "<image>", "token <image> is normal, control in"),
+        (Miniature(keys={MERGES: ["b a", "a b"]}), MERGES, "another order): number 0 is 'b a', 'a"),
+        (Miniature(keys={MERGES: ["a b"]}), MERGES, "(1 of them, 2 in the checkpoint's tokenizer)"),
     ],
 )
 def test_another_tokenizer_is_one_fault_of_the_prompt(
@@ -160,68 +158,80 @@ def test_a_tensor_is_blamed_on_the_layer_that_uses_it(
     assert place_of(name) == (stage, layer)
 
 
-def test_a_tensor_is_told_with_its_error_and_its_cause(tmp_path: Path) -> None:
-    (fault,) = found(Miniature(plant=zeroed("v.blk.0.ffn_up.weight")), tmp_path)
-    assert (fault.kind, fault.half, fault.name) == ("tensor", "mmproj", "v.blk.0.ffn_up.weight")
-    assert (fault.stage, fault.layer) == ("embed", "vision layer 0 ffn")
-    assert fault.detail.startswith("1 off the checkpoint's model.vision_model.encoder.layers.0.mlp")
-    assert fault.detail.endswith("is what f16 explains: all zeros")
-
-
 def test_everything_is_found_and_what_is_cheap_comes_first(tmp_path: Path) -> None:
-    def plant(tensors: Tensors) -> None:
-        for name in ("blk.0.attn_v.weight", "output_norm.weight", "v.post_ln.weight"):
+    names = ("output_norm.weight", "blk.0.attn_v.weight", "v.post_ln.weight")
+
+    def scale(tensors: Tensors) -> None:
+        for name in names:
             if name in tensors:
                 tensors[name] *= np.float32(1.05)
 
     keys: dict[str, Key] = {"llama.rope.freq_base": 1e4, "clip.vision.image_std": [1.0, 1.0, 1.0]}
-    assert [fault.name for fault in found(Miniature(plant=plant, keys=keys), tmp_path)] == [
-        "llama.rope.freq_base",
-        "clip.vision.image_std",
-        "output_norm.weight",
-        "blk.0.attn_v.weight",
-        "v.post_ln.weight",
-    ]
+    faults = found(Miniature(plant=scale, keys=keys), tmp_path)
+    assert [fault.name for fault in faults] == [*keys, *names]
 
 
-def test_two_rows_among_thousands_are_found(tmp_path: Path) -> None:
-    def plant(tensors: Tensors) -> None:
-        rows = tensors["token_embd.weight"]
-        rows[[70, 3001]] = rows[[3001, 70]]
-
-    change = planted("token_embd.weight", plant)
-    (fault,) = found(Miniature(unused_tokens=4000, plant=change), tmp_path)
-    assert fault.detail.endswith("rows 70 and 3001 exchanged")
+def exchange(rows: Rows) -> None:
+    rows[[70, 3001]] = rows[[3001, 70]]
 
 
-def test_a_type_coarser_than_the_files_own_is_a_fault_though_its_error_is_that_types(
-    tmp_path: Path,
+def untie(tensors: Tensors) -> None:
+    tensors["output.weight"] = tensors["token_embd.weight"][::-1].copy()
+
+
+FFN_UP, EMBEDDINGS = "v.blk.0.ffn_up.weight", "token_embd.weight"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name", "layer", "begin", "end"),
+    [
+        (
+            Miniature(plant=factory.zeroed(FFN_UP)), FFN_UP, "vision layer 0 ffn",
+            "1 off the checkpoint's model.vision_model.encoder.layers.0.mlp",
+            "is what f16 explains: all zeros",
+        ),
+        (
+            Miniature(unused_tokens=4000, plant=changed(EMBEDDINGS, exchange)), EMBEDDINGS,
+            "text embeddings", "", "rows 70 and 3001 exchanged",
+        ),
+        (
+            Miniature(plant=planted(EMBEDDINGS, untie)), "output.weight", "text output",
+            "untied from the embeddings: ", "rows in another order",
+        ),
+        (
+            Miniature(types={"blk.0.ffn_down.weight": "q8_0"}), "blk.0.ffn_down.weight",
+            "text layer 0 ffn", "q8_0, nothing in a f16 file", " is coarser than f16",
+        ),
+        (
+            Miniature(types=dict.fromkeys(MATRICES, "f32")), MATRICES[0], "text layer 0 attention",
+            "f32; no layer of the file", " is f16, as its name says",
+        ),
+    ],
+)  # fmt: skip
+def test_a_tensor_is_named_with_its_layer_its_error_and_its_cause(
+    wrong: Miniature, name: str, layer: str, begin: str, end: str, tmp_path: Path
 ) -> None:
-    (fault,) = found(Miniature(types={"blk.0.ffn_down.weight": "q8_0"}), tmp_path)
-    assert (fault.name, fault.layer) == ("blk.0.ffn_down.weight", "text layer 0 ffn")
-    assert fault.detail == "q8_0, nothing in a f16 file is coarser than f16"
-    finer = Miniature(types={"blk.0.ffn_down.weight": "f32"})
-    assert bundle.faults(finer.write(tmp_path / "finer"), [QUANT]) == ()
+    (fault,) = found(wrong, tmp_path)
+    assert (fault.kind, fault.name, fault.layer) == ("tensor", name, layer)
+    vision = name.startswith("v.")
+    assert (fault.half, fault.stage) == (("mmproj", "embed") if vision else ("text", "prefill"))
+    assert fault.detail.startswith(begin)
+    assert fault.detail.endswith(end)
 
 
 def test_noise_that_a_coarse_type_would_hide_is_found_beside_tensors_that_are_exact(
     tmp_path: Path,
 ) -> None:
     """One matrix of many that a few more steps of training moved by three percent."""
-
-    def plant(tensors: Tensors) -> None:
-        noise = np.random.default_rng(4).standard_normal((64, 32), dtype=np.float32)
-        tensors["blk.1.ffn_up.weight"] += np.float32(0.03) * noise
-
-    parts = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-    matrices = (*(f"blk.0.{part}.weight" for part in parts), "blk.1.ffn_up.weight")
-    change = planted("blk.1.ffn_up.weight", plant)
-    written = Miniature(types=dict.fromkeys(matrices, "q5_0"), plant=change).write(tmp_path / "it")
+    name = "blk.1.ffn_up.weight"
+    noise = np.random.default_rng(4).standard_normal((64, 32), dtype=np.float32)
+    change = changed(name, lambda rows: rows.__iadd__(np.float32(0.03) * noise))
+    written = Miniature(types=dict.fromkeys(MATRICES, "q5_0"), plant=change).write(tmp_path / "it")
     text, tensors = GgufFile(written.text_model(QUANT)), CheckpointTensors(written.checkpoint)
     (finding,) = tensor_findings(text, "q5_0", tensors, lambda: None)
-    assert finding.name == "blk.1.ffn_up.weight"
+    assert finding.name == name
     assert finding.detail.endswith("made from other weights than this checkpoint's")
-    assert fidelity(text, "blk.1.ffn_up.weight", tensors).fault is None
+    assert fidelity(text, name, tensors).fault is None
 
 
 @pytest.mark.parametrize(
@@ -233,6 +243,7 @@ def test_noise_that_a_coarse_type_would_hide_is_found_beside_tensors_that_are_ex
         ("iq3_xxs", ("iq3_s", "iq2_s", "q4_k"), ("iq2_xxs", "iq1_s")),
         ("f16", ("f32", "f16"), ("bf16", "q8_0")),
         ("bf16", ("f32", "f16", "bf16"), ("q8_0",)),
+        ("homemade", ("q2_k",), ()),
     ],
 )
 def test_each_quant_type_has_a_mix_of_its_own(
@@ -240,21 +251,6 @@ def test_each_quant_type_has_a_mix_of_its_own(
 ) -> None:
     assert [name for name in belongs if is_coarser(name, quant)] == []
     assert [name for name in coarser if not is_coarser(name, quant)] == []
-
-
-def test_a_quant_type_nobody_knows_is_not_judged() -> None:
-    assert coarsest("homemade") is None
-    assert not is_coarser("q2_k", "homemade")
-    assert is_its_own("f32", 256, "homemade")
-    assert asked_for("q8_0", 100, "homemade") == "q8_0"
-
-
-def test_a_text_model_of_another_quant_type_under_the_name_is_a_fault(tmp_path: Path) -> None:
-    matrices = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-    other = {f"blk.0.{part}.weight": "f32" for part in matrices} | {"blk.1.ffn_up.weight": "f32"}
-    (fault,) = found(Miniature(types=other), tmp_path)
-    assert (fault.half, fault.stage, fault.layer) == ("text", "prefill", "text layer 0 attention")
-    assert fault.detail == "f32; no layer of the file is f16, as its name says"
 
 
 @pytest.mark.parametrize(
@@ -270,6 +266,7 @@ def test_a_text_model_of_another_quant_type_under_the_name_is_a_fault(tmp_path: 
         ("q8_0", 768, "q4_k_m", "q8_0"),
         ("q8_0", 576, "q8_0", "q8_0"),
         ("f16", 576, "q8_0", "f16"),
+        ("q8_0", 100, "homemade", "q8_0"),
     ],
 )
 def test_rows_without_room_for_a_types_blocks_have_what_the_quantizer_falls_back_to(
@@ -284,36 +281,20 @@ def test_a_file_all_of_stand_ins_and_finer_types_of_its_mix_is_its_own() -> None
     assert not is_its_own("q5_k", 1536, "q3_k_m")
     assert is_its_own("iq3_s", 768, "iq3_xs")
     assert not is_its_own("q8_0", 576, "q4_k_m")
+    assert coarsest("homemade") is None
+    assert is_its_own("f32", 256, "homemade")
 
 
-def test_an_output_matrix_untied_from_the_embeddings_is_a_fault(tmp_path: Path) -> None:
-    def untie(tensors: Tensors) -> None:
-        tensors["output.weight"] = tensors["token_embd.weight"][::-1].copy()
-
-    plant = planted("token_embd.weight", untie)
-    (fault,) = found(Miniature(plant=plant), tmp_path)
-    assert (fault.name, fault.stage, fault.layer) == ("output.weight", "prefill", "text output")
-    assert fault.detail.startswith("untied from the embeddings: ")
-    assert fault.detail.endswith("rows in another order")
-
-
-def test_a_copy_of_the_embeddings_as_output_matrix_changes_nothing(tmp_path: Path) -> None:
-    def copy(tensors: Tensors) -> None:
-        tensors["output.weight"] = tensors["token_embd.weight"].copy()
-
-    assert found(Miniature(plant=planted("token_embd.weight", copy)), tmp_path) == ()
-
-
-def test_a_tensor_too_many_and_one_too_few_are_told(tmp_path: Path) -> None:
+def test_a_tensor_too_many_and_one_too_few_are_named(tmp_path: Path) -> None:
     def plant(tensors: Tensors) -> None:
         del tensors["v.blk.0.attn_q.bias"]
         tensors["v.pre_ln.weight"] = np.ones(32, np.float32)
 
     faults = found(Miniature(plant=planted("v.blk.0.attn_q.bias", plant)), tmp_path)
+    source = "model.vision_model.encoder.layers.0.self_attn.q_proj.bias"
     assert {fault.name: fault.detail for fault in faults} == {
         "v.pre_ln.weight": "in the file, and the checkpoint has none",
-        "v.blk.0.attn_q.bias": "missing, the checkpoint has "
-        "model.vision_model.encoder.layers.0.self_attn.q_proj.bias",
+        "v.blk.0.attn_q.bias": f"missing, the checkpoint has {source}",
     }
 
 
@@ -328,7 +309,7 @@ def test_a_file_that_lacks_what_llama_cpp_cannot_do_without_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "stage", "said"),
+    ("key", "value", "stage", "message"),
     [
         ("clip.vision.patch_size", 4, "tile", "v.patch_embd.weight takes patches of 8"),
         ("clip.vision.patch_size", 16, "tile", "v.position_embd.weight has 16 rows"),
@@ -340,103 +321,69 @@ def test_a_file_that_lacks_what_llama_cpp_cannot_do_without_is_refused(
         ("llama.block_count", 1, "prefill", "1 layers, the file holds tensors of 2"),
     ],
 )
-def test_keys_that_would_end_the_process_are_refused_and_still_told_as_faults(
-    key: str, value: Key, stage: str, said: str, tmp_path: Path
+def test_keys_that_would_end_the_process_are_refused_and_still_named_as_faults(
+    key: str, value: Key, stage: str, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(bundle.Misfit, match=r"llama\.cpp cannot run it") as caught:
         found(Miniature(keys={key: value}), tmp_path)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert [(fault.name, fault.stage) for fault in caught.value.faults] == [(key, stage)]
-
-
-def one_bit(tensors: Tensors) -> None:
-    """Which f16 explains."""
-    tensors["blk.0.attn_v.weight"][0, 0] *= np.float32(1 + 2**-10)
 
 
 def test_a_file_that_is_not_the_manifests_is_a_fault_where_nothing_else_tells_why(
     tmp_path: Path,
 ) -> None:
-    whole = Miniature().write(tmp_path / "whole")
-    plant = planted("blk.0.attn_v.weight", one_bit)
-    other = Miniature(plant=plant).write(tmp_path / "other")
-    model = whole.mmproj(QUANT)
-    (whole.text_model(QUANT)).write_bytes(other.text_model(QUANT).read_bytes())
-    (fault,) = bundle.faults(bundle.load(whole.path), [QUANT])
+    def one_bit(rows: Rows) -> None:
+        """Which f16 explains."""
+        rows[0, 0] *= np.float32(1 + 2**-10)
+
+    whole = with_text_of(Miniature(plant=changed("blk.0.attn_v.weight", one_bit)), tmp_path)
+    (fault,) = bundle.faults(whole, [QUANT])
     assert (fault.kind, fault.name, fault.stage) == ("hash", "text-f16.gguf", "prefill")
     assert not fault.remark
 
-    broken = Miniature(plant=zeroed("v.post_ln.weight")).write(tmp_path / "broken")
-    model.write_bytes(broken.mmproj(QUANT).read_bytes())
+    broken = Miniature(plant=factory.zeroed("v.post_ln.weight")).write(tmp_path / "broken")
+    whole.mmproj(QUANT).write_bytes(broken.mmproj(QUANT).read_bytes())
     kinds = [(fault.kind, fault.half) for fault in bundle.faults(whole, [QUANT])]
     assert kinds == [("tensor", "mmproj"), ("hash", "text")]
 
 
 @pytest.mark.parametrize(
-    ("keys", "name"),
+    ("key", "value", "name"),
     [
-        ({"general.name": "another"}, "text-f16.gguf"),
-        ({"tokenizer.chat_template": "{{ messages }}"}, "text-f16.gguf"),
-        ({"llama.context_length": 64}, "llama.context_length"),
-        ({"general.file_type": 7}, "general.file_type"),
+        ("general.name", "another", "text-f16.gguf"),
+        ("tokenizer.chat_template", "{{ messages }}", "text-f16.gguf"),
+        ("llama.context_length", 64, "llama.context_length"),
+        ("general.file_type", 7, "general.file_type"),
     ],
 )
 def test_a_changed_file_that_computes_the_same_is_remarked_on_and_passes(
-    keys: dict[str, Key], name: str, tmp_path: Path
+    key: str, value: Key, name: str, tmp_path: Path
 ) -> None:
-    whole = Miniature().write(tmp_path / "whole")
-    other = Miniature(keys=keys).write(tmp_path / "other")
-    whole.text_model(QUANT).write_bytes(other.text_model(QUANT).read_bytes())
-    found = bundle.faults(bundle.load(whole.path), [QUANT])
-    assert name in [fault.name for fault in found]
-    assert all(fault.remark for fault in found)
+    whole = with_text_of(Miniature(keys={key: value}), tmp_path)
+    faults = bundle.faults(whole, [QUANT])
+    assert name in [fault.name for fault in faults]
+    assert all(fault.remark for fault in faults)
     bundle.check(whole.path)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "detail"),
-    [
-        ("llama.context_length", 64, "context length 64, 128 in"),
-        ("general.file_type", 2, "the file says that it is q4_0; its tensors are those of a f16"),
-    ],
-)
-def test_what_no_answer_depends_on_is_a_remark(
-    key: str, value: Key, detail: str, tmp_path: Path
+@pytest.mark.parametrize("broken", [False, True])
+def test_an_old_converters_mmproj_is_remarked_on_and_its_faults_named_as_libmtmd_reads_it(
+    broken: bool, tmp_path: Path
 ) -> None:
-    (fault,) = found(Miniature(keys={key: value}), tmp_path)
-    assert (fault.kind, fault.name, fault.half, fault.remark) == ("key", key, "text", True)
-    assert detail in fault.detail
-
-
-def test_context_length_is_a_fault_where_positions_are_stretched_by_it(tmp_path: Path) -> None:
-    keys: dict[str, Key] = {"llama.context_length": 64, "llama.rope.scaling.type": "yarn"}
-    assert not any(fault.remark for fault in found(Miniature(keys=keys), tmp_path))
-
-
-def feed_forward_exchanged(tensors: Tensors) -> None:
-    """As llama.cpp's first converters named them."""
-    for kind in ("weight", "bias"):
-        up, down = (f"v.blk.0.ffn_{part}.{kind}" for part in ("up", "down"))
-        tensors[up], tensors[down] = tensors[down], tensors[up]
-
-
-def test_an_old_converters_mmproj_is_remarked_on(tmp_path: Path) -> None:
-    change = planted("v.blk.0.ffn_up.weight", feed_forward_exchanged)
-    (fault,) = found(Miniature(plant=change), tmp_path)
-    assert (fault.half, fault.layer, fault.remark) == ("mmproj", "vision layer 0 ffn", True)
-    assert "ffn_up and ffn_down have each other's name in 1 layer" in fault.detail
-
-
-def test_a_fault_in_an_old_converters_mmproj_is_named_as_libmtmd_reads_it(tmp_path: Path) -> None:
     def change(tensors: Tensors) -> None:
-        tensors["v.blk.0.ffn_down.weight"].fill(0)
-        feed_forward_exchanged(tensors)
+        if broken:
+            tensors["v.blk.0.ffn_down.weight"].fill(0)
+        for kind in ("weight", "bias"):  # as llama.cpp's first converters named them
+            up, down = (f"v.blk.0.ffn_{part}.{kind}" for part in ("up", "down"))
+            tensors[up], tensors[down] = tensors[down], tensors[up]
 
-    plant = planted("v.blk.0.ffn_up.weight", change)
-    faults = [fault for fault in found(Miniature(plant=plant), tmp_path) if not fault.remark]
-    assert [fault.name for fault in faults] == ["v.blk.0.ffn_down.weight"]
-    assert faults[0].detail.endswith("all zeros")
+    *faults, remark = found(Miniature(plant=planted(FFN_UP, change)), tmp_path)
+    assert (remark.half, remark.layer, remark.remark) == ("mmproj", "vision layer 0 ffn", True)
+    assert "ffn_up and ffn_down have each other's name in 1 layer" in remark.detail
+    named = [(fault.name, fault.detail.rpartition(": ")[2], fault.remark) for fault in faults]
+    assert named == broken * [("v.blk.0.ffn_down.weight", "all zeros", False)]
 
 
 def test_a_file_that_stores_its_tensors_in_another_order_reads_the_same(tmp_path: Path) -> None:
@@ -451,43 +398,36 @@ def test_a_file_that_stores_its_tensors_in_another_order_reads_the_same(tmp_path
     assert records[0] == records[1] is not None
 
 
-def test_a_changed_file_is_known_by_the_hash_it_has_now(tmp_path: Path) -> None:
-    whole = Miniature().write(tmp_path / "whole")
-    before = whole.sha256, whole.file_sha256(whole.text_model(QUANT))
-    other = Miniature(keys={"llama.rope.freq_base": 1e4}).write(tmp_path / "other")
-    whole.text_model(QUANT).write_bytes(other.text_model(QUANT).read_bytes())
-    after = whole.sha256, whole.file_sha256(whole.text_model(QUANT))
-    assert before[0] != after[0]
-    assert after[1] == other.file_sha256(other.text_model(QUANT)) != before[1]
-
-
 def test_a_bundle_is_looked_through_once_until_a_file_is_touched(
     tmp_path: Path, own_cache: Path
 ) -> None:
-    miniature = Miniature().write(tmp_path / "mini")
-    assert bundle.verify(miniature, [QUANT]) == ()
+    mini = Miniature().write(tmp_path / "mini")
+    text = mini.text_model(QUANT)
+    before = mini.sha256, mini.file_sha256(text)
+    assert bundle.verify(mini, [QUANT]) == ()
     kept = {path: path.stat().st_mtime_ns for path in (own_cache / "verified").iterdir()}
-    assert bundle.verify(miniature, [QUANT]) == ()
+    assert bundle.verify(mini, [QUANT]) == ()
+    shutil.copytree(tmp_path / "mini", tmp_path / "copy")
+    bundle.check(tmp_path / "copy")  # known by its content
     assert {p: p.stat().st_mtime_ns for p in (own_cache / "verified").iterdir()} == kept
-    broken = Miniature(plant=zeroed("blk.0.ffn_up.weight")).write(tmp_path / "broken")
-    broken.text_model(QUANT).replace(miniature.text_model(QUANT))
-    first, again = bundle.verify(miniature, [QUANT]), bundle.verify(miniature, [QUANT])
+
+    broken = Miniature(plant=factory.zeroed("blk.0.ffn_up.weight")).write(tmp_path / "broken")
+    wanted = broken.file_sha256(broken.text_model(QUANT))
+    broken.text_model(QUANT).replace(text)
+    first, again = bundle.verify(mini, [QUANT]), bundle.verify(mini, [QUANT])
     assert first == again
     assert [fault.name for fault in first] == ["blk.0.ffn_up.weight"]
+    assert mini.sha256 != before[0]
+    assert mini.file_sha256(text) == wanted != before[1]
 
 
-def test_a_checkpoint_that_changed_is_refused_for_all_is_held_against_it(tmp_path: Path) -> None:
-    miniature = Miniature().write(tmp_path / "mini")
-    config = miniature.checkpoint / "config.json"
+def test_a_checkpoint_that_changed_is_refused_as_everything_is_compared_with_it(
+    tmp_path: Path,
+) -> None:
+    mini = Miniature().write(tmp_path / "mini")
+    config = mini.checkpoint / "config.json"
     config.write_text(config.read_text().replace("128", "129"))
     with pytest.raises(BundleError, match=r"config\.json: changed since the bundle was made"):
-        bundle.verify(miniature, [QUANT])
-    write_manifest(miniature.path)
-    assert bundle.verify(bundle.load(miniature.path), [QUANT]) != ()
-
-
-def test_a_copy_of_a_bundle_is_known_by_its_content(tmp_path: Path, own_cache: Path) -> None:
-    bundle.check(Miniature().write(tmp_path / "mini").path)
-    shutil.copytree(tmp_path / "mini", tmp_path / "copy")
-    bundle.check(tmp_path / "copy")
-    assert len(list((own_cache / "verified").iterdir())) == 1
+        bundle.verify(mini, [QUANT])
+    factory.write_manifest(mini.path)
+    assert bundle.verify(bundle.load(mini.path), [QUANT]) != ()

@@ -14,111 +14,107 @@ from safetensors.numpy import save_file
 
 from harness.bundle.checkpoint_files import CheckpointTensors
 from harness.bundle.gguf_file import GgufFile
-from harness.bundle.names import checkpoint_name
-from harness.bundle.rounding import rounded, slack, stored
+from harness.bundle.quant_types import rounded, slack, stored
 from harness.bundle.tensor_check import TensorFidelity, fidelity
-from harness.bundle.tensor_error import as_quantized
+from harness.bundle.tensor_error import SourcedTensor, as_quantized
+from harness.bundle.tensor_names import checkpoint_name
+
+from .bundle_factory import Rows, write_gguf
 
 NAME = "blk.0.ffn_down.weight"
-Rows = NDArray[np.float32]
+SOURCE = str(checkpoint_name(NAME))
 K_QUANTS = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k")
 OTHERS = ("f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl", "iq4_xs", "iq3_s")
 
 
-def weights(seed: int = 3) -> Rows:
+def weights() -> Rows:
     """Columns of different sizes, as a trained matrix has them."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(3)
     sizes = np.exp(0.5 * random.standard_normal(256))
     return (0.02 * random.standard_normal((48, 256)) * sizes).astype(np.float32)
 
 
-def written(
-    folder: Path, values: Rows, type_name: str, packed: NDArray[np.uint8]
-) -> tuple[GgufFile, CheckpointTensors]:
-    save_file({str(checkpoint_name(NAME)): values}, folder / "model.safetensors")
-    writer = gguf.GGUFWriter(folder / "model.gguf", "llama")
-    writer.add_tensor(NAME, packed, raw_dtype=gguf.GGMLQuantizationType[type_name.upper()])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return GgufFile(folder / "model.gguf"), CheckpointTensors(folder)
+def judged(folder: Path, type_name: str, packed: NDArray[np.uint8]) -> tuple[TensorFidelity, bool]:
+    """`packed` against `weights()`, and whether it is exactly what llama.cpp makes of them."""
+    save_file({SOURCE: weights()}, folder / "model.safetensors")
+    write_gguf(folder / "model.gguf", "llama", {NAME: packed}, {NAME: type_name})
+    file, tensors = GgufFile(folder / "model.gguf"), CheckpointTensors(folder)
+    exact = as_quantized(SourcedTensor(file, NAME, tensors, SOURCE))
+    return fidelity(file, NAME, tensors), exact
 
 
-def looked_at(folder: Path, type_name: str, change: Callable[[Rows], Rows]) -> TensorFidelity:
-    """A tensor that was changed once it had been quantized, and quantized again."""
-    values = weights()
-    packed = stored(change(rounded(values, type_name)), type_name)
-    file, tensors = written(folder, values, type_name, packed)
-    return fidelity(file, NAME, tensors)
+def fault_of(folder: Path, type_name: str, change: Callable[[Rows], Rows]) -> str:
+    """Of a tensor that was changed once it had been quantized, and quantized again."""
+    packed = stored(change(rounded(weights(), type_name)), type_name)
+    return judged(folder, type_name, packed)[0].fault or ""
 
 
 @pytest.mark.parametrize("type_name", [*K_QUANTS, *OTHERS])
 def test_what_llama_cpp_makes_of_the_checkpoint_is_known_by_its_bytes(
     type_name: str, tmp_path: Path
 ) -> None:
-    values = weights()
-    file, tensors = written(tmp_path, values, type_name, stored(values, type_name))
-    assert as_quantized(file, NAME, tensors, str(checkpoint_name(NAME)))
-    found = fidelity(file, NAME, tensors)
+    found, exact = judged(tmp_path, type_name, stored(weights(), type_name))
+    assert exact
     assert found.fault is None
     assert found.relative_error == found.expected_error
 
 
 @pytest.mark.parametrize("type_name", [*K_QUANTS, "q5_0", "q4_0", "iq4_xs", "iq3_s"])
-def test_a_quantizer_that_weighs_columns_otherwise_is_in_line(
-    type_name: str, tmp_path: Path
-) -> None:
-    """As with an importance matrix: columns are scaled before the search for scales and after."""
-    values = weights()
-    importance = np.exp(np.random.default_rng(5).standard_normal(256)).astype(np.float32)
-    packed = with_importance(values, type_name, importance)
-    file, tensors = written(tmp_path, values, type_name, packed)
-    assert not as_quantized(file, NAME, tensors, str(checkpoint_name(NAME)))
-    assert fidelity(file, NAME, tensors).fault is None
-
-
-def with_importance(values: Rows, type_name: str, importance: Rows) -> NDArray[np.uint8]:
+def test_a_quantizer_with_an_importance_matrix_is_in_line(type_name: str, tmp_path: Path) -> None:
+    """Columns are scaled before the search for scales and after."""
     from llama_cpp._ggml import libggml
 
+    values = weights()
+    importance = np.exp(np.random.default_rng(5).standard_normal(256)).astype(np.float32)
     packed = np.empty_like(stored(values, type_name))
     libggml.ggml_quantize_chunk(
         int(gguf.GGMLQuantizationType[type_name.upper()]), values.ctypes.data, packed.ctypes.data,
         0, *values.shape, importance.ctypes.data,
     )  # fmt: skip
-    return packed
+    found, exact = judged(tmp_path, type_name, packed)
+    assert not exact
+    assert found.fault is None
 
 
-@pytest.mark.parametrize("type_name", ["q6_k", "q5_k", "q4_k", "q8_0", "q5_0", "q4_0", "iq4_xs"])
-def test_a_tensor_five_percent_too_large_is_no_rounding_however_coarse_its_type(
-    type_name: str, tmp_path: Path
+def scaled(rows: Rows) -> Rows:
+    return rows * np.float32(1.05)
+
+
+def one_row_scaled(rows: Rows) -> Rows:
+    rows[7] *= 4
+    return rows
+
+
+def two_rows_exchanged(rows: Rows) -> Rows:
+    rows[[3, 40]] = rows[[40, 3]]
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("type_name", "change", "fault"),
+    [
+        *(
+            (name, scaled, r"scaled by 1\.05")
+            for name in ("q6_k", "q5_k", "q4_k", "q8_0", "q5_0", "q4_0", "iq4_xs")
+        ),
+        # Searching for scales again leaves other values: found, though not named.
+        ("q3_k", scaled, ".+"),
+        *(
+            (name, one_row_scaled, r"scaled by (4|3\.98\d) in 1 of 48 rows: 7")
+            for name in (*K_QUANTS, "q8_0", "q4_0", "iq4_xs")
+        ),
+        *(
+            (name, two_rows_exchanged, "rows 3 and 40 exchanged")
+            for name in (*K_QUANTS, "q8_0", "q4_0", "iq4_xs")
+        ),
+        # Every q4_k tensor has at most sixteen different values in a block.
+        ("q4_k", lambda rows: rows + np.float32(0.01), "(?!.*quantized twice).+"),
+    ],
+)
+def test_no_type_is_too_coarse_for_a_fault_to_show(
+    type_name: str, change: Callable[[Rows], Rows], fault: str, tmp_path: Path
 ) -> None:
-    found = looked_at(tmp_path, type_name, lambda rows: rows * np.float32(1.05))
-    assert found.fault == "scaled by 1.05"
-
-
-def test_a_scaled_tensor_of_three_bits_is_found_though_not_named(tmp_path: Path) -> None:
-    """Searching for scales again leaves other values."""
-    assert looked_at(tmp_path, "q3_k", lambda rows: rows * np.float32(1.05)).fault is not None
-
-
-@pytest.mark.parametrize("type_name", [*K_QUANTS, "q8_0", "q4_0", "iq4_xs"])
-def test_one_row_four_times_too_large_is_named(type_name: str, tmp_path: Path) -> None:
-    def change(rows: Rows) -> Rows:
-        rows[7] *= 4
-        return rows
-
-    fault = looked_at(tmp_path, type_name, change).fault
-    assert re.fullmatch(r"scaled by (4|3\.98\d) in 1 of 48 rows: 7", fault or "")
-
-
-@pytest.mark.parametrize("type_name", [*K_QUANTS, "q8_0", "q4_0", "iq4_xs"])
-def test_two_rows_exchanged_are_named(type_name: str, tmp_path: Path) -> None:
-    def change(rows: Rows) -> Rows:
-        rows[[3, 40]] = rows[[40, 3]]
-        return rows
-
-    assert looked_at(tmp_path, type_name, change).fault == "rows 3 and 40 exchanged"
+    assert re.fullmatch(fault, fault_of(tmp_path, type_name, change))
 
 
 @pytest.mark.parametrize(
@@ -127,18 +123,8 @@ def test_two_rows_exchanged_are_named(type_name: str, tmp_path: Path) -> None:
 def test_a_tensor_that_went_through_a_coarser_type_is_said_to_be_quantized_twice(
     once: str, then: str, tmp_path: Path
 ) -> None:
-    values = weights()
-    packed = stored(rounded(values, once), then)
-    file, tensors = written(tmp_path, values, then, packed)
-    found = fidelity(file, NAME, tensors).fault
-    assert found == f"has lost as much as {once} loses: quantized twice"
-
-
-def test_a_type_is_never_said_to_have_gone_through_a_finer_one(tmp_path: Path) -> None:
-    """Every q4_k tensor has at most sixteen different values in a block."""
-    found = looked_at(tmp_path, "q4_k", lambda rows: rows + np.float32(0.01))
-    assert found.fault is not None
-    assert "quantized twice" not in found.fault
+    found, _ = judged(tmp_path, then, stored(rounded(weights(), once), then))
+    assert found.fault == f"has lost as much as {once} loses: quantized twice"
 
 
 def test_types_with_one_way_to_round_leave_the_least_room() -> None:

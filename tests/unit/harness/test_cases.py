@@ -51,33 +51,34 @@ def test_a_folder_is_read_recursively_sorted_with_labels_from_subfolders(photos:
     ]
 
 
-def test_a_glob_takes_what_it_matches(photos: Path) -> None:
+def test_a_glob_takes_what_it_matches_and_a_file_is_one_case(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert _named(photos / "*" / "*.jpg") == [("fire/1.jpg", "fire")]
     assert _named(photos / "**" / "*.webp") == [("fire/night/2.webp", "fire")]
     assert _named(photos / "?.*") == [("a.jpg", None), ("b.PNG", None)]
-
-
-def test_a_relative_folder_and_glob_work(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _named(photos / "a.jpg") == [("a.jpg", None)]
     monkeypatch.chdir(photos)
     assert len(_named(".")) == 5
     assert _named("fire/*.jpg") == [("1.jpg", None)]
     assert _named("*/*.jpg") == [("fire/1.jpg", "fire")]
 
 
-def test_a_folder_whose_name_looks_like_a_glob_is_a_folder(tmp_path: Path) -> None:
-    odd = tmp_path / "photos [2025]"
+def test_a_folder_may_look_like_a_glob_and_a_linked_one_that_loops_is_not_followed(
+    photos: Path,
+) -> None:
+    (photos / "fire" / "again").symlink_to(photos)
+    assert len(_named(photos)) == 5
+    odd = photos / "photos [2025]"
     odd.mkdir()
     (odd / "a.jpg").write_bytes(b"x")
     assert _named(odd) == [("a.jpg", None)]
 
 
-def test_one_file_is_one_case(photos: Path) -> None:
-    assert _named(photos / "a.jpg") == [("a.jpg", None)]
-
-
-def test_a_linked_folder_that_loops_is_not_followed(photos: Path) -> None:
-    (photos / "fire" / "again").symlink_to(photos)
-    assert len(_named(photos)) == 5
+def _manifest(folder: Path, text: str, name: str = "cases.csv") -> Path:
+    manifest = folder / name
+    manifest.write_text(text)
+    return manifest
 
 
 @pytest.mark.parametrize("column", ["image", "path"])
@@ -91,31 +92,28 @@ def test_a_csv_manifest_is_relative_to_itself(photos: Path, column: str) -> None
 
 
 def test_a_header_whose_quotes_do_not_pair_is_refused_by_its_line(photos: Path) -> None:
-    manifest = photos / "cases.csv"
-    manifest.write_text('image,"label\na.jpg,fire\n')
+    manifest = _manifest(photos, 'image,"label\na.jpg,fire\n')
     with pytest.raises(CaseError, match=r"line \d.*save it as comma-separated UTF-8"):
         load_cases(str(manifest), LABELS)
 
 
 def test_a_jsonl_manifest_is_the_same(photos: Path) -> None:
-    manifest = photos / "cases.jsonl"
     rows = [{"image": "a.jpg", "label": " wood "}, {"path": "b.PNG", "label": None}]
-    manifest.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    text = "\n".join(map(json.dumps, rows)) + "\n\n"
+    manifest = _manifest(photos, text, "cases.jsonl")
     assert _named(manifest) == [("a.jpg", "wood"), ("b.PNG", None)]
 
 
 def test_the_same_image_twice_gets_distinct_ids(photos: Path) -> None:
     (photos / "a.jpg#2").write_bytes(b"x")
-    manifest = photos / "cases.csv"
-    manifest.write_text("image\na.jpg\na.jpg\na.jpg#2\na.jpg\n")
+    manifest = _manifest(photos, "image\na.jpg\na.jpg\na.jpg#2\na.jpg\n")
     ids = [name for name, _ in _named(manifest)]
     assert ids == ["a.jpg", "a.jpg#3", "a.jpg#2", "a.jpg#4"]
     assert ids == [name for name, _ in _named(manifest)]
 
 
-def test_a_bad_line_is_refused_with_its_place_and_how_many_more(photos: Path) -> None:
-    manifest = photos / "cases.csv"
-    manifest.write_text("image,label\na.jpg,fire\nb.PNG,wind\nno.jpg,fire\n")
+def test_a_bad_line_is_refused_with_its_place_and_how_many_more_or_skipped(photos: Path) -> None:
+    manifest = _manifest(photos, "image,label\na.jpg,fire\nb.PNG,wind\nno.jpg,fire\n")
     with pytest.raises(CaseError) as refusal:
         load_cases(str(manifest), LABELS)
     assert refusal.value.kind == "unknown-label"
@@ -123,19 +121,10 @@ def test_a_bad_line_is_refused_with_its_place_and_how_many_more(photos: Path) ->
     assert "water, land, fire, wood, metal" in str(refusal.value)
     assert "1 more refused" in str(refusal.value)
     assert refusal.value.exit_code == 2
-
-
-def test_skip_bad_goes_on_without_the_bad_lines_and_counts_them(photos: Path) -> None:
-    manifest = photos / "cases.csv"
-    manifest.write_text("image,label\na.jpg,fire\nb.PNG,wind\nno.jpg,fire\n")
     found = load_cases(str(manifest), LABELS, skip_bad=True)
     assert [case.id for case in found.cases] == ["a.jpg"]
     assert [bad.kind for bad in found.refused] == ["unknown-label", "missing"]
-
-
-def test_skip_bad_with_nothing_left_is_refused(photos: Path) -> None:
-    manifest = photos / "cases.csv"
-    manifest.write_text("image,label\nb.PNG,wind\n")
+    manifest = _manifest(photos, "image,label\nb.PNG,wind\n")
     with pytest.raises(CaseError, match="no-images"):
         load_cases(str(manifest), LABELS, skip_bad=True)
 

@@ -15,7 +15,7 @@ from harness import checkpoint as checkpoints
 from harness.checkpoint import load, load_model, load_processor
 from harness.errors import CheckpointError
 
-Damage = Callable[[Path], None]
+Damage = Callable[[Path], object]
 
 
 @pytest.fixture
@@ -23,10 +23,8 @@ def copied(saved_checkpoint: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved_checkpoint, tmp_path / "copy"))
 
 
-def _edit(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    content = json.loads(file.read_text("utf-8"))
-    change(content)
-    file.write_text(json.dumps(content), "utf-8")
+def _edit(file: Path, **values: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | values), "utf-8")
 
 
 def test_a_whole_checkpoint_is_described(saved_checkpoint: Path) -> None:
@@ -38,80 +36,75 @@ def test_a_whole_checkpoint_is_described(saved_checkpoint: Path) -> None:
 
 def test_its_hash_follows_its_content(saved_checkpoint: Path, copied: Path) -> None:
     assert load(saved_checkpoint).sha256 == load(copied).sha256
-    _edit(copied / "generation_config.json", lambda content: content.update(extra=1))
+    _edit(copied / "generation_config.json", extra=1)
     assert load(saved_checkpoint).sha256 != load(copied).sha256
 
 
-def _no(name: str) -> Damage:
-    return lambda folder: (folder / name).unlink()
+def no(*names: str) -> Damage:
+    return lambda folder: [(folder / name).unlink() for name in names]
 
 
-def _no_processor(folder: Path) -> None:
-    (folder / "preprocessor_config.json").unlink()
-    (folder / "processor_config.json").unlink()
+def half(name: str) -> Damage:
+    def cut(folder: Path) -> None:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+
+    return cut
 
 
-def _bert(folder: Path) -> None:
-    _edit(folder / "config.json", lambda content: content.update(architectures=["BertModel"]))
+def edited(name: str, **values: object) -> Damage:
+    return lambda folder: _edit(folder / name, **values)
 
 
-def _half_config(folder: Path) -> None:
-    file = folder / "config.json"
-    file.write_text(file.read_text("utf-8")[:200], "utf-8")
+def adapter_only(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+    adapter = '{"peft_type": "LORA", "base_model_name_or_path": "HuggingFaceTB/SmolVLM"}'
+    (folder / "adapter_config.json").write_text(adapter, "utf-8")
 
 
-def _half_weights(folder: Path) -> None:
-    file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-
-def _text_as_weights(folder: Path) -> None:
-    (folder / "model.safetensors").write_text("version https://git-lfs", "utf-8")
-
-
-def _other_processor(folder: Path) -> None:
-    _edit(
-        folder / "preprocessor_config.json",
-        lambda content: content.update(max_image_size={"longest_edge": 512}),
-    )
-
-
-def _no_vision(folder: Path) -> None:
-    _edit(folder / "config.json", lambda content: content.pop("vision_config"))
+CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "message"),
     [
-        (_no("config.json"), "no config.json"),
-        (_half_config, "config.json cannot be read"),
-        (_bert, "architecture BertModel; give a SmolVLM or Idefics3 checkpoint"),
-        (_no_vision, "vision_config.image_size"),
-        (_no("tokenizer.json"), "no tokenizer.json"),
-        (_no_processor, "no preprocessor_config.json"),
-        (_other_processor, "tiles of 512 pixels, its vision tower takes 128"),
-        (_no("model.safetensors"), "no model.safetensors"),
-        (_half_weights, "model.safetensors is cut short"),
-        (_text_as_weights, "model.safetensors is cut short or damaged"),
+        (no(CONFIG), "no config.json"),
+        (adapter_only, "an adapter without its base model (HuggingFaceTB/SmolVLM); merge them"),
+        (half(CONFIG), "config.json cannot be read"),
+        (
+            edited(CONFIG, architectures=["BertModel"]),
+            "architecture BertModel; give a SmolVLM or Idefics3 checkpoint",
+        ),
+        (edited(CONFIG, vision_config=None), "vision_config.image_size"),
+        (no("tokenizer.json"), "no tokenizer.json"),
+        (no(PROCESSOR, "processor_config.json"), "no preprocessor_config.json"),
+        (
+            edited(PROCESSOR, max_image_size={"longest_edge": 512}),
+            "tiles of 512 pixels, its vision tower takes 128",
+        ),
+        (no(WEIGHTS), "no model.safetensors"),
+        (half(WEIGHTS), "model.safetensors is cut short"),
+        (
+            lambda folder: (folder / WEIGHTS).write_text("version https://git-lfs", "utf-8"),
+            "model.safetensors is cut short or damaged",
+        ),
     ],
 )
 def test_a_damaged_checkpoint_is_refused_in_one_line(
-    copied: Path, damage: Damage, says: str
+    copied: Path, damage: Damage, message: str
 ) -> None:
     damage(copied)
     with pytest.raises(CheckpointError) as refused:
         load(copied)
-    assert says in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["./nowhere/at/all", "/nowhere/at/all", "nowhere"])
-def test_a_folder_that_is_not_there_is_refused(name: str) -> None:
+def test_what_is_no_folder_is_refused(name: str, saved_checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder; give a folder or a Hugging Face id"):
         load(name)
-
-
-def test_a_file_is_refused(saved_checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="not a folder"):
         load(saved_checkpoint / "config.json")
 
@@ -131,23 +124,13 @@ def test_missing_tensors_are_refused_instead_of_filled_with_noise(
 
 
 def test_the_processor_loads_where_the_checkpoint_names_smolvlm(copied: Path) -> None:
-    _edit(
-        copied / "processor_config.json",
-        lambda content: content.update(processor_class="SmolVLMProcessor"),
-    )
-    _edit(
-        copied / "preprocessor_config.json",
-        lambda content: content.update(
-            processor_class="SmolVLMProcessor", image_processor_type="SmolVLMImageProcessor"
-        ),
-    )
+    smolvlm = {"processor_class": "SmolVLMProcessor"}
+    _edit(copied / "processor_config.json", **smolvlm)
+    _edit(copied / PROCESSOR, **smolvlm, image_processor_type="SmolVLMImageProcessor")
     processor = load_processor(load(copied))
     assert processor.image_seq_len == 4
     assert processor.image_processor.size["longest_edge"] == 256
-
-
-def test_the_processor_loads_from_processor_config_alone(copied: Path) -> None:
-    (copied / "preprocessor_config.json").unlink()
+    (copied / PROCESSOR).unlink()
     assert load_processor(load(copied)).image_processor.size["longest_edge"] == 256
 
 

@@ -39,5 +39,6 @@ def test_what_goes_on_is_said_when_nothing_else_was(
     said = capsys.readouterr().err.splitlines()[3:]
     assert said
     assert all(
-        line.startswith("going on: loading torch: 0 of 1; phone: 1 of 72, about") for line in said
+        line.startswith("still running: loading torch: 0 of 1; phone: 1 of 72, about")
+        for line in said
     )

@@ -5,7 +5,7 @@ import pytest
 
 from harness import gates_file
 from harness.errors import GatesError
-from harness.gates_file import Gates
+from harness.gates_file import Gates, TrialRule
 from harness.tolerance import DrivenLimit
 
 
@@ -25,6 +25,10 @@ def test_a_file_holds_only_what_differs(tmp_path: Path) -> None:
     gates = gates_file.load(written(tmp_path, "[hops.platform]\nmax_numeric_flips = 0.5\n"))
     assert gates.hops.platform.max_numeric_flips == 0.5
     assert gates.hops.platform.flip_margin == gates_file.load().hops.platform.flip_margin
+    assert gates.latency.trial == gates_file.load().latency.trial == TrialRule()
+    own = "[memory]\nmax_peak_mib = 1.0\n[latency.trial]\nmargin = 0.05\nmax_runs = 9\n"
+    trial = gates_file.load(written(tmp_path, own)).latency.trial
+    assert trial == TrialRule(margin=0.05, max_runs=9)
 
 
 def test_a_session_is_held_against_the_share_that_the_sequential_test_rejects(
@@ -40,17 +44,11 @@ def test_a_session_is_held_against_the_share_that_the_sequential_test_rejects(
 
 def test_a_hop_may_have_a_plan_of_its_own(tmp_path: Path) -> None:
     gates = gates_file.load(written(tmp_path, "[hops.quantization]\naccept = 0.95\nreject = 0.9\n"))
-    assert (gates.plan(("platform",), 3).accept, gates.plan(("platform",), 3).reject) == (
-        0.98,
-        0.94,
-    )
-    own = gates.plan(("quantization",), 3)
+    default, own = gates.plan(("platform",), 3), gates.plan(("quantization",), 3)
+    assert (default.accept, default.reject) == (0.98, 0.94)
     assert (own.accept, own.reject) == (0.95, 0.9)
     assert gates.plan(("quantization", "platform"), 3) == own
-    assert gates.most_images(3) == own.most > gates.plan(("platform",), 3).most
-
-
-def test_the_default_test_can_need_342_images() -> None:
+    assert gates.most_images(3) == own.most > default.most
     assert gates_file.load().most_images(3) == 342
 
 
@@ -63,16 +61,12 @@ def test_a_driven_row_of_ones_own_stands_beside_the_others(tmp_path: Path) -> No
     assert own["text ffn"] == DrivenLimit(0.0, 0.0, 0.0)
 
 
-def test_where_tolerances_were_measured_is_kept(tmp_path: Path) -> None:
-    text = "[calibration]\nbundle = 'tiny'\nimages = 24\n"
+def test_provenance_is_kept_and_a_limit_may_be_infinite(tmp_path: Path) -> None:
+    text = "[calibration]\nbundle = 'tiny'\nimages = 24\n[memory]\nmax_peak_mib = inf\n"
     gates = gates_file.load(written(tmp_path, text))
     assert gates.calibration == {"bundle": "tiny", "images": 24}
+    assert gates.memory.max_peak_mib == math.inf
     assert Gates.model_validate_json(gates.model_dump_json()) == gates
-
-
-def test_a_limit_may_be_infinite_and_survives_json(tmp_path: Path) -> None:
-    gates = gates_file.load(written(tmp_path, "[memory]\nmax_peak_mib = inf\n"))
-    assert Gates.model_validate_json(gates.model_dump_json()).memory.max_peak_mib == math.inf
 
 
 @pytest.mark.parametrize(
@@ -95,28 +89,22 @@ def test_a_limit_may_be_infinite_and_survives_json(tmp_path: Path) -> None:
         ("[hops.platform]\nfloors = 0\n", "hops.platform.floors"),
         ("[driven.platform]\nvision_layers = [0.1, 0.1]\n", "driven.platform.vision_layers"),
         ("[driven.cache.q4_0]\nffn = [0.1, 0.1, 0.1]\n", "driven.cache.q4_0.ffn"),
+        ("[latency.trial]\nmargin = 0.2\n", "latency.trial: detect (0.1) must be above margin"),
+        ("[latency.trial]\nruns = 3\n", "latency.trial.runs"),
         ("[latency\n", "cannot be read"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (None, "no such file"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line_that_names_the_key(
-    tmp_path: Path, text: str, named: str
+    tmp_path: Path, text: str | bytes | None, named: str
 ) -> None:
-    path = written(tmp_path, text)
+    path = tmp_path / "gates.toml"
+    if text is not None:
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(GatesError) as caught:
         gates_file.load(path)
     message = str(caught.value)
     assert named in message
     assert str(path) in message
     assert "\n" not in message
-
-
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GatesError, match="no such file"):
-        gates_file.load(tmp_path / "none.toml")
-
-
-def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "gates.toml"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(GatesError, match="cannot be read"):
-        gates_file.load(path)

@@ -14,7 +14,7 @@ from harness.cases import load_cases
 from harness.contract import Pixels
 from harness.errors import CaseError
 from harness.images import open_image
-from harness.preprocess import prepare
+from harness.preprocess import prepare_as
 from harness.running.images import prepare_cases
 
 LABELS = ("water", "land", "fire", "wood", "metal")
@@ -39,28 +39,16 @@ def _refusal(path: Path, out: Path) -> CaseError | None:
     return None
 
 
-def test_every_entry_of_the_catalogue_has_its_outcome(
+def test_every_entry_of_the_catalogue_is_handled_or_refused_in_one_line_that_names_the_file(
     catalogue: list[awkward.Awkward], tmp_path: Path
 ) -> None:
     refusals = {entry.name: _refusal(entry.path, tmp_path) for entry in catalogue}
     outcomes = {name: error.kind if error else "handled" for name, error in refusals.items()}
     assert outcomes == {entry.name: entry.outcome for entry in catalogue}
-
-
-def test_every_refusal_is_one_line_that_names_the_file(
-    catalogue: list[awkward.Awkward], tmp_path: Path
-) -> None:
-    for entry in catalogue:
-        if entry.outcome != awkward.HANDLED:
-            line = str(_refusal(entry.path, tmp_path))
-            assert "\n" not in line
-            assert entry.path.name in line
-
-
-def test_the_catalogue_holds_at_least_25_refusals_of_many_kinds(
-    catalogue: list[awkward.Awkward],
-) -> None:
     refused = [entry for entry in catalogue if entry.outcome != awkward.HANDLED]
+    for entry in refused:
+        assert "\n" not in str(refusals[entry.name])
+        assert entry.path.name in str(refusals[entry.name])
     assert len(refused) >= 25
     assert len({entry.outcome for entry in refused}) >= 12
 
@@ -74,9 +62,7 @@ def test_the_catalogue_is_the_same_bytes_every_time(
             assert again[entry.name].read_bytes() == entry.path.read_bytes(), entry.name
 
 
-def test_a_decompression_bomb_takes_no_memory(
-    catalogue: list[awkward.Awkward],
-) -> None:
+def test_a_decompression_bomb_takes_no_memory(catalogue: list[awkward.Awkward]) -> None:
     bombs = [entry.path for entry in catalogue if entry.outcome == "too-large"]
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for bomb in bombs:
@@ -125,7 +111,7 @@ def test_no_damage_escapes_as_anything_but_a_refusal(
             data[int(rng.random() ** 2 * len(data))] = rng.randrange(256)
         path.write_bytes(data[: rng.randrange(1, len(data))] if rng.random() < 0.3 else data)
         try:
-            prepare(open_image(path, apply_exif=rng.random() < 0.5))
+            prepare_as(open_image(path, apply_exif=rng.random() < 0.5), Pixels())
             handled += 1
         except CaseError as error:
             refused.append(str(error))

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,21 +31,10 @@ def test_a_name_reads_back_as_its_arm(spec: ArmSpec) -> None:
     assert ladder.parse(spec.name) == spec
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "torch:q8_0",
-        "torch:train",
-        "training",
-        "torch+app",
-        "desktop",
-        "desktop:",
-        "phone:q8_0+",
-        "phone:Q8_0",
-        "x",
-    ],
-)
+UNKNOWN = "torch:q8_0 torch:train training torch+app desktop desktop: phone:q8_0+ phone:Q8_0 x"
+
+
+@pytest.mark.parametrize("name", ["", *UNKNOWN.split()])
 def test_an_unknown_arm_is_refused_by_name(name: str) -> None:
     with pytest.raises(BadInput, match="not known; write torch") as caught:
         ladder.parse(name)
@@ -51,89 +42,102 @@ def test_an_unknown_arm_is_refused_by_name(name: str) -> None:
     assert caught.value.exit_code == 2
 
 
-def test_an_arm_named_twice_is_refused() -> None:
-    with pytest.raises(BadInput, match="named twice"):
-        ladder.parse_ladder(["torch", "torch"])
+@pytest.mark.parametrize(
+    ("names", "quants", "said"),
+    [
+        (["torch", "torch"], None, "named twice"),
+        ([], None, "no arms"),
+        (["torch", "desktop:q4_0"], ["q8_0", "f16"], "q4_0': the bundle holds only f16, q8_0"),
+        (["app", "phone:q8_0"], None, "'app' is the ladder's last"),
+    ],
+)  # fmt: skip
+def test_a_ladder_that_cannot_be_is_refused(
+    names: list[str], quants: list[str] | None, said: str
+) -> None:
+    with pytest.raises(BadInput, match=said):
+        ladder.parse_ladder(names, quants)
 
 
-def test_a_ladder_without_arms_is_refused() -> None:
-    with pytest.raises(BadInput, match="no arms"):
-        ladder.parse_ladder([])
+DEFAULT = ["torch", "desktop:f16", "desktop:q8_0", "desktop:q8_0+app", "phone:q8_0+app"]
 
 
-def test_a_quant_the_bundle_lacks_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"'desktop:q4_0': the bundle holds only f16, q8_0"):
-        ladder.parse_ladder(["torch", "desktop:q4_0"], quants=["q8_0", "f16"])
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ({"phones": ("A",)}, DEFAULT),
+        ({}, DEFAULT[:-1]),
+        ({"phones": ("A",), "training": True}, ["torch:training", *DEFAULT]),
+        ({"app": True}, [*DEFAULT[:-1], "app"]),
+        # An f16 ladder names no arm twice.
+        (
+            {"quant": "f16", "phones": ("A",)},
+            ["torch", "desktop:f16", "desktop:f16+app", "phone:f16+app"],
+        ),
+    ],
+)
+def test_the_default_ladder_has_the_rungs_that_take_part(
+    asked: dict[str, Any], names: list[str]
+) -> None:
+    assert [spec.name for spec in ladder.default_ladder(**asked)] == names
 
 
-def test_each_default_hop_changes_one_thing_and_every_phone_hops_from_the_host() -> None:
-    names = [spec.name for spec in ladder.default_ladder("q8_0", ("A", "B"))]
-    assert hop_lines(names, ("A", "B")) == [
-        "conversion: torch@None -> desktop:f16@None",
-        "quantization: desktop:f16@None -> desktop:q8_0@None",
-        "runtime: desktop:q8_0@None -> desktop:q8_0+app@None",
-        "platform: desktop:q8_0+app@None -> phone:q8_0+app@A",
-        "platform: desktop:q8_0+app@None -> phone:q8_0+app@B",
-    ]
+ON_HOST = [
+    "conversion: torch@None -> desktop:f16@None",
+    "quantization: desktop:f16@None -> desktop:q8_0@None",
+    "runtime: desktop:q8_0@None -> desktop:q8_0+app@None",
+]
+PLATFORM = "platform: desktop:q8_0+app@None -> phone:q8_0+app@"
+APP = "app: desktop:q8_0+app@None -> app@None"
 
 
-def test_the_training_sides_rung_stands_on_top_and_its_hop_changes_the_contract() -> None:
-    names = [spec.name for spec in ladder.default_ladder("q8_0", ("A",), training=True)]
-    assert hop_lines(names, ("A",))[:2] == [
-        "contract: torch:training@None -> torch@None",
-        "conversion: torch@None -> desktop:f16@None",
-    ]
-    assert hop_lines(["torch:training", "desktop:f16"]) == [
-        "several (contract, conversion): torch:training@None -> desktop:f16@None"
-    ]
-
-
-def test_without_phones_the_default_ladder_ends_on_the_host() -> None:
-    assert [spec.name for spec in ladder.default_ladder("q8_0")][-1] == "desktop:q8_0+app"
-
-
-def test_an_f16_ladder_names_no_arm_twice() -> None:
-    names = [spec.name for spec in ladder.default_ladder("f16", ("A",))]
-    assert names == ["torch", "desktop:f16", "desktop:f16+app", "phone:f16+app"]
-
-
-def test_neighbours_that_differ_in_several_things_name_them_all() -> None:
-    assert hop_lines(["torch", "desktop:q8_0+app"]) == [
-        "several (conversion, quantization, runtime): torch@None -> desktop:q8_0+app@None"
-    ]
-    assert hop_lines(["torch", "phone:f16"], ("A",)) == [
-        "several (conversion, platform): torch@None -> phone:f16@A"
-    ]
-
-
-def test_a_phone_arm_hops_from_the_host_arm_of_its_own_settings() -> None:
-    names = ["desktop:q8_0", "desktop:q8_0+app", "phone:q8_0", "phone:q8_0+app"]
-    assert hop_lines(names, ("A",))[1:] == [
-        "platform: desktop:q8_0@None -> phone:q8_0@A",
-        "platform: desktop:q8_0+app@None -> phone:q8_0+app@A",
-    ]
-
-
-def test_phone_arms_alone_hop_from_each_other_on_the_same_phone() -> None:
-    assert hop_lines(["phone:f16", "phone:q8_0"], ("A", "B")) == [
-        "quantization: phone:f16@A -> phone:q8_0@A",
-        "quantization: phone:f16@B -> phone:q8_0@B",
-    ]
-
-
-def test_the_app_is_compared_with_the_one_phone_else_with_the_last_arm_on_the_host() -> None:
-    def last(phones: tuple[str, ...]) -> str:
-        names = [spec.name for spec in ladder.default_ladder("q8_0", phones, app=True)]
-        return hop_lines(names, phones)[-1]
-
-    assert last(("A",)) == "app: phone:q8_0+app@A -> app@None"
-    assert last(()) == "app: desktop:q8_0+app@None -> app@None"
-    assert last(("A", "B")) == "app: desktop:q8_0+app@None -> app@None"
-
-
-def test_nothing_stands_below_the_app() -> None:
-    with pytest.raises(BadInput, match="'app' is the ladder's last"):
-        ladder.parse_ladder(["app", "phone:q8_0"])
+@pytest.mark.parametrize(
+    ("names", "phones", "lines"),
+    [
+        # Each default hop changes one thing, and every phone hops from the host.
+        (DEFAULT, ("A", "B"), [*ON_HOST, f"{PLATFORM}A", f"{PLATFORM}B"]),
+        (["torch:training", "torch"], (), ["contract: torch:training@None -> torch@None"]),
+        # Neighbours that differ in several things name them all.
+        (
+            ["torch:training", "desktop:f16"],
+            (),
+            ["several (contract, conversion): torch:training@None -> desktop:f16@None"],
+        ),
+        (
+            ["torch", "desktop:q8_0+app"],
+            (),
+            ["several (conversion, quantization, runtime): torch@None -> desktop:q8_0+app@None"],
+        ),
+        (
+            ["torch", "phone:f16"],
+            ("A",),
+            ["several (conversion, platform): torch@None -> phone:f16@A"],
+        ),
+        # A phone's arm hops from the host's arm of its own settings.
+        (
+            ["desktop:q8_0", "desktop:q8_0+app", "phone:q8_0", "phone:q8_0+app"],
+            ("A",),
+            [ON_HOST[2], "platform: desktop:q8_0@None -> phone:q8_0@A", f"{PLATFORM}A"],
+        ),
+        # Phones' arms alone hop from each other on the same phone.
+        (
+            ["phone:f16", "phone:q8_0"],
+            ("A", "B"),
+            [f"quantization: phone:f16@{name} -> phone:q8_0@{name}" for name in "AB"],
+        ),
+        # The app is compared with the only phone, else with the last arm on the host.
+        (
+            [*DEFAULT, "app"],
+            ("A",),
+            [*ON_HOST, f"{PLATFORM}A", "app: phone:q8_0+app@A -> app@None"],
+        ),
+        ([*DEFAULT[:-1], "app"], (), [*ON_HOST, APP]),
+        ([*DEFAULT, "app"], ("A", "B"), [*ON_HOST, f"{PLATFORM}A", f"{PLATFORM}B", APP]),
+    ],
+)
+def test_hops_lead_from_arm_to_arm(
+    names: list[str], phones: tuple[str, ...], lines: list[str]
+) -> None:
+    assert hop_lines(names, phones) == lines
 
 
 @given(st.lists(specs, min_size=2, max_size=5, unique=True))

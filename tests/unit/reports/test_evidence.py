@@ -1,83 +1,72 @@
-"""What stands below a verdict: pictures, tokens, margins, layers, the course of a test."""
+"""What is shown below a verdict: pictures, margins, layers, the course of a test."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from harness import gates_file, ladder
+from harness import evaluation, gates_file, ladder
 from harness.records.inquiry import Inquiry
 from harness.records.record import Stop
-from reports.evidence.document import Evidence, gather
+from reports.evidence import Evidence, gather
+from reports.pictures import PixelPair, data_urls, pixel_pair
 from tests.unit.harness.run_factory import OUTPUTS, driven_case, floor
-from tests.unit.reports.run_reports import summarized
-
-if TYPE_CHECKING:
-    from tests.unit.reports.conftest import RunWriter
-
-Writer = Callable[..., "RunWriter"]
-REAL_PHONE = "R5CT10ABCDE"
-PHONE_ARM, APP_ARM = "phone:q8_0+app", "desktop:q8_0+app"
-PHONE = (PHONE_ARM, REAL_PHONE)
+from tests.unit.reports import runs
+from tests.unit.reports.runs import Writer
 
 
-def _gathered(writer: RunWriter) -> Evidence:
-    return gather(summarized(writer.write()))
+def _gathered(writer: runs.RunWriter) -> Evidence:
+    loaded = writer.summary()
+    return gather(loaded.evaluation, loaded.observations)
+
+
+def _pixel_pair(writer: runs.RunWriter) -> PixelPair:
+    ((hop, pair),) = _gathered(writer).pixels
+    return pixel_pair(hop, *pair, data_urls(writer.path, [one.pixels_sha256 for one in pair]))
 
 
 def test_other_pixels_stand_side_by_side_with_their_difference(run_writer: Writer) -> None:
-    writer = run_writer(phones=(REAL_PHONE,), other_pixels={(*PHONE, 7)})
-    (pair,) = _gathered(writer).pixels
-    assert (pair.hop, pair.case_id) == (f"platform on {REAL_PHONE}", "fire/007.png")
-    shown = [_pixels(url) for url in (pair.reference, pair.candidate, pair.difference)]
+    pair = _pixel_pair(run_writer(other_pixels={(*runs.PHONE, 7)}))
+    assert (pair.hop, pair.case_id) == (f"platform on {runs.REAL_PHONE}", "fire/007.png")
+    assert pair.arms == (runs.APP_ARM, runs.PHONE_ARM)
+    found, shown = pair.difference, []
+    for url in (*pair.pictures, found.url):
+        assert url is not None
+        content = io.BytesIO(base64.b64decode(url.split(",")[1]))
+        shown.append(np.asarray(Image.open(content).convert("RGB")))
     assert (shown[1] == shown[0][:, :, ::-1]).all()
     apart = np.abs(shown[0].astype(int) - shown[1].astype(int))
-    assert (shown[2] == apart * pair.amplified).all()
-    assert pair.largest == apart.max()
-    assert pair.amplified == 255 // pair.largest
-    assert pair.changed == pytest.approx((apart.max(axis=2) > 0).mean())
+    assert (shown[2] == apart * found.amplified).all()
+    assert found.largest == apart.max()
+    assert found.amplified == 255 // found.largest
+    assert found.changed == pytest.approx((apart.max(axis=2) > 0).mean())
 
 
-def test_pictures_that_were_not_kept_are_told_by_their_hashes_alone(run_writer: Writer) -> None:
-    writer = run_writer(phones=(REAL_PHONE,), other_pixels={(*PHONE, 7)}, pictures=False)
-    (pair,) = _gathered(writer).pixels
-    assert pair.reference is pair.candidate is pair.difference is None
-
-
-def test_the_token_at_which_answers_part_stands_with_both_sides_rivals(run_writer: Writer) -> None:
-    writer = run_writer(phones=(REAL_PHONE,), answers={(*PHONE, 7): "water"})
-    partings = _gathered(writer).partings
-    assert partings.keys() == {(*PHONE, 2, 1)}
-    found = partings[*PHONE, 2, 1]
-    assert (found.step, found.before) == (1, "")
-    ours, theirs = found.rivals[:2]
-    assert (ours.piece, ours.chosen_by_reference, ours.chosen_by_candidate) == ("fire", True, False)
-    assert (theirs.piece, theirs.chosen_by_candidate) == ("water", True)
-    assert all(one.reference is not None and one.candidate is not None for one in found.rivals)
-    assert len(found.rivals) == 5
+def test_of_pictures_that_were_not_kept_nothing_is_drawn(run_writer: Writer) -> None:
+    pair = _pixel_pair(run_writer(other_pixels={(*runs.PHONE, 7)}, pictures=False))
+    assert pair.pictures == (None, None)
+    assert pair.difference.url is None
 
 
 def test_every_case_has_a_mark_and_a_flip_another(run_writer: Writer) -> None:
-    answers, measured = {(*PHONE, 7): "water"}, Inquiry(floors=(floor(APP_ARM),))
-    writer = run_writer(phones=(REAL_PHONE,), answers=answers, inquiry=measured)
+    measured = Inquiry(floors=(floor(runs.APP_ARM),))
+    # Canaries have no mark.
+    writer = run_writer(answers=runs.FLIP, inquiry=measured, leaking={runs.PHONE})
     plots = _gathered(writer).margins
     assert [plot.title for plot in plots] == [
         "Margins: conversion",
         "Margins: quantization",
         "Margins: runtime",
-        f"Margins: platform on {REAL_PHONE}",
+        f"Margins: platform on {runs.REAL_PHONE}",
     ]
     assert [len(plot.dots) for plot in plots] == [24] * 4
-    bad = [one.text for one in plots[-1].dots if one.kind == "bad"]
-    assert len(bad) == 1
-    assert bad[0].startswith("fire/007.png: ")
+    (bad,) = [one.text for one in plots[-1].dots if one.kind == "bad"]
+    assert bad.startswith("fire/007.png: ")
     (limit,) = plots[-1].lines
     assert limit.kind == "limit"
 
@@ -87,64 +76,51 @@ def test_the_blamed_layer_is_marked_among_the_others(run_writer: Writer) -> None
     (hop,) = ladder.hops(ladder.parse_ladder(arms), ())
     broken = {"vision layer 1 ffn": 0.2, "vision norm": 0.3}
     inquiry = Inquiry(driven=(driven_case(hop, 0, broken), driven_case(hop, 1)))
-    (found,) = _gathered(run_writer(arms=arms, phones=(), inquiry=inquiry)).layers
-    assert (found.hop, found.cases) == ("conversion", 2)
-    assert found.first_beyond == "vision layer 1 ffn"
-    assert found.blamed == ("vision layer 1 ffn",)
-    assert [one.text.split(":")[0] for one in found.plot.dots] == [*OUTPUTS[1:]]
-    marked = {one.text.split(":")[0]: one.kind for one in found.plot.dots if one.kind != "plain"}
+    ((plot, note),) = _gathered(run_writer(arms=arms, phones=(), inquiry=inquiry)).layers
+    assert plot.title == "Driven layers: conversion"
+    assert note.startswith("2 cases driven along the reference,")
+    assert note.endswith("First beyond its limit: vision layer 1 ffn. Blamed: vision layer 1 ffn.")
+    assert [one.text.split(":")[0] for one in plot.dots] == [*OUTPUTS[1:]]
+    marked = {one.text.split(":")[0]: one.kind for one in plot.dots if one.kind != "plain"}
     assert marked == {"vision layer 1 ffn": "bad", "vision norm": "open"}
-    assert found.plot.dots[4].text.startswith("vision layer 1 ffn: error 0.2 (limit 0.0")
-    assert "vision layer 1 ffn" in [tick.text for tick in found.plot.x_ticks]
-    assert [one.kind for one in found.plot.lines] == ["plain", "limit"]
+    assert plot.dots[4].text.startswith("vision layer 1 ffn: error 0.2 (limit 0.0")
+    assert "vision layer 1 ffn" in [tick.text for tick in plot.x.ticks]
+    assert [one.kind for one in plot.lines] == ["plain", "limit"]
 
 
 def test_a_hop_that_was_not_driven_shows_no_layers(run_writer: Writer) -> None:
     assert _gathered(run_writer(phones=())).layers == ()
 
 
-def test_the_course_of_a_test_ends_where_it_decided(run_writer: Writer) -> None:
-    writer = run_writer(cases=90, phones=(REAL_PHONE,), pictures=False, gates=gates_file.load())
-    platform = _gathered(writer).courses[-1]
-    assert platform.hop == f"platform on {REAL_PHONE}"
-    assert (platform.decision.outcome, platform.images) == ("accept", 90)
-    assert platform.decision.images < 90
-    assert platform.plot is not None
-    assert [one.kind for one in platform.plot.lines] == ["reject", "accept", "plain"]
-    (end,) = platform.plot.dots
-    assert end.text == f"accept after {platform.decision.images} images"
+@pytest.fixture
+def long_run(run_writer: Writer) -> Writer:
+    """Runs long enough for the gates that ship."""
+    return lambda **fields: run_writer(cases=90, pictures=False, gates=gates_file.load(), **fields)
 
 
-def test_flips_lead_the_course_to_its_rejection(run_writer: Writer) -> None:
-    wrong = {(*PHONE, case): "wood" if case % 5 != 3 else "metal" for case in range(0, 90, 6)}
-    writer = run_writer(
-        cases=90, phones=(REAL_PHONE,), pictures=False, gates=gates_file.load(), answers=wrong
-    )
-    platform = _gathered(writer).courses[-1]
-    assert platform.decision.outcome == "reject"
-    assert platform.plot is not None
-    assert platform.plot.dots[0].kind == "bad"
+def test_the_course_of_a_test_ends_where_it_decided(long_run: Writer) -> None:
+    plot, note = _gathered(long_run()).courses[-1]
+    assert plot is not None
+    assert plot.title == f"The test: platform on {runs.REAL_PHONE}"
+    assert [one.kind for one in plot.lines] == ["reject", "accept", "plain"]
+    (end,) = plot.dots
+    assert 0 < end.x < 90
+    assert end.text == f"accept after {end.x} images"
+    assert note.startswith(f"Accepted after {end.x} images with 0 real flips; wrongly rejected 0.")
+    assert note.endswith(" 90 images were run.")
 
 
-def test_why_a_phone_stopped_stands_with_its_course(run_writer: Writer) -> None:
-    loaded = summarized(
-        run_writer(cases=90, phones=(REAL_PHONE,), pictures=False, gates=gates_file.load()).write()
-    )
-    stop = Stop(arm=PHONE_ARM, phone=REAL_PHONE, images=72, why="decided")
-    record = loaded.record.model_copy(update={"stops": (stop,)})
-    courses = gather(replace(loaded, record=record)).courses
-    assert [one.stopped for one in courses] == [None, None, None, "decided"]
+def test_flips_lead_the_course_to_its_rejection(long_run: Writer) -> None:
+    wrong = {(*runs.PHONE, case): "wood" if case % 5 != 3 else "metal" for case in range(0, 90, 6)}
+    plot, note = _gathered(long_run(answers=wrong)).courses[-1]
+    assert note.startswith("Rejected after ")
+    assert plot is not None
+    assert plot.dots[0].kind == "bad"
 
 
-def test_canaries_are_no_evidence_of_the_cases(run_writer: Writer) -> None:
-    loaded = summarized(run_writer(phones=(REAL_PHONE,), leaking={PHONE}).write())
-    assert len(loaded.observations) == 5 * 24
-    assert [len(plot.dots) for plot in gather(loaded).margins] == [24] * 4
-    assert loaded.cases == ()
-    assert len(loaded.sessions) == 8
-    assert loaded.conditions[0].images == 24
-
-
-def _pixels(url: str | None) -> np.ndarray:
-    assert url is not None
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB"))
+def test_why_a_phone_stopped_stands_with_its_course(long_run: Writer) -> None:
+    run = evaluation.load(long_run().write())
+    stop = Stop(arm=runs.PHONE_ARM, phone=runs.REAL_PHONE, images=72, why="decided")
+    record = run.record.model_copy(update={"stops": (stop,)})
+    courses = gather(replace(run, record=record), run.observations).courses
+    assert [note.partition(" Stopped: ")[2] for _, note in courses] == ["", "", "", "decided."]

@@ -1,4 +1,4 @@
-"""Text nobody vouches for must come out visible, on one line and powerless."""
+"""Untrusted text comes out visible, on one line and harmless; durations have three digits."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from reports.text import markdown_code, markdown_text, plain, visible
+from reports.wording import duration
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=60)
 NASTY = st.text("|`*_<>&[]()!\\~@#:/\"' \n\t\x00\u202ewabc1.", max_size=40)
@@ -84,3 +85,11 @@ def test_a_limit_cuts_and_says_so() -> None:
 
 def test_nothing_at_all_is_named() -> None:
     assert (plain(None), plain("  "), plain("fire")) == ("none", "(empty)", "fire")
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "said"),
+    [(0, "0"), (0.01234, "0.0123 ms"), (999.96, "1000 ms"), (1234, "1.23 s"), (123_456, "123 s")],
+)
+def test_durations_have_three_digits(milliseconds: float, said: str) -> None:
+    assert duration(milliseconds) == said

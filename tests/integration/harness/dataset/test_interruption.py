@@ -38,10 +38,10 @@ def _start(*arguments: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def _wait(what: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+def _wait(what: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
     begin = time.monotonic()
     while not what():
-        assert process.poll() is None, process.communicate()
+        assert process is None or process.poll() is None, process and process.communicate()
         assert time.monotonic() - begin < 60
         time.sleep(0.01)
 
@@ -50,21 +50,25 @@ def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def _children(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in found]
+def _runs(pid: int) -> bool:
+    """A dead process that nobody asked about is still listed, as a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_a_killed_preparation_goes_on_to_the_same_bytes(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "dataset"
     process = _start("prepare", photos, folder, "--workers", "2", "--seed", "5")
     _wait(lambda: _lines(folder / ".prepared.jsonl") >= 48, process)
-    workers = _children(process.pid)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    workers = [int(child) for child in children.split()]
     process.kill()
     process.communicate()
     assert not (folder / "manifest.jsonl").exists()
     assert len(workers) >= 2
-    _wait_gone(workers)
+    _wait(lambda: not any(map(_runs, workers)))  # they end by themselves
     stamps = {path: path.stat().st_mtime_ns for path in (folder / "images").glob("[!.]*")}
 
     settings = Settings(labels=textures.ELEMENTS, held_out=0.2, seed=5)
@@ -73,22 +77,6 @@ def test_a_killed_preparation_goes_on_to_the_same_bytes(photos: Path, tmp_path: 
     assert sum(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()) >= 20
     prepare(str(photos), tmp_path / "unbroken", Pixels(), settings, workers=1)
     assert content(folder) == content(tmp_path / "unbroken")
-
-
-def _wait_gone(pids: list[int]) -> None:
-    """Workers end by themselves when their parent was killed."""
-    begin = time.monotonic()
-    while any(_runs(pid) for pid in pids):
-        assert time.monotonic() - begin < 60, pids
-        time.sleep(0.05)
-
-
-def _runs(pid: int) -> bool:
-    """A dead process that nobody asked about is still listed, as a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_killed_labelling_asks_nothing_twice(dataset: Dataset, server: ScriptedServer) -> None:

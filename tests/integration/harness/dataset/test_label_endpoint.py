@@ -9,14 +9,14 @@ import pytest
 
 from harness import contract as contracts
 from harness import dataset as data
-from harness.dataset import Dataset
-from harness.dataset.endpoint import Endpoint
-from harness.dataset.label_endpoint import Outcome, Pace, Question, label, read_label, text_of
+from harness.dataset import Dataset, assemble
+from harness.dataset.label_endpoint import Endpoint, Outcome, label, read_label, text_of
+from harness.dataset.prepare import prepare
 from harness.errors import DatasetError, EndpointFailed, EndpointRefused
 from tests.integration.harness.dataset.conftest import Reply, ScriptedServer
 
 CONTRACT = contracts.load("default")
-QUESTION = Question(text_of(CONTRACT.prompt), 32)
+QUESTION = text_of(CONTRACT.prompt), 32
 KEY = "sk-very-secret"
 
 
@@ -32,26 +32,23 @@ def _label(
     model: str = "seer",
     retries: int = 4,
     timeout_s: float = 30,
-    pace: Pace | None = None,
+    concurrency: int = 1,
+    per_minute: float | None = None,
     relabel: bool = False,
 ) -> Outcome:
     endpoint = Endpoint(server.url, model, retries=retries, timeout_s=timeout_s)
-    return label(dataset.folder, endpoint, QUESTION, pace or Pace(1), relabel=relabel)
+    pace = {"concurrency": concurrency, "per_minute": per_minute}
+    return label(dataset.folder, endpoint, *QUESTION, **pace, relabel=relabel)
 
 
 def _error(status: int, message: str) -> Reply:
     return Reply(status, json.dumps({"error": {"message": message}}))
 
 
-def _lines(dataset: Dataset) -> list[dict[str, object]]:
-    text = (dataset.folder / "labels.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
-
-
 def test_the_squares_themselves_are_sent_and_the_record_says_so(
     dataset: Dataset, server: ScriptedServer
 ) -> None:
-    outcome = _label(dataset, server, pace=Pace(concurrency=3))
+    outcome = _label(dataset, server, concurrency=3)
     sent = {asked.pixels_sha256 for asked in server.asked}
     assert sent == {entry.pixels_sha256 for entry in dataset.entries}
     for entry in data.load(dataset.folder).entries:
@@ -132,12 +129,13 @@ def test_the_next_call_asks_only_what_has_no_answer(
 def test_answers_that_are_no_label_are_kept_counted_and_not_guessed_at(
     dataset: Dataset, server: ScriptedServer
 ) -> None:
-    said = ["It is fire.", "Fire.", None, "firewood", " **Wood**\n", "It is fire."]
-    server.script = lambda count: Reply.saying(said[count])
+    answers = ["It is fire.", "Fire.", None, "firewood", " **Wood**\n", "It is fire."]
+    server.script = lambda count: Reply.saying(answers[count])
     outcome = _label(dataset, server)
     assert [entry.label for entry in outcome.dataset.labelled] == ["fire", "wood"]
     assert outcome.unread == {"It is fire.": 2, "": 1, "firewood": 1}
-    assert [line["answer"] for line in _lines(dataset)] == [one or "" for one in said]
+    lines = (dataset.folder / "labels.jsonl").read_text().splitlines()
+    assert [json.loads(line)["answer"] for line in lines] == [one or "" for one in answers]
     assert _label(dataset, server).asked == 0
     server.script = lambda _: Reply.saying("metal")
     assert _label(dataset, server, model="another").asked == 4
@@ -146,9 +144,6 @@ def test_answers_that_are_no_label_are_kept_counted_and_not_guessed_at(
 def test_the_same_pixels_are_asked_about_once(
     dataset: Dataset, server: ScriptedServer, pictures: Path, tmp_path: Path
 ) -> None:
-    from harness.dataset import assemble
-    from harness.dataset.prepare import prepare
-
     rows = "\n".join(["image", *[str(pictures / "0.png")] * 3, str(pictures / "1.png")])
     (tmp_path / "twice.csv").write_text(rows)
     settings = assemble.read(dataset.folder)
@@ -158,32 +153,26 @@ def test_the_same_pixels_are_asked_about_once(
     assert len(outcome.dataset.labelled) == 4
 
 
-def test_relabelling_replaces_labels_made_on_another_image(
+def test_relabelling_replaces_labels_and_requests_begin_no_faster_than_the_rate(
     dataset: Dataset, server: ScriptedServer
 ) -> None:
-    _label(dataset, server)
+    _label(dataset, server, concurrency=4, per_minute=600)
+    begun = [asked.at for asked in server.asked]
+    assert begun[-1] - begun[0] >= 0.45
     server.script = lambda count: Reply.saying("wood" if count % 2 else "who knows")
     outcome = _label(dataset, server, model="another", relabel=True)
     assert outcome.asked == 6
-    assert (
-        sorted(str(entry.label) for entry in outcome.dataset.entries) == ["fire"] * 3 + ["wood"] * 3
-    )
+    labels = sorted(str(entry.label) for entry in outcome.dataset.entries)
+    assert labels == ["fire"] * 3 + ["wood"] * 3
 
 
-def test_requests_begin_no_faster_than_the_rate(dataset: Dataset, server: ScriptedServer) -> None:
-    _label(dataset, server, pace=Pace(concurrency=4, per_minute=600))
-    begun = [asked.at for asked in server.asked]
-    assert begun[-1] - begun[0] >= 0.45
-
-
-def test_a_square_that_was_changed_is_not_sent(dataset: Dataset, server: ScriptedServer) -> None:
+def test_a_square_that_was_changed_is_not_sent_and_no_address_is_asked(
+    dataset: Dataset, server: ScriptedServer
+) -> None:
     dataset.entries[0].square().rotate(90).save(dataset.entries[0].path)
     with pytest.raises(DatasetError, match="missing or changed"):
         _label(dataset, server)
     assert not server.asked
-
-
-def test_an_address_that_is_none_is_refused() -> None:
     with pytest.raises(EndpointRefused, match="no http"):
         Endpoint("localhost:8000", "seer")
 

@@ -18,12 +18,11 @@ import pytest
 from fixtures import demo
 from harness import contract as contracts
 from harness.dataset import Dataset
-from harness.dataset.endpoint import Endpoint
-from harness.dataset.label_endpoint import Pace, Question, label, read_label, text_of
+from harness.dataset.label_endpoint import Endpoint, label, read_label, text_of
 from harness.errors import EndpointRefused
 
 KEY = "local-key"
-QUESTION = Question(text_of(contracts.load("default").prompt), 8)
+PROMPT, MAX_TOKENS = text_of(contracts.load("default").prompt), 8
 TEMPLATE = (
     "{% for message in messages %}{% for part in message['content'] %}"
     "{{ '' if loop.first else '\n' }}{{ part['text'] }}{% endfor %}{% endfor %}"
@@ -82,18 +81,14 @@ def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(log.read_text())
 
 
-def _said_to_plain_http(url: str, png: bytes) -> str:
+def _answer_over_plain_http(url: str, png: bytes) -> str:
     image = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     content = [
         {"type": "image_url", "image_url": {"url": image}},
-        {"type": "text", "text": QUESTION.prompt},
+        {"type": "text", "text": PROMPT},
     ]
-    body = {
-        "model": "tiny",
-        "max_tokens": QUESTION.max_tokens,
-        "temperature": 0,
-        "messages": [{"role": "user", "content": content}],
-    }
+    body = {"model": "tiny", "max_tokens": MAX_TOKENS, "temperature": 0}
+    body["messages"] = [{"role": "user", "content": content}]
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
     request = urllib.request.Request(  # noqa: S310  (the loopback)
         f"{url}/chat/completions", json.dumps(body).encode(), headers
@@ -107,14 +102,14 @@ def test_a_real_server_labels_the_squares(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "wrong")
     with pytest.raises(EndpointRefused, match="401"):
-        label(dataset.folder, Endpoint(url, "tiny"), QUESTION, Pace(1))
+        label(dataset.folder, Endpoint(url, "tiny"), PROMPT, MAX_TOKENS)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    outcome = label(dataset.folder, Endpoint(url, "tiny"), QUESTION, Pace(2))
+    outcome = label(dataset.folder, Endpoint(url, "tiny"), PROMPT, MAX_TOKENS)
     assert outcome.asked == len(dataset.entries)
     assert len(outcome.dataset.labelled) + outcome.unread.total() == len(dataset.entries)
     assert len(outcome.dataset.labelled) >= 2
     for entry in outcome.dataset.labelled:
         assert entry.label_image_sha256 == entry.pixels_sha256
     entry = outcome.dataset.labelled[0]
-    answer = _said_to_plain_http(url, entry.path.read_bytes())
+    answer = _answer_over_plain_http(url, entry.path.read_bytes())
     assert read_label(answer, contracts.load("default").answer.labels) == entry.label

@@ -1,4 +1,4 @@
-"""The runner's cache: its key, and what is forgotten."""
+"""Building the runner: what CMake is given by each compiler, the cache's key, what is forgotten."""
 
 from __future__ import annotations
 
@@ -11,26 +11,20 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from devices.errors import ToolchainMissing
 from devices.paths import cache_dir
-from devices.runner.build import forget_unused
-
-_PRINT_VARIANTS = "from devices.runner import variants; print(repr(variants.ALL))"
-
-
-def _printed(hash_seed: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", _PRINT_VARIANTS],
-        env={"PYTHONHASHSEED": hash_seed},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+from devices.runner.build import forget_unused, ndk_toolchain, program, zig_toolchain
+from devices.runner.variants import ARM64, ARM64_DOTPROD
 
 
-@pytest.mark.parametrize("hash_seed", ["1", "2", "3"])
-def test_what_a_build_is_kept_under_is_the_same_in_every_process(hash_seed: str) -> None:
-    assert _printed(hash_seed) == _printed("0")
+def _variants(hash_seed: str) -> str:
+    script = "from devices.runner import variants; print(repr(variants.ALL))"
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    return subprocess.check_output([sys.executable, "-c", script], env=environment, text=True)
+
+
+def test_what_a_build_is_kept_under_is_the_same_in_every_process() -> None:
+    assert len({_variants(hash_seed) for hash_seed in "0123"}) == 1
 
 
 def test_builds_that_nobody_used_for_a_month_are_forgotten_unless_one_is_being_made(
@@ -48,3 +42,36 @@ def test_builds_that_nobody_used_for_a_month_are_forgotten_unless_one_is_being_m
     left = sorted(path.name for path in (tmp_path / "runner").iterdir() if path.is_dir())
     assert left == ["busy", "recent"]
     assert len(list((tmp_path / "runner").glob("*.lock"))) == 4
+
+
+def test_zig_compiles_for_the_variants_target_and_gives_threads_a_stack(tmp_path: Path) -> None:
+    toolchain = zig_toolchain(ARM64_DOTPROD)
+    arguments = toolchain.write(tmp_path)
+    assert toolchain.cpu_option == "-mcpu=generic+v8_2a+dotprod+fullfp16"
+    assert "-DCMAKE_SYSTEM_PROCESSOR=aarch64" in arguments
+    assert any("-z,stack-size=8388608" in argument for argument in arguments)
+    for name in ("C_COMPILER", "CXX_COMPILER", "AR", "RANLIB"):
+        (tool,) = [one for one in arguments if one.startswith(f"-DCMAKE_{name}=")]
+        assert os.access(tool.partition("=")[2], os.X_OK)
+    assert "-target aarch64-linux-musl" in (tmp_path / "zig-cc").read_text()
+
+
+def test_an_ndk_is_used_by_its_own_toolchain_file(tmp_path: Path) -> None:
+    with pytest.raises(ToolchainMissing, match="no Android NDK"):
+        ndk_toolchain(tmp_path, ARM64)
+    own = tmp_path / "build" / "cmake" / "android.toolchain.cmake"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    (tmp_path / "source.properties").write_text("Pkg.Desc = NDK\nPkg.Revision = 27.2.12479018\n")
+    toolchain = ndk_toolchain(tmp_path, ARM64)
+    arguments = toolchain.write(tmp_path)
+    assert f"-DCMAKE_TOOLCHAIN_FILE={own}" in arguments
+    assert "-DANDROID_ABI=arm64-v8a" in arguments
+    assert "27.2.12479018" in toolchain.identity
+    assert toolchain.cpu_option == "-march=armv8-a"
+
+
+def test_a_missing_build_tool_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ToolchainMissing, match="pip install"):
+        program("no-such-build-tool")

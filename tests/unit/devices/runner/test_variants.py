@@ -38,14 +38,12 @@ def test_the_best_variant_that_the_cpu_can_run_is_chosen(cpu: Cpu, name: str) ->
 
 @pytest.mark.parametrize("cpu", [Cpu("armeabi-v7a", BASE), Cpu("x86_64", ("sse2",))])
 def test_a_cpu_without_a_variant_is_refused_in_one_line(cpu: Cpu) -> None:
-    with pytest.raises(StableError) as caught:
+    with pytest.raises(StableError, match=f"^.*{cpu.abi}.*$") as caught:
         variants.choose(cpu)
-    assert cpu.abi in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_variant_is_found_by_its_name() -> None:
-    for variant in variants.ALL:
-        assert variants.named(variant.name) is variant
+    assert [variants.named(variant.name) for variant in variants.ALL] == list(variants.ALL)
     with pytest.raises(StableError, match="arm64-dotprod"):
         variants.named("arm64-sve")

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import pytest
+
 from devices.virtual.cpus import CPUS, DEFAULT_CPU, cpuinfo
 
-
-def test_the_baseline_cpu_has_neither_dot_products_nor_half_floats() -> None:
-    assert not {"asimddp", "asimdhp", "fphp", "i8mm"} & set(CPUS["cortex-a53"].features)
+DOTPROD = {"asimddp", "asimdhp", "fphp"}
 
 
-def test_the_default_cpu_has_dot_products_and_half_floats_but_no_i8mm() -> None:
-    features = set(CPUS[DEFAULT_CPU].features)
-    assert {"asimddp", "asimdhp", "fphp"} <= features
-    assert "i8mm" not in features
-
-
-def test_the_armv9_cpu_has_i8mm_and_no_sve() -> None:
-    features = set(CPUS["cortex-a710"].features)
-    assert {"i8mm", "bf16", "asimddp"} <= features
-    assert not {name for name in features if name.startswith("sve")}
+@pytest.mark.parametrize(
+    ("cpu", "present", "absent"),
+    [
+        ("cortex-a53", set(), (*DOTPROD, "i8mm")),
+        (DEFAULT_CPU, DOTPROD, ("i8mm",)),
+        ("cortex-a710", {"i8mm", "bf16", "asimddp"}, ("sve",)),
+    ],
+)
+def test_a_cpu_has_the_features_of_its_generation(
+    cpu: str, present: set[str], absent: tuple[str, ...]
+) -> None:
+    features = set(CPUS[cpu].features)
+    assert present <= features
+    assert not [name for name in features if name.startswith(absent)]
 
 
 def test_cpuinfo_has_one_block_per_core() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from devices import virtual
 from devices.errors import BadRequest, ToolchainMissing, UnknownSerial
 from devices.virtual.folder import PhoneFolder, Plan
+from devices.virtual.parts import Parts
 
 
 @pytest.fixture(autouse=True)
@@ -19,25 +21,19 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["", "Two words", "../up", "-a", "x" * 41])
-def test_a_name_that_cannot_be_a_folder_is_refused(name: str) -> None:
-    with pytest.raises(BadRequest, match="cannot name a phone"):
-        virtual.start(name=name)
-
-
-def test_an_unknown_cpu_is_refused_with_those_there_are() -> None:
-    with pytest.raises(BadRequest, match=re.escape("cortex-a53, cortex-a76, cortex-a710")):
-        virtual.start(cpu="z80")
-
-
-def test_an_x86_64_phone_takes_no_cpu() -> None:
-    with pytest.raises(BadRequest, match="this machine's CPU"):
-        virtual.start("x86_64", cpu="cortex-a76")
-
-
-def test_a_phone_without_storage_is_refused() -> None:
-    with pytest.raises(BadRequest, match="0 MB"):
-        virtual.start(storage_mb=0)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        *(({"name": name}, "cannot name a phone") for name in ("", "Two words", "../up", "-a")),
+        ({"name": "x" * 41}, "cannot name a phone"),
+        ({"cpu": "z80"}, "cortex-a53, cortex-a76, cortex-a710"),
+        ({"abi": "x86_64", "cpu": "cortex-a76"}, "this machine's CPU"),
+        ({"storage_mb": 0}, "0 MB"),
+    ],
+)
+def test_what_no_phone_can_have_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRequest, match=re.escape(message)):
+        virtual.start(**settings)
 
 
 @pytest.mark.parametrize("name", ["nobody", "../phones"])
@@ -48,7 +44,8 @@ def test_stopping_what_does_not_run_names_what_does(name: str) -> None:
 
 def test_a_stale_folder_is_not_listed_and_can_be_stopped(own_cache: Path) -> None:
     stale = PhoneFolder(own_cache / "virtual" / "phones" / "stale")
-    stale.create(Plan("stale", "x86_64", 26002, None, None, "/p", "/b", "/s", None))
+    parts = Parts(Path("/p"), Path("/b"), Path("/s"), None)
+    stale.create(Plan(**vars(parts), name="stale", abi="x86_64", port=1, cpu=None, storage_mb=None))
     stale.supervisor_pid.write_text("1")
     stale.write_adbd_pid(1)
     assert virtual.running() == []

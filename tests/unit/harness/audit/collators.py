@@ -30,7 +30,6 @@ def batch_of(
     *,
     prompt: str | Callable[[dict[str, Any]], str] = PROMPT,
     ending: str | None = None,
-    before: str = "",
     split: bool = False,
     masks: bool = True,
     change: Callable[[Image.Image], Image.Image] = lambda image: image,
@@ -39,7 +38,7 @@ def batch_of(
     tokenizer = processor.tokenizer
     end = tokenizer.eos_token if ending is None else ending
     asked = [prompt if isinstance(prompt, str) else prompt(example) for example in examples]
-    texts = [f"{p}{before}{e['label']}{end}" for p, e in zip(asked, examples, strict=True)]
+    texts = [f"{p}{e['label']}{end}" for p, e in zip(asked, examples, strict=True)]
     pictures = [[change(example["image"].convert("RGB"))] for example in examples]
     processor.image_processor.do_image_splitting = split
     batch = processor(
@@ -53,17 +52,13 @@ def batch_of(
     labels = batch["input_ids"].clone()
     labels[batch["attention_mask"] == 0] = -100
     for row, (example, ids) in enumerate(zip(examples, batch["input_ids"], strict=True)):
-        tail = f"{before}{example['label']}{end}"
+        tail = f"{example['label']}{end}"
         kept = int(batch["attention_mask"][row].sum())
         answer = len(tokenizer.encode(tail, add_special_tokens=False))
         labels[row, : kept - answer if masks else 0] = -100
         assert len(ids) >= kept
     batch["labels"] = labels
     return dict(batch)
-
-
-def aligned(examples: list[dict[str, Any]], processor: Any) -> Batch:
-    return batch_of(processor, examples)
 
 
 def make_collator(processor: Any) -> Collate:
@@ -82,69 +77,17 @@ class Collator:
         return batch_of(self.processor, examples)
 
 
-def no_newline(examples: list[dict[str, Any]], processor: Any) -> Batch:
-    return batch_of(processor, examples, prompt=f"<image>{WORDS}")
+def fault(**otherwise: Any) -> Callable[[list[dict[str, Any]], Any], Batch]:
+    """An aligned collator but for one thing."""
+
+    def collate(examples: list[dict[str, Any]], processor: Any) -> Batch:
+        return batch_of(processor, examples, **otherwise)
+
+    return collate
 
 
-def literal_marker(examples: list[dict[str, Any]], processor: Any) -> Batch:
-    return batch_of(processor, examples, prompt=f"<image><__media__>\n{WORDS}")
-
-
-def with_context(examples: list[dict[str, Any]], processor: Any) -> Batch:
-    def asked(example: dict[str, Any]) -> str:
-        return PROMPT.replace("\n\nElement:", f"\n\nContext: {example['reason']}\n\nElement:")
-
-    return batch_of(processor, examples, prompt=asked)
-
-
-def trailing_space(examples: list[dict[str, Any]], processor: Any) -> Batch:
-    return batch_of(processor, examples, prompt=f"{PROMPT} ")
-
-
-def answer_after_a_space(examples: list[dict[str, Any]], processor: Any) -> Batch:
-    return batch_of(processor, examples, before=" ")
-
-
-def loss_on_the_prompt(examples: list[dict[str, Any]], processor: Any) -> Batch:
-    return batch_of(processor, examples, masks=False)
-
-
-def no_end_token(examples: list[dict[str, Any]], processor: Any) -> Batch:
-    return batch_of(processor, examples, ending="")
-
-
-def end_token_masked(examples: list[dict[str, Any]], processor: Any) -> Batch:
-    batch = batch_of(processor, examples)
-    batch["labels"][batch["input_ids"] == processor.tokenizer.eos_token_id] = -100
-    return batch
-
-
-def splitting(examples: list[dict[str, Any]], processor: Any) -> Batch:
-    return batch_of(processor, examples, split=True)
-
-
-def stretched(examples: list[dict[str, Any]], processor: Any) -> Batch:
-    return batch_of(processor, examples, change=lambda image: image.resize((256, 256)))
-
-
-def own_processor(examples: list[dict[str, Any]], checkpoint: Path) -> Batch:
-    """A processor of the collator's own making is watched as well."""
-    return stretched(examples, load_processor(load(checkpoint)))
-
-
-def bgr(examples: list[dict[str, Any]], processor: Any) -> Batch:
-    def swapped(image: Image.Image) -> Image.Image:
-        return Image.merge("RGB", image.split()[::-1])
-
-    return batch_of(processor, examples, change=swapped)
-
-
-def other_normalisation(examples: list[dict[str, Any]], processor: Any) -> Batch:
-    batch = batch_of(processor, examples)
-    mean = torch.tensor([0.481, 0.458, 0.408])[:, None, None]
-    deviation = torch.tensor([0.269, 0.261, 0.276])[:, None, None]
-    batch["pixel_values"] = (batch["pixel_values"] * 0.5 + 0.5 - mean) / deviation
-    return batch
+def _with_reason(example: dict[str, Any]) -> str:
+    return PROMPT.replace("\n\nElement:", f"\n\nContext: {example['reason']}\n\nElement:")
 
 
 def _letterboxed(
@@ -159,19 +102,38 @@ def _letterboxed(
     return padded
 
 
-def lanczos(examples: list[dict[str, Any]], processor: Any) -> Batch:
-    return batch_of(processor, examples, change=lambda image: _letterboxed(image, 256))
+aligned = fault()
+no_newline = fault(prompt=f"<image>{WORDS}")
+literal_marker = fault(prompt=f"<image><__media__>\n{WORDS}")
+with_context = fault(prompt=_with_reason)
+trailing_space = fault(prompt=f"{PROMPT} ")
+loss_on_the_prompt = fault(masks=False)
+no_end_token = fault(ending="")
+splitting = fault(split=True)
+stretched = fault(change=lambda image: image.resize((256, 256)))
+bgr = fault(change=lambda image: Image.merge("RGB", image.split()[::-1]))
+lanczos = fault(change=lambda image: _letterboxed(image, 256))
+at_512 = fault(change=lambda image: _letterboxed(image, 512))
+white = fault(change=lambda image: _letterboxed(image, 256, (255, 255, 255)))
 
 
-def at_512(examples: list[dict[str, Any]], processor: Any) -> Batch:
-    return batch_of(processor, examples, change=lambda image: _letterboxed(image, 512))
+def end_token_masked(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    batch = batch_of(processor, examples)
+    batch["labels"][batch["input_ids"] == processor.tokenizer.eos_token_id] = -100
+    return batch
 
 
-def white(examples: list[dict[str, Any]], processor: Any) -> Batch:
-    def change(image: Image.Image) -> Image.Image:
-        return _letterboxed(image, 256, (255, 255, 255))
+def own_processor(examples: list[dict[str, Any]], checkpoint: Path) -> Batch:
+    """A processor of the collator's own making is watched as well."""
+    return stretched(examples, load_processor(load(checkpoint)))
 
-    return batch_of(processor, examples, change=change)
+
+def other_normalisation(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    batch = batch_of(processor, examples)
+    mean = torch.tensor([0.481, 0.458, 0.408])[:, None, None]
+    deviation = torch.tensor([0.269, 0.261, 0.276])[:, None, None]
+    batch["pixel_values"] = (batch["pixel_values"] * 0.5 + 0.5 - mean) / deviation
+    return batch
 
 
 def notebook(examples: list[dict[str, Any]]) -> Batch:

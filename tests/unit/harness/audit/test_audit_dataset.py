@@ -19,6 +19,8 @@ from harness.contract import Contract, Pixels
 
 from .reading import LABELS, Make, wrong
 
+TURNS = "<|im_start|>User:{prompt}<end_of_utterance>\nAssistant:"
+
 Record = dict[str, Any]
 Change = Callable[[int, Record], Record]
 
@@ -32,12 +34,11 @@ def planted(**fields: object) -> Change:
     return lambda index, record: record | fields
 
 
-def with_prompt(change: Callable[[str], str]) -> Change:
-    return lambda index, record: record | {"prompt": change(record["prompt"])}
-
-
-def with_target(change: Callable[[str], str]) -> Change:
-    return lambda index, record: record | {"target": change(record["target"])}
+def swapped(field: str, old: str, new: str) -> Change:
+    """`old` in one of the fields as `new`; the whole field where `old` is empty."""
+    return lambda index, record: (
+        record | {field: record[field].replace(old, new) if old else new.format(record[field])}
+    )
 
 
 def test_an_aligned_dataset_has_no_mismatch(table: Make, contract: Contract) -> None:
@@ -72,31 +73,19 @@ def test_pixels_made_otherwise_are_found_in_the_pixels(
 @pytest.mark.parametrize(
     ("record", "aspect", "value"),
     [
-        (with_prompt(lambda text: text.replace("<image>\n", "<image>")), "after_marker", ""),
-        (with_prompt(lambda text: f"{text} "), "prompt_end", " "),
-        (
-            with_prompt(lambda text: text.replace("<image>", "<__media__>")),
-            "marker",
-            "literal text",
-        ),
-        (
-            with_prompt(lambda text: text.replace("\n\nE", "\n\nContext: orange flames\n\nE")),
-            "context_block",
-            True,
-        ),
-        (
-            with_prompt(lambda text: f"<|im_start|>User:{text}<end_of_utterance>\nAssistant:"),
-            "chat_template",
-            "<|im_start|>User:{prompt}<end_of_utterance>\nAssistant:",
-        ),
-        (with_prompt(lambda text: text.replace("Classify", "Sort")), "prompt_words", None),
+        (swapped("prompt", "<image>\n", "<image>"), "after_marker", ""),
+        (swapped("prompt", "", "{} "), "prompt_end", " "),
+        (swapped("prompt", "<image>", "<__media__>"), "marker", "literal text"),
+        (swapped("prompt", "\n\nE", "\n\nContext: orange flames\n\nE"), "context_block", True),
+        (swapped("prompt", "", TURNS.replace("{prompt}", "{}")), "chat_template", TURNS),
+        (swapped("prompt", "Classify", "Sort"), "prompt_words", None),
         (planted(max_tokens=128), "max_tokens", 128),
         (planted(label_image_sha256="0" * 64), "label_image", "another picture"),
         (planted(label_resolution=1024), "label_image", "another picture"),
         (planted(labelled_on="full resolution"), "label_image", "another picture"),
-        (with_target(lambda label: f"{label}, because of it"), "output", None),
-        (with_target(lambda label: f" {label}"), "output", "label after a space"),
-        (with_target(lambda label: label.replace("fire", "air")), "labels", None),
+        (swapped("target", "", "{}, because of it"), "output", None),
+        (swapped("target", "", " {}"), "output", "label after a space"),
+        (swapped("target", "fire", "air"), "labels", None),
         (planted(image=["0.png", "1.png", "2.png"]), "images_per_prompt", 3),
     ],
 )

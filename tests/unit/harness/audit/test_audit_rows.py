@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from harness.audit.findings import Finding
-from harness.audit.impact import Gauge
+from harness.audit.gauge import Gauge, drawn
 from harness.audit.rows import missing, rows, verdict
 from harness.contract import Contract
 
@@ -73,10 +75,7 @@ def test_two_sides_that_differ_in_the_same_way_are_told_to_agree(contract: Contr
 
 
 def test_pixels_cost_levels_and_texts_show_where_they_part(contract: Contract) -> None:
-    from harness.audit.collator import drawn
-
-    pictures = [sample.image for sample in drawn(contract.answer.labels, "")]
-    gauge = Gauge(contract, None, pictures, "drawn pictures")
+    gauge = Gauge(contract, None, drawn(), "drawn pictures")
     found = rows(
         [Finding("channels", "app", "bgr", "a"), Finding("after_marker", "app", "", "b")], contract
     )
@@ -89,6 +88,6 @@ def test_pixels_cost_levels_and_texts_show_where_they_part(contract: Contract) -
 
 def test_a_row_has_the_documented_keys(contract: Contract) -> None:
     (row,) = rows([Finding("labels", "dataset", contract.answer.labels, "d")], contract)
-    told = row.as_json()
+    told = json.loads(json.dumps(row.as_json()))
     assert list(told)[:6] == ["aspect", "contract", "found", "where", "match", "impact"]
     assert told["found"] == list(contract.answer.labels)

@@ -8,28 +8,21 @@ import pytest
 
 from harness.audit.impact import Impact
 
-IMPACT = Impact(
-    change=None,
-    cases=102,
-    changed=12,
-    unanswered=0,
-    labelled=96,
-    right_before=90,
-    right_after=78,
-    mean_shift=1.31,
-)
+# change, cases, changed, unanswered, labelled, right before and after, mean shift
+SHIFTED = Impact(None, 102, 12, 0, 96, 90, 78, 1.31)
+BARE = replace(SHIFTED, labelled=0, mean_shift=None)
 
 
 @pytest.mark.parametrize(
     ("impact", "said"),
     [
         (
-            IMPACT,
+            SHIFTED,
             "12 of 102 answers change; 90 -> 78 of 96 right; labels shift by 1.3 nats (mean)",
         ),
-        (replace(IMPACT, labelled=0, mean_shift=None), "12 of 102 answers change"),
+        (BARE, "12 of 102 answers change"),
         (
-            replace(IMPACT, labelled=0, mean_shift=None, cases=99, changed=1, unanswered=3),
+            replace(BARE, cases=99, changed=1, unanswered=3),
             "1 of 99 answers changes; 3 more get none",
         ),
     ],

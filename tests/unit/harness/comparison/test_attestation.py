@@ -61,6 +61,14 @@ def test_what_ran_as_it_was_asked_is_no_mismatch() -> None:
     host = attestation(APP, settings=settings(), variant="llama-cpp-python 0.3.36")
     plain = attestation("desktop:q8_0", settings=settings(**REFERENCE))
     assert told(host, plain, of_phone()) == []
+    # An arm without `+app` is asked for the reference's runtime.
+    rounding = attestation(
+        "desktop:q8_0", settings=settings(**REFERENCE | {"cache_type_k": "q4_0"})
+    )
+    assert told(rounding) == [("K cache", "f16", "q4_0")]
+    # What was not attested, or has no known hash, is no mismatch.
+    unknown = BundleRecord(path="b", sha256="b", summary={})
+    assert told(of_phone(settings=None), bundle=unknown) == []
 
 
 @pytest.mark.parametrize(
@@ -69,10 +77,7 @@ def test_what_ran_as_it_was_asked_is_no_mismatch() -> None:
         ({"text_model_sha256": "x" * 64}, ("text model", "t" * 64, "x" * 64)),
         ({"mmproj_sha256": "x" * 64}, ("mmproj", "m" * 64, "x" * 64)),
         ({"llama_commit": "abc"}, ("llama.cpp commit", "0c1e57098", "abc")),
-        (
-            {"variant": "x86_64"},
-            ("build", "arm64-i8mm or arm64-dotprod or arm64", "x86_64"),
-        ),
+        ({"variant": "x86_64"}, ("build", "arm64-i8mm or arm64-dotprod or arm64", "x86_64")),
         ({"variant": "?"}, ("build", "arm64-i8mm or arm64-dotprod or arm64", "?")),
         ({"backends": ["Vulkan"]}, ("backend", "cpu", "Vulkan")),
         ({"backends": []}, ("backend", "cpu", "none")),
@@ -95,20 +100,15 @@ def test_a_silent_fallback_is_named(over: dict[str, Any], mismatch: tuple[str, s
         ({"flash_attention": False}, ("flash attention", "on", "off")),
         ({"max_tokens": 8}, ("new tokens at most", "32", "8")),
         ({"decoding": {"temperature": 0.7}}, ("temperature", "0", "0.7")),
-        ({"decoding": {"top_k": 5}}, ("top k", "0", "5")),
-        ({"decoding": {"repeat_penalty": 1.1}}, ("repeat penalty", "1", "1.1")),
-        ({"decoding": {"stop": ["</s>"]}}, ("stop", "the model's own", "</s>")),
+        ({"decoding": {"top_k": 5}}, ("top-k", "0", "5")),
+        ({"decoding": {"repeat_penalty": 1.1}}, ("repetition penalty", "1", "1.1")),
+        ({"decoding": {"stop": ["</s>"]}}, ("stop tokens", "the model's own", "</s>")),
     ],
 )
 def test_a_setting_that_is_not_in_force_is_named(
     over: dict[str, Any], mismatch: tuple[str, str, str]
 ) -> None:
     assert told(of_phone(settings=settings(**over))) == [mismatch]
-
-
-def test_an_arm_without_app_is_asked_for_the_references_runtime() -> None:
-    plain = attestation("desktop:q8_0", settings=settings(**REFERENCE | {"cache_type_k": "q4_0"}))
-    assert told(plain) == [("K cache", "f16", "q4_0")]
 
 
 def test_a_context_that_llama_rounds_up_and_a_batch_that_it_clips_are_as_asked() -> None:
@@ -121,12 +121,12 @@ def test_a_context_that_llama_rounds_up_and_a_batch_that_it_clips_are_as_asked()
 
 @given(st.integers(1, 64))
 def test_threads_follow_the_apps_rule_on_a_real_phone(cores: int) -> None:
-    rule = min(max(2, min(6, cores // 2)), cores)
-    honest = of_phone(threads=rule, vision_threads=min(4, cores))
-    assert told(honest, phones=(phone(cores=cores),)) == []
-    assert told(
-        of_phone(threads=rule + 1, vision_threads=min(4, cores)), phones=(phone(cores=cores),)
-    ) == [("threads", str(rule), str(rule + 1))]  # fmt: skip
+    rule, phones = min(max(2, min(6, cores // 2)), cores), (phone(cores=cores),)
+    honest, other = (
+        of_phone(threads=threads, vision_threads=min(4, cores)) for threads in (rule, rule + 1)
+    )
+    assert told(honest, phones=phones) == []
+    assert told(other, phones=phones) == [("threads", str(rule), str(rule + 1))]
 
 
 @pytest.mark.parametrize(("allowed", "rule"), [("0", 1), ("0-1", 2), ("0-3,6", 2), ("0-7", 4)])
@@ -142,17 +142,14 @@ def test_threads_follow_the_apps_rule_over_the_cores_that_a_virtual_phone_was_al
     ]
 
 
-def test_a_list_of_cores_that_is_none_says_nothing() -> None:
-    odd = {"placement": [ThreadPlacement(name="runner", cpus_allowed="0-x,\u0663")]}
-    assert told(of_phone(threads=2, vision_threads=2, **odd), phones=(phone(virtual=True),)) == []
-
-
 @pytest.mark.parametrize("over", [{"virtual": True}, {"cores": None}])
 def test_threads_stay_within_the_apps_rule_where_the_cores_are_not_known(
     over: dict[str, Any],
 ) -> None:
     phones = (phone(**over),)
+    odd = [ThreadPlacement(name="runner", cpus_allowed="0-x,\u0663")]
     assert told(of_phone(threads=2, vision_threads=2), phones=phones) == []
+    assert told(of_phone(threads=2, vision_threads=2, placement=odd), phones=phones) == []
     assert told(of_phone(threads=7, vision_threads=5), phones=phones) == [
         ("threads", "6 at most", "7"),
         ("vision threads", "4 at most", "5"),
@@ -177,12 +174,6 @@ def test_a_phone_is_held_to_what_it_was_given() -> None:
     )  # fmt: skip
     assert told(theirs, phone_side=side) == []
     assert ("new tokens at most", "8", "32") in told(of_phone(), phone_side=side)
-
-
-def test_hashes_and_settings_that_were_not_told_are_not_held_against_anyone() -> None:
-    assert (
-        told(of_phone(settings=None), bundle=BundleRecord(path="b", sha256="b", summary={})) == []
-    )
 
 
 def test_arms_that_run_the_checkpoint_run_the_same_one() -> None:

@@ -5,11 +5,11 @@ import pytest
 
 from devices.runner.protocol import DrivenLayer
 from harness import ladder
-from harness.comparison.blame.causes import cause_of, causes
-from harness.comparison.blame.files import Explained, FaultyFile
-from harness.comparison.blame.sentences import Told, sentence
 from harness.comparison.case_comparison import CaseComparison, compare_case
+from harness.comparison.causes import Explained, FaultyFile, cause_of, causes
 from harness.comparison.driven import faults
+from harness.comparison.sentences import Facts, sentence
+from harness.comparison.terms import Differences
 from harness.records.inquiry import DrivenCase, FileFault
 from harness.records.observation import Observation
 from harness.stage import Stage
@@ -20,7 +20,6 @@ from ..run_factory import (
     TOLERANCE,
     driven_case,
     evidence,
-    observation,
     observations,
     token,
 )
@@ -44,62 +43,48 @@ def compared(candidate: list[Observation]) -> list[CaseComparison]:
     return [compare_case(*pair, TOLERANCE) for pair in zip(ours, candidate, strict=True)]
 
 
-def told(stage: Stage = "embed", of: int = 40, **changed: object) -> Told:
+def facts(stage: Stage = "embed", of: int = 40, **changed: object) -> Facts:
     """A cause of all cases on the quantization hop."""
     content = {"evidence": evidence(embed=0.071)} | changed
     cases = compared(observations("x", of, **content))
-    return Told(
+    return Facts(
         hop=HOPS["quantization"],
-        stage=stage,
-        cause=cause_of(stage, cases, cases),
         tolerance=TOLERANCE,
-        layer=None,
-        explained=None,
-        asked=(),
-        runtime=(),
+        differences=Differences(("the reference", "desktop:q8_0")),
         pixels=None,
-        names=("the reference", "desktop:q8_0"),
-        confirmed=None,
+        clean=False,
+        cause=cause_of(stage, cases, cases),
+        explained=None,
     )
 
 
-def of_driven(*driven: DrivenCase) -> Told:
+def of_driven(*driven: DrivenCase) -> Facts:
     """What these cases of the quantization hop show."""
     (fault,) = faults(driven, DRIVEN)
     (cause,) = causes(compared(observations("x", 9)), [fault])
-    return replace(told(fault.stage), cause=cause, layer=fault.layer, confirmed=True)
+    return replace(facts(fault.stage), cause=cause)
 
 
-def zeros(one: Told) -> Explained:
+def zeros(one: Facts) -> Explained:
     return Explained(FaultyFile(ZEROS.file, ZEROS.half, (ZEROS,)), ZEROS, one.cause, "embed")
 
 
 def test_what_where_how_often_how_much_and_why() -> None:
-    one = told()
-    assert sentence(replace(one, layer="vision layer 1 ffn", explained=zeros(one))) == (
+    one = facts()
+    assert sentence(replace(one, explained=zeros(one))) == (
         "Quantization changes the image embeddings from vision layer 1 ffn on. They are 7.1 % off "
         "(limit 1 %) in 40 of 40 cases. In mmproj-q8_0.gguf, v.blk.1.ffn_down.weight is wrong: all "
         "zeros."
     )
 
 
-def test_a_phones_hop_names_the_phone() -> None:
-    said = sentence(replace(told(), hop=HOPS["platform"]))
+def test_the_phone_or_of_several_changes_the_candidate_is_named() -> None:
+    said = sentence(replace(facts(), hop=HOPS["platform"]))
     assert said.startswith("The phone emulator-5554 changes the image embeddings. They are 7.1 %")
-
-
-def test_of_several_changes_the_candidate_is_named() -> None:
     (hop,) = ladder.hops(ladder.parse_ladder(["torch", "desktop:q8_0"]), ())
-    said = sentence(replace(told(), hop=hop))
+    said = sentence(replace(facts(), hop=hop))
     assert said.startswith("desktop:q8_0 changes the image embeddings.")
-
-
-def test_single_cases_are_called_so() -> None:
-    cases = compared(
-        [observation("x", 0, evidence=evidence(embed=0.5)), *observations("x", 24)[1:]]
-    )
-    one = replace(told(), cause=cause_of("embed", cases[:1], cases))
-    assert "in 1 of 24 cases only" in sentence(one)
+    assert "onfirmed" not in said, "without driven layers"
 
 
 @pytest.mark.parametrize(
@@ -113,13 +98,13 @@ def test_single_cases_are_called_so() -> None:
 def test_places_in_a_session_are_named(positions: set[int], words: str) -> None:
     cases = compared(observations("x", 24))
     shown = [case for case in cases if case.position in positions]
-    said = sentence(replace(told(), cause=cause_of("embed", shown, cases)))
+    said = sentence(replace(facts(), cause=cause_of("embed", shown, cases)))
     assert words in said
     assert ("previous image were left" in said) == (0 not in positions)
 
 
 def test_a_file_that_no_case_shows_is_said_to_be_faulty() -> None:
-    one = told()
+    one = facts()
     none = replace(one, cause=cause_of("embed", [], []), explained=zeros(one))
     assert sentence(none) == (
         "Quantization reads a faulty file, mmproj-q8_0.gguf. No case shows it. In "
@@ -131,52 +116,54 @@ def test_a_file_that_no_case_shows_is_said_to_be_faulty() -> None:
     ("one", "words"),
     [
         (
-            told("tile", grid=(2, 2), image_tokens=20),
+            facts("tile", grid=(2, 2), image_tokens=20),
             "Quantization changes the tiling. There are 2x2 tiles and 20 image tokens, where the "
             "reference has one tile and 4, in 40 of 40 cases.",
         ),
         (
-            told("tokens", prompt_ids=[1, -1, -1, 2, 2]),
+            facts("tokens", prompt_ids=[1, -1, -1, 2, 2]),
             "The prompt has 5 ids instead of 4, and id 4 is 2 instead of nothing, in 40 of 40",
         ),
         (
-            told("prefill", label_logprobs=LABELS | {"wood": -5.3}),
+            facts("prefill", label_logprobs=LABELS | {"wood": -5.3}),
             "A label's log-probability is 0.3 nats off (limit 0.01) in 40 of 40 cases.",
         ),
         (
-            told("prefill", evidence=evidence(prefill=0.3)),
+            facts("prefill", evidence=evidence(prefill=0.3)),
             "They are 30 % off (limit 5 %) in 40 of 40 cases.",
         ),
         (
-            told("prefill", label_logprobs=LABELS | {"wood": float("nan")}),
+            facts("prefill", label_logprobs=LABELS | {"wood": float("nan")}),
             "They are not finite in 40 of 40 cases.",
         ),
         (
-            told("embed", evidence=evidence(tokens=8)),
+            facts("embed", evidence=evidence(tokens=8)),
             "They have another shape, or values that are not finite, in 40 of 40 cases.",
         ),
         (
-            told("decode", tokens=[token(3)], text="feu", evidence=evidence()),
+            facts("decode", tokens=[token(3)], text="feu", evidence=evidence()),
             "changes the generated tokens, although the first step's logits agree.",
         ),
         (
-            told("decode", tokens=[token(10)], evidence=evidence(prefill=0.5)),
+            facts("decode", tokens=[token(10)], evidence=evidence(prefill=0.5)),
             "Quantization chooses tokens, or ends answers, by another rule.",
         ),
-        (told("decode", text="feu"), "Quantization spells the same tokens differently."),
-        (told("label", label="fire"), "Quantization reads the same text as another label."),
+        (facts("decode", text="feu"), "Quantization spells the same tokens differently."),
+        (facts("label", label="fire"), "Quantization reads the same text as another label."),
     ],
 )  # fmt: skip
-def test_each_stage_has_its_own_measure(one: Told, words: str) -> None:
+def test_each_stage_has_its_own_measure(one: Facts, words: str) -> None:
     assert words in sentence(one)
 
 
 def test_what_was_asked_differently_is_said_of_both_sides() -> None:
     one = replace(
-        told("resize"),
+        facts("resize"),
         hop=HOPS["contract"],
-        names=("training", "the app"),
-        asked=("resize recipe android, not lanczos", "centring float, not integer"),
+        differences=Differences(
+            ("training", "the app"),
+            {"resize": ("resize recipe android, not lanczos", "centring float, not integer")},
+        ),
     )
     assert sentence(one) == (
         "The app resizes differently from training: resize recipe android, not lanczos; centring "
@@ -236,10 +223,6 @@ def test_the_measure_furthest_beyond_its_limit_is_said(
         ("tokens", "prompt ids"),
     ],
 )
-def test_what_a_model_is_given_is_confirmed_in_its_own_words(stage: Stage, put_in: str) -> None:
-    said = sentence(replace(told(stage), confirmed=True))
+def test_a_confirmed_input_is_named(stage: Stage, put_in: str) -> None:
+    said = sentence(replace(facts(stage), clean=True))
     assert said.endswith(f" Confirmed: given the reference's {put_in}, every layer is clean.")
-
-
-def test_without_driven_layers_nothing_is_said_to_be_confirmed() -> None:
-    assert "onfirmed" not in sentence(told())

@@ -1,7 +1,7 @@
 import pytest
 
 from devices.runner.protocol import Decoding, RunSettings
-from harness.comparison.attestation import terms
+from harness.comparison.terms import terms
 from harness.contract import load
 from harness.records.record import BundleRecord, PhoneSide
 
@@ -19,14 +19,10 @@ def test_every_arm_and_phone_has_terms() -> None:
     assert phone.serial == "A"
 
 
-def test_the_training_arm_runs_under_the_training_sides_contract() -> None:
-    found = terms(run_record(ARMS[:2], training=load("as-trained")))
+def test_arms_run_under_their_sides_contract_and_their_own_runtime() -> None:
+    found = terms(run_record(ARMS, [phone_record()], training=load("as-trained")))
     assert found["torch:training", None].contract.name == "as-trained"
     assert found["torch", None].contract.name == "default"
-
-
-def test_only_arms_with_app_run_under_the_apps_runtime() -> None:
-    found = terms(run_record(ARMS, [phone_record()]))
     assert found["desktop:q8_0+app", None].runtime.cache_type_k == "q4_0"
     assert found["desktop:q8_0", None].runtime.cache_type_k == "f16"
 
@@ -36,13 +32,12 @@ def test_phones_run_under_what_they_were_given() -> None:
     side = PhoneSide(contract=load("as-shipped"), bundle=other, runner_sha256="r" * 64)
     found = terms(run_record(ARMS, [phone_record()], phone_side=side))
     phone, app = found[PHONE], found["desktop:q8_0+app", None]
-    assert (phone.contract.name, phone.owner, phone.own_runner) == (
-        "as-shipped",
-        "phone bundle",
-        True,
-    )
-    assert (app.contract.name, app.owner, app.own_runner) == ("default", "bundle", False)
-    assert (phone.bundle.path, app.bundle.path) == ("other", "bundle")
+    assert (phone.contract.name, phone.owner, phone.own_runner, phone.bundle.path) == (
+        "as-shipped", "phone bundle", True, "other"
+    )  # fmt: skip
+    assert (app.contract.name, app.owner, app.own_runner, app.bundle.path) == (
+        "default", "bundle", False, "bundle"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("attested", [None, settings(max_tokens=8)])
@@ -62,11 +57,10 @@ def test_what_is_in_force_is_what_was_attested_last_else_what_was_asked(
     assert phone.decoding.temperature == 0.0
 
 
-def test_a_seed_that_greedy_decoding_does_not_feel_is_no_term() -> None:
-    unfelt = Decoding(seed=9)
-    told = settings(decoding=unfelt)
-    seen = attestation(PHONE[0], phone=PHONE[1], settings=told)
+def test_the_seed_of_greedy_decoding_is_no_term() -> None:
+    seeded = Decoding(seed=9)
+    seen = attestation(PHONE[0], phone=PHONE[1], settings=settings(decoding=seeded))
     found = terms(run_record(ARMS, [phone_record()], attestations=(seen,)))
     assert found[PHONE].decoding == Decoding()
-    drawn = unfelt.model_copy(update={"temperature": 0.7})
-    assert drawn.felt == drawn
+    drawn = seeded.model_copy(update={"temperature": 0.7})
+    assert drawn.effective == drawn

@@ -36,6 +36,14 @@ def photos(painted: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def unlabelled(photos: Path, make: Make) -> Dataset:
+    """`photos` in folders that name no label, prepared."""
+    for number, folder in enumerate(sorted(photos.iterdir())):
+        folder.rename(photos / f"set{number}")
+    return make()
+
+
+@pytest.fixture
 def make(photos: Path, tmp_path: Path) -> Make:
     """Prepares `photos` into `tmp_path/dataset`."""
 

@@ -16,13 +16,6 @@ from tests.unit.harness.dataset.conftest import Make
 HASH = "ab" * 32
 
 
-@pytest.fixture
-def unlabelled(make: Make, photos: Path) -> data.Dataset:
-    for number, folder in enumerate(sorted(photos.iterdir())):
-        folder.rename(photos / f"set{number}")
-    return make()
-
-
 def _table(folder: Path, text: str, name: str = "labels.csv") -> Path:
     path = folder / name
     path.write_text(text)
@@ -51,21 +44,13 @@ def test_images_are_named_by_source_square_or_file_name(
     assert labelled[two.source].label_image_sha256 == HASH
 
 
-def test_the_split_is_drawn_anew_for_the_new_labels(
-    unlabelled: data.Dataset, tmp_path: Path
+def test_imported_labels_move_the_split_and_outlive_another_preparation(
+    unlabelled: data.Dataset, tmp_path: Path, make: Make
 ) -> None:
     rows = [f"{entry.source},fire" for entry in unlabelled.entries[:8]]
     dataset = import_labels(unlabelled.folder, _table(tmp_path, "\n".join(["image,label", *rows])))
-    held_out = [entry for entry in dataset.split("held_out") if entry.label == "fire"]
-    assert len(held_out) == 2
-
-
-def test_imported_labels_outlive_another_preparation(
-    unlabelled: data.Dataset, tmp_path: Path, make: Make
-) -> None:
-    source = unlabelled.entries[0].source
-    import_labels(unlabelled.folder, _table(tmp_path, f"image,label\n{source},fire\n"))
-    assert make().labelled[0].label == "fire"
+    assert [entry.label for entry in dataset.split("held_out")].count("fire") == 2
+    assert [entry.label for entry in make().labelled] == ["fire"] * 8
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,6 @@ from harness.errors import DatasetError
 from tests.unit.harness.dataset.conftest import Make
 
 
-def _rewritten(folder: Path, **changes: object) -> None:
-    path = folder / "manifest.jsonl"
-    first, *rest = path.read_text().splitlines(keepends=True)
-    path.write_text(json.dumps({**json.loads(first), **changes}) + "\n" + "".join(rest))
-
-
 def test_what_is_loaded_is_what_was_written(make: Make) -> None:
     dataset = make()
     assert data.load(dataset.folder) == dataset
@@ -35,23 +29,28 @@ def test_what_is_loaded_is_what_was_written(make: Make) -> None:
     ],
 )
 def test_a_wrong_line_is_named(make: Make, changes: dict[str, object], fragment: str) -> None:
-    folder = make().folder
-    _rewritten(folder, **changes)
+    path = make().folder / "manifest.jsonl"
+    first, rest = path.read_text().split("\n", 1)
+    path.write_text(json.dumps(json.loads(first) | changes) + "\n" + rest)
     with pytest.raises(DatasetError) as refusal:
-        data.load(folder)
+        data.load(path.parent)
     assert fragment in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "fragment"), [("", "no image"), ("x\n", "not JSON"), ("[]\n", "object")]
+    ("content", "fragment"),
+    [
+        ("", "no image"),
+        ("x\n", "not JSON"),
+        ("[]\n", "object"),
+        (None, r"no prepared dataset, it holds no manifest\.jsonl"),
+    ],
 )
-def test_a_manifest_of_nothing_is_refused(tmp_path: Path, content: str, fragment: str) -> None:
-    (tmp_path / "manifest.jsonl").write_text(content)
+def test_a_folder_without_a_dataset_is_refused(
+    tmp_path: Path, content: str | None, fragment: str
+) -> None:
+    if content is not None:
+        (tmp_path / "manifest.jsonl").write_text(content)
     with pytest.raises(DatasetError, match=fragment):
-        data.load(tmp_path)
-
-
-def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"no prepared dataset, it holds no manifest\.jsonl"):
         data.load(tmp_path)

@@ -14,15 +14,8 @@ from harness.contract import Pixels
 from harness.dataset.prepare import prepare
 from harness.errors import CaseError, DatasetError
 from harness.preprocess import pixels_sha256, prepare_case
+from tests.little_dataset import content
 from tests.unit.harness.dataset.conftest import SETTINGS, Make
-
-
-def _content(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 @pytest.mark.parametrize("pixels", [Pixels(), Pixels(recipe="training-lanczos", channels="bgr")])
@@ -57,15 +50,15 @@ def test_neither_workers_nor_repetition_change_a_byte(
     make: Make, photos: Path, tmp_path: Path
 ) -> None:
     folder = make(workers=3).folder
-    first = _content(folder)
+    first = content(folder)
     assert {"manifest.jsonl", "contact_sheet.png", "settings.json"} <= first.keys()
     make(workers=1)
-    assert _content(folder) == first
+    assert content(folder) == first
     prepare(str(photos), tmp_path / "other", Pixels(), SETTINGS, workers=2)
-    assert _content(tmp_path / "other") == first
+    assert content(tmp_path / "other") == first
 
 
-def test_what_is_prepared_is_not_prepared_again_unless_it_changed(make: Make, photos: Path) -> None:
+def test_only_what_changed_or_was_damaged_is_prepared_again(make: Make, photos: Path) -> None:
     before = {entry.source: entry.path.stat().st_mtime_ns for entry in make().entries}
     awkward.picture(300, 200, seed=9).save(photos / "fire/2.png")
     again = make()
@@ -75,9 +68,7 @@ def test_what_is_prepared_is_not_prepared_again_unless_it_changed(make: Make, ph
     assert changed == ["fire/2.png"]
     assert len(list((again.folder / "images").iterdir())) == 20
 
-
-def test_a_damaged_square_is_made_again(make: Make) -> None:
-    entry = make().entries[0]
+    entry = again.entries[0]
     whole = entry.path.read_bytes()
     entry.path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DatasetError, match="missing or changed"):
@@ -101,22 +92,20 @@ def test_bad_files_are_refused_by_name_after_all_were_tried(make: Make, photos: 
     assert sorted(kept) == sorted(stamps)
 
 
-def test_the_same_pixels_under_two_labels_are_an_error_and_the_earlier_manifest_stays(
+def test_the_same_pixels_share_a_label_and_two_labels_leave_the_earlier_manifest(
     make: Make, photos: Path
 ) -> None:
-    manifest = make().folder / "manifest.jsonl"
-    before = manifest.read_bytes()
+    shutil.copy(photos / "fire/2.png", photos / "copy.png")
+    dataset = make()
+    entries = {entry.source: entry for entry in dataset.entries}
+    copy, original = entries["copy.png"], entries["fire/2.png"]
+    assert (copy.label, copy.split, copy.image) == ("fire", original.split, original.image)
+
+    before = (dataset.folder / "manifest.jsonl").read_bytes()
     shutil.copy(photos / "fire/2.png", photos / "wood/copy.png")
     with pytest.raises(DatasetError, match=r"fire/2\.png is 'fire', wood/copy\.png is 'wood'"):
         make()
-    assert manifest.read_bytes() == before
-
-
-def test_an_unlabelled_image_takes_the_label_of_the_same_pixels(make: Make, photos: Path) -> None:
-    shutil.copy(photos / "fire/2.png", photos / "copy.png")
-    entries = {entry.source: entry for entry in make().entries}
-    copy, original = entries["copy.png"], entries["fire/2.png"]
-    assert (copy.label, copy.split, copy.image) == ("fire", original.split, original.image)
+    assert (dataset.folder / "manifest.jsonl").read_bytes() == before
 
 
 def test_labels_and_images_may_come_from_a_manifest(photos: Path, tmp_path: Path) -> None:
@@ -147,7 +136,6 @@ def test_awkward_files_of_every_kind_are_prepared_or_refused(tmp_path: Path) -> 
 
 def test_the_contact_sheet_has_a_row_for_every_label(make: Make, photos: Path) -> None:
     shutil.rmtree(photos / "metal")
-    shutil.copy(photos / "fire/2.png", photos.parent / "unlabelled.png")
     Image.open(photos / "fire/7.png").rotate(90).save(photos / "turned.png")
     with Image.open(make().folder / "contact_sheet.png") as sheet:
         assert sheet.height == 4 + 5 * 100

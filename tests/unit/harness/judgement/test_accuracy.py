@@ -7,7 +7,7 @@ from harness.judgement import accuracy
 from harness.judgement.accuracy import AccuracyLoss
 from harness.records.observation import Observation
 
-from ..run_factory import fault, flipped, observations
+from ..run_factory import fault, flipped, observation, observations
 
 PHONE_ARM = "phone:q8_0+app"
 WHO = [("torch:training", None), ("torch", None), ("desktop:f16", None), (PHONE_ARM, "A")]
@@ -52,19 +52,23 @@ def test_what_can_be_claimed_depends_on_the_loss_and_on_how_many_cases(
     assert loss.pairs.only_reference_right == wrong
 
 
-def test_too_few_cases_say_how_many_more_it_takes() -> None:
-    loss = lost(answers(24), 24)
-    assert loss.needed == 70
+@pytest.mark.parametrize(
+    ("n", "wrong", "needed", "outcome", "words"),
+    [
+        (24, 0, 70, "not judged", "24 of 24 labelled cases right against 24 in torch"),
+        (24, 0, 70, "not judged", "46 more labelled cases would"),
+        (60, 4, None, "not judged", "no number would show less"),
+        (200, 40, None, "fail", "160 of 200 labelled cases right"),
+        (200, 0, 200, "pass", "200 of 200 labelled cases right"),
+    ],
+)
+def test_only_what_is_proven_decides_and_too_few_cases_say_how_many_more_it_takes(
+    n: int, wrong: int, needed: int | None, outcome: str, words: str
+) -> None:
+    loss = lost(answers(n, wrong), n)
     gate = accuracy.gate(loss, RULE)
-    assert gate.outcome == "not judged"
-    assert "46 more labelled cases would" in gate.why
-    assert "24 of 24 labelled cases right against 24 in torch" in gate.why
-
-
-def test_where_too_much_is_lost_already_no_number_is_named() -> None:
-    loss = lost(answers(60, 4), 60)
-    assert (loss.claim, loss.needed) == ("inconclusive", None)
-    assert "no number would show less" in accuracy.gate(loss, RULE).why
+    assert (loss.needed, gate.outcome) == (needed, outcome)
+    assert words in gate.why
 
 
 def test_a_better_arm_loses_less_than_nothing() -> None:
@@ -74,30 +78,20 @@ def test_a_better_arm_loses_less_than_nothing() -> None:
     assert (loss.claim, loss.loss) == ("pass", pytest.approx(-0.125))
 
 
-@pytest.mark.parametrize(
-    ("n", "wrong", "outcome"), [(24, 0, "not judged"), (200, 40, "fail"), (200, 0, "pass")]
-)
-def test_only_what_is_proven_decides(n: int, wrong: int, outcome: str) -> None:
-    assert accuracy.gate(lost(answers(n, wrong), n), RULE).outcome == outcome
-
-
-def test_every_phones_lowest_arm_is_held_against_the_first_arm_under_the_contract() -> None:
+def test_the_lowest_arm_of_every_phone_or_of_this_host_is_compared_with_the_first() -> None:
     who = [*WHO, (PHONE_ARM, "B")]
     seen = answers(6) + observations(PHONE_ARM, 6, "B")
     found = accuracy.losses(seen, who, truth(6), RULE)
-    assert [(one.reference, one.arm, one.phone) for one in found] == [
+    assert [(one.reference, *one.who) for one in found] == [
         ("torch", PHONE_ARM, "A"),
         ("torch", PHONE_ARM, "B"),
     ]
-
-
-def test_without_a_phone_the_lowest_arm_of_this_host_is_held() -> None:
     seen = observations("torch", 6) + observations("desktop:f16", 6)
     (loss,) = accuracy.losses(seen, WHO[:3], truth(6), RULE)
-    assert (loss.reference, loss.arm, loss.phone) == ("torch", "desktop:f16", None)
+    assert (loss.reference, *loss.who) == ("torch", "desktop:f16", None)
 
 
-def test_without_labels_or_with_one_arm_there_is_nothing_to_hold() -> None:
+def test_without_labels_or_with_one_arm_there_is_nothing_to_compare() -> None:
     assert accuracy.losses(answers(6), WHO, {}, RULE) == []
     assert accuracy.losses(observations("torch", 6), WHO[:2], truth(6), RULE) == []
     (gate,) = accuracy.unlabelled(WHO)
@@ -108,6 +102,17 @@ def test_cases_without_a_label_or_an_answer_do_not_count() -> None:
     seen = answers(10)
     seen[3] = seen[3].model_copy(update={"error": fault()})
     assert lost(seen, 6).pairs.cases == 5
+
+
+def test_accuracy_is_over_the_labelled_cases_that_an_arm_answered_without_canaries() -> None:
+    seen = observations("torch", 3)
+    seen += [
+        observation("torch", 3, error=fault()),
+        observation("torch", 24, canary="black", label=None, text=""),
+    ]
+    labels = {"case-00": "water", "case-01": "fire", "case-03": "water", "case-24": "water"}
+    (found,) = accuracy.accuracies(seen, labels)
+    assert (found.arm, found.right.count, found.right.of) == ("torch", 1, 2)
 
 
 def test_a_confusion_counts_every_answer_under_its_true_label() -> None:

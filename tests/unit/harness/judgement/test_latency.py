@@ -27,20 +27,19 @@ def test_median_90th_percentile_and_interquartile_range() -> None:
     assert (total.n, total.median_ms, total.p90_ms, total.iqr_ms) == (11, 600.0, 1000.0, 500.0)
 
 
-def test_tokens_a_second_are_steps_over_decode_time() -> None:
-    seen = [observation(ARM, 0, "A", timings_ms=timings(decode=(20.0, 30.0)))]
-    assert summary(seen).tokens_per_s == pytest.approx(40.0)
-
-
-def test_an_answer_of_one_token_has_no_decode_rate() -> None:
-    assert summary([observation(ARM, 0, "A", timings_ms=timings(decode=()))]).tokens_per_s is None
+@pytest.mark.parametrize(("decode", "rate"), [((20.0, 30.0), pytest.approx(40.0)), ((), None)])
+def test_tokens_a_second_are_steps_over_decode_time(
+    decode: tuple[float, ...], rate: float | None
+) -> None:
+    seen = [observation(ARM, 0, "A", timings_ms=timings(decode=decode))]
+    assert summary(seen).tokens_per_s == rate
 
 
 def test_a_session_is_the_sum_of_its_images() -> None:
-    session = summary(observations(ARM, phone="A")).session
-    assert session is not None
-    assert (session.n, session.median_ms) == (8, 6000.0)
-    assert summary(observations(ARM, phone="A")).sessions_ms == (6000.0,) * 8
+    latency = summary(observations(ARM, phone="A"))
+    assert latency.session is not None
+    assert (latency.session.n, latency.session.median_ms) == (8, 6000.0)
+    assert latency.sessions_ms == (6000.0,) * 8
 
 
 def test_throttled_images_are_counted_and_left_out_with_their_session() -> None:
@@ -86,15 +85,11 @@ def test_peak_memory_and_loads_stand_apart() -> None:
     assert (latency.load_ms.n, latency.load_ms.median_ms) == (2, 200.0)
 
 
-def test_kept_times_are_counted() -> None:
-    seen = observations("torch", 3, conditions=Conditions(cached=True))
-    assert summary(seen).cached == 3
-
-
-def test_phones_are_summed_up_apart() -> None:
-    seen = observations(ARM, 3, "A") + observations(ARM, 3, "B") + observations("torch", 3)
-    found = [(latency.arm, latency.phone) for latency in summarize(seen, SIZES)]
-    assert found == [(ARM, "A"), (ARM, "B"), ("torch", None)]
+def test_phones_have_their_own_summaries_and_cached_times_are_counted() -> None:
+    cached = observations("torch", 3, conditions=Conditions(cached=True))
+    seen = observations(ARM, 3, "A") + observations(ARM, 3, "B") + cached
+    found = [(latency.arm, latency.phone, latency.cached) for latency in summarize(seen, SIZES)]
+    assert found == [(ARM, "A", 0), (ARM, "B", 0), ("torch", None, 3)]
 
 
 def test_an_arm_that_answered_nothing_has_no_times() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness import gates_file, ladder
-from harness.comparison.attestation import terms
+from harness.comparison.terms import terms
 from harness.gates_file import Gates
 from harness.judgement import limits
 from harness.ladder import Change, Hop
@@ -49,6 +49,9 @@ def test_kernels_may_move_as_far_as_multiples_of_the_floor_measured_on_the_model
     gates = with_limits("platform", floors=3.0, flip_floors=2.0)
     expected = Tolerance(0.06, 0.06, 1e-5, pytest.approx(3e-4), pytest.approx(0.03))
     assert limits.tolerance(gates, PLATFORM, [floor()]) == expected
+    # Arithmetic that changes on purpose has a flip margin and no limits from floors.
+    expected = Tolerance(math.inf, 0.03, 1e-5, math.inf, math.inf)
+    assert limits.tolerance(GATES, QUANTIZATION, [floor("desktop:q8_0")]) == expected
 
 
 def test_an_app_beside_a_phone_has_the_floor_of_the_same_files_on_this_host() -> None:
@@ -56,11 +59,6 @@ def test_an_app_beside_a_phone_has_the_floor_of_the_same_files_on_this_host() ->
     own = limits.tolerance(GATES, app, [floor("desktop:q8_0+app")])
     assert own == limits.tolerance(GATES, PLATFORM, [floor("desktop:q8_0+app")])
     assert limits.tolerance(GATES, app, [floor("desktop:q8_0")]).flip_margin == 0.0
-
-
-def test_arithmetic_that_changes_on_purpose_has_a_flip_margin_and_no_limits_from_floors() -> None:
-    expected = Tolerance(math.inf, 0.03, 1e-5, math.inf, math.inf)
-    assert limits.tolerance(GATES, QUANTIZATION, [floor("desktop:q8_0")]) == expected
 
 
 def test_the_larger_floor_of_the_two_arms_counts_and_a_measure_without_one_is_not_judged() -> None:
@@ -71,13 +69,10 @@ def test_the_larger_floor_of_the_two_arms_counts_and_a_measure_without_one_is_no
     assert (found.embed, found.prefill) == (math.inf, 0.02)
 
 
-def test_an_absolute_limit_stands_in_place_of_the_floor() -> None:
+def test_an_absolute_limit_replaces_the_floor_and_limits_of_several_changes_add_up() -> None:
     gates = with_limits("platform", max_embed_distance=0.5, flip_margin=0.25)
     found = limits.tolerance(gates, PLATFORM, [floor()])
     assert (found.embed, found.flip_margin, found.prefill) == (0.5, 0.25, 0.04)
-
-
-def test_a_hop_that_changes_several_things_may_move_as_far_as_all() -> None:
     several = hop_between("torch", "desktop:q8_0")
     gates = with_limits("conversion", flip_margin=0.25)
     assert limits.tolerance(gates, several, [floor("desktop:q8_0")]).flip_margin == 0.28
@@ -93,8 +88,7 @@ def driven(hop: Hop, **runtime: object) -> Mapping[Part, DrivenLimit]:
         update={"runtime": record.contract.runtime.model_copy(update=runtime)}
     )
     under = terms(record.model_copy(update={"contract": asked}))
-    ends = ((hop.reference, hop.reference_phone), (hop.candidate, hop.phone))
-    return limits.driven(TABLE, hop, *(under.get(end) for end in ends))
+    return limits.driven(TABLE, hop, *map(under.get, hop.ends))
 
 
 @pytest.mark.parametrize(
@@ -114,13 +108,10 @@ def test_limits_are_those_of_what_the_hop_changes(arms: tuple[str, ...], rows: l
         assert limit == sum((row.by_part[part] for row in rows), DrivenLimit(0.0, 0.0, 0.0))
 
 
-def test_a_runtime_that_only_rounds_the_cache_may_touch_nothing_but_attention() -> None:
+def test_a_cache_that_rounds_may_change_only_attention_and_another_nothing() -> None:
     found = driven(hop_between(*ARMS[2:4]), flash_attention=False)
     assert found["text attention"] == TABLE.cache["q4_0"].by_part["text attention"]
     assert found["vision layers"] == found["text ffn"] == DrivenLimit(0.0, 0.0, 0.0)
-
-
-def test_a_cache_that_does_not_round_adds_nothing() -> None:
     found = driven(hop_between(*ARMS[3:]), cache_type_k="f16", cache_type_v="f16")
     assert found == TABLE.platform.by_part
 

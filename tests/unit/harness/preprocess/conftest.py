@@ -12,6 +12,7 @@ import skia
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
+Decode = Callable[[bytes], tuple[Bytes, Any]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def pipeline_skia() -> SkiaOracle:
 
 
 @pytest.fixture(scope="session")
-def skia_decode() -> Callable[[bytes], tuple[Bytes, Any]]:
+def skia_decode() -> Decode:
     """Skia's decoder: (premultiplied RGBA, colour space or None for sRGB) of an image file."""
 
     def decode(data: bytes) -> tuple[Bytes, Any]:

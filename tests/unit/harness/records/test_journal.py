@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from harness import contract
 from harness.errors import RunFolderError
 from harness.records.journal import Journal, RunFolder
+from harness.records.observation import Observation
 from harness.records.record import ArmFailure, BundleRecord
 
 from ..run_factory import (
@@ -44,20 +45,24 @@ def test_a_run_is_written_as_started_before_anything_runs(tmp_path: Path) -> Non
     assert document["contract_sha256"] == contract.load("default").sha256
 
 
-def test_what_is_appended_is_read_back_in_order(tmp_path: Path) -> None:
+def journalled(path: Path, *seen: Observation) -> Journal:
+    """A journal with `seen`, closed again."""
+    with Journal(path, run_record()) as journal:
+        for one in seen:
+            journal.append(one)
+    return journal
+
+
+def test_what_is_appended_is_read_back_in_order_numbers_that_are_not_finite_too(
+    tmp_path: Path,
+) -> None:
     seen = observations("torch", 5)
-    with Journal(tmp_path, run_record()) as journal:
-        for item in seen:
-            journal.append(item)
-        assert list(RunFolder(tmp_path).read()) == seen
-
-
-def test_numbers_that_are_none_survive_the_disk(tmp_path: Path) -> None:
-    with Journal(tmp_path, run_record()) as journal:
-        journal.append(observation(label_logprobs=LABELS | {"wood": -math.inf, "fire": math.nan}))
-    (back,) = RunFolder(tmp_path).read()
-    assert back.label_logprobs["wood"] == -math.inf
-    assert math.isnan(back.label_logprobs["fire"])
+    odd = LABELS | {"wood": -math.inf, "fire": math.nan}
+    journalled(tmp_path, *seen, observation("torch", 5, label_logprobs=odd))
+    *back, last = RunFolder(tmp_path).read()
+    assert back == seen
+    assert last.label_logprobs["wood"] == -math.inf
+    assert math.isnan(last.label_logprobs["fire"])
 
 
 def test_missing_are_the_places_without_an_observation(tmp_path: Path) -> None:
@@ -84,9 +89,7 @@ def test_a_killed_writers_torn_line_is_dropped_and_made_anew(
 ) -> None:
     path = tmp_path_factory.mktemp("run")
     seen = observations("torch", 3)
-    with Journal(path, run_record()) as journal:
-        for item in seen:
-            journal.append(item)
+    journal = journalled(path, *seen)
     whole = journal.observations_path.read_bytes()
     journal.observations_path.write_bytes(whole[: max(0, len(whole) - cut)])
     with Journal(path, run_record()) as journal:
@@ -98,8 +101,7 @@ def test_a_killed_writers_torn_line_is_dropped_and_made_anew(
 
 
 def test_a_reader_leaves_the_torn_line_where_it_is(tmp_path: Path) -> None:
-    with Journal(tmp_path, run_record()) as journal:
-        journal.append(observation())
+    journal = journalled(tmp_path, observation())
     with journal.observations_path.open("ab") as file:
         file.write(b'{"schema_version":1,"arm":"tor')
     before = journal.observations_path.read_bytes()
@@ -108,8 +110,7 @@ def test_a_reader_leaves_the_torn_line_where_it_is(tmp_path: Path) -> None:
 
 
 def test_a_damaged_line_in_the_middle_is_named_not_dropped(tmp_path: Path) -> None:
-    with Journal(tmp_path, run_record()) as journal:
-        journal.append(observation())
+    journal = journalled(tmp_path, observation())
     whole = journal.observations_path.read_bytes()
     journal.observations_path.write_bytes(whole + b"not json\n" + whole)
     with pytest.raises(RunFolderError, match=":2: damaged"):
@@ -118,16 +119,21 @@ def test_a_damaged_line_in_the_middle_is_named_not_dropped(tmp_path: Path) -> No
         Journal(tmp_path, run_record())
 
 
-def test_a_resumed_run_keeps_its_id_start_and_attestations(tmp_path: Path) -> None:
-    with Journal(tmp_path, run_record()) as journal:
+def test_a_resumed_run_keeps_its_id_start_and_attestations_and_its_phones_add_up(
+    tmp_path: Path,
+) -> None:
+    arms = ("desktop:q8_0", "phone:q8_0")
+    with Journal(tmp_path, run_record(arms, [phone_record("A")])) as journal:
         journal.attest(attestation())
-        journal.fail(ArmFailure(arm="torch", phone=None, kind="ArmUnavailable", detail="no torch"))
-    later = run_record(run_id="run-2", started_at=datetime(2027, 1, 1, tzinfo=UTC))
-    with Journal(tmp_path, later) as journal:
+        journal.fail(ArmFailure(arm=arms[0], phone=None, kind="ArmUnavailable", detail="no llama"))
+    started = datetime(2027, 1, 1, tzinfo=UTC)
+    later = run_record(arms, [phone_record("B")], run_id="run-2", started_at=started)
+    with Journal(tmp_path, later):
         record = RunFolder(tmp_path).record()
     assert (record.run_id, record.started_at.year) == ("run-1", 2026)
     assert record.attestations == (attestation(),)
     assert record.failures == ()
+    assert [phone.serial for phone in record.phones] == ["A", "B"]
 
 
 def test_an_attestation_is_kept_once_a_build_not_once_a_process(tmp_path: Path) -> None:
@@ -146,14 +152,6 @@ def test_a_finished_run_says_so(tmp_path: Path) -> None:
     assert (record.status, record.finished_at) == ("finished", datetime(2026, 1, 2, 4, tzinfo=UTC))
 
 
-def test_phones_add_up(tmp_path: Path) -> None:
-    arms = ("desktop:q8_0", "phone:q8_0")
-    with Journal(tmp_path, run_record(arms, [phone_record("A")])):
-        pass
-    with Journal(tmp_path, run_record(arms, [phone_record("B")])) as journal:
-        assert [phone.serial for phone in journal.current.phones] == ["A", "B"]
-
-
 def as_shipped() -> dict[str, Any]:
     other = contract.load("as-shipped")
     return {"contract": other, "contract_sha256": other.sha256}
@@ -168,28 +166,26 @@ def as_shipped() -> dict[str, Any]:
         ({"cases": tuple(reversed(case_records()))}, "cases differ"),
         ({"arms": ("torch",)}, "arms are torch,desktop:f16"),
         ({"seed": 8}, "seed is 7"),
+        (
+            {"training": contract.load("as-shipped")},
+            "training contract differs in pixels.channels",
+        ),
     ],
 )
 def test_another_runs_folder_is_refused_and_what_differs_named(
     tmp_path: Path, changed: dict[str, Any], named: str
 ) -> None:
-    with Journal(tmp_path, run_record()):
+    own = run_record(training=contract.load("default"))
+    with Journal(tmp_path, own):
         pass
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(RunFolderError) as caught:
-        Journal(tmp_path, run_record(**changed))
+        Journal(tmp_path, run_record(**({"training": own.training} | changed)))
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
     assert (tmp_path / "run.json").read_bytes() == before
-    with Journal(tmp_path, run_record()):
+    with Journal(tmp_path, own):
         pass
-
-
-def test_another_training_contract_is_another_run(tmp_path: Path) -> None:
-    with Journal(tmp_path, run_record(training=contract.load("default"))):
-        pass
-    with pytest.raises(RunFolderError, match=r"training contract differs in pixels\.channels"):
-        Journal(tmp_path, run_record(training=contract.load("as-shipped")))
 
 
 def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
@@ -217,12 +213,9 @@ def test_a_damaged_run_json_is_refused_in_one_line(tmp_path: Path, text: str) ->
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_and_a_file_in_its_place_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="no run folder"):
         RunFolder(tmp_path / "none").record()
-
-
-def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="cannot be used as a run folder"):
         Journal(tmp_path / "file", run_record())

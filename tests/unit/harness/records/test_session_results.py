@@ -88,26 +88,27 @@ def test_confidence_is_unknown_without_sound_numbers_and_the_words_stay(
     assert result.reading == "water-water-water"
 
 
-def test_a_session_with_an_error_says_which_photo_and_why() -> None:
-    seen = observations("torch", 3)
-    seen[1] = observation("torch", 1, error=fault("context_full"), label=None, text="")
-    result = one_session(*seen)
-    assert (result.state, result.reading) == ("error", None)
-    assert result.why == "photo 2: context_full: as the test wants it"
-    assert result.words == ("water", None, "water")
+MUTE = {"label": None, "text": ""}
 
 
-def test_a_photo_whose_text_holds_no_label_leaves_the_session_without_a_reading() -> None:
-    seen = observations("torch", 3)
-    seen[2] = observation("torch", 2, label=None, text="hm")
-    result = one_session(*seen)
-    assert (result.state, result.why) == ("no label", "photo 3: its text holds no label")
+@pytest.mark.parametrize(
+    ("last", "state", "why"),
+    [
+        (
+            [observation("torch", 2, error=fault("context_full"), **MUTE)],
+            "error",
+            "photo 3: context_full: as the test wants it",
+        ),
+        ([observation("torch", 2, **MUTE)], "no label", "photo 3: its text holds no label"),
+        ([], "not run", "1 of 3 photos were not run"),
+    ],
+)
+def test_a_session_that_is_not_complete_says_why_and_has_no_reading(
+    last: list[Observation], state: str, why: str
+) -> None:
+    result = one_session(*observations("torch", 2), *last)
+    assert (result.state, result.why) == (state, why)
     assert (result.reading, result.confidence) == (None, None)
-
-
-def test_a_photo_that_was_not_run_is_no_error() -> None:
-    result = one_session(*observations("torch", 2))
-    assert (result.state, result.why) == ("not run", "1 of 3 photos were not run")
     assert result.words == ("water", "water", None)
 
 

@@ -89,25 +89,21 @@ def test_a_run_that_is_kept_appears_once_under_its_release(tmp_path: Path) -> No
         ("verdict.json", '{"run_id": "another"}'),
         ("verdict.json", '{"run_id": "run-1", "hops": 3}'),
         ("verdict.json", "\x00\xff"),
+        ("verdict.json", None),
     ],
 )
-def test_a_damaged_folder_is_named_and_left_out(tmp_path: Path, file: str, content: str) -> None:
-    (_run(tmp_path / "bad", 1) / file).write_bytes(content.encode("latin-1"))
+def test_a_damaged_or_unfinished_folder_is_named_and_left_out(
+    tmp_path: Path, file: str, content: str | None
+) -> None:
+    damaged = _run(tmp_path / "bad", 1) / file
+    damaged.unlink() if content is None else damaged.write_bytes(content.encode("latin-1"))
     _run(tmp_path / "good", 2)
     with History(tmp_path) as history:
         assert {row.name for row in history.hops()} == {"good"}
         (skipped,) = history.skipped
     assert skipped.folder == tmp_path / "bad"
+    assert skipped.why.startswith("no verdict.json" if content is None else "")
     assert skipped.why
-
-
-def test_a_run_without_a_verdict_is_named_and_left_out(tmp_path: Path) -> None:
-    (_run(tmp_path / "going", 1) / "verdict.json").unlink()
-    with History(tmp_path) as history:
-        assert history.hops() == ()
-        (skipped,) = history.skipped
-    assert skipped.folder.name == "going"
-    assert skipped.why.startswith("no verdict.json")
 
 
 def test_a_record_of_an_earlier_version_is_read_as_far_as_it_goes(tmp_path: Path) -> None:

@@ -103,15 +103,12 @@ def whole(course: Course) -> Counter[Who]:
     return course.seen()
 
 
-def test_where_nothing_flips_every_arm_answers_the_fewest_images(tmp_path: Path) -> None:
-    seen = whole(Course(tmp_path, ("A", "B")))
-    assert seen == {(TORCH, None): FEWEST, (DESKTOP, None): FEWEST} | {
-        (PHONE, serial): FEWEST for serial in ("A", "B")
-    }
-
-
-def test_without_a_phone_the_arms_stop_when_their_hop_is_decided(tmp_path: Path) -> None:
-    assert set(whole(Course(tmp_path, ())).values()) == {FEWEST}
+@pytest.mark.parametrize("serials", [("A", "B"), ()])
+def test_where_nothing_flips_every_arm_answers_the_fewest_images(
+    tmp_path: Path, serials: tuple[str, ...]
+) -> None:
+    arms = {(TORCH, None), (DESKTOP, None), *((PHONE, serial) for serial in serials)}
+    assert whole(Course(tmp_path, serials)) == dict.fromkeys(arms, FEWEST)
 
 
 def test_the_host_stays_one_block_ahead_of_the_fastest_phone(tmp_path: Path) -> None:

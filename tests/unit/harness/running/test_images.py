@@ -8,12 +8,17 @@ import pytest
 from PIL import Image, ImageOps
 
 from fixtures import awkward
-from harness.arms.base import Prepared
-from harness.cases import Case, load_cases, sessions
+from harness import cases
+from harness import contract as contracts
+from harness.arms.base import Prepared, Side
+from harness.cases import Case, load_cases
 from harness.contract import Pixels
 from harness.errors import CaseError
-from harness.preprocess import pixels_sha256, prepare
-from harness.running.images import canaries, place, prepare_cases
+from harness.preprocess import pixels_sha256, prepare_as
+from harness.progress import Unseen
+from harness.running.images import canaries, prepare, prepare_cases
+
+from ..bundle_factory import Miniature
 
 LABELS = ("water", "land", "fire", "wood", "metal")
 
@@ -33,28 +38,21 @@ def _bad(folder: Path, name: str) -> Case:
     return Case(name, path, None)
 
 
-def test_every_png_holds_exactly_what_the_model_sees(photos: list[Case], tmp_path: Path) -> None:
+def test_every_png_holds_exactly_what_the_model_sees_and_is_made_once(
+    photos: list[Case], tmp_path: Path
+) -> None:
     seen: list[tuple[int, int]] = []
-    ready = prepare_cases(
-        photos,
-        Pixels(channels="bgr"),
-        tmp_path / "out",
-        lambda done, total: seen.append((done, total)),
-    )
+    out, pixels = tmp_path / "out", Pixels(channels="bgr")
+    ready = prepare_cases(photos, pixels, out, lambda *advanced: seen.append(advanced))
     for prepared in ready.cases:
-        expected = prepare(Image.open(prepared.case.path), channels="bgr")
+        expected = prepare_as(Image.open(prepared.case.path), pixels)
         written = Image.open(prepared.pixels_path)
         assert (written.mode, written.size) == ("RGB", (256, 256))
         assert written.tobytes() == expected.tobytes()
         assert prepared.pixels_sha256 == pixels_sha256(expected)
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
-
-
-def test_what_is_prepared_is_not_prepared_again(photos: list[Case], tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    first = prepare_cases(photos, Pixels(), out)
     stamps = {path: path.stat().st_mtime_ns for path in out.iterdir()}
-    assert prepare_cases(photos, Pixels(), out) == first
+    assert prepare_cases(photos, pixels, out) == ready
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == stamps
 
 
@@ -80,34 +78,41 @@ def test_a_damaged_png_from_before_is_made_again(photos: list[Case], tmp_path: P
 
 
 def test_a_bad_image_is_refused_after_all_were_tried(photos: list[Case], tmp_path: Path) -> None:
-    cases = [_bad(tmp_path, "x.jpg"), *photos, _bad(tmp_path, "y.jpg")]
+    given = [_bad(tmp_path, "x.jpg"), *photos, _bad(tmp_path, "y.jpg")]
     with pytest.raises(CaseError, match="1 more refused; --skip-bad") as refusal:
-        prepare_cases(cases, Pixels(), tmp_path / "out")
+        prepare_cases(given, Pixels(), tmp_path / "out")
     assert refusal.value.path.endswith("x.jpg")
     assert refusal.value.kind == "not-an-image"
 
 
 def test_skip_bad_goes_on_and_says_what_was_left_out(photos: list[Case], tmp_path: Path) -> None:
-    cases = [_bad(tmp_path, "x.jpg"), *photos]
-    ready = prepare_cases(cases, Pixels(), tmp_path / "out", skip_bad=True)
+    given = [_bad(tmp_path, "x.jpg"), *photos]
+    ready = prepare_cases(given, Pixels(), tmp_path / "out", skip_bad=True)
     assert [prepared.case for prepared in ready.cases] == photos
     assert [bad.kind for bad in ready.refused] == ["not-an-image"]
     with pytest.raises(CaseError, match="no-images"):
-        prepare_cases(cases[:1], Pixels(), tmp_path / "out", skip_bad=True)
+        prepare_cases(given[:1], Pixels(), tmp_path / "out", skip_bad=True)
 
 
 def test_placed_images_stand_where_their_sessions_put_them(
-    photos: list[Case], tmp_path: Path
+    photos: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ready = prepare_cases(photos, Pixels(), tmp_path / "out")
-    drawn = sessions([prepared.case for prepared in ready.cases], 3, seed=1)
-    placed = place(drawn, ready)
-    assert [(p.image.session, p.image.position) for p in placed] == [(0, 0), (0, 1), (0, 2), (1, 0)]
-    assert [p.case for p in placed] == [case for session in drawn for case in session.cases]
-    for one in placed:
-        expected = prepare(Image.open(one.case.path))
-        assert one.image.pixels_sha256 == pixels_sha256(expected)
-        assert one.image.case_id == one.case.id
+    monkeypatch.setenv("DRIFTLOOP_CACHE", str(tmp_path / "cache"))
+    side = Side(contracts.load("default"), Miniature().write(tmp_path / "bundle"))
+    folder = str(photos[0].path.parent)
+    sides = prepare(folder, {"app": side}, 1, None, Unseen().track, skip_bad=False)
+    slots = [slot for session in sides.sessions for slot in session.slots]
+    assert [(slot.session, slot.position) for slot in slots] == [(0, 0), (0, 1), (0, 2), (1, 0)]
+    assert [slot.case for slot in slots] == sessions_of(photos)
+    for slot in slots:
+        image = sides.of("phone").images[slot.session, slot.position]
+        expected = prepare_as(Image.open(slot.case.path), Pixels())
+        assert image.pixels_sha256 == pixels_sha256(expected)
+        assert (image.case_id, image.canary) == (slot.case.id, None)
+
+
+def sessions_of(photos: list[Case]) -> list[Case]:
+    return [case for session in cases.sessions(photos, 3, seed=1) for case in session.cases]
 
 
 SIZE = 16
@@ -126,7 +131,9 @@ def first(tmp_path: Path) -> list[Prepared]:
     return images
 
 
-def test_two_sessions_follow_the_last_one(first: list[Prepared], tmp_path: Path) -> None:
+def test_two_sessions_follow_the_last_one_the_second_the_first_from_its_end(
+    first: list[Prepared], tmp_path: Path
+) -> None:
     made = canaries(first, 7, SIZE, tmp_path)
     assert [(one.canary, one.session, one.position) for one in made] == [
         ("black", 7, 0),
@@ -137,10 +144,6 @@ def test_two_sessions_follow_the_last_one(first: list[Prepared], tmp_path: Path)
         ("reversed", 8, 1),
         ("again", 8, 2),
     ]
-
-
-def test_the_first_session_is_run_again_from_its_end(first: list[Prepared], tmp_path: Path) -> None:
-    made = canaries(first, 1, SIZE, tmp_path)
     assert [one.case_id for one in made[4:]] == ["c", "b", "a"]
     assert [one.pixels_sha256 for one in made[4:]] == [one.pixels_sha256 for one in reversed(first)]
 

@@ -9,6 +9,7 @@ from harness import contract, ladder
 from harness.arms.base import Prepared
 from harness.arms.fingerprint import fingerprint
 from harness.contract import Contract
+from harness.records.observation import Observation
 from harness.running import result_cache
 from harness.running.result_cache import ResultCache, arm_key
 
@@ -35,46 +36,44 @@ def prepared(**over: object) -> Prepared:
     return Prepared(**(content | over))
 
 
-def test_an_answer_comes_back_in_the_place_that_asks(tmp_path: Path) -> None:
-    cache = ResultCache(key(), tmp_path)
-    cache.put(prepared(), observation("desktop:q8_0"))
-    kept = cache.get(prepared(), DEFAULT, ARM)
+@pytest.fixture
+def cache(tmp_path: Path) -> ResultCache:
+    return ResultCache(key(), tmp_path)
+
+
+def got(cache: ResultCache, arm: str = ARM, over: Contract = DEFAULT) -> Observation:
+    kept = cache.get(prepared(), over, arm)
     assert kept is not None
+    return kept
+
+
+def test_an_answer_comes_back_whole_in_the_place_that_asks(cache: ResultCache) -> None:
+    evidence = Evidence(prefill=fingerprint(np.arange(100, dtype=np.float32)))
+    cache.put(prepared(), observation(ARM, evidence=evidence))
+    kept = got(cache)
     assert (kept.case_id, kept.session, kept.position) == ("another", 5, 2)
     assert kept.contract_sha256 == DEFAULT.sha256
     assert kept.conditions.cached
-    assert kept.tokens == observation().tokens
+    assert (kept.tokens, kept.evidence) == (observation().tokens, evidence)
 
 
-def test_other_pixels_or_another_key_have_no_answer(tmp_path: Path) -> None:
-    cache = ResultCache(key(), tmp_path)
-    cache.put(prepared(), observation("desktop:q8_0"))
+def test_other_pixels_or_another_key_have_no_answer(cache: ResultCache, tmp_path: Path) -> None:
+    cache.put(prepared(), observation(ARM))
     assert cache.get(prepared(pixels_sha256="q" * 64), DEFAULT, ARM) is None
     assert ResultCache(key("desktop:f16"), tmp_path).get(prepared(), DEFAULT, ARM) is None
 
 
-def test_an_error_is_not_kept(tmp_path: Path) -> None:
-    cache = ResultCache(key(), tmp_path)
-    cache.put(prepared(), observation("desktop:q8_0", error=fault()))
+def test_an_error_is_not_kept(cache: ResultCache) -> None:
+    cache.put(prepared(), observation(ARM, error=fault()))
     assert cache.get(prepared(), DEFAULT, ARM) is None
 
 
-def test_a_canary_is_neither_kept_nor_answered_from_what_was_kept(tmp_path: Path) -> None:
-    cache = ResultCache(key(), tmp_path)
-    cache.put(prepared(canary="again"), observation("desktop:q8_0"))
+def test_a_canary_is_neither_kept_nor_answered_from_what_was_kept(cache: ResultCache) -> None:
+    cache.put(prepared(canary="again"), observation(ARM))
     assert cache.get(prepared(), DEFAULT, ARM) is None
-    cache.put(prepared(), observation("desktop:q8_0"))
+    cache.put(prepared(), observation(ARM))
     assert cache.get(prepared(canary="again"), DEFAULT, ARM) is None
-    assert cache.get(prepared(), DEFAULT, ARM) is not None
-
-
-def test_evidence_is_kept_with_the_answer(tmp_path: Path) -> None:
-    evidence = Evidence(prefill=fingerprint(np.arange(100, dtype=np.float32)))
-    cache = ResultCache(key(), tmp_path)
-    cache.put(prepared(), observation("desktop:q8_0", evidence=evidence))
-    kept = cache.get(prepared(), DEFAULT, ARM)
-    assert kept is not None
-    assert kept.evidence == evidence
+    assert got(cache)
 
 
 def test_an_answer_from_before_the_arms_told_this_evidence_is_not_found(
@@ -85,14 +84,15 @@ def test_an_answer_from_before_the_arms_told_this_evidence_is_not_found(
     assert key() != now
 
 
-def test_a_damaged_file_counts_as_none_and_is_written_anew(tmp_path: Path) -> None:
-    cache = ResultCache(key(), tmp_path)
-    cache.put(prepared(), observation("desktop:q8_0"))
+def test_a_damaged_file_counts_as_none_and_is_written_anew(
+    cache: ResultCache, tmp_path: Path
+) -> None:
+    cache.put(prepared(), observation(ARM))
     (file,) = (tmp_path / key()).iterdir()
     file.write_text(file.read_text()[:50])
     assert cache.get(prepared(), DEFAULT, ARM) is None
-    cache.put(prepared(), observation("desktop:q8_0"))
-    assert cache.get(prepared(), DEFAULT, ARM) is not None
+    cache.put(prepared(), observation(ARM))
+    assert got(cache)
 
 
 def read_as(reading: str) -> Contract:
@@ -100,24 +100,18 @@ def read_as(reading: str) -> Contract:
     return DEFAULT.model_copy(update={"answer": answer})
 
 
-def test_a_label_is_read_anew_as_the_asking_contract_reads(tmp_path: Path) -> None:
+def test_a_label_is_read_anew_as_the_asking_contract_reads(cache: ResultCache) -> None:
     assert key(over=read_as("word")) == key()
-    cache = ResultCache(key(), tmp_path)
     cache.put(prepared(), observation(ARM, text="firewood", label="fire"))
-    by_word = cache.get(prepared(), read_as("word"), ARM)
-    by_containment = cache.get(prepared(), DEFAULT, ARM)
-    assert by_word is not None
-    assert by_containment is not None
-    assert (by_word.label, by_containment.label) == (None, "fire")
+    assert got(cache, over=read_as("word")).label is None
+    assert got(cache).label == "fire"
 
 
 def test_torch_and_torch_training_share_answers_under_one_contract(tmp_path: Path) -> None:
     assert key("torch:training") == key("torch")
     cache = ResultCache(key("torch"), tmp_path)
     cache.put(prepared(), observation("torch"))
-    kept = cache.get(prepared(), DEFAULT, "torch:training")
-    assert kept is not None
-    assert kept.arm == "torch:training"
+    assert got(cache, "torch:training").arm == "torch:training"
 
 
 def with_runtime(**runtime: object) -> Contract:
@@ -143,14 +137,10 @@ def test_whatever_decides_an_answer_changes_the_key(other: str) -> None:
 
 def test_what_decides_no_answer_does_not() -> None:
     renamed = DEFAULT.model_copy(update={"name": "mine"})
-    swapped = DEFAULT.model_copy(
-        update={"pixels": DEFAULT.pixels.model_copy(update={"channels": "bgr"})}
-    )
+    bgr = DEFAULT.pixels.model_copy(update={"channels": "bgr"})
+    swapped = DEFAULT.model_copy(update={"pixels": bgr})
     f16_cache = with_runtime(cache_type_k="f16", cache_type_v="f16")
     assert key(over=renamed) == key(over=swapped) == key(over=f16_cache) == key()
     assert key("torch", with_runtime(threads=3)) == key("torch")
-
-
-def test_the_apps_kv_cache_matters_to_the_arms_that_use_it() -> None:
-    f16_cache = with_runtime(cache_type_k="f16", cache_type_v="f16")
+    # The app's KV cache matters to the arms that use it.
     assert key("desktop:q8_0+app", f16_cache) != key("desktop:q8_0+app")

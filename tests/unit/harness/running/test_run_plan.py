@@ -14,7 +14,7 @@ from harness import ladder
 from harness.bundle import Bundle
 from harness.contract import Contract
 from harness.errors import BadInput, CaseError
-from harness.progress import Unseen
+from harness.progress import Progress, Unseen
 from harness.running import run_plan
 from harness.running.request import RunRequest
 from harness.running.run_plan import Plan
@@ -41,8 +41,19 @@ def request_(bundle: Bundle, tmp_path: Path) -> RunRequest:
     return RunRequest(bundle.path, str(photos), tmp_path / "run", arms=BOTH, quant="f16")
 
 
-def planned(request: RunRequest, **over: object) -> Plan:
-    return run_plan.plan(replace(request, **over), [], Unseen())  # type: ignore[arg-type]
+def planned(request: RunRequest, progress: Progress | None = None, **over: object) -> Plan:
+    changed = replace(request, **over)  # type: ignore[arg-type]
+    return run_plan.plan(changed, [], progress or Unseen())
+
+
+class Said(Unseen):
+    """Progress that keeps its lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 def trained_under(contract: Contract, checkpoint: Path) -> None:
@@ -81,7 +92,7 @@ def test_the_training_sides_arm_gets_its_own_pixels_in_the_same_places(
 
 def test_the_run_folder_keeps_both_sides_pixels(request_: RunRequest, tmp_path: Path) -> None:
     plan = planned(request_, training="as-trained")
-    for side in plan.sides.every:
+    for side in plan.sides.by_role.values():
         run_plan.keep_pixels(side.images.values(), tmp_path / "kept")
     hashes = {(case.pixels_sha256, case.training_pixels_sha256) for case in plan.record.cases}
     canaries = {case.pixels_sha256 for case in plan.record.canaries}
@@ -108,25 +119,11 @@ def test_a_picture_that_one_side_refuses_takes_no_part_on_either(request_: RunRe
     assert [Path(bad.path).name for bad in plan.record.refused] == ["long.png"]
 
 
-def test_the_training_contract_is_read_beside_the_checkpoint(
-    request_: RunRequest, bundle: Bundle
-) -> None:
-    trained_under(contracts.load("as-shipped"), bundle.checkpoint)
-    assert planned(request_).record.training == contracts.load("as-shipped")
-    assert planned(request_, training="default").record.training == DEFAULT
-
-
 def test_the_canaries_stand_in_two_sessions_after_the_last(request_: RunRequest) -> None:
     plan = planned(request_, arms=("torch",))
-    assert [(case.canary, case.session) for case in plan.record.canaries] == [
-        ("black", 1),
-        ("mirror", 1),
-        ("twice", 1),
-        ("twice", 1),
-        ("reversed", 2),
-        ("reversed", 2),
-        ("again", 2),
-    ]
+    names = ["black", "mirror", "twice", "twice", "reversed", "reversed", "again"]
+    assert [case.canary for case in plan.record.canaries] == names
+    assert [case.session for case in plan.record.canaries] == [1, 1, 1, 1, 2, 2, 2]
     assert plan.record.canaries[-1].id == plan.record.cases[0].id
 
 
@@ -150,37 +147,36 @@ def test_what_is_for_phones_needs_a_phone_in_the_ladder(request_: RunRequest) ->
 
 
 def test_the_plan_of_the_agreement_is_told_before_anything_runs(request_: RunRequest) -> None:
-    assert "at 0.98" in run_plan.announced(request_)
-    assert "a fixed sample of 259 images" in run_plan.announced(replace(request_, fixed=259))
+    said = Said()
+    planned(request_, said, training="default")
+    with pytest.raises(BadInput, match="holds only 3 images"):
+        planned(request_, said, training="default", fixed=259)
+    sequential, fixed = said.lines
+    assert sequential.startswith("agreement: a sequential test")
+    assert "at 0.98" in sequential
+    assert "a fixed sample of 259 images" in fixed
 
 
-def arms(plan: Plan) -> tuple[str, ...]:
-    return plan.record.arms
-
-
-def test_the_default_ladder_begins_with_training_where_that_differs(
+def test_the_training_side_is_read_beside_the_checkpoint_and_stands_first_where_it_differs(
     request_: RunRequest, bundle: Bundle
 ) -> None:
     request = replace(request_, arms=())
-    assert arms(planned(request))[0] == "torch"
-    assert arms(planned(request, training="default"))[:2] == BOTH
-    trained_under(contracts.load("as-shipped"), bundle.checkpoint)
-    assert arms(planned(request))[:2] == BOTH
-    assert arms(planned(request, contract="as-shipped"))[0] == "torch"
-
-
-def test_a_phones_runtime_is_no_difference_in_training(
-    request_: RunRequest, bundle: Bundle
-) -> None:
+    assert planned(request).record.arms[0] == "torch"
+    assert planned(request, training="default").record.arms[:2] == BOTH
     runtime = DEFAULT.runtime.model_copy(update={"context": 2048})
     trained_under(DEFAULT.model_copy(update={"runtime": runtime}), bundle.checkpoint)
-    assert arms(planned(request_, arms=()))[0] == "torch"
+    assert planned(request).record.arms[0] == "torch", "a phone's runtime is no difference"
+    trained_under(contracts.load("as-shipped"), bundle.checkpoint)
+    found = planned(request).record
+    assert (found.training, found.arms[:2]) == (contracts.load("as-shipped"), BOTH)
+    assert planned(request, contract="as-shipped").record.arms[0] == "torch"
+    assert planned(request_, training="default").record.training == DEFAULT
 
 
 @pytest.mark.parametrize(
     ("over", "said"),
     [
-        ({}, "nothing tells how the checkpoint was trained; name .* --training NAME|FILE"),
+        ({}, "not known how the checkpoint was trained; name .* --training NAME|FILE"),
         ({"arms": ("torch",), "training": "default"}, "--training is for the arm torch:training"),
         ({"training": "nowhere.toml"}, "no such file; built in are"),
     ],

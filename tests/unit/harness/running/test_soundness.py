@@ -8,9 +8,9 @@ import pytest
 
 from harness import contract as contracts
 from harness import ladder
+from harness.arms.base import Side
 from harness.bundle import Bundle
 from harness.records.inquiry import FileFault
-from harness.running.images import Under
 from harness.running.soundness import soundness
 
 from ..bundle_factory import Miniature
@@ -30,7 +30,7 @@ def own(tmp_path: Path) -> Bundle:
 
 def faults(own: Bundle, phones: Bundle) -> tuple[FileFault, ...]:
     contract = contracts.load("default")
-    under = {"app": Under(contract, own), "phone": Under(contract, phones)}
+    under = {"app": Side(contract, own), "phone": Side(contract, phones)}
     return soundness(under, SPECS).faults
 
 

@@ -57,11 +57,8 @@ def test_one_more_loss_raises_both_bounds(case: tuple[int, int, int]) -> None:
     assert more_high >= high
 
 
-def test_nothing_says_nothing() -> None:
+def test_70_cases_without_a_difference_bound_the_loss_by_the_margin_and_none_do_not() -> None:
     assert paired.loss_bounds(0, 0, 0) == (-1.0, 1.0)
-
-
-def test_70_cases_without_a_difference_bound_the_loss_by_the_margin() -> None:
     assert paired.loss_bounds(0, 0, 69)[1] > MARGIN >= paired.loss_bounds(0, 0, 70)[1]
     assert paired.fewest_for_margin(0, 0, 0, MARGIN) == 70
     assert paired.fewest_for_margin(0, 0, 24, MARGIN) == 70

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom
 
 from harness.stats import sequential
-from harness.stats.sequential import SequentialPlan
+from harness.stats.sequential import Decision, SequentialPlan
 
 PLAN = sequential.design()
 RUNS = 10_000
@@ -78,24 +78,20 @@ def test_a_test_that_cannot_be_is_refused(
         sequential.design(accept, reject, alpha, beta)
 
 
-def test_a_clean_release_is_accepted_at_the_72nd_image() -> None:
-    assert sequential.decide(PLAN, [True] * 71).outcome == "open"
-    end = sequential.decide(PLAN, [True] * 300)
-    assert (end.outcome, end.images, end.disagreements) == ("accept", 72, 0)
-
-
-def test_a_session_that_flips_throughout_is_rejected_at_once() -> None:
-    end = sequential.decide(PLAN, [False] * 300)
-    assert (end.outcome, end.images, end.disagreements) == ("reject", 3, 3)
-
-
-def test_nothing_is_decided_between_looks() -> None:
-    assert sequential.decide(PLAN, [False, False]).outcome == "open"
-    assert sequential.decide(PLAN, []).outcome == "open"
-
-
-def test_what_comes_after_the_decision_does_not_change_it() -> None:
-    assert sequential.decide(PLAN, [True] * 72 + [False] * 30).outcome == "accept"
+@pytest.mark.parametrize(
+    ("agreed", "end"),
+    [
+        ([True] * 71, Decision("open", 71, 0)),
+        ([True] * 300, Decision("accept", 72, 0)),
+        ([False] * 300, Decision("reject", 3, 3)),
+        # Nothing is decided between looks, and nothing later changes a decision.
+        ([False, False], Decision("open", 2, 2)),
+        ([], Decision("open", 0, 0)),
+        ([True] * 72 + [False] * 30, Decision("accept", 72, 0)),
+    ],
+)
+def test_it_decides_at_the_first_look_that_can(agreed: list[bool], end: Decision) -> None:
+    assert sequential.decide(PLAN, agreed) == end
 
 
 @pytest.mark.parametrize(("images", "disagreements"), [(0, 0), (39, 0), (42, 1), (99, 2), (40, 1)])
@@ -113,21 +109,19 @@ def test_beyond_the_last_number_no_image_helps() -> None:
     assert PLAN.needed_more(339, PLAN.accept_at[-1] + 1) is None
 
 
-def test_a_fixed_sample_of_259_always_decides_at_nine() -> None:
-    plan = sequential.fixed(259)
-    assert (plan.accept_at, plan.reject_at) == (9, 10)
-    assert plan.outcome(9) == "accept"
-    assert plan.outcome(10) == "reject"
-
-
-def test_a_fixed_sample_of_72_passes_with_none_and_stays_open_with_two() -> None:
-    plan = sequential.fixed(72)
-    assert [plan.outcome(d) for d in (0, 2, 5)] == ["accept", "open", "reject"]
-
-
-def test_three_images_never_accept() -> None:
-    plan = sequential.fixed(3)
-    assert [plan.outcome(d) for d in (0, 1, 2, 3)] == ["open", "open", "reject", "reject"]
+@pytest.mark.parametrize(
+    ("images", "outcomes"),
+    [
+        (259, {9: "accept", 10: "reject"}),
+        (72, {0: "accept", 2: "open", 5: "reject"}),
+        (3, {0: "open", 1: "open", 2: "reject", 3: "reject"}),
+    ],
+)
+def test_a_fixed_sample_decides_by_its_disagreements(
+    images: int, outcomes: dict[int, sequential.Outcome]
+) -> None:
+    plan = sequential.fixed(images)
+    assert {count: plan.outcome(count) for count in outcomes} == outcomes
 
 
 @pytest.mark.parametrize("n", [1, 24, 48, 49, 150, 258, 259, 1000, 20_000])

@@ -1,15 +1,20 @@
-"""Held-out images are answered as the phone answers: greedy, one token after another."""
+"""Images are opened when needed, and held-out ones answered as the phone does: greedily."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from PIL import Image
 
 from harness import contract as contracts
+from harness import dataset as datasets
 from harness.dataset import Dataset
+from harness.errors import DatasetError
 from harness.training.evaluate import evaluate
 from harness.training.examples import Examples
 from harness.training.finetune import reproducible
@@ -69,19 +74,13 @@ def test_an_answer_is_that_of_transformers_own_greedy_search(
     untrained: Untrained, little_dataset: Dataset
 ) -> None:
     """What an untrained model says is read as a label of its own, to the last of three tokens."""
-    said = _generated(untrained, little_dataset, limit=3)
-    read = _answers(untrained, little_dataset, tuple(text.lower() for text in said), limit=3)
-    assert read.unread == 0
-    shorter = _answers(untrained, little_dataset, tuple(text.lower() for text in said), limit=2)
+    said = tuple(text.lower() for text in _generated(untrained, little_dataset, limit=3))
+    assert _answers(untrained, little_dataset, said, limit=3).unread == 0
+    shorter = _answers(untrained, little_dataset, said, limit=2)
     assert shorter.unread == shorter.cases == 5
-
-
-def test_text_without_a_label_is_counted_as_unread(
-    untrained: Untrained, little_dataset: Dataset
-) -> None:
-    result = _answers(untrained, little_dataset, DEFAULT.answer.labels, limit=2)
-    assert (result.right, result.cases, result.unread) == (0, 5, 5)
-    assert result.label_logprob == pytest.approx(-torch.tensor(49280.0).log().item(), abs=1)
+    unread = _answers(untrained, little_dataset, DEFAULT.answer.labels, limit=2)
+    assert (unread.right, unread.cases, unread.unread) == (0, 5, 5)
+    assert unread.label_logprob == pytest.approx(-torch.tensor(49280.0).log().item(), abs=1)
 
 
 def test_more_right_answers_are_better_and_then_surer_ones() -> None:
@@ -92,3 +91,48 @@ def test_more_right_answers_are_better_and_then_surer_ones() -> None:
     assert held_out(3, -2).better_than(held_out(2, -1))
     assert held_out(3, -1).better_than(held_out(3, -2))
     assert not held_out(3, -2).better_than(held_out(3, -2))
+
+
+def test_batches_come_in_order_whether_images_are_kept_or_opened_again(
+    processor: Idefics3Processor, little_dataset: Dataset
+) -> None:
+    entries = little_dataset.split("train")
+    order = [[0, 3], [9, 0], [3, 1], [4, 4]]
+    kept, opened = (
+        list(Examples(processor, DEFAULT, entries, kept_bytes=room).batches(order))
+        for room in (1 << 30, 0)
+    )
+    ends = {label: processor.tokenizer.encode(label)[0] for label in DEFAULT.answer.labels}
+    for places, left, right in zip(order, kept, opened, strict=True):
+        for place, one, other in zip(places, left, right, strict=True):
+            assert one.target_ids[0] == ends[str(entries[place].label)]
+            assert one.prompt == other.prompt
+            assert torch.equal(one.pixel_values, other.pixel_values)
+
+
+def test_no_more_is_kept_in_memory_than_there_is_room_for(
+    processor: Idefics3Processor, little_dataset: Dataset, tmp_path: Path
+) -> None:
+    """One tile is 3 x 128 x 128 f32; with room for one, the second image is opened again."""
+    dataset = _copied(little_dataset, tmp_path)
+    entries = dataset.split("train")
+    examples = Examples(processor, DEFAULT, entries, kept_bytes=3 * 128 * 128 * 4)
+    list(examples.batches([[0, 1]]))
+    for entry in entries:
+        entry.path.unlink()
+    list(examples.batches([[0]]))
+    with pytest.raises(DatasetError, match="missing or changed"):
+        list(examples.batches([[1]]))
+
+
+def test_an_image_that_was_changed_is_refused_by_name(
+    processor: Idefics3Processor, little_dataset: Dataset, tmp_path: Path
+) -> None:
+    entry = _copied(little_dataset, tmp_path).entries[0]
+    Image.new("RGB", (256, 256)).save(entry.path)
+    with pytest.raises(DatasetError, match=rf"{entry.path.name}: missing or changed"):
+        list(Examples(processor, DEFAULT, [entry]).batches([[0]]))
+
+
+def _copied(dataset: Dataset, folder: Path) -> Dataset:
+    return datasets.load(shutil.copytree(dataset.folder, folder / "set"))

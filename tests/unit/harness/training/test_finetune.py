@@ -1,8 +1,10 @@
-"""Fine-tuning: the loss covers the answer alone, and equal arguments give equal weights."""
+"""Fine-tuning: the loss covers the answer alone, equal arguments give equal weights, and merged
+adapters a checkpoint like any other."""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,10 +13,10 @@ from PIL import Image
 
 from harness import contract as contracts
 from harness.errors import TrainingDiverged
-from harness.training import dataset
+from harness.training import dataset, lora
 from harness.training.dataset import IGNORED, Example, collate
 from harness.training.finetune import Trainee, answer_loss, order, reproducible
-from harness.training.record import Settings
+from harness.training.record import Lora, Settings
 
 if TYPE_CHECKING:
     from transformers import Idefics3Processor, PreTrainedModel
@@ -51,15 +53,16 @@ def test_an_example_ends_with_its_label_and_the_end_token(
     assert said == "water<end_of_utterance>"
 
 
-def test_single_tiling_gives_one_tile_and_split_gives_five(
+def test_single_tiling_gives_one_tile_and_split_gives_five_of_pixels_up_to_one(
     processor: Idefics3Processor,
 ) -> None:
-    square = Image.new("RGB", (256, 256))
+    square = Image.new("RGB", (256, 256), "white")
     for tiling, tiles in (("single", 1), ("split", 5)):
         contract = CONTRACT.model_copy(update={"tiling": tiling})
         example = dataset.example(processor, contract, square, "fire")
         assert example.pixel_values.shape == (tiles, 3, 128, 128)
         assert example.prompt.image_tokens == 4 * tiles
+        assert example.pixel_values.unique().tolist() == [1.0]
 
 
 def test_split_tiling_of_a_picture_no_larger_than_a_tile_gives_that_tile_and_the_overview(
@@ -79,13 +82,8 @@ def test_split_tiling_of_a_picture_no_larger_than_a_tile_gives_that_tile_and_the
     )
 
 
-def test_pixels_are_normalised_with_one_half(processor: Idefics3Processor) -> None:
-    white = dataset.example(processor, CONTRACT, Image.new("RGB", (256, 256), "white"), "fire")
-    assert white.pixel_values.unique().tolist() == [1.0]
-
-
 def test_short_answers_are_padded_and_the_padding_is_ignored(examples: list[Example]) -> None:
-    longer = Example(examples[0].prompt, (1, 5, 7), examples[0].pixel_values)
+    longer = replace(examples[0], target_ids=(1, 5, 7))
     batch = collate([examples[1], longer], PAD)
     assert batch.targets.tolist()[0][-1] == IGNORED
     assert batch.attention_mask.tolist()[0][-1] == 0
@@ -101,7 +99,7 @@ def test_prompts_of_different_lengths_make_no_batch(
         collate([examples[0], other], PAD)
 
 
-def test_the_loss_is_that_of_the_answer_tokens_alone(
+def test_the_loss_is_that_of_the_answer_tokens_alone_and_in_bf16_nearly_the_same(
     untrained: Untrained, examples: list[Example]
 ) -> None:
     model = untrained[0].eval()
@@ -113,13 +111,8 @@ def test_the_loss_is_that_of_the_answer_tokens_alone(
         first = len(item.prompt.ids) - 1
         by_hand = [-logprobs[first + i, token] for i, token in enumerate(item.target_ids)]
         loss = answer_loss(model, [item], PAD)
-    assert loss.item() == pytest.approx(float(sum(by_hand)) / 2, abs=1e-5)
-
-
-def test_bf16_gives_nearly_the_same_loss(untrained: Untrained, examples: list[Example]) -> None:
-    model = untrained[0].eval()
-    with torch.inference_mode():
         exact, half = (answer_loss(model, examples, PAD, half=half) for half in (False, True))
+    assert loss.item() == pytest.approx(float(sum(by_hand)) / 2, abs=1e-5)
     assert half.item() != exact.item()
     assert half.item() == pytest.approx(exact.item(), rel=0.02)
 
@@ -135,7 +128,7 @@ def test_gradients_of_several_batches_add_up_to_one_step(
     untrained: Untrained, examples: list[Example]
 ) -> None:
     """A label of two tokens weighs twice as much as one of one, in one batch or in two."""
-    longer = Example(examples[0].prompt, (1, 5, 7, 9), examples[0].pixel_values)
+    longer = replace(examples[0], target_ids=(1, 5, 7, 9))
     both = [examples[1], longer]
     whole = _trainee(untrained, batch_size=2)
     parts = _trainee(untrained, batch_size=1, accumulate=2)
@@ -182,9 +175,7 @@ def test_a_loss_that_is_no_number_stops_before_it_spoils_the_weights(
 ) -> None:
     trainee = _trainee(untrained, batch_size=2)
     before = _weights(trainee)
-    spoiled = Example(
-        examples[0].prompt, examples[0].target_ids, examples[0].pixel_values * torch.nan
-    )
+    spoiled = replace(examples[0], pixel_values=examples[0].pixel_values * torch.nan)
     with pytest.raises(TrainingDiverged, match=r"step 1: the loss is nan; try a lower"):
         trainee.take([spoiled])
     assert torch.equal(_weights(trainee), before)
@@ -200,3 +191,39 @@ def test_threads_determinism_and_random_state_are_given_back() -> None:
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def _trained_names(model: PreTrainedModel) -> set[str]:
+    return {name for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+@pytest.mark.parametrize(("vision", "per_half"), [(False, (7, 0)), (True, (7, 3))])
+def test_adapters_sit_in_the_text_model_and_if_asked_in_the_vision_towers_q_k_v(
+    untrained: Untrained, vision: bool, per_half: tuple[int, int]
+) -> None:
+    layers, matrices = 2, 2
+    model = lora.adapted(copy.deepcopy(untrained[0]), Lora(rank=4, vision=vision))
+    names = _trained_names(model)
+    assert all("lora_" in name for name in names)
+    halves = [sum(half in name for name in names) for half in ("text_model", "vision_model")]
+    assert halves == [count * layers * matrices for count in per_half]
+
+
+def test_merged_adapters_give_the_same_logits_under_the_names_of_the_whole_model(
+    untrained: Untrained,
+) -> None:
+    model = lora.adapted(copy.deepcopy(untrained[0]), Lora(rank=4, vision=True)).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.copy_(torch.randn_like(weight) * 0.1)
+    merged = lora.whole(model, Lora(rank=4, vision=True))
+    assert list(merged.state_dict()) == list(untrained[0].state_dict())
+    inputs = {"input_ids": torch.tensor([[1, 49190, 49190, 49190, 49190, 7]])}
+    inputs["pixel_values"] = torch.linspace(-1, 1, 3 * 128 * 128).reshape(1, 1, 3, 128, 128)
+    with torch.inference_mode():
+        adapted, whole, before = (m(**inputs).logits for m in (model, merged, untrained[0]))
+    assert torch.allclose(adapted, whole, atol=1e-4)
+    assert not torch.allclose(before, whole, atol=1e-2)
+    assert _trained_names(model), "the model in training keeps its adapters"
+    assert lora.whole(untrained[0], None) is untrained[0]

@@ -15,6 +15,12 @@ from harness.training.folder import METRICS_NAME, WORK, TrainingFolder, metrics,
 from harness.training.record import RECORD_NAME, Plan, Settings
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> TrainingFolder:
+    (tmp_path / WORK).mkdir()
+    return TrainingFolder(tmp_path)
+
+
 def _plan(**changes: object) -> Plan:
     return Plan(
         contract=contracts.load("default"),
@@ -37,61 +43,50 @@ def test_the_same_plan_goes_on_and_another_is_told_what_differs(tmp_path: Path) 
         opened(tmp_path / "out", _plan(learning_rate=0.5)).__enter__()
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
+def test_a_folder_of_something_else_of_another_writer_or_with_a_damaged_plan_is_refused(
+    tmp_path: Path,
+) -> None:
+    foreign, ours = tmp_path / "foreign", tmp_path / "ours"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("years of work")
     with pytest.raises(RunFolderError, match="holds no training"):
-        opened(tmp_path, _plan()).__enter__()
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-def test_a_folder_whose_writer_was_killed_at_once_can_be_used(tmp_path: Path) -> None:
-    (tmp_path / WORK).mkdir()
-    (tmp_path / WORK / ".lock").touch()
-    (tmp_path / WORK / ".plan.json.17.abcd.part").write_text('{"schema')
-    with opened(tmp_path, _plan()) as folder:
-        assert not folder.finished
-
-
-def test_two_writers_at_a_time_are_refused(tmp_path: Path) -> None:
-    with opened(tmp_path, _plan()), pytest.raises(RunFolderError, match="another driftloop"):
-        opened(tmp_path, _plan()).__enter__()
-
-
-def test_a_damaged_plan_is_refused(tmp_path: Path) -> None:
-    (tmp_path / WORK).mkdir()
-    (tmp_path / WORK / "plan.json").write_text("{}")
+        opened(foreign, _plan()).__enter__()
+    assert [path.name for path in foreign.iterdir()] == ["thesis.txt"]
+    with opened(ours, _plan()), pytest.raises(RunFolderError, match="another driftloop"):
+        opened(ours, _plan()).__enter__()
+    (ours / WORK / "plan.json").write_text("{}")
     with pytest.raises(RunFolderError, match=r"plan\.json: damaged"):
-        opened(tmp_path, _plan()).__enter__()
+        opened(ours, _plan()).__enter__()
+
+
+def test_a_folder_whose_writer_was_killed_at_once_can_be_used(folder: TrainingFolder) -> None:
+    (folder.path / WORK / ".lock").touch()
+    (folder.path / WORK / ".plan.json.17.abcd.part").write_text('{"schema')
+    with opened(folder.path, _plan()) as again:
+        assert not again.finished
 
 
 def test_a_half_written_state_does_not_take_the_place_of_the_last_whole_one(
-    tmp_path: Path,
+    folder: TrainingFolder, tmp_path: Path
 ) -> None:
-    (tmp_path / WORK).mkdir()
-    folder = TrainingFolder(tmp_path)
     assert folder.load_state() is None
     folder.save_state({"step": 3, "weights": {"w": torch.ones(2)}})
     (tmp_path / WORK / "state.pt.part").write_bytes(b"PK half")
-    loaded = folder.load_state()
-    assert loaded is not None
-    assert loaded["step"] == 3
+    assert (folder.load_state() or {})["step"] == 3
     folder.finish()
     assert folder.load_state() is None
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 half"])
-def test_a_damaged_state_is_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / WORK).mkdir()
-    (tmp_path / WORK / "state.pt").write_bytes(content)
+def test_a_damaged_state_is_named(folder: TrainingFolder, content: bytes) -> None:
+    (folder.path / WORK / "state.pt").write_bytes(content)
     with pytest.raises(RunFolderError, match=r"state\.pt: damaged; remove it"):
-        TrainingFolder(tmp_path).load_state()
+        folder.load_state()
 
 
-def test_a_full_disk_is_one_line_and_costs_nothing_that_was_saved(tmp_path: Path) -> None:
-    (tmp_path / WORK).mkdir()
-    folder = TrainingFolder(tmp_path)
+def test_a_full_disk_is_one_line_and_costs_nothing_that_was_saved(folder: TrainingFolder) -> None:
     folder.save_state({"step": 3})
-    folder.save_best(lambda part: _write(part, "first"))
+    folder.save_best(lambda part: (part / "first").touch())
     weights = {"w": torch.ones(100_000)}
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
@@ -102,16 +97,11 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_was_saved(tmp_path: Path
             folder.save_best(lambda part: save_file(weights, part / "w.safetensors"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    loaded = folder.load_state()
-    assert loaded is not None
-    assert loaded["step"] == 3
+    assert (folder.load_state() or {})["step"] == 3
     assert [path.name for path in folder.best.iterdir()] == ["first"]
 
 
-def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path) -> None:
-    (tmp_path / WORK).mkdir()
-    folder = TrainingFolder(tmp_path)
-
+def test_a_checkpoint_is_whole_or_not_there(folder: TrainingFolder, tmp_path: Path) -> None:
     def fails(part: Path) -> None:
         (part / "half").touch()
         raise OSError("disk full")
@@ -119,30 +109,24 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         folder.save_trained(fails)
     assert not folder.finished
-    folder.save_trained(lambda part: _write(part, RECORD_NAME))
+    folder.save_trained(lambda part: (part / RECORD_NAME).touch())
     assert folder.finished
     assert sorted(path.name for path in tmp_path.iterdir()) == [RECORD_NAME, WORK]
-    for content in ("first", "second"):
-        folder.save_best(lambda part, text=content: _write(part, text))
+    for name in ("first", "second"):
+        folder.save_best(lambda part, name=name: (part / name).touch())
     assert [path.name for path in folder.best.iterdir()] == ["second"]
     assert [path.name for path in (tmp_path / WORK).iterdir()] == ["best"]
 
 
-def _write(part: Path, name: str) -> None:
-    (part / name).touch()
-
-
-def test_metrics_of_steps_that_will_be_taken_again_are_forgotten(tmp_path: Path) -> None:
-    (tmp_path / WORK).mkdir()
-    folder = TrainingFolder(tmp_path)
+def test_metrics_of_steps_that_will_be_taken_again_are_forgotten(
+    folder: TrainingFolder, tmp_path: Path
+) -> None:
     for step in (1, 2, 3):
         folder.note({"step": step, "loss": 1 / step})
     with (tmp_path / WORK / METRICS_NAME).open("a") as file:
         file.write('{"step": 4, "lo')
     folder.forget_after(2)
     folder.note({"step": 3, "loss": 0.25})
-    assert [(line["step"], line["loss"]) for line in metrics(tmp_path)] == [
-        (1, 1),
-        (2, 0.5),
-        (3, 0.25),
-    ]
+    losses = {line["step"]: line["loss"] for line in metrics(tmp_path)}
+    assert losses == {1: 1, 2: 0.5, 3: 0.25}
+    assert len(metrics(tmp_path)) == 3

@@ -48,16 +48,8 @@ def test_the_default_prompt_has_24_text_tokens_around_an_image_of_three_more(
     ids = prompts.encode(processor.tokenizer, DEFAULT, (0, 0), 4)
     assert ids.image_tokens == 4
     assert len(ids.ids) == 3 + 4 + 25
-
-
-def test_image_tokens_are_observed_as_minus_one(processor: Idefics3Processor) -> None:
-    ids = prompts.encode(processor.tokenizer, DEFAULT, (0, 0), 4)
     assert ids.observed[2:6] == [-1, -1, -1, -1]
     assert ids.observed.count(-1) == ids.image_tokens
-
-
-def test_the_marker_never_reaches_the_tokenizer(processor: Idefics3Processor) -> None:
-    ids = prompts.encode(processor.tokenizer, DEFAULT, (0, 0), 4)
     assert "media" not in processor.tokenizer.decode(list(ids.ids))
 
 

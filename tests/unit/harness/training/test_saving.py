@@ -8,9 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from harness import checkpoint as checkpoints
 from harness import contract as contracts
 from harness.dataset import Dataset
+from harness.errors import CheckpointError
 from harness.training import planning, record, saving
 from harness.training.planning import TrainRequest
 from harness.training.record import HeldOut, Settings
@@ -51,3 +54,14 @@ def test_a_checkpoint_that_said_bfloat16_says_float32_after_training(
     made = record.load(out)
     assert made is not None
     assert (made.step, made.held_out, made.steps) == (2, held_out, 4)
+
+
+def test_a_checkpoint_of_another_maker_has_no_record(tmp_path: Path) -> None:
+    assert record.load(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"schema_version": 2}'])
+def test_a_damaged_record_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / record.RECORD_NAME).write_text(content)
+    with pytest.raises(CheckpointError, match=r"driftloop-training\.json: cannot be read"):
+        record.load(tmp_path)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.gates_file import TrialRule
-from harness.trials import wording
-from harness.trials.outcome import judge
+from harness.trials.outcome import judge, markdown
 from harness.trials.record import TrialOutcome, TrialRecord
 from tests.unit.harness.trials.trial_factory import COOL, attestation, run, trial, whole
 
@@ -16,7 +15,7 @@ RULE = TrialRule(floor_runs=4, min_runs=4, max_runs=8, max_excluded=2)
 def ended(record: TrialRecord) -> tuple[TrialOutcome, str]:
     """The outcome, and `latency.md`."""
     outcome = judge(record)
-    return outcome, wording.markdown(record.model_copy(update={"outcome": outcome}))
+    return outcome, markdown(record.model_copy(update={"outcome": outcome}))
 
 
 def test_a_slower_candidate_fails_with_the_least_it_is_slower_by() -> None:
@@ -54,13 +53,10 @@ def test_a_phone_too_noisy_for_the_margin_is_inconclusive_and_says_so() -> None:
     assert "the noise floor of this phone is 4." in outcome.sentence
     assert said in outcome.sentence
     assert said in text
-
-
-def test_a_gross_slowdown_is_seen_through_any_noise() -> None:
     outcome, _ = ended(whole(RULE, slower=2.0, scatter=(0.0, 0.3)))
     assert outcome.runs_needed is not None
     assert outcome.runs_needed > RULE.max_runs
-    assert outcome.verdict == "FAIL"
+    assert outcome.verdict == "FAIL", "a gross slowdown shows through any noise"
 
 
 def test_too_many_runs_left_out_are_infra() -> None:
@@ -77,15 +73,11 @@ def test_too_many_runs_left_out_are_infra() -> None:
     assert "| interrupted: the connection was lost 1 times |" in text
 
 
-def test_runs_left_out_count_for_nothing() -> None:
+def test_neither_runs_left_out_nor_the_first_image_of_a_run_count() -> None:
+    assert (run(median_ms=100.0).images_ms[0], run(median_ms=100.0).median_ms) == (300.0, 100.0)
     seen = whole(RULE, slower=0.0)
     slow = run(99, "trial", "candidate", 900.0, excluded="throttled", detail="at its end")
     assert judge(seen.model_copy(update={"runs": (*seen.runs, slow)})).ratio == judge(seen).ratio
-
-
-def test_the_first_image_of_a_run_only_warms_up() -> None:
-    assert run(median_ms=100.0).images_ms[0] == 300.0
-    assert run(median_ms=100.0).median_ms == 100.0
 
 
 def test_a_candidate_that_says_more_is_told_apart_from_a_slower_one() -> None:

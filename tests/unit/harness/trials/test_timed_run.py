@@ -39,7 +39,7 @@ def test_a_run_like_those_before_it_counts() -> None:
         ({"fault": "a signal ended it"}, "runner", "a signal ended it"),
         ({"before": like_cool(throttled=True)}, "throttled", "before it"),
         ({"after": like_cool(throttled=True)}, "throttled", "at its end"),
-        ({"after": like_cool(boot_id="next")}, "rebooted", "the phone was started anew"),
+        ({"after": like_cool(boot_id="next")}, "rebooted", "the phone was restarted"),
         ({"losses": 2}, "interrupted", "the connection was lost 2 times"),
         (
             {"attestations": [attestation(), attestation(pid=2)]},

@@ -9,33 +9,16 @@ from typing import Any
 from devices.runner.protocol import Attestation
 from harness import contract
 from harness.gates_file import TrialRule
-from harness.records.record import PhoneRecord
 from harness.trials import plan
 from harness.trials.plan import Contender, Phase
 from harness.trials.record import ContenderRecord, Reading, TrialRecord, TrialRun
+from tests.unit.harness import run_factory
 
 COOL = Reading(temp_c=30.0, power_source="usb", boot_id="boot")
 
 
 def attestation(**over: object) -> Attestation:
-    content: dict[str, Any] = {
-        "protocol": 2,
-        "llama_commit": "abc",
-        "compiler": "clang",
-        "target": "aarch64",
-        "variant": "arm64",
-        "cpu_features_found": [],
-        "cpu_features_used": [],
-        "backends": ["CPU"],
-        "threads": 4,
-        "vision_threads": 4,
-        "placement": [],
-        "text_model_sha256": "t",
-        "mmproj_sha256": "m",
-        "load_ms": 100.0,
-        "pid": 1,
-    }
-    return Attestation(**(content | over))
+    return run_factory.attestation(**({"threads": 4} | over)).attestation
 
 
 def run(
@@ -80,15 +63,7 @@ def trial(rule: TrialRule, runs: Sequence[TrialRun] = (), **over: object) -> Tri
     content: dict[str, Any] = {
         "trial_id": "trial",
         "started_at": datetime(2026, 1, 1, tzinfo=UTC),
-        "phone": PhoneRecord(
-            serial="S",
-            virtual=False,
-            model="Phone",
-            manufacturer="Maker",
-            abi="arm64-v8a",
-            android_version="14",
-            boot_id="boot",
-        ),
+        "phone": run_factory.phone_record("S").model_copy(update={"boot_id": "boot"}),
         "baseline": contender(),
         "candidate": contender(),
         "rule": rule,

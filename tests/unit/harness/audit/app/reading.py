@@ -7,8 +7,7 @@ from pathlib import Path
 
 from harness import contract as contracts
 from harness.audit.app import scan
-from harness.audit.candidates import Candidate
-from harness.audit.findings import Finding, Value
+from harness.audit.findings import Quote, Value
 
 APPS = Path(__file__).parent / "apps"
 
@@ -18,7 +17,7 @@ class Reading:
     """An aspect with all its candidates, and what they come to in a word."""
 
     value: Value | None
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[Quote, ...]
 
     @property
     def status(self) -> str:
@@ -27,14 +26,10 @@ class Reading:
         return "several" if any(one.value is not None for one in self.candidates) else "computed"
 
 
-def of(found: Finding) -> Reading:
-    return Reading(found.value, tuple(one for one in found.quotes if isinstance(one, Candidate)))
-
-
 def read(folder: Path) -> dict[str, Reading]:
     """What the source says, by aspect."""
     found, _ = scan(folder, contracts.load("default"))
-    return {one.aspect: of(one) for one in found}
+    return {one.aspect: Reading(one.value, one.quotes) for one in found}
 
 
 def written(folder: Path, **files: str) -> Path:

@@ -107,51 +107,74 @@ def test_of_several_values_all_are_shown_the_best_guess_first() -> None:
     assert (found.status, found.value) == ("several", None)
     assert {one.value for one in found.candidates} == {256, 384, 64}
     assert "TARGET_IMAGE_SIZE" in found.candidates[0].line or found.candidates[0].value == 256
-    assert found.candidates[-1].why == "it may be a picture for the eye"
+    assert found.candidates[-1].why == "it may be a picture for the screen"
 
 
-def test_a_computed_value_is_quoted_and_not_worked_out(tmp_path: Path) -> None:
-    written(
-        tmp_path,
-        a_cpp="void f(int n) {\n    llama_context_params p;\n    p.n_ctx = n > 0 ? n : 512;\n}\n",
-    )
-    found = read(tmp_path)["context"]
-    assert (found.status, found.candidates[0].where) == ("computed", "a.cpp:3")
-    assert found.candidates[0].line == "p.n_ctx = n > 0 ? n : 512;"
+T = "p.n_threads"
+CORES = "(int) sysconf(_SC_NPROCESSORS_ONLN)"
+CLAMP = "clamp(cores / 2, 2, 6)"
+COUNTS = "limit_counts_prompt"
+PENALTIES = "llama_sampler_init_penalties(64, 1.3f, 0, 0);"
+CHANGED = "changed before it is drawn"
 
 
 @pytest.mark.parametrize(
-    ("body", "aspect"),
+    ("body", "aspect", "status", "values"),
     [
-        ("p.type_k = q ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;", "cache_type_k"),
-        ("int n = 2048; if (q) n = 512; p.n_ctx = n;", "context"),
-        ("int n = 0; for (;;) n++; p.n_ctx = n;", "context"),
-        ("if (m < 512) m = 512; p.n_ctx = m;", "context"),
-        ("p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_AUTO;", "flash_attention"),
-        ("int t = std::max(1, cores() / 2); if (q) t = 4; p.n_threads = t;", "threads"),
-        ("p.n_threads = q > 0 ? q : 4;", "threads"),
-        ("p.n_threads = max(2, min(6, (int) sysconf(_SC_NPROCESSORS_ONLN)) / 2);", "threads"),
-        ("int c = sysconf(_SC_NPROCESSORS_ONLN); c -= 1; p.n_threads = c / 2;", "threads"),
+        # decided on the way
+        ("p.n_ctx = m > 0 ? m : 512;", "context", "computed", [None]),
+        ("p.type_k = q ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;", "cache_type_k", "computed", [None]),
+        ("int n = 2048; if (q) n = 512; p.n_ctx = n;", "context", "computed", [None]),
+        ("int n = 0; for (;;) n++; p.n_ctx = n;", "context", "computed", [None]),
+        ("if (m < 512) m = 512; p.n_ctx = m;", "context", "computed", [None]),
+        ("p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_AUTO;", "flash_attention", "computed", [None]),
+        (f"int t = std::max(1, c() / 2); if (q) t = 4; {T} = t;", "threads", "computed", [None]),
+        (f"{T} = q > 0 ? q : 4;", "threads", "computed", [None]),
+        (f"{T} = max(2, min(6, {CORES}) / 2);", "threads", "computed", [None]),
+        (f"int c = {CORES}; c -= 1; {T} = c / 2;", "threads", "computed", [None]),
+        # two bounds, however they are written
+        (f"int c = {CORES}; {T} = std::max(2, std::min(6, c / 2));", "threads", "read", [CLAMP]),
+        (f"int c = {CORES}; {T} = std::min(6, std::max(2, c / 2));", "threads", "read", [CLAMP]),
+        (f"int c = {CORES}; {T} = std::max(std::min(c / 2, 6), 2);", "threads", "read", [CLAMP]),
+        (f"int c = {CORES}; {T} = std::clamp(c / 2, 2, 6);", "threads", "read", [CLAMP]),
+        # a count of slices by its name
+        ("p.max_slice_nums = 1;", "tiling", "several", ["single"]),
+        ("p.max_slice_nums = 9;", "tiling", "several", ["split"]),
+        ("const int n_tiles = 0;", "tiling", "several", ["single"]),
+        ("p.image_max_tokens = 64;", "tiling", "not read", []),
+        # what the limit is compared with
+        ("int max_tokens = n_past + n_len;", COUNTS, "several", [False]),
+        ("int stop_position = n_predict + prompt_tokens.size();", COUNTS, "several", [False]),
+        ("while (n_past < n_len) llama_decode(c, b);", COUNTS, "several", [True]),
+        ("if (n_cur == n_len) return; llama_decode(c, b);", COUNTS, "several", [True]),
+        ("for (int i = 0; i < n_predict; i++) llama_decode(c, b);", COUNTS, "several", [False]),
+        ("if (n_past < n_ctx) llama_decode(c, b);", COUNTS, "not read", []),
+        # under a condition, or by a bound
+        ("if (q) { p.type_k = GGML_TYPE_Q8_0; }", "cache_type_k", "several", ["q8_0"]),
+        ("#ifdef FAST\n    p.n_ctx = 512;\n#endif", "context", "several", [512]),
+        ("while (n_decode < 1024) llama_sampler_sample(s, c, 1);", "max_tokens", "several", [1024]),
+        ("mtmd_bitmap_init(448, 448, data);", "image_size", "several", [448]),
+        # penalties leave greedy open
+        (f"{PENALTIES} llama_sampler_init_greedy();", "sampling", "several", ["greedy", CHANGED]),
+        # parameters of another model
+        ("whisper_context_params w; w.flash_attn = true;", "flash_attention", "not read", []),
+        ("whisper_full_params w; w.n_threads = 8;", "threads", "not read", []),
     ],
 )
-def test_what_is_decided_on_the_way_is_computed(body: str, aspect: str, tmp_path: Path) -> None:
+def test_what_a_line_states_is_read_listed_or_said_to_be_computed(
+    body: str, aspect: str, status: str, values: list[object], tmp_path: Path
+) -> None:
     written(
         tmp_path,
         a_cpp=f"void f(bool q, int m) {{\n    llama_context_params p;\n    {body}\n}}\n"
         "void g() {\n    f(true, 256);\n}\n",
     )
     found = read(tmp_path)[aspect]
-    assert (found.status, found.value) == ("computed", None), found
-
-
-def test_parameters_of_another_model_are_not_the_text_models(tmp_path: Path) -> None:
-    written(
-        tmp_path,
-        a_cpp="void f() {\n    whisper_context_params p = whisper_context_default_params();\n"
-        "    p.flash_attn = true;\n    whisper_full_params w;\n    w.n_threads = 8;\n}\n",
-    )
-    found = read(tmp_path)
-    assert [found[key].status for key in ("flash_attention", "threads")] == ["not read"] * 2
+    assert (found.status, [one.value for one in found.candidates]) == (status, values)
+    assert found.value == (values[0] if status == "read" else None)
+    for one in found.candidates:
+        assert one.where in ("a.cpp:3", "a.cpp:4")
+        assert one.line in body
 
 
 def test_a_name_is_followed_through_jni_to_the_argument(tmp_path: Path) -> None:
@@ -164,25 +187,6 @@ def test_a_name_is_followed_through_jni_to_the_argument(tmp_path: Path) -> None:
     )
     found = read(tmp_path)["context"]
     assert (found.value, found.candidates[0].where) == (768, "b.kt:3")
-
-
-def test_two_bounds_are_read_however_they_are_written(tmp_path: Path) -> None:
-    for number, clamp in enumerate(
-        (
-            "std::max(2, std::min(6, cores / 2))",
-            "std::min(6, std::max(2, cores / 2))",
-            "std::max(std::min(cores / 2, 6), 2)",
-            "std::clamp(cores / 2, 2, 6)",
-        )
-    ):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        written(
-            folder,
-            a_cpp="void f() {\n    int cores = (int) sysconf(_SC_NPROCESSORS_ONLN);\n"
-            f"    llama_context_params p;\n    p.n_threads = {clamp};\n}}\n",
-        )
-        assert read(folder)["threads"].value == "clamp(cores / 2, 2, 6)", clamp
 
 
 RESIZE = """class VlmInput {{
@@ -236,51 +240,6 @@ def test_a_filled_canvas_and_unpremultiplied_colours_are_shown_for_alpha(tmp_pat
         "composited": "c.drawBitmap(b, 0f, 0f, null)",
         "dropped": "fun options() = BitmapFactory.Options().apply { inPremultiplied = false }",
     }
-
-
-@pytest.mark.parametrize(
-    ("line", "value"),
-    [
-        ("p.max_slice_nums = 1;", "single"),
-        ("p.max_slice_nums = 9;", "split"),
-        ("const int n_tiles = 0;", "single"),
-        ("p.image_max_tokens = 64;", None),
-    ],
-)
-def test_a_slice_count_is_shown_for_tiling(line: str, value: str | None, tmp_path: Path) -> None:
-    written(tmp_path, a_cpp=f"void f() {{\n    clip_params p;\n    {line}\n}}\n")
-    found = read(tmp_path)["tiling"]
-    assert found.value is None
-    assert [one.value for one in found.candidates] == ([value] if value else [])
-
-
-@pytest.mark.parametrize(
-    ("line", "value"),
-    [
-        ("int max_tokens = n_past + n_len;", False),
-        ("int stop_position = n_predict + prompt_tokens.size();", False),
-        ("while (n_past < n_len) llama_decode(c, b);", True),
-        ("if (n_cur == n_len) return; llama_decode(c, b);", True),
-        ("for (int i = 0; i < n_predict; i++) llama_decode(c, b);", False),
-        ("if (n_past < n_ctx) llama_decode(c, b);", None),
-    ],
-)
-def test_what_the_limit_is_held_against_is_shown(
-    line: str, value: bool | None, tmp_path: Path
-) -> None:
-    written(tmp_path, a_cpp=f"void f(int n_past, int n_len) {{\n    {line}\n}}\n")
-    found = read(tmp_path)["limit_counts_prompt"]
-    assert found.value is None
-    assert [one.value for one in found.candidates] == ([] if value is None else [value])
-
-
-def test_penalties_leave_greedy_open(tmp_path: Path) -> None:
-    written(
-        tmp_path,
-        a_cpp="void f() {\n    llama_sampler_init_penalties(64, 1.3f, 0, 0);\n"
-        "    llama_sampler_init_greedy();\n}\n",
-    )
-    assert read(tmp_path)["sampling"].status == "several"
 
 
 def test_thumbnails_benchmarks_and_logs_are_no_statements(tmp_path: Path) -> None:
@@ -366,23 +325,6 @@ def test_a_folder_without_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("no source")
     with pytest.raises(BadInput, match="no Kotlin, Java or C"):
         scan(tmp_path, contracts.load("default"))
-
-
-@pytest.mark.parametrize(
-    ("body", "aspect", "value"),
-    [
-        ("if (small) { p.type_k = GGML_TYPE_Q8_0; }", "cache_type_k", "q8_0"),
-        ("#ifdef FAST\n    p.n_ctx = 512;\n#endif", "context", 512),
-        ("while (n_decode < 1024) llama_sampler_sample(s, c, -1);", "max_tokens", 1024),
-        ("mtmd_bitmap_init(448, 448, data);", "image_size", 448),
-    ],
-)
-def test_what_holds_under_a_condition_or_by_a_bound_is_listed(
-    body: str, aspect: str, value: object, tmp_path: Path
-) -> None:
-    written(tmp_path, a_cpp=f"void f(bool small) {{\n    llama_context_params p;\n    {body}\n}}\n")
-    found = read(tmp_path)[aspect]
-    assert (found.status, [one.value for one in found.candidates]) == ("several", [value])
 
 
 def test_a_marker_in_a_string_that_is_made_stands_before_the_words(tmp_path: Path) -> None:

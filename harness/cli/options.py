@@ -1,0 +1,42 @@
+"""Arguments and options that several commands take."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")]
+ImagesArgument = Annotated[
+    str, typer.Argument(metavar="IMAGES", help="A folder, a glob, or a CSV/JSONL manifest.")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+
+CheckpointOption = Annotated[
+    str, typer.Option(help="A local folder or a published Hugging Face id.")
+]
+ContractOption = Annotated[str, typer.Option(help="A contract's name or file.")]
+BundleContractOption = Annotated[
+    str | None, typer.Option(help="A contract's name or file; the bundle's own if left out.")
+]
+GatesOption = Annotated[str | None, typer.Option(help="A gates file (TOML).")]
+NewBundleOption = Annotated[Path, typer.Option(help="Where the bundle goes.")]
+PhonesOption = Annotated[
+    list[str] | None,
+    typer.Option(help="A serial, all, or virtual; may be repeated. No phone if left out."),
+]
+QuantOption = Annotated[str, typer.Option(help="The weight type that ships.")]
+ResumableOption = Annotated[
+    Path | None, typer.Option(help="The folder of results; a killed command resumes in it.")
+]
+SkipBadFlag = Annotated[
+    bool, typer.Option("--skip-bad", help="Skip images that no phone could classify.")
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def new_run_folder(prefix: str = "") -> Path:
+    """A folder below `runs`, named after the time."""
+    return Path("runs") / f"{prefix}{datetime.now(UTC):%Y%m%d-%H%M%S}"

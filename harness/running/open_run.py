@@ -1,0 +1,76 @@
+"""A run in progress: plan, journal, and arms that are made when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from devices.phone import Phone
+from harness.arms.base import Arm
+from harness.arms.phone import PhoneArm
+from harness.arms.process import ArmProcess
+from harness.ladder import ArmSpec
+from harness.progress import Progress
+from harness.records.journal import Journal
+from harness.records.observation import Who
+from harness.running.run_plan import Plan
+
+
+class OpenRun:
+    """A context manager: at its end the processes of the arms on this host end too."""
+
+    def __init__(
+        self, plan: Plan, journal: Journal, attached: Sequence[Phone], progress: Progress
+    ) -> None:
+        """The caller holds the leases of the phones in `attached`."""
+        self.plan = plan
+        self.journal = journal
+        self.progress = progress
+        self.phones = {phone.serial: phone for phone in attached}
+        self.specs = {spec.name: spec for spec in plan.runnable}
+        self._on_host: dict[ArmSpec, ArmProcess] = {}
+        self._on_phones: dict[tuple[ArmSpec, str], PhoneArm] = {}
+
+    def __enter__(self) -> OpenRun:
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        for arm in self._on_host.values():
+            arm.close()
+
+    @property
+    def parties(self) -> list[Who]:
+        """Every arm that this run asks for answers, on every attached phone."""
+        here: tuple[str | None, ...] = (None,)
+        return [
+            (spec.name, serial)
+            for spec in self.specs.values()
+            if spec.kind != "app"
+            for serial in (here if spec.on_host else tuple(self.phones))
+        ]
+
+    def arm(self, who: Who) -> Arm:
+        """The arm of that name on that phone, or on this host."""
+        name, serial = who
+        spec = self.specs[name]
+        return self.on_host(spec) if serial is None else self.on_phone(spec, serial)
+
+    def on_host(self, spec: ArmSpec) -> ArmProcess:
+        """The arm on this host, in its process."""
+        if spec not in self._on_host:
+            self._on_host[spec] = ArmProcess(spec, self.plan.side(spec))
+        return self._on_host[spec]
+
+    def on_phone(self, spec: ArmSpec, serial: str) -> PhoneArm:
+        """The arm on one of the attached phones."""
+        if (spec, serial) not in self._on_phones:
+            made = PhoneArm(
+                spec,
+                self.plan.side(spec),
+                self.phones[serial],
+                self.journal.current.run_id,
+                self.progress,
+                runner=self.plan.request.phone_runner,
+            )
+            # Another thread that asks now must get the same one, since that is the one it stops.
+            self._on_phones.setdefault((spec, serial), made)
+        return self._on_phones[spec, serial]

@@ -1,1 +1,0 @@
-"""What lies one click below a verdict: pictures, tokens, margins, layers, distances, conditions."""
