@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from harness.errors import DriftloopError
 
@@ -19,9 +19,22 @@ _Fault = type[DriftloopError]
 
 
 class Record(BaseModel):
-    """The base of what is written down: immutable, no unknown fields, infinities as strings."""
+    """The base of what files hold: immutable, no unknown fields, infinities as strings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+def path_inside(folder: str) -> AfterValidator:
+    """Of a field: a path relative to `folder`, whose name errors give, with `/` between its parts.
+    Absolute paths and those that lead out are refused."""
+
+    def checked(name: str) -> str:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or path.as_posix() != name:
+            raise ValueError(f"{name!r} is not a plain path inside {folder}")
+        return name
+
+    return AfterValidator(checked)
 
 
 class Appender:

@@ -12,8 +12,7 @@ from harness.evaluation import Evaluation
 from harness.judgement import gate_rules
 from harness.judgement.gate import GateName, Outcome, counted
 from harness.judgement.verdict import Verdict, Word
-from harness.ladder import located
-from harness.records.observation import Who
+from harness.ladder import Who, located
 from harness.records.record import PhoneRecord, RunRecord
 from reports.trend import Trend
 from reports.wording import GATE_WORDS, are, bounds, duration, worst

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
-
 from harness import ladder
 from harness.comparison.blame import Blame
 from harness.comparison.hop import HopResult, Share
 from harness.contract import Pixels
 from harness.errors import BadInput
 from harness.evaluation import Evaluation
+from harness.jsonl import Record
 from harness.judgement.verdict import Verdict, Word
-from harness.ladder import located
-from harness.records.observation import Observation, Who
+from harness.ladder import Who, located
+from harness.records.observation import Observation
 from harness.records.record import RunRecord
 from reports import comparability, wording
 from reports.comparability import PhonePair
@@ -31,11 +30,7 @@ Pairs = dict[CaseKey, tuple[Observation, Observation]]
 """(now, before) of every case that both runs answered."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-
-class HopChange(_Part):
+class HopChange(Record):
     """One hop in both runs, in words; `not run` where a run lacks it."""
 
     name: str
@@ -46,7 +41,7 @@ class HopChange(_Part):
     label_logprob_now: str
 
 
-class DriftChange(_Part):
+class DriftChange(Record):
     """One blame and what became of it."""
 
     change: Change
@@ -56,7 +51,7 @@ class DriftChange(_Part):
     """How many cases showed it before; None where it was not there."""
 
 
-class AnswerChange(_Part):
+class AnswerChange(Record):
     """A picture whose answer is another one than before."""
 
     case_id: str
@@ -64,7 +59,7 @@ class AnswerChange(_Part):
     now: str | None
 
 
-class ArmChange(_Part):
+class ArmChange(Record):
     """One arm over the cases that both runs hold.
 
     Where both contracts make the same pixels of a picture, a case with other pixels is another
@@ -89,7 +84,7 @@ class ArmChange(_Part):
     """Every changed one."""
 
 
-class NumberChange(_Part):
+class NumberChange(Record):
     """One number in both runs; `change` is 0.1 where it grew by a tenth, None from nothing."""
 
     before: float
@@ -97,7 +92,7 @@ class NumberChange(_Part):
     change: float | None
 
 
-class PhoneChange(_Part):
+class PhoneChange(Record):
     """One arm on one phone. Milliseconds; throttled samples are left out, as in a verdict."""
 
     arm: str
@@ -111,7 +106,7 @@ class PhoneChange(_Part):
     memory_peak_kib: NumberChange | None
 
 
-class Refusal(_Part):
+class Refusal(Record):
     """What is not compared, and why not."""
 
     part: Compared
@@ -120,7 +115,7 @@ class Refusal(_Part):
     reasons: tuple[str, ...]
 
 
-class Changes(_Part):
+class Changes(Record):
     """`differences`: what else is not the same, so that no one compares apples with pears."""
 
     run_before: str

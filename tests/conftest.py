@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from harness.dataset import Dataset
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,3 +24,11 @@ def _own_cores() -> None:
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[worker % len(cores) :: workers])
+
+
+@pytest.fixture(scope="session")
+def little_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Ten textures to train on and five held out. Read only: copy to damage."""
+    from tests import little_dataset  # here, since most tests need none of what it imports
+
+    return little_dataset.made(tmp_path_factory.mktemp("dataset"))

@@ -11,7 +11,7 @@ from harness.dataset.assemble import Settings
 from harness.dataset.prepare import prepare
 
 
-def little_dataset(folder: Path) -> Dataset:
+def made(folder: Path) -> Dataset:
     """Ten textures to train on and five held out, of all five labels, prepared by the contract."""
     contract = contracts.load("default")
     painted = tiny.paint(folder / "painted", tiny.Recipe(train=10, held_out=5))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from devices.hashing import file_sha256
 from devices.phone import Phone
@@ -21,6 +21,7 @@ from harness.arms.base import Prepared, observed
 from harness.cases import Case
 from harness.contract import Contract
 from harness.errors import BadInput, CaseError
+from harness.jsonl import Record, first_problem
 from harness.ladder import APP
 from harness.preprocess import identify_dump, pixels_sha256
 from harness.preprocess.dump import read_dump
@@ -43,10 +44,8 @@ _UNTOLD: Final = {
 }
 
 
-class AppLine(BaseModel):
+class AppLine(Record):
     """One image, as the app handled it. All but the image and the text may be left out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     image: str | None = Field(default=None, max_length=4096)
     """The file's name, or its path below the folder of images."""
@@ -66,12 +65,12 @@ class AppLine(BaseModel):
     """The whole prompt; -1 for each token of the image."""
     token_ids: list[int] | None = None
     """As generated, the end token among them."""
-    label_logprobs: dict[str, float] = {}
+    label_logprobs: dict[str, float] = Field(default_factory=dict)
     """Of each label's first token at the first step, in nats."""
     timings_ms: Timings | None = None
     text_model_sha256: str | None = None
     mmproj_sha256: str | None = None
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
     """Of the app, its engine and its device, for people."""
 
     @model_validator(mode="after")
@@ -257,8 +256,5 @@ def _line(path: Path, number: int, raw: bytes) -> AppLine:
     try:
         return AppLine.model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        said = f"{field}: {first['msg']}" if field else first["msg"]
         torn = "" if raw.rstrip().endswith(b"}") else "; the line is torn: pull the file again"
-        raise BadInput(f"{path}, line {number}: {said}{torn}") from error
+        raise BadInput(f"{path}, line {number}: {first_problem(error)}{torn}") from error

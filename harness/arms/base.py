@@ -12,8 +12,8 @@ from devices.runner.protocol import Attestation
 from harness.bundle import Bundle
 from harness.contract import Contract, Runtime
 from harness.errors import ArmUnavailable
-from harness.ladder import ArmSpec
-from harness.records.observation import Canary, Observation, Place, Who
+from harness.ladder import ArmSpec, Who
+from harness.records.observation import Canary, Observation, Place
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from devices.hashing import file_sha256
 from devices.paths import cache_dir
@@ -21,6 +21,7 @@ from harness.bundle.quant_types import asked_for, block_values, type_bits
 from harness.bundle.tensor_names import group_of
 from harness.contract import Contract
 from harness.errors import BundleError
+from harness.jsonl import Record, first_problem, path_inside
 from harness.records.inquiry import Half
 
 SCHEMA_VERSION: Final = 1
@@ -32,22 +33,10 @@ _MATRICES: Final = frozenset(
 """Groups that the quantizer quantizes; patch and position embeddings and norms it leaves alone."""
 
 
-def _inside(name: str) -> str:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or path.as_posix() != name:
-        raise ValueError(f"{name!r} is not a plain path inside the bundle")
-    return name
+InsideBundle = Annotated[str, path_inside("the bundle")]
 
 
-InsideBundle = Annotated[str, AfterValidator(_inside)]
-"""A path relative to the bundle's folder, with `/` between its parts."""
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Fallback(_Record):
+class Fallback(Record):
     """Matrices that are of another type than their file's quant type asks for."""
 
     meant: str
@@ -60,7 +49,7 @@ class Fallback(_Record):
     tensors: int
 
 
-class EffectiveBits(_Record):
+class EffectiveBits(Record):
     """What the weights of one GGUF take."""
 
     per_weight: float
@@ -73,12 +62,12 @@ class EffectiveBits(_Record):
     """The most frequent first."""
 
 
-class FileRecord(_Record):
+class FileRecord(Record):
     sha256: str
     size_bytes: int
 
 
-class Weights(_Record):
+class Weights(Record):
     """One GGUF. `tensor_types`: group -> ggml type -> number of tensors, as they are in it."""
 
     file: InsideBundle
@@ -104,7 +93,7 @@ class Weights(_Record):
         )
 
 
-class Source(_Record):
+class Source(Record):
     """Where the checkpoint came from: a local folder's name or a published id, as it was given."""
 
     checkpoint: str
@@ -112,21 +101,21 @@ class Source(_Record):
     """SHA-256 of each safetensors file at the source."""
 
 
-class Created(_Record):
+class Created(Record):
     """With what the bundle was made: package -> version."""
 
     llama_cpp_commit: str
     versions: dict[str, str]
 
 
-class Manifest(_Record):
+class Manifest(Record):
     schema_version: Literal[1] = SCHEMA_VERSION
     files: dict[InsideBundle, FileRecord]
     text: dict[str, Weights]
     """Quant type -> text GGUF."""
     mmproj: dict[str, Weights]
     """Quant type -> mmproj GGUF."""
-    left_out: dict[str, str] = {}
+    left_out: dict[str, str] = Field(default_factory=dict)
     """Quant type that was asked for and is not here -> why, in one line."""
     tokenizer_sha256: str
     source: Source
@@ -247,10 +236,8 @@ def read_manifest(path: Path) -> Bundle:
     except OSError as error:
         raise BundleError(f"{manifest_path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or MANIFEST_NAME
         raise BundleError(
-            f"{manifest_path}: {where}: {first['msg']}; build the bundle again"
+            f"{manifest_path}: {first_problem(error)}; build the bundle again"
         ) from error
     return Bundle(folder, manifest)
 

@@ -81,7 +81,7 @@ def audit_and_show(
 
     with progress_board() as board:
         found = auditing.audit(sources, contracts.load(contract), board, measure)
-    show(as_json, found.as_json(), lambda: audit_view(found))
+    show(as_json, found.as_json, lambda: audit_view(found))
     return EXIT_CODES[found.verdict]
 
 
@@ -136,7 +136,7 @@ def listen(
         ],
     }
     facts = [(row.title, value) for row, value, _ in beyond]
-    show(as_json, document, lambda: log_view(found, facts, chosen))
+    show(as_json, lambda: document, lambda: log_view(found, facts, chosen))
     matches = {row.match for row in found}
     raise typer.Exit(1 if False in matches else 3 if None in matches or not matches else 0)
 

@@ -98,7 +98,7 @@ def show_manifest(path: BundleArgument, as_json: JsonFlag = False) -> None:
     from harness import bundle
 
     loaded = bundle.load(path)
-    show(as_json, loaded.manifest.model_dump(mode="json"), lambda: _manifest_view(loaded))
+    show(as_json, lambda: loaded.manifest.model_dump(mode="json"), lambda: _manifest_view(loaded))
 
 
 @app.command()
@@ -126,7 +126,7 @@ def compare(
         compared = side_by_side(a, b, quant, board.track("comparing tensors"))
     show(
         as_json,
-        bundle_tables.document(compared),
+        lambda: bundle_tables.document(compared),
         lambda: bundle_tables.comparison_view(compared, rows),
     )
     raise typer.Exit(0 if compared.alike else 1)

@@ -28,10 +28,13 @@ def say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-def show(as_json: bool, document: object, view: Callable[[], View | Sequence[View]]) -> None:
-    """Print a command's answer on stdout: `document` as JSON, or for people what `view` returns."""
+def show(
+    as_json: bool, document: Callable[[], object], view: Callable[[], View | Sequence[View]]
+) -> None:
+    """Print a command's answer on stdout: `document` as JSON, or `view` for people. Only the one
+    that is wanted is made."""
     if as_json:
-        show_json(document)
+        show_json(document())
     else:
         show_view(view())
 

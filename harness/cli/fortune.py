@@ -25,4 +25,6 @@ def fortune(
     reading = fortunes.read(words)
     pairs = zip(pairwise(reading.elements), reading.relations, strict=True)
     relations = "; ".join(f"{one} {relation} {other}" for (one, other), relation in pairs)
-    show(as_json, {"key": reading.key, **asdict(reading)}, lambda: [relations, reading.text])
+    show(
+        as_json, lambda: {"key": reading.key, **asdict(reading)}, lambda: [relations, reading.text]
+    )

@@ -102,7 +102,7 @@ def latency(
     )
     with progress_board() as board:
         ended = run_trial(request, board, say)
-    show(as_json, ended.outcome.model_dump(mode="json"), lambda: _trial_view(ended.record))
+    show(as_json, lambda: ended.outcome.model_dump(mode="json"), lambda: _trial_view(ended.record))
     say(str(request.out / TEXT_FILE))
     raise typer.Exit(EXIT_CODES[ended.outcome.verdict])
 
@@ -141,7 +141,7 @@ def tokens(
     chosen = contracts.load(contract) if contract else loaded.contract
     with progress_board() as board, _picture(image) as picture:
         report = measure(loaded, chosen, quant, picture, board)
-    show(as_json, _token_document(report), lambda: _token_view(report))
+    show(as_json, lambda: _token_document(report), lambda: _token_view(report))
     raise typer.Exit(0 if report.equal else 1)
 
 
@@ -268,7 +268,7 @@ def calibrate(
         found = measure(request, board)
     write_text(out, found.gates)
     document = {"rows": [asdict(row) for row in found.rows], "calibration": found.provenance}
-    show(as_json, document, lambda: _calibration_view(found))
+    show(as_json, lambda: document, lambda: _calibration_view(found))
     say(str(out))
 
 
@@ -303,7 +303,7 @@ def remedy(run: RunArgument, as_json: JsonFlag = False) -> None:
 
     with progress_board() as board:
         found = remedies(run, board)
-    show(as_json, asdict(found), lambda: remedy_view(found))
+    show(as_json, lambda: asdict(found), lambda: remedy_view(found))
 
 
 def remedy_view(found: Remedies) -> list[RenderableType]:

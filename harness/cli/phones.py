@@ -35,7 +35,7 @@ def doctor(as_json: JsonFlag = False) -> None:
 
     findings = diagnosis.examine()
     document = [asdict(finding) for finding in findings]
-    show(as_json, document, lambda: table(("", "", ""), map(_finding_row, findings)))
+    show(as_json, lambda: document, lambda: table(("", "", ""), map(_finding_row, findings)))
     raise typer.Exit(4 if any(finding.state == "broken" for finding in findings) else 0)
 
 
@@ -55,7 +55,7 @@ def devices(as_json: JsonFlag = False) -> None:
         say("no phone is attached; plug one in with USB debugging on, or: driftloop phone start")
         return
     titles = ("serial", "state", "model", "ABI", "Android", ">free", ">temp")
-    show(as_json, phones, lambda: table(titles, map(_device_row, phones)))
+    show(as_json, lambda: phones, lambda: table(titles, map(_device_row, phones)))
 
 
 def _attached(attached: AttachedPhone) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def deploy(
             ]
         done = [deployment.result() for deployment in started]
     document = [asdict(one) | {"sent_bytes": one.sent_bytes} for one in done]
-    show(as_json, document, lambda: [part for one in done for part in _deployed(one)])
+    show(as_json, lambda: document, lambda: [part for one in done for part in _deployed(one)])
 
 
 def _deployed(deployment: Deployment) -> tuple[Table, str]:
@@ -203,4 +203,4 @@ def _show_virtual(phones: list[VirtualPhone], as_json: bool) -> None:
     fields = ("name", "abi", "serial", "port", "pid")
     document = [{field: getattr(phone, field) for field in fields} for phone in phones]
     lines = (f"{phone.serial}  {phone.abi}  {phone.name}" for phone in phones)
-    show(as_json, document, lambda: "\n".join(lines))
+    show(as_json, lambda: document, lambda: "\n".join(lines))

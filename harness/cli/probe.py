@@ -73,7 +73,7 @@ def run(
         )
     count = len(set(paths))
     text = f"{lines}: {count} images; next: driftloop run BUNDLE {images} --app {lines}"
-    show(as_json, {"lines": str(lines), "images": count}, lambda: text)
+    show(as_json, lambda: {"lines": str(lines), "images": count}, lambda: text)
 
 
 def pixels(
@@ -90,5 +90,5 @@ def pixels(
     from harness.preprocess import identify_dump
 
     match = identify_dump(dump, source)
-    show(as_json, {"exact": match.exact, **asdict(match)}, lambda: str(match))
+    show(as_json, lambda: {"exact": match.exact, **asdict(match)}, lambda: str(match))
     raise typer.Exit(0 if match.exact else 1)

@@ -190,8 +190,11 @@ def _run_and_show(request: RunRequest, as_json: bool) -> Verdict:
         run = summary.of(evaluation, Store(store_path()))
         written = reports.build(run)
         writing(1, 1)
-    document = evaluation.verdict.model_dump(mode="json")
-    show(as_json, document, lambda: terminal.summary_view(run))
+    show(
+        as_json,
+        lambda: evaluation.verdict.model_dump(mode="json"),
+        lambda: terminal.summary_view(run),
+    )
     for path in written:
         say(str(path))
     return evaluation.verdict

@@ -50,12 +50,15 @@ def compare(
         before = kept.folder(baseline)
     current = evaluation.load(run)
     if before is None:
-        document = current.verdict.model_dump(mode="json")
-        show(as_json, document, lambda: terminal.summary_view(summary.of(current, kept)))
+        show(
+            as_json,
+            lambda: current.verdict.model_dump(mode="json"),
+            lambda: terminal.summary_view(summary.of(current, kept)),
+        )
         return
     found = changes(current, evaluation.load(before), baseline)
     refuse_if_nothing(found)
-    show(as_json, found.model_dump(mode="json"), lambda: terminal.changes_view(found))
+    show(as_json, lambda: found.model_dump(mode="json"), lambda: terminal.changes_view(found))
 
 
 def report(run: RunArgument, store: StoreOption = None, as_json: JsonFlag = False) -> None:
@@ -102,10 +105,14 @@ def history(
             say(f"left out {one.folder}: {one.why}")
         if sql is not None:
             answer = found.query(sql)
-            show(as_json, _documents(answer), lambda: terminal.answer_view(answer))
+            show(as_json, lambda: _documents(answer), lambda: terminal.answer_view(answer))
         else:
-            rows = found.query("SELECT * FROM hops ORDER BY started_at, name, rung")
-            show(as_json, _documents(rows), lambda: terminal.history_view(found.hops()))
+            every_hop = "SELECT * FROM hops ORDER BY started_at, name, rung"
+            show(
+                as_json,
+                lambda: _documents(found.query(every_hop)),
+                lambda: terminal.history_view(found.hops()),
+            )
 
 
 @app.command()
@@ -136,7 +143,7 @@ def list_(store: StoreOption = None, as_json: JsonFlag = False) -> None:
         }
         for one in kept
     ]
-    show(as_json, document, lambda: terminal.baselines_view(kept))
+    show(as_json, lambda: document, lambda: terminal.baselines_view(kept))
 
 
 @app.command()

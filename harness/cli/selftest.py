@@ -55,7 +55,7 @@ def selftest(
     with ExitStack() as stack:
         folder = out or Path(stack.enter_context(TemporaryDirectory(prefix="driftloop-selftest-")))
         found = planting.selftest(drifts, folder, say, aa_sessions=sessions, size=size)
-    show(as_json, found.as_json(), lambda: list(_views(found)))
+    show(as_json, found.as_json, lambda: list(_views(found)))
     raise typer.Exit(0 if found.ok else 1)
 
 

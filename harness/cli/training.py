@@ -266,7 +266,9 @@ def _show_balance(dataset: Dataset, labels: tuple[str, ...], as_json: bool) -> N
         (share.label or "(none)", str(share.train), str(share.held_out), str(share.images))
         for share in shares
     )
-    show(as_json, document, lambda: table(("label", ">train", ">held out", ">images"), rows))
+    show(
+        as_json, lambda: document, lambda: table(("label", ">train", ">held out", ">images"), rows)
+    )
     if not as_json:
         for remark in remarks:
             say(f"note: {remark}")

@@ -18,9 +18,9 @@ from pydantic import Field
 
 from harness import atomic, jsonl
 from harness.dataset import manifest, split
-from harness.dataset.manifest import Dataset, LabelSource, Prepared, Record, Sha256
+from harness.dataset.manifest import Dataset, LabelSource, Prepared, Sha256
 from harness.errors import DatasetError
-from harness.jsonl import Appender
+from harness.jsonl import Appender, Record
 
 SETTINGS_NAME: Final = "settings.json"
 _LABELS_NAME: Final = "labels.jsonl"

@@ -13,17 +13,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from PIL import Image
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from harness import atomic
 from harness.contract import Pixels
 from harness.errors import DatasetError
 from harness.images import DECODE_FAULTS
-from harness.jsonl import lines_of, parsed
+from harness.jsonl import Record, lines_of, parsed, path_inside
 from harness.preprocess import pixels_sha256
 
 MANIFEST_NAME: Final = "manifest.jsonl"
@@ -36,23 +36,10 @@ LabelSource = Literal["folder", "manifest", "endpoint", "import"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-def _inside(name: str) -> str:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or path.as_posix() != name:
-        raise ValueError(f"{name!r} is not a plain path inside the dataset")
-    return name
-
-
-class Record(BaseModel):
-    """A line of one of a dataset's files."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class Prepared(Record):
     """One source image and the square that was made from it."""
 
-    image: Annotated[str, AfterValidator(_inside)]
+    image: Annotated[str, path_inside("the dataset")]
     """The square's PNG, relative to the dataset's folder."""
     pixels_sha256: Sha256
     """Over the square's RGB bytes, row by row."""

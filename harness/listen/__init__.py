@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
-
 from harness.audit import values
 from harness.audit.aspects import APP_THREADS
 from harness.audit.findings import Finding, Quote, Value, settled
 from harness.contract import Contract
 from harness.errors import AuditError
+from harness.jsonl import Record
 from harness.listen.logcat import LogLine
 from harness.shipped import shipped
 
@@ -32,10 +31,8 @@ _Said = tuple[str, Value, LogLine, str]
 _TYPE_WORDS: Final = ((" - medium", "_m"), (" - small", "_s"), (" - large", "_l"), ("mostly ", ""))
 
 
-class Row(BaseModel):
+class Row(Record):
     """One row of `lines.toml`, which says what each field means."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tells: str
     pattern: re.Pattern[str]

@@ -17,10 +17,10 @@ from devices.runner.protocol import Attestation
 from harness.arms.base import Arm, Prepared
 from harness.errors import ArmUnavailable
 from harness.judgement.sampling import Needed
-from harness.ladder import ArmSpec
+from harness.ladder import ArmSpec, Who
 from harness.records.inquiry import Floor
 from harness.records.journal import PIXELS_FOLDER, Journal
-from harness.records.observation import ArmAttestation, Observation, Who
+from harness.records.observation import ArmAttestation, Observation
 from harness.records.record import CaseRecord, Stop
 from harness.running import noise_floor, run_plan
 from harness.running.forecast import Forecaster

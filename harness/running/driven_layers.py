@@ -15,9 +15,9 @@ from harness.arms.trajectory import Trajectories, Trajectory
 from harness.comparison.case_comparison import compare_case, first_divergence
 from harness.comparison.driven import is_of
 from harness.judgement import limits
-from harness.ladder import Hop
+from harness.ladder import Hop, Who
 from harness.records.inquiry import DrivenCase
-from harness.records.observation import Observation, Place, Who
+from harness.records.observation import Observation, Place
 from harness.running.open_run import OpenRun
 
 

@@ -21,8 +21,9 @@ from harness.arms import deployment, trajectory
 from harness.comparison.driven import is_of
 from harness.errors import RunFolderError
 from harness.judgement.sampling import Needed, sampling_plan
+from harness.ladder import Who
 from harness.progress import duration
-from harness.records.observation import Observation, Who
+from harness.records.observation import Observation
 from harness.records.record import Outlook, RunRecord, Space
 from harness.running import noise_floor
 from harness.running.open_run import OpenRun

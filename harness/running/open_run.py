@@ -8,10 +8,9 @@ from devices.phone import Phone
 from harness.arms.base import Arm
 from harness.arms.phone import PhoneArm
 from harness.arms.process import ArmProcess
-from harness.ladder import ArmSpec
+from harness.ladder import ArmSpec, Who
 from harness.progress import Progress
 from harness.records.journal import Journal
-from harness.records.observation import Who
 from harness.running.run_plan import Plan
 
 

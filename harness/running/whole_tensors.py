@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from harness.arms import trajectory
-from harness.ladder import APP
-from harness.records.observation import Slot, Who
+from harness.ladder import APP, Who
+from harness.records.observation import Slot
 from harness.running.open_run import OpenRun
 
 FOLDER: Final = "deep"

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from harness.audit.app.constants import Constants, Worth
 from harness.audit.app.grammar import Fact, Kind
 from harness.audit.app.source import File
 from harness.audit.findings import Quote, Value
 from harness.contract import Contract
+from harness.jsonl import Record
 from harness.shipped import shipped
 
 if TYPE_CHECKING:
@@ -62,10 +63,8 @@ def _said(written: str | dict[str, Any]) -> dict[str, Any]:
 _Pattern = Annotated[re.Pattern[str], BeforeValidator(pattern)]
 
 
-class Rule(BaseModel):
+class Rule(Record):
     """One row of `rules.toml`, which says what each field means."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     aspect: str
     languages: frozenset[str] = Field(alias="in")
@@ -74,7 +73,7 @@ class Rule(BaseModel):
     read: str = "worded"
     argument: int | None = None
     value: Value | None = None
-    says: Annotated[dict[_Pattern, Value], BeforeValidator(_said)] = {}
+    says: Annotated[dict[_Pattern, Value], BeforeValidator(_said)] = Field(default_factory=dict)
     owner: _Pattern | None = None
     near: _Pattern | None = None
     without: _Pattern | None = None

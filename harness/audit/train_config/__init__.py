@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from harness import tables
 from harness.audit import prompt_parts, values
@@ -23,6 +23,7 @@ from harness.audit.checkpoint import Tokens
 from harness.audit.findings import Finding, Value
 from harness.contract import Contract
 from harness.errors import AuditError
+from harness.jsonl import Record
 from harness.shipped import shipped
 from harness.tables import TableError
 
@@ -96,12 +97,10 @@ def read(file: Path, contract: Contract, tokens: Tokens | None = None) -> tuple[
     return findings, keys_left
 
 
-class _Tables(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    keys: dict[str, list[str]] = {}
+class _Tables(Record):
+    keys: dict[str, list[str]] = Field(default_factory=dict)
     """Meaning -> the keys that have it."""
-    says: dict[str, dict[str, str | bool]] = {}
+    says: dict[str, dict[str, str | bool]] = Field(default_factory=dict)
     """Meaning -> its `aspect`, and what each value says of it."""
 
 

@@ -17,9 +17,7 @@ from harness import bundle as bundles
 from harness.arms.base import Prepared
 from harness.bundle import Bundle
 from harness.contract import Pixels
-from harness.dataset import Dataset
 from harness.preprocess import pixels_sha256, prepare_as
-from tests import little_dataset as little
 
 Damaged = Callable[[str, str, Change], Bundle]
 
@@ -71,12 +69,6 @@ def untrained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("untrained")
     smolvlm.save(*tiny.untrained(tiny.Recipe()), folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def little_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Ten textures to train on and five held out. Read only: copy to damage."""
-    return little.little_dataset(tmp_path_factory.mktemp("dataset"))
 
 
 def _prepared(folder: Path, index: int, image: Image.Image) -> Prepared:

@@ -18,9 +18,9 @@ import pytest
 from devices.virtual import VirtualPhone
 from fixtures import textures
 from harness.bundle import Bundle
+from harness.ladder import Who
 from harness.progress import Advance
 from harness.records.journal import RunFolder
-from harness.records.observation import Who
 from harness.running.request import RunRequest
 from harness.running.run import evaluate
 

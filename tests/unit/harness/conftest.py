@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fixtures import smolvlm, tiny
-from harness.dataset import Dataset
-from tests import little_dataset as little
 
 if TYPE_CHECKING:
     from transformers import Idefics3Processor, PreTrainedModel
@@ -34,9 +32,3 @@ def saved_checkpoint(
     folder = tmp_path_factory.mktemp("checkpoint")
     smolvlm.save(*untrained, folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def little_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Ten textures to train on and five held out. Read only: copy to damage."""
-    return little.little_dataset(tmp_path_factory.mktemp("dataset"))

@@ -11,9 +11,9 @@ from threading import Thread
 import pytest
 
 from harness import ladder
-from harness.ladder import ArmSpec
+from harness.ladder import ArmSpec, Who
 from harness.records.journal import Journal
-from harness.records.observation import Observation, Who
+from harness.records.observation import Observation
 from harness.records.record import CaseRecord, RunRecord
 from harness.running.answers import Pace, Turn
 
