@@ -138,8 +138,8 @@ def _agreement(run: Evaluation, who: Who) -> str:
     pairs = [
         (ours, theirs)
         for case in run.record.cases
-        if (ours := answered.get((*top, case.session, case.position)))
-        and (theirs := answered.get((*who, case.session, case.position)))
+        if (ours := answered.get((*top, *case.place)))
+        and (theirs := answered.get((*who, *case.place)))
     ]
     where = _where_ran(*who)
     if not pairs:

@@ -103,7 +103,7 @@ def differing_cases(
     """Worst first, then in the order of the run."""
     seen = {one.slot: one for one in observations}
     compared: dict[Slot, tuple[HopResult, CaseComparison]] = {
-        (hop.candidate, hop.phone, case.session, case.position): (hop, case)
+        (hop.candidate, hop.phone, *case.place): (hop, case)
         for hop in hops
         for case in hop.differing
     }
@@ -125,11 +125,9 @@ def differing_cases(
         return ArmAnswer(*slot[:2], one, probabilities, hop, case, divergence)
 
     found = [
-        DifferingCase(
-            case, tuple(answer((*who, case.session, case.position)) for who in record.deliveries)
-        )
+        DifferingCase(case, tuple(answer((*who, *case.place)) for who in record.deliveries))
         for case in record.cases
-        if (case.session, case.position) in places
+        if case.place in places
     ]
     return tuple(sorted(found, key=lambda one: one.rank))
 

@@ -80,7 +80,7 @@ def _pairs(hop: HopResult, seen: Mapping[Slot, Observation]) -> list[Pair]:
         if (arm, phone) == (hop.candidate, hop.phone)
         and (reference := seen.get((hop.reference, hop.reference_phone, session, position)))
     ]
-    return sorted(found, key=lambda pair: _place(pair[1]))
+    return sorted(found, key=lambda pair: pair[1].place)
 
 
 def _differing(pairs: Sequence[Pair]) -> list[Pair]:
@@ -110,7 +110,7 @@ def _margins(hop: HopResult, pairs: Sequence[Pair]) -> Plot | None:
     x = Axis.decades("margin of the reference, nats", x_values, _LEAST_NATS)
     y = Axis.decades("moved by, nats", (moved for *_, moved in margins), _LEAST_NATS)
     line = Line("limit", f"flip margin, {nats(limit)} nats", ((limit, y.low), (limit, y.high)))
-    flips = {(case.session, case.position): case.flip for case in hop.differing}
+    flips = {case.place: case.flip for case in hop.differing}
     kinds: dict[str | None, Kind] = {"real": "bad", "numeric": "open"}
     return Plot(
         f"Margins: {_name(hop)}",
@@ -122,7 +122,7 @@ def _margins(hop: HopResult, pairs: Sequence[Pair]) -> Plot | None:
             Dot(
                 margin,
                 moved,
-                kinds.get(flips.get(_place(seen)), "plain"),
+                kinds.get(flips.get(seen.place), "plain"),
                 f"{seen.case_id}: {nats(margin)}, moved {nats(moved)}",
             )
             for seen, margin, moved in margins
@@ -179,8 +179,7 @@ def _layers(hop: HopResult) -> tuple[Plot, str] | None:
 def _course(hop: HopResult, pairs: Sequence[Pair], run: Evaluation) -> tuple[Plot | None, str]:
     """Real flips against images."""
     record = run.record
-    real = {(case.session, case.position) for case in hop.differing if case.flip == "real"}
-    agreed = [_place(candidate) not in real for _, candidate in pairs]
+    agreed = hop.agreed(candidate.place for _, candidate in pairs)
     stops = [one.why for one in record.stops if (one.arm, one.phone) == (hop.candidate, hop.phone)]
     plan: SequentialPlan | FixedPlan
     plot: Plot | None = None
@@ -277,7 +276,3 @@ def _phone(run: Evaluation, arm: str, phone: str) -> str:
 
 def _name(hop: HopResult) -> str:
     return located(hop.name, hop.phone)
-
-
-def _place(seen: Observation) -> tuple[int, int]:
-    return seen.session, seen.position

@@ -52,7 +52,7 @@ def of(run: Evaluation, store: Store | None = None) -> Summary:
     observations = tuple(one for one in run.observations if one.canary is None)
     past = trend(store, run)
     hops = {(hop.candidate, hop.phone): hop for hop in verdict.hops}
-    right = {(one.arm, one.phone): one.right for one in verdict.accuracy}
+    right = {one.who: one.right for one in verdict.accuracy}
     return Summary(
         evaluation=run,
         observations=observations,

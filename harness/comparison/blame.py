@@ -194,7 +194,7 @@ def _with_driven_answers(
     """With `decode`, where most driven answers part although everything before them agrees."""
     # Without a margin, the candidate's token is not even among the reference's likeliest.
     parted = {
-        (one.session, one.position)
+        one.place
         for one in driven
         if one.divergence is not None
         and (math.inf if (margin := one.divergence.reference_margin) is None else margin)

@@ -145,7 +145,7 @@ def faults(
         fault = LayerFault(
             stage=stage,
             output=next(one for one in wrong if one.excess >= furthest or one.excess > enough),
-            places=frozenset((case.session, case.position) for case in own),
+            places=frozenset(case.place for case in own),
             of=len(cases),
             others=len(wrong) - 1,
             after_the_first=len(shown) > 1 and not shown[0] and all(shown[1:]),

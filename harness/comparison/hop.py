@@ -196,6 +196,12 @@ class HopResult(Record):
         """The reference and the candidate."""
         return (self.reference, self.reference_phone), (self.candidate, self.phone)
 
+    def agreed(self, places: Iterable[Place]) -> list[bool]:
+        """Of the cases at `places`, in the order of the run: whether the label did not flip for
+        real."""
+        real = {case.place for case in self.differing if case.flip == "real"}
+        return [place not in real for place in sorted(places)]
+
 
 def compare(
     observations: Iterable[Observation],

@@ -152,12 +152,11 @@ def _arm_gates(
 
 
 def _agreed(hop: HopResult, by_arm: Mapping[Who, Sequence[Observation]]) -> list[bool]:
-    """Of the cases that both arms answered, in order: whether the label did not flip for real."""
+    """Of the cases that both arms answered."""
     reference, candidate = (
         {item.place for item in by_arm.get(who, ()) if item.error is None} for who in hop.ends
     )
-    real = {case.place for case in hop.differing if case.flip == "real"}
-    return [place not in real for place in sorted(reference & candidate)]
+    return hop.agreed(reference & candidate)
 
 
 def decide(

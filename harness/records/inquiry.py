@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from devices.runner.protocol import DrivenLayer
 from harness.jsonl import Record
+from harness.records.observation import Place
 from harness.stage import Stage
 
 INQUIRY_FILE: Final = "inquiry.json"
@@ -84,6 +85,11 @@ class DrivenCase(Record):
     divergence: Divergence | None = None
     """Where the driven candidate's answer parts from the reference's, after the same trajectory."""
     error: str | None = None
+
+    @property
+    def place(self) -> Place:
+        """(session, position)."""
+        return (self.session, self.position)
 
 
 class AppRemarks(Record):

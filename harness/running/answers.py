@@ -61,10 +61,8 @@ class Pace:
             (spec.name, serial): spec for serial in serials for spec in specs if not spec.on_host
         }
         self._live: set[Who] = {*((spec.name, None) for spec in self._host), *self._mobile}
-        self._places = sorted((case.session, case.position) for case in journal.current.cases)
-        self._answered = Counter(
-            (seen.arm, seen.phone) for seen in journal.read() if seen.canary is None
-        )
+        self._places = sorted(case.place for case in journal.current.cases)
+        self._answered = Counter(seen.who for seen in journal.read() if seen.canary is None)
         self._news = Condition()
         self._ended = False
         self._leading = {
@@ -86,7 +84,7 @@ class Pace:
         with self._change():
             self._journal.append(seen)
             self._needed.saw(seen)
-            self._answered[seen.arm, seen.phone] += seen.canary is None
+            self._answered[seen.who] += seen.canary is None
             self._heed_decisions()
 
     def gone(self, who: Who) -> None:
@@ -180,7 +178,7 @@ class Pace:
         return [
             case
             for case in self._journal.missing(*who)
-            if case.canary is None and (case.session, case.position) in wanted
+            if case.canary is None and case.place in wanted
         ]
 
     def _canaries(self, who: Who) -> list[CaseRecord]:
@@ -190,7 +188,7 @@ class Pace:
 
     def _heed_decisions(self) -> None:
         """Stops the phones whose hops are decided, and records that."""
-        stopped = {(one.arm, one.phone) for one in self._journal.current.stops}
+        stopped = {one.who for one in self._journal.current.stops}
         for who, spec in self._mobile.items():
             decision = self._needed.decision(who)
             images = self._answered[who]
@@ -300,7 +298,7 @@ class _Answering:
     def _images(self, turn: Turn) -> list[Prepared]:
         """Those of a turn, copied into the run folder."""
         side = self._plan.side(turn.spec)
-        images = [side.images[case.session, case.position] for case in turn.cases]
+        images = [side.images[case.place] for case in turn.cases]
         run_plan.keep_pixels(images, self._journal.path / PIXELS_FOLDER)
         return images
 
@@ -310,7 +308,7 @@ class _Answering:
     def _saw(self, seen: Observation) -> None:
         self._pace.saw(seen)
         self._forecast.saw(seen)
-        self._advance((seen.arm, seen.phone))
+        self._advance(seen.who)
 
     def _advance(self, who: Who) -> None:
         self._run.progress.track(" ".join(filter(None, who)))(*self._pace.course(who))

@@ -30,7 +30,7 @@ def drive(run: OpenRun) -> None:
     by_arm: dict[Who, dict[Place, Observation]] = defaultdict(dict)
     for seen in run.journal.read():
         if seen.canary is None and seen.error is None:
-            by_arm[seen.arm, seen.phone][seen.session, seen.position] = seen
+            by_arm[seen.who][seen.place] = seen
     for hop in run.journal.current.hops:
         ends = {hop.reference, hop.candidate}
         # An app cannot be driven: its layers are its own.
@@ -51,7 +51,7 @@ class _Drive:
     def run(self) -> None:
         journal = self._run.journal
         done = [one for one in journal.inquiry().driven if is_of(self._hop, one)]
-        known = {(one.session, one.position) for one in done}
+        known = {one.place for one in done}
         wanted = [place for place in self._ranked() if place not in known]
         trajectories = self._trajectories(
             wanted[: max(0, self._run.plan.request.drive - len(done))]
@@ -83,7 +83,7 @@ class _Drive:
             )
         ]
         by_turns = (case for row in zip(*rankings, strict=True) for case in row)
-        return list(dict.fromkeys((case.session, case.position) for case in by_turns))
+        return list(dict.fromkeys(case.place for case in by_turns))
 
     def _trajectories(self, places: Sequence[Place]) -> dict[Place, Trajectory]:
         """Those that the reference has or can record, in the order of `places`."""
@@ -99,7 +99,7 @@ class _Drive:
                 for count, look in enumerate(run.arm(who).record(missing), start=1):
                     seen = look.observation
                     if seen.error is None:
-                        place = (seen.session, seen.position)
+                        place = seen.place
                         found[place] = kept.put(images[place].pixels_sha256, look)
                     advance(count, len(missing))
         return {place: one for place, one in found.items() if one is not None}
@@ -109,7 +109,7 @@ class _Drive:
         return self._run.plan.side(self._run.specs[self._hop.reference]).images[place]
 
     def _driven(self, seen: Observation) -> DrivenCase:
-        ours, hop = self._ours[seen.session, seen.position], self._hop
+        ours, hop = self._ours[seen.place], self._hop
         return DrivenCase(
             reference=hop.reference,
             reference_phone=hop.reference_phone,

@@ -78,7 +78,7 @@ class Forecaster:
 
     def saw(self, seen: Observation) -> None:
         """Learn from an answer how long one takes; where that was unknown, report it once."""
-        who = (seen.arm, seen.phone)
+        who = seen.who
         cached = seen.conditions.cached
         # A time measured earlier on this host is better than none.
         if who not in self._ms or seen.timings_ms is None or (cached and self._ms[who] is not None):
@@ -166,12 +166,12 @@ class Forecaster:
         """How many answers this arm has to compute."""
         name, serial = who
         cases = self._journal.current.cases[: 0 if who in self._decided else images]
-        first = {(case.session, case.position) for case in cases}
+        first = {case.place for case in cases}
         side = self._plan.side(self._run.specs[name])
         wanted = [
             side.images[place]
             for case in self._journal.missing(*who)
-            if (place := (case.session, case.position)) in first or case.canary is not None
+            if (place := case.place) in first or case.canary is not None
         ]
         return sum(serial is not None or not self._caches[name].holds(image) for image in wanted)
 

@@ -56,7 +56,7 @@ def answered(folder: Path) -> Counter[Who]:
     """Cases, canaries left out; every observation is there once."""
     seen = list(RunFolder(folder).read())
     assert len({one.slot for one in seen}) == len(seen)
-    return Counter((one.arm, one.phone) for one in seen if one.canary is None)
+    return Counter(one.who for one in seen if one.canary is None)
 
 
 def test_where_nothing_flips_no_arm_answers_much_more_than_the_phone(

@@ -68,12 +68,10 @@ def test_a_training_side_of_its_own_drifts_in_pixels_tiles_and_prompt(
     assert (hop.cases, hop.drift, hop.blame) == (PICTURES, True, "resize")
     for part in (hop.pixels_equal, hop.grid_equal, hop.image_tokens_equal, hop.prompt_ids_equal):
         assert (part.count, part.of) == (0, PICTURES)
-    recorded = {
-        (case.session, case.position): case.training_pixels_sha256 for case in folder.record().cases
-    }
+    recorded = {case.place: case.training_pixels_sha256 for case in folder.record().cases}
     for seen in of(folder, "torch:training"):
         assert seen.contract_sha256 == contracts.load("as-trained").sha256
-        assert seen.pixels_sha256 == recorded[seen.session, seen.position]
+        assert seen.pixels_sha256 == recorded[seen.place]
         assert (seen.grid, seen.image_tokens, seen.error) == ((2, 2), 20, None)
     assert {seen.contract_sha256 for seen in of(folder, "torch")} == {DEFAULT.sha256}
     reports.build(summary.of(evaluation.load(folder.path)))

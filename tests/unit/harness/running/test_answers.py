@@ -80,7 +80,7 @@ class Course:
     def seen(self) -> Counter[Who]:
         """Cases that each arm has answered, its canaries left out."""
         with Journal(self.folder, self.record) as journal:
-            return Counter((one.arm, one.phone) for one in journal.read() if one.canary is None)
+            return Counter(one.who for one in journal.read() if one.canary is None)
 
 
 def started(target: Callable[..., None], *args: object) -> Thread:
@@ -204,5 +204,5 @@ def test_canaries_are_run_once_by_the_arms_that_carry_them(tmp_path: Path) -> No
     course = Course(tmp_path, ("A",))
     whole(course)
     with Journal(tmp_path, course.record) as journal:
-        carriers = [(one.arm, one.phone) for one in journal.read() if one.canary is not None]
+        carriers = [one.who for one in journal.read() if one.canary is not None]
     assert sorted(carriers, key=str) == [(DESKTOP, None), (PHONE, "A")]

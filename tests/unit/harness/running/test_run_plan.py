@@ -83,7 +83,7 @@ def test_the_training_sides_arm_gets_its_own_pixels_in_the_same_places(
     assert theirs.contract == contracts.load("as-trained") == plan.record.training
     assert ours.images.keys() == theirs.images.keys()
     for case in plan.record.cases:
-        place = (case.session, case.position)
+        place = case.place
         assert ours.images[place].case_id == theirs.images[place].case_id == case.id
         assert case.pixels_sha256 == ours.images[place].pixels_sha256
         assert case.training_pixels_sha256 == theirs.images[place].pixels_sha256
