@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --constraint constraints.txt filelock
 	@echo "2 of 3: llama-cpp-python from its pinned sdist"
-	@$(BIN)/pip install --quiet --no-deps --no-index "$$($(BIN)/python -m devices.runner.llama_cpp)"
+	@$(BIN)/pip install --quiet --no-deps --no-index "$$($(BIN)/python -m driftloop.devices.runner.llama_cpp)"
 	@echo "3 of 3: pinned packages, torch among them (some minutes the first time)"
 	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
@@ -38,10 +38,10 @@ lint: $(READY)  ## ruff, mypy --strict, direction of dependencies
 	$(BIN)/lint-imports
 
 test: $(READY) lint  ## lint and all tests, both ABIs of the virtual phone
-	$(BIN)/python -m fixtures.demo
-	$(BIN)/python -m fixtures.deep
-	$(BIN)/python -m devices.runner.build arm64-dotprod
-	$(BIN)/python -m devices.runner.build x86_64-v3
+	$(BIN)/python -m driftloop.fixtures.demo
+	$(BIN)/python -m driftloop.fixtures.deep
+	$(BIN)/python -m driftloop.devices.runner.build arm64-dotprod
+	$(BIN)/python -m driftloop.devices.runner.build x86_64-v3
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 bench: $(READY)  ## speeds as ratios, side by side in one run (about half an hour)

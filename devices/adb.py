@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from devices.errors import NoPhone, PermissionDenied, PhoneOffline, UnknownSerial
-from devices.phone import Phone
-from devices.server import Server, private_server, user_server
-from devices.transport import unusable
+from driftloop.devices.errors import NoPhone, PermissionDenied, PhoneOffline, UnknownSerial
+from driftloop.devices.phone import Phone
+from driftloop.devices.server import Server, private_server, user_server
+from driftloop.devices.transport import unusable
 
 _SETTLE_LIMIT_S = 5.0
 _SETTLE_STEP_S = 0.1

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from devices.errors import CommandFailed, PermissionDenied, StableError, StorageFull
-from devices.phone import REMOTE_ROOT, Phone, hash_limit_s
-from devices.subprocesses import reason
+from driftloop.devices.errors import CommandFailed, PermissionDenied, StableError, StorageFull
+from driftloop.devices.phone import REMOTE_ROOT, Phone, hash_limit_s
+from driftloop.devices.subprocesses import reason
 
 REMOTE_BLOBS = f"{REMOTE_ROOT}/blobs"
 

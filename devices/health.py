@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from devices.phone import Phone
+from driftloop.devices.phone import Phone
 
 _COMMANDS = (
     "dumpsys thermalservice",

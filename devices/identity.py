@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from devices.errors import StableError
+from driftloop.devices.errors import StableError
 
 Abi = Literal["arm64-v8a", "x86_64"]
 """The ABIs that driftloop supports, as Android names them."""
@@ -30,7 +30,7 @@ IDENTITY_COMMANDS = (
 
 @dataclass(frozen=True)
 class PhoneIdentity:
-    """What tells one phone, and one boot of it, from another."""
+    """What distinguishes one phone, and one boot of it, from another."""
 
     serial: str
     model: str

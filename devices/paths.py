@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from devices.errors import DeviceError
+from driftloop.devices.errors import DeviceError
 
 
 def cache_root() -> Path:

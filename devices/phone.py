@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import re
 import shlex
@@ -16,7 +17,7 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
-from devices.errors import (
+from driftloop.devices.errors import (
     CommandFailed,
     CommandTimeout,
     ConnectionLost,
@@ -25,14 +26,15 @@ from devices.errors import (
     StableError,
     TransientError,
 )
-from devices.identity import IDENTITY_COMMANDS, PhoneIdentity, parse_identity
-from devices.paths import cache_dir
-from devices.server import private_server
-from devices.transport import ShellResult, ShellTimeout, Transport
+from driftloop.devices.identity import IDENTITY_COMMANDS, PhoneIdentity, parse_identity
+from driftloop.devices.paths import cache_dir
+from driftloop.devices.server import private_server
+from driftloop.devices.transport import ShellResult, ShellTimeout, Transport
 
 REMOTE_ROOT = "/data/local/tmp/driftloop"
 """Everything driftloop puts on a phone is below this folder; programs may be run from there."""
 
+_LOG = logging.getLogger(__name__)
 _STAT_MARK = "@driftloop "
 _CUT = "@@driftloop\n"
 _HASH_FLOOR_BYTES_PER_S = 20_000_000
@@ -117,6 +119,7 @@ class Phone(Transport):
             raise CommandTimeout(
                 f"{self.serial}: `{command}` took longer than {timeout_s:g} s and was ended"
             ) from None
+        _LOG.debug("%s: status %d of %r", self.serial, result.status, command)
         result = replace(result, stdout=_split_stat(result.stdout)[1])
         if check and result.status != 0:
             raise CommandFailed(self.serial, command, result.status, result.stdout, result.stderr)

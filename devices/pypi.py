@@ -13,9 +13,9 @@ from typing import Literal
 
 from filelock import FileLock
 
-from devices.hashing import file_sha256
-from devices.paths import cache_dir
-from devices.subprocesses import run
+from driftloop.devices.hashing import file_sha256
+from driftloop.devices.paths import cache_dir
+from driftloop.devices.subprocesses import run
 
 Kind = Literal["sdist", "wheel"]
 

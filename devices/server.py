@@ -19,9 +19,9 @@ from adbutils._adb import AdbConnection
 from adbutils.errors import AdbError
 from filelock import FileLock
 
-from devices.errors import ConnectionLost, ToolchainMissing
-from devices.paths import cache_dir
-from devices.subprocesses import run
+from driftloop.devices.errors import ConnectionLost, ToolchainMissing
+from driftloop.devices.paths import cache_dir
+from driftloop.devices.subprocesses import run
 
 PORT_VARIABLE = "DRIFTLOOP_ADB_PORT"
 _PRIVATE_PORTS = range(16000, 26000)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from devices.errors import ToolchainMissing
+from driftloop.devices.errors import ToolchainMissing
+
+_LOG = logging.getLogger(__name__)
 
 BuildProgress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, what was just done)."""
@@ -29,6 +33,7 @@ def run(
 
     `task` names it in errors, such as `downloading x`; `advice` says there what to do about one.
     """
+    _LOG.debug("%s: %s", task, shlex.join(command))
     advice = advice and f"; {advice}"
     try:
         done = subprocess.run(
@@ -59,6 +64,7 @@ def build(
 
     Raises ToolchainMissing, which names the log, when it fails.
     """
+    _LOG.debug("%s: %s", task, shlex.join(command))
     with (
         log.open("a", encoding="utf-8") as record,
         subprocess.Popen(

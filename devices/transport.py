@@ -19,7 +19,7 @@ import adbutils
 from adbutils._adb import AdbConnection
 from adbutils.errors import AdbError, AdbTimeout
 
-from devices.errors import (
+from driftloop.devices.errors import (
     ConnectionLost,
     DeviceError,
     PermissionDenied,
@@ -29,7 +29,7 @@ from devices.errors import (
     Unauthorized,
     UnknownSerial,
 )
-from devices.server import Server
+from driftloop.devices.server import Server
 
 _OPEN_LIMIT_S = 15.0
 _SILENCE_LIMIT_S = 60.0

@@ -14,22 +14,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from harness import bundle as bundles
-from harness import cases
-from harness import contract as contracts
-from harness.bundle import Bundle
-from harness.comparison.driven import part_of
-from harness.comparison.hop import HopResult
-from harness.comparison.terms import Terms, terms
-from harness.errors import BadInput
-from harness.judgement.verdict import Verdict
-from harness.ladder import FLOAT_TYPES, Who
-from harness.progress import Progress
-from harness.records.record import RunRecord
-from harness.running.request import RunRequest
-from harness.running.run import evaluate
-from harness.stage import Stage
-from harness.tolerance import Part
+from driftloop.harness import bundle as bundles
+from driftloop.harness import cases
+from driftloop.harness import contract as contracts
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.comparison.driven import part_of
+from driftloop.harness.comparison.hop import HopResult
+from driftloop.harness.comparison.terms import Terms, terms
+from driftloop.harness.errors import BadInput
+from driftloop.harness.judgement.verdict import Verdict
+from driftloop.harness.ladder import FLOAT_TYPES, Who
+from driftloop.harness.progress import Progress
+from driftloop.harness.records.record import RunRecord
+from driftloop.harness.running.request import RunRequest
+from driftloop.harness.running.run import evaluate
+from driftloop.harness.stage import Stage
+from driftloop.harness.tolerance import Part
 
 _EXACT: Final[tuple[Stage, ...]] = ("resize", "tile", "pixels", "tokens", "label")
 _LEAST: Final = 1e-6

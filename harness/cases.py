@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from harness import tables
-from harness.errors import CaseError
-from harness.images import IMAGE_SUFFIXES
-from harness.tables import Row, TableError
+from driftloop.harness import tables
+from driftloop.harness.errors import CaseError
+from driftloop.harness.images import IMAGE_SUFFIXES
+from driftloop.harness.tables import Row, TableError
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl"})
 _IMAGE_COLUMNS = ("image", "path")

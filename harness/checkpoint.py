@@ -15,8 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from devices.hashing import file_sha256
-from harness.errors import ArmUnavailable, CheckpointError
+from driftloop.devices.hashing import file_sha256
+from driftloop.harness.errors import CheckpointError, extra
 
 if TYPE_CHECKING:
     from transformers import Idefics3Processor, PreTrainedModel, PreTrainedTokenizerFast
@@ -222,14 +222,9 @@ def _folder(source: str) -> Path:
         raise _refusal(source, "not a folder; give a checkpoint's folder")
     if not _HUB_ID.fullmatch(source) or source.startswith("."):
         raise _refusal(source, "no such folder; give a folder or a Hugging Face id")
-    try:
+    with extra("torch", f"checkpoint {source}: no such folder, and downloading"):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError
-    except ImportError:
-        raise ArmUnavailable(
-            f"checkpoint {source}: no such folder, and downloading needs huggingface_hub; "
-            "install driftloop[torch]"
-        ) from None
     try:
         return Path(snapshot_download(source, allow_patterns=list(_HUB_FILES)))
     except (HfHubHTTPError, OSError, ValueError) as error:
@@ -285,13 +280,9 @@ def _weights(source: str, folder: Path) -> tuple[Path, ...]:
 
 
 def _transformers() -> ModuleType:
-    try:
+    with extra("torch", "reading a checkpoint"):
         import torch  # noqa: F401  (transformers hides its models when torch is absent)
         import transformers
-    except ImportError:
-        raise ArmUnavailable(
-            "torch and transformers are not installed; install driftloop[torch]"
-        ) from None
     transformers.utils.logging.disable_progress_bar()
     module: ModuleType = transformers
     return module

@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from devices.runner.protocol import Decoding
-from harness.errors import ContractError
-from harness.jsonl import Record, first_problem
-from harness.shipped import shipped, toml_table
+from driftloop.devices.runner.protocol import Decoding
+from driftloop.harness.errors import ContractError
+from driftloop.harness.jsonl import Record, first_problem
+from driftloop.harness.shipped import shipped, toml_table
 
 Recipe = Literal[
     "android", "android-m146", "training-lanczos", "lanczos", "bicubic", "bilinear", "nearest"
@@ -162,7 +162,7 @@ class Contract(Record):
 
 def names() -> list[str]:
     """The contracts that come with driftloop."""
-    folder = resources.files("harness") / "contracts"
+    folder = resources.files("driftloop.harness") / "contracts"
     return sorted(
         item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")
     )
@@ -186,7 +186,7 @@ def load(name_or_path: str) -> Contract:
 def _table(name_or_path: str) -> dict[str, Any]:
     what, known = f"contract {name_or_path!r}", ", ".join(names())
     if name_or_path in names():
-        table = dict(shipped("harness", f"contracts/{name_or_path}.toml"))
+        table = dict(shipped("driftloop.harness", f"contracts/{name_or_path}.toml"))
     else:
         missing = f"no such file; built in are {known}"
         table = toml_table(Path(name_or_path), what, ContractError, missing)

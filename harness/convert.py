@@ -16,19 +16,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from devices.hashing import file_sha256
-from devices.paths import cache_dir
-from devices.runner.llama_cpp import LLAMA_COMMIT, llama_cpp_source
-from harness import bundle as bundles
-from harness import checkpoint as checkpoints
-from harness.bundle.gguf_file import GgufFile
-from harness.bundle.key_check import own_quant
-from harness.bundle.manifest import CHECKPOINT_FOLDER, MANIFEST_NAME
-from harness.checkpoint import Checkpoint
-from harness.contract import Contract
-from harness.errors import BundleError
-from harness.quantize import quant_types
-from harness.records.inquiry import FileFault, Half
+from driftloop.devices.hashing import file_sha256
+from driftloop.devices.paths import cache_dir
+from driftloop.devices.runner.llama_cpp import LLAMA_COMMIT, llama_cpp_source
+from driftloop.harness import bundle as bundles
+from driftloop.harness import checkpoint as checkpoints
+from driftloop.harness.bundle.gguf_file import GgufFile
+from driftloop.harness.bundle.key_check import own_quant
+from driftloop.harness.bundle.manifest import CHECKPOINT_FOLDER, MANIFEST_NAME
+from driftloop.harness.checkpoint import Checkpoint
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import BundleError
+from driftloop.harness.quantize import quant_types
+from driftloop.harness.records.inquiry import FileFault, Half
 
 Progress = Callable[[str], None]
 """Called with one line before each step."""
@@ -258,7 +258,7 @@ def _make(half: Half, quant: str, folder: Path, name: str, log: Path) -> None:
         command += ["--mmproj"] if half == "mmproj" else []
     else:
         reference = folder / _file_name(half, _REFERENCE)
-        command = ["-m", "harness.quantize", str(reference), str(target), quant]
+        command = ["-m", "driftloop.harness.quantize", str(reference), str(target), quant]
     with log.open("ab") as sink:
         begin = sink.tell()
         done = subprocess.run(

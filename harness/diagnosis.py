@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-from devices import adb, server, virtual
-from devices.errors import DeviceError
-from devices.paths import cache_root
-from devices.runner import build, variants
+from driftloop.devices import adb, server, virtual
+from driftloop.devices.errors import DeviceError
+from driftloop.devices.paths import cache_root
+from driftloop.devices.runner import build, variants
 
 _EXTRAS = {
     "torch": ("torch", "transformers", "sentencepiece"),
@@ -74,7 +74,9 @@ def _runners() -> Iterator[Finding]:
         if built := build.cached(variant):
             yield Finding(subject, "ok", f"built, {built.stat().st_size / 2**20:.1f} MiB")
         else:
-            remedy = f"first use builds it, or: python -m devices.runner.build {variant.name}"
+            remedy = (
+                f"first use builds it, or: python -m driftloop.devices.runner.build {variant.name}"
+            )
             yield Finding(subject, "absent", "not built", remedy)
 
 

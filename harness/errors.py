@@ -21,6 +21,9 @@ A fault inside one case is no exception: it is stored in the observation's `erro
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class DriftloopError(Exception):
     """Root of the tree. `str(error)` is one line: what is wrong and what to do about it."""
@@ -90,3 +93,17 @@ class AppRunFailed(DriftloopError):
 
 class ArmUnavailable(DriftloopError):
     """An arm cannot run on this machine at all: a package or a build is missing."""
+
+
+@contextmanager
+def extra(name: str, purpose: str) -> Iterator[None]:
+    """Imports made within need the extra `name` of driftloop; `purpose` begins the error's line.
+
+    Raises:
+        ArmUnavailable: a package is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        install = f"pip install 'driftloop[{name}]'"
+        raise ArmUnavailable(f"{purpose} needs {error.name}: {install}") from error

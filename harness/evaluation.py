@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from harness.gates_file import Gates
-from harness.judgement.verdict import Verdict, judge
-from harness.records.inquiry import Inquiry
-from harness.records.journal import VERDICT_FILE, RunFolder, write_file
-from harness.records.observation import Observation
-from harness.records.record import RunRecord
-from harness.records.session_results import SESSIONS_FILE, SessionResult, session_results, to_jsonl
+from driftloop.harness.errors import ArmUnavailable
+from driftloop.harness.gates_file import Gates
+from driftloop.harness.judgement.verdict import Verdict, judge
+from driftloop.harness.records.inquiry import Inquiry
+from driftloop.harness.records.journal import VERDICT_FILE, RunFolder, write_file
+from driftloop.harness.records.observation import Observation
+from driftloop.harness.records.record import RunRecord
+from driftloop.harness.records.session_results import (
+    SESSIONS_FILE,
+    SessionResult,
+    session_results,
+    to_jsonl,
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,18 @@ class Evaluation:
     """Those it was judged by."""
     verdict: Verdict
     sessions: tuple[SessionResult, ...]
+
+    def to_frame(self) -> Any:  # noqa: ANN401  (a DataFrame of a package that may be absent)
+        """The observations as a pandas DataFrame, or as polars' where only that is installed: one
+        row each, times in milliseconds, one column `logprob_LABEL` for each label.
+
+        Raises:
+            ArmUnavailable: neither is installed.
+        """
+        package = next((name for name in ("pandas", "polars") if find_spec(name)), None)
+        if package is None:
+            raise ArmUnavailable("to_frame needs pandas or polars: pip install pandas")
+        return import_module(package).DataFrame([_row(seen) for seen in self.observations])
 
     def write(self) -> list[Path]:
         """Put `sessions.jsonl` and `verdict.json` into the run folder, each in one step.
@@ -61,11 +82,37 @@ def of(
     )
 
 
-def load(path: Path, gates: Gates | None = None) -> Evaluation:
+def load(path: Path | str, gates: Gates | None = None) -> Evaluation:
     """Read a run folder and judge it; no phone, model or network is needed.
 
     Raises:
         RunFolderError: no run folder, or a damaged one.
     """
     folder = RunFolder(path)
-    return of(path, folder.record(), tuple(folder.read()), folder.inquiry(), gates)
+    return of(folder.path, folder.record(), tuple(folder.read()), folder.inquiry(), gates)
+
+
+def _row(seen: Observation) -> dict[str, object]:
+    times = seen.timings_ms
+    return {
+        "arm": seen.arm,
+        "phone": seen.phone,
+        "case_id": seen.case_id,
+        "session": seen.session,
+        "position": seen.position,
+        "canary": seen.canary,
+        "text": seen.text,
+        "label": seen.label,
+        "stop_reason": seen.stop_reason,
+        "error": seen.error and seen.error.kind,
+        "image_decode_ms": times and times.image_decode,
+        "tokenize_ms": times and times.tokenize,
+        "encode_ms": times and sum(times.encode),
+        "prefill_ms": times and times.prefill,
+        "decode_ms": times and sum(times.decode),
+        "total_ms": times and times.total,
+        "cached": seen.conditions.cached,
+        "temp_c": seen.conditions.temp_c,
+        "throttled": seen.conditions.throttled,
+        **{f"logprob_{label}": value for label, value in seen.label_logprobs.items()},
+    }

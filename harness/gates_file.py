@@ -7,14 +7,14 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError, model_validator
 
-from harness.contract import merged
-from harness.errors import GatesError
-from harness.jsonl import Record, first_problem
-from harness.ladder import CHANGES, Change
-from harness.shipped import shipped, toml_table
-from harness.stats import sequential
-from harness.stats.sequential import FixedPlan, SequentialPlan
-from harness.tolerance import PARTS, DrivenLimit, Part
+from driftloop.harness.contract import merged
+from driftloop.harness.errors import GatesError
+from driftloop.harness.jsonl import Record, first_problem
+from driftloop.harness.ladder import CHANGES, Change
+from driftloop.harness.shipped import shipped, toml_table
+from driftloop.harness.stats import sequential
+from driftloop.harness.stats.sequential import FixedPlan, SequentialPlan
+from driftloop.harness.tolerance import PARTS, DrivenLimit, Part
 
 _OwnLimit = Field(default=None, ge=0.0)
 _ShareBetween = Field(default=None, gt=0.0, lt=1.0)
@@ -222,7 +222,7 @@ def load(path: Path | str | None = None) -> Gates:
     Raises:
         GatesError: no such file, no TOML, or a key that is unknown or wrong; names the key.
     """
-    table = shipped("harness", "gates/default.toml")
+    table = shipped("driftloop.harness", "gates/default.toml")
     if path is not None:
         table = merged(table, toml_table(Path(path), f"gates {str(path)!r}", GatesError))
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from harness.errors import CaseError
+from driftloop.harness.errors import CaseError
 
 MAX_PIXELS = 2**27
 """512 MiB as an ARGB_8888 bitmap: more than an Android app can hold beside a model."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from harness.errors import DriftloopError
+from driftloop.harness.errors import DriftloopError
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Fault = type[DriftloopError]

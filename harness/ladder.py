@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
 
-from harness.errors import BadInput
+from driftloop.harness.errors import BadInput
 
 Kind = Literal["torch", "desktop", "phone", "app"]
 Change = Literal["contract", "conversion", "quantization", "runtime", "platform", "app"]

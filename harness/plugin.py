@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 if TYPE_CHECKING:
-    from devices.phone import Phone
-    from harness.bundle import Bundle
-    from harness.evaluation import Evaluation
+    from driftloop.devices.phone import Phone
+    from driftloop.harness.bundle import Bundle
+    from driftloop.harness.evaluation import Evaluation
 
 NO_BUNDLE = "no bundle to judge: give --driftloop-bundle DIR and --driftloop-images IMAGES"
 NO_IMAGES = "--driftloop-bundle needs --driftloop-images: a folder, a glob, or a manifest"
@@ -88,7 +88,7 @@ def driftloop_phone_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def bundle(pytestconfig: pytest.Config) -> Bundle:
     """The bundle of `--driftloop-bundle`, loaded; skips without one."""
-    from harness import bundle as bundles
+    from driftloop.harness import bundle as bundles
 
     if (folder := pytestconfig.getoption("driftloop_bundle")) is None:
         pytest.skip(NO_BUNDLE)
@@ -98,7 +98,7 @@ def bundle(pytestconfig: pytest.Config) -> Bundle:
 @pytest.fixture(scope="session")
 def phone(driftloop_phone_name: str) -> Iterator[Phone]:
     """One phone after another; a virtual one that was started here is stopped at the end."""
-    from devices import adb, virtual
+    from driftloop.devices import adb, virtual
 
     if driftloop_phone_name != "virtual":
         yield _one_line(lambda: adb.find(driftloop_phone_name))
@@ -119,12 +119,12 @@ def evaluation(
 
     From the second phone on, this host's references come from the cache.
     """
-    import reports
-    from harness.progress import Unseen
-    from harness.releases.store import Store, store_path
-    from harness.running.request import RunRequest
-    from harness.running.run import evaluate
-    from reports import summary
+    from driftloop import reports
+    from driftloop.harness.progress import Unseen
+    from driftloop.harness.releases.store import Store, store_path
+    from driftloop.harness.running.request import RunRequest
+    from driftloop.harness.running.run import evaluate
+    from driftloop.reports import summary
 
     option = pytestconfig.getoption
     images, out = option("driftloop_images"), option("driftloop_out")
@@ -150,8 +150,8 @@ def evaluation(
 
 def _one_line(act: Callable[[], _T]) -> _T:
     """Shows a known error as one line of pytest's output instead of a traceback."""
-    from devices.errors import DeviceError
-    from harness.errors import DriftloopError
+    from driftloop.devices.errors import DeviceError
+    from driftloop.harness.errors import DriftloopError
 
     try:
         return act()
@@ -169,8 +169,8 @@ def _missing(config: pytest.Config) -> str | None:
 
 
 def _phone_names(config: pytest.Config) -> list[str]:
-    from devices import adb
-    from devices.errors import DeviceError
+    from driftloop.devices import adb
+    from driftloop.devices.errors import DeviceError
 
     names: list[str] = []
     for asked in config.getoption("driftloop_phone") or ["all"]:
@@ -186,9 +186,9 @@ def _phone_names(config: pytest.Config) -> list[str]:
 
 def _gate_names(config: pytest.Config) -> list[str]:
     """What is tested on every phone: delivery first, then every gate. Refuses a bad gates file."""
-    from harness import gates_file
-    from harness.errors import GatesError
-    from harness.judgement.gate import GATE_NAMES
+    from driftloop.harness import gates_file
+    from driftloop.harness.errors import GatesError
+    from driftloop.harness.judgement.gate import GATE_NAMES
 
     try:
         gates_file.load(config.getoption("driftloop_gates"))

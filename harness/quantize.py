@@ -1,6 +1,6 @@
 """One GGUF quantized with llama.cpp's own quantizer, in a process of its own.
 
-    python -m harness.quantize IN OUT TYPE [TENSOR ...]
+    python -m driftloop.harness.quantize IN OUT TYPE [TENSOR ...]
 
 The tensors named, as regular expressions, are kept in f16.
 llama.cpp ends the process where one of its assertions fails; the caller must outlive that.
@@ -11,18 +11,14 @@ from __future__ import annotations
 import os
 import sys
 
-from harness.errors import ArmUnavailable
+from driftloop.harness.errors import extra
 
 
 def quant_types() -> dict[str, int]:
     """Type as users write it (`q4_k_m`) -> llama.cpp's number for it; all this build names. Raises
     ArmUnavailable where llama-cpp-python is not installed."""
-    try:
+    with extra("desktop", "quantizing"):
         from llama_cpp import llama_cpp
-    except ImportError as error:
-        raise ArmUnavailable(
-            "quantizing needs llama-cpp-python: install driftloop[desktop]"
-        ) from error
     prefix = "LLAMA_FTYPE_MOSTLY_"
     names = (name for name in vars(llama_cpp) if name.startswith(prefix))
     return {name.removeprefix(prefix).lower(): getattr(llama_cpp, name) for name in names}

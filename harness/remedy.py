@@ -16,23 +16,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
-from harness import bundle as bundles
-from harness import evaluation
-from harness.arms.base import Prepared
-from harness.arms.desktop import DesktopArm
-from harness.bundle import Bundle
-from harness.comparison.case_comparison import label_differences, label_margin
-from harness.comparison.hop import HopResult
-from harness.contract import Runtime
-from harness.errors import BadInput
-from harness.ladder import parse
-from harness.records.journal import PIXELS_FOLDER
-from harness.records.observation import Observation, Place, Slot
-from harness.records.record import RunRecord
-from harness.running.noise_floor import SEED, upper_bound
+from driftloop.harness import bundle as bundles
+from driftloop.harness import evaluation
+from driftloop.harness.arms.base import Prepared
+from driftloop.harness.arms.desktop import DesktopArm
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.comparison.case_comparison import label_differences, label_margin
+from driftloop.harness.comparison.hop import HopResult
+from driftloop.harness.contract import Runtime
+from driftloop.harness.errors import BadInput
+from driftloop.harness.ladder import parse
+from driftloop.harness.records.journal import PIXELS_FOLDER
+from driftloop.harness.records.observation import Observation, Place, Slot
+from driftloop.harness.records.record import RunRecord
+from driftloop.harness.running.noise_floor import SEED, upper_bound
 
 if TYPE_CHECKING:
-    from harness.progress import Progress
+    from driftloop.harness.progress import Progress
 
 _CASES: Final = 24
 """Images run under each remedy: those whose answers are closest to another label."""
@@ -149,7 +149,7 @@ class _Bench:
         source = self.bundle.text_model("f16")
         patterns = [_pattern(layer) for layer in kept]
         done = subprocess.run(
-            [sys.executable, "-m", "harness.quantize", source, target, quant, *patterns],
+            [sys.executable, "-m", "driftloop.harness.quantize", source, target, quant, *patterns],
             capture_output=True,
             text=True,
             check=False,
@@ -239,7 +239,7 @@ def _cache_mib(bundle: Bundle, quant: str, runtime: Runtime) -> float:
     """What the KV cache takes: keys and values of every layer for every token of the context."""
     import gguf
 
-    from harness.bundle.gguf_file import GgufFile
+    from driftloop.harness.bundle.gguf_file import GgufFile
 
     file = GgufFile(bundle.text_model(quant))
 

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DriftloopError
+from driftloop.harness.errors import DriftloopError
 
 
 @cache

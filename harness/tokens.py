@@ -11,22 +11,22 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Final, get_args
 
-from devices.paths import cache_dir
-from harness import atomic, ladder
-from harness import checkpoint as checkpoints
-from harness.arms.base import Prepared, Side, host_arm
-from harness.bundle import Bundle
-from harness.contract import Contract, Tiling
-from harness.errors import ArmUnavailable, BundleError, CheckpointError
-from harness.preprocess import pixels_sha256, prepare_case
-from harness.records.observation import Observation
-from harness.training.prompt import AROUND_IMAGE, OBSERVED_IMAGE_ID
+from driftloop.devices.paths import cache_dir
+from driftloop.harness import atomic, ladder
+from driftloop.harness import checkpoint as checkpoints
+from driftloop.harness.arms.base import Prepared, Side, host_arm
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.contract import Contract, Tiling
+from driftloop.harness.errors import ArmUnavailable, BundleError, CheckpointError
+from driftloop.harness.preprocess import pixels_sha256, prepare_case
+from driftloop.harness.records.observation import Observation
+from driftloop.harness.training.prompt import AROUND_IMAGE, OBSERVED_IMAGE_ID
 
 if TYPE_CHECKING:
     from PIL import Image
     from transformers import Idefics3Processor, PreTrainedTokenizerFast
 
-    from harness.progress import Progress
+    from driftloop.harness.progress import Progress
 
 _TIMED: Final = 3
 """Repetitions whose median is reported, after one to warm up."""
@@ -206,8 +206,8 @@ def _budget(
 
 
 def _torch_ids(processor: Idefics3Processor, square: Image.Image, contract: Contract) -> list[int]:
-    from harness.training import prompt as prompts
-    from harness.training.tiles import cut
+    from driftloop.harness.training import prompt as prompts
+    from driftloop.harness.training.tiles import cut
 
     grid = cut(processor.image_processor, square, contract.tiling).grid
     encoded = prompts.encode(processor.tokenizer, contract.prompt, grid, processor.image_seq_len)

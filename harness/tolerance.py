@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Final, Literal, get_args
 
-from devices.runner.protocol import DrivenLayer
-from harness.stage import Stage
+from driftloop.devices.runner.protocol import DrivenLayer
+from driftloop.harness.stage import Stage
 
 Part = Literal["vision layers", "vision ends", "text attention", "text ffn", "text ends"]
 """Groups of equal arithmetic: the vision tower's layers; its patches (which some processors sum in

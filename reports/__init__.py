@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reports.summary import Summary
+    from driftloop.reports.summary import Summary
 
 
 def build(summary: Summary) -> list[Path]:
@@ -16,8 +16,8 @@ def build(summary: Summary) -> list[Path]:
         RunFolderError: the folder is not writable.
     """
     # Jinja2 takes a tenth of a second that `import reports` should not.
-    from harness.records.journal import write_file
-    from reports import junit, pages
+    from driftloop.harness.records.journal import write_file
+    from driftloop.reports import junit, pages
 
     documents = {
         "report.html": pages.html(summary),

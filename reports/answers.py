@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.comparison.blame import Blame
-from harness.comparison.hop import Share, session_agreement
-from harness.evaluation import Evaluation
-from harness.judgement import gate_rules
-from harness.judgement.gate import GateName, Outcome, counted
-from harness.judgement.verdict import Verdict, Word
-from harness.ladder import Who, located
-from harness.records.record import PhoneRecord, RunRecord
-from reports.trend import Trend
-from reports.wording import GATE_WORDS, are, bounds, duration, worst
+from driftloop.harness.comparison.blame import Blame
+from driftloop.harness.comparison.hop import Share, session_agreement
+from driftloop.harness.evaluation import Evaluation
+from driftloop.harness.judgement import gate_rules
+from driftloop.harness.judgement.gate import GateName, Outcome, counted
+from driftloop.harness.judgement.verdict import Verdict, Word
+from driftloop.harness.ladder import Who, located
+from driftloop.harness.records.record import PhoneRecord, RunRecord
+from driftloop.reports.trend import Trend
+from driftloop.reports.wording import GATE_WORDS, are, bounds, duration, worst
 
 SHIPPING: Final[dict[Word, str]] = {
     "PASS": "Ship it.",

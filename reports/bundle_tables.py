@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from harness.bundle.compare import BundleComparison, FileComparison, TensorComparison
+from driftloop.harness.bundle.compare import BundleComparison, FileComparison, TensorComparison
 
 
 def document(compared: BundleComparison) -> dict[str, Any]:

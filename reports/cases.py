@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from devices.runner.protocol import Token
-from harness import fortune
-from harness.comparison.case_comparison import CaseComparison
-from harness.comparison.hop import HopResult
-from harness.records.observation import Observation, Slot
-from harness.records.record import CaseRecord, RunRecord
-from harness.records.session_results import SessionResult
+from driftloop.devices.runner.protocol import Token
+from driftloop.harness import fortune
+from driftloop.harness.comparison.case_comparison import CaseComparison
+from driftloop.harness.comparison.hop import HopResult
+from driftloop.harness.records.observation import Observation, Slot
+from driftloop.harness.records.record import CaseRecord, RunRecord
+from driftloop.harness.records.session_results import SessionResult
 
 MAX_RIVALS: Final = 6
 _NAMED: Final = 5

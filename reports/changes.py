@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from harness import ladder
-from harness.comparison.blame import Blame
-from harness.comparison.hop import HopResult, Share
-from harness.contract import Pixels
-from harness.errors import BadInput
-from harness.evaluation import Evaluation
-from harness.jsonl import Record
-from harness.judgement.verdict import Verdict, Word
-from harness.ladder import Who, located
-from harness.records.observation import Observation
-from harness.records.record import RunRecord
-from reports import comparability, wording
-from reports.comparability import PhonePair
+from driftloop.harness import ladder
+from driftloop.harness.comparison.blame import Blame
+from driftloop.harness.comparison.hop import HopResult, Share
+from driftloop.harness.contract import Pixels
+from driftloop.harness.errors import BadInput
+from driftloop.harness.evaluation import Evaluation
+from driftloop.harness.jsonl import Record
+from driftloop.harness.judgement.verdict import Verdict, Word
+from driftloop.harness.ladder import Who, located
+from driftloop.harness.records.observation import Observation
+from driftloop.harness.records.record import RunRecord
+from driftloop.reports import comparability, wording
+from driftloop.reports.comparability import PhonePair
 
 Compared = Literal["drifts", "answers", "times"]
 Change = Literal["appeared", "not run before", "went away", "not run now", "stayed"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from harness import ladder
-from harness.contract import Contract, differing
-from harness.evaluation import Evaluation
-from harness.records.observation import Observation
-from harness.records.record import PhoneRecord, RunRecord
+from driftloop.harness import ladder
+from driftloop.harness.contract import Contract, differing
+from driftloop.harness.evaluation import Evaluation
+from driftloop.harness.records.observation import Observation
+from driftloop.harness.records.record import PhoneRecord, RunRecord
 
 _ANSWER_KEYS: Final = {"pixels", "tiling", "prompt", "limits", "decoding", "answer"}
 """Parts of a contract that decide what is asked and how an answer is read. `runtime` is not one of

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
-from harness.comparison.case_comparison import label_margin
-from harness.comparison.hop import HopResult
-from harness.evaluation import Evaluation
-from harness.judgement.gate import counted
-from harness.judgement.latency import SESSION_BUDGET_S, stage_times
-from harness.ladder import located
-from harness.records.observation import Observation, Slot
-from harness.stats import sequential
-from harness.stats.sequential import Decision, FixedPlan, SequentialPlan
-from reports.plots import Axis, Dot, Kind, Line, Panel, Plot, Sample, Segment, stacks
-from reports.wording import nats
+from driftloop.harness.comparison.case_comparison import label_margin
+from driftloop.harness.comparison.hop import HopResult
+from driftloop.harness.evaluation import Evaluation
+from driftloop.harness.judgement.gate import counted
+from driftloop.harness.judgement.latency import SESSION_BUDGET_S, stage_times
+from driftloop.harness.ladder import located
+from driftloop.harness.records.observation import Observation, Slot
+from driftloop.harness.stats import sequential
+from driftloop.harness.stats.sequential import Decision, FixedPlan, SequentialPlan
+from driftloop.reports.plots import Axis, Dot, Kind, Line, Panel, Plot, Sample, Segment, stacks
+from driftloop.reports.wording import nats
 
 Pair = tuple[Observation, Observation]
 """One case on one hop: the reference's and the candidate's answer."""

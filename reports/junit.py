@@ -6,8 +6,8 @@ from typing import Final
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from harness.evaluation import Evaluation
-from reports.text import visible
+from driftloop.harness.evaluation import Evaluation
+from driftloop.reports.text import visible
 
 HOST: Final = "this host"
 

@@ -6,13 +6,13 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from harness.comparison import attestation
-from harness.judgement.gate import counted
-from reports import cases, pictures, wording
-from reports.answers import SHIPPING
-from reports.evidence import gather
-from reports.summary import Summary
-from reports.text import markdown_code, markdown_text, plain, visible
+from driftloop.harness.comparison import attestation
+from driftloop.harness.judgement.gate import counted
+from driftloop.reports import cases, pictures, wording
+from driftloop.reports.answers import SHIPPING
+from driftloop.reports.evidence import gather
+from driftloop.reports.summary import Summary
+from driftloop.reports.text import markdown_code, markdown_text, plain, visible
 
 MAX_PICTURES: Final = 24
 """Cases shown with their picture; the rest are counted. Keeps the file mailable."""
@@ -78,7 +78,7 @@ def markdown(summary: Summary) -> str:
 
 def _rendered(template: str, summary: Summary, *, escaped: bool, **values: object) -> str:
     environment = Environment(
-        loader=PackageLoader("reports", "templates"),
+        loader=PackageLoader("driftloop.reports", "templates"),
         autoescape=escaped,  # noqa: S701 - Markdown is no HTML, and escaped by its own filters
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from harness.preprocess import pixels_sha256
-from harness.records.journal import PIXELS_FOLDER
-from harness.records.observation import Observation
+from driftloop.harness.preprocess import pixels_sha256
+from driftloop.harness.records.journal import PIXELS_FOLDER
+from driftloop.harness.records.observation import Observation
 
 _MAX_BYTES: Final = 4 * 1024 * 1024
 _PNG_URL: Final = "data:image/png;base64,"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final, Literal, NamedTuple
 
-from harness.stats import quantile
-from reports.wording import duration
+from driftloop.harness.stats import quantile
+from driftloop.reports.wording import duration
 
 CLOCK_STEP_MS: Final = 1e-6
 """A nanosecond: what the clocks behind these times tell apart."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.comparison.hop import HopResult, Share
-from harness.evaluation import Evaluation
-from harness.judgement.gate import counted
-from harness.records.observation import Observation
-from harness.records.record import PhoneRecord
-from harness.releases.store import Store
-from reports import wording
-from reports.answers import Answer, Cause, answers, causes, headline
-from reports.cases import DifferingCase, SessionView, differing_cases, session_views
-from reports.trend import Trend, trend
+from driftloop.harness.comparison.hop import HopResult, Share
+from driftloop.harness.evaluation import Evaluation
+from driftloop.harness.judgement.gate import counted
+from driftloop.harness.records.observation import Observation
+from driftloop.harness.records.record import PhoneRecord
+from driftloop.harness.releases.store import Store
+from driftloop.reports import wording
+from driftloop.reports.answers import Answer, Cause, answers, causes, headline
+from driftloop.reports.cases import DifferingCase, SessionView, differing_cases, session_views
+from driftloop.reports.trend import Trend, trend
 
 
 @dataclass(frozen=True)

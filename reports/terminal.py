@@ -10,15 +10,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.comparison.hop import Share
-from harness.ladder import located
-from harness.releases.history import Answer, HopRow
-from harness.releases.store import Baseline
-from reports import wording
-from reports.changes import ArmChange, Changes, DriftChange, NumberChange, Refusal
-from reports.summary import Rung, Summary
-from reports.text import visible
-from reports.wording import duration
+from driftloop.harness.comparison.hop import Share
+from driftloop.harness.ladder import located
+from driftloop.harness.releases.history import Answer, HopRow
+from driftloop.harness.releases.store import Baseline
+from driftloop.reports import wording
+from driftloop.reports.changes import ArmChange, Changes, DriftChange, NumberChange, Refusal
+from driftloop.reports.summary import Rung, Summary
+from driftloop.reports.text import visible
+from driftloop.reports.wording import duration
 
 _STYLES: Final = {
     "PASS": "bold green",

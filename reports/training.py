@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from harness.training.folder import WORK, metrics
+from driftloop.harness.training.folder import WORK, metrics
 
 CHART_NAME: Final = "chart.png"
 _INK, _LOSS, _ACCURACY = "#333333", "#9aa5b1", "#c2410c"

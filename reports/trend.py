@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from harness.comparison.hop import HopResult
-from harness.evaluation import Evaluation
-from harness.judgement.latency import ArmLatency
-from harness.ladder import located
-from harness.records.record import RunRecord
-from harness.releases.since import Since, since
-from harness.releases.store import Store
-from reports.plots import Axis, Dot, Kind, Line, Plot
-from reports.wording import duration, of
+from driftloop.harness.comparison.hop import HopResult
+from driftloop.harness.evaluation import Evaluation
+from driftloop.harness.judgement.latency import ArmLatency
+from driftloop.harness.ladder import located
+from driftloop.harness.records.record import RunRecord
+from driftloop.harness.releases.since import Since, since
+from driftloop.harness.releases.store import Store
+from driftloop.reports.plots import Axis, Dot, Kind, Line, Plot
+from driftloop.reports.wording import duration, of
 
 if TYPE_CHECKING:
-    from harness.releases.history import HopRow, LatencyRow
+    from driftloop.harness.releases.history import HopRow, LatencyRow
 
 _MAX_RELEASES: Final = 12
 _FLOORS: Final = (95.0, 90.0, 80.0, 50.0, 0.0)
@@ -43,7 +43,7 @@ def trend(store: Store | None, run: Evaluation) -> Trend:
     if store is None or not store.names():
         return Trend()
     # DuckDB takes a tenth of a second, which only those who keep baselines should wait for.
-    from harness.releases.history import History
+    from driftloop.harness.releases.history import History
 
     with History(None, store) as history:
         hops, latencies, earlier = history.hops(), history.latencies(), history.blames()

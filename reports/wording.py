@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
-from harness.comparison.hop import Equal, Share
-from harness.judgement.gate import GateName, Outcome
-from harness.judgement.latency import ArmLatency
-from harness.records.observation import Canary
+from driftloop.harness.comparison.hop import Equal, Share
+from driftloop.harness.judgement.gate import GateName, Outcome
+from driftloop.harness.judgement.latency import ArmLatency
+from driftloop.harness.records.observation import Canary
 
 GATE_WORDS: Final[dict[GateName, str]] = {
     "blame": "nothing to blame",

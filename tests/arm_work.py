@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
-from harness import contract as contracts
-from harness.arms.base import Look, Prepared
-from harness.arms.desktop import DesktopArm
-from harness.arms.torch import TorchArm
-from harness.bundle import Bundle
-from harness.contract import Contract, Runtime, Tiling
-from harness.records.observation import Observation
+from driftloop.harness import contract as contracts
+from driftloop.harness.arms.base import Look, Prepared
+from driftloop.harness.arms.desktop import DesktopArm
+from driftloop.harness.arms.torch import TorchArm
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.contract import Contract, Runtime, Tiling
+from driftloop.harness.records.observation import Observation
 
 CONTRACT = contracts.load("default")
 APP = CONTRACT.runtime

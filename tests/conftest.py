@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from harness.dataset import Dataset
+    from driftloop.harness.dataset import Dataset
 
 
 @pytest.fixture(scope="session", autouse=True)

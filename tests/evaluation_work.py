@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from unittest import mock
 
-from harness import evaluation
-from harness.judgement import verdict
-from harness.records.observation import Observation
+from driftloop.harness import evaluation
+from driftloop.harness.judgement import verdict
+from driftloop.harness.records.observation import Observation
 
 
 @contextmanager

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fixtures import tiny
-from harness import contract as contracts
-from harness.dataset import Dataset
-from harness.dataset.assemble import Settings
-from harness.dataset.prepare import prepare
+from driftloop.fixtures import tiny
+from driftloop.harness import contract as contracts
+from driftloop.harness.dataset import Dataset
+from driftloop.harness.dataset.assemble import Settings
+from driftloop.harness.dataset.prepare import prepare
 
 
 def made(folder: Path) -> Dataset:

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 import numpy
 from numpy.typing import NDArray
 
-from devices.phone import Phone
-from devices.runner import variants
-from devices.runner.build import runner_binary
-from devices.runner.client import run, run_deep
-from devices.runner.protocol import Attestation, Decoding, ImageResult, RuntimeSettings
-from devices.runner.work import Work, WorkImage
-from harness import contract
-from harness.arms import deployment
-from harness.bundle import Bundle
+from driftloop.devices.phone import Phone
+from driftloop.devices.runner import variants
+from driftloop.devices.runner.build import runner_binary
+from driftloop.devices.runner.client import run, run_deep
+from driftloop.devices.runner.protocol import Attestation, Decoding, ImageResult, RuntimeSettings
+from driftloop.devices.runner.work import Work, WorkImage
+from driftloop.harness import contract
+from driftloop.harness.arms import deployment
+from driftloop.harness.bundle import Bundle
 
 Tensors = dict[str, NDArray[numpy.float32]]
 

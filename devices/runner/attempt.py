@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from devices.phone import REMOTE_ROOT, Phone, RemoteProcess
-from devices.runner.protocol import LINE, Heartbeat, Line, Request
+from driftloop.devices.phone import REMOTE_ROOT, Phone, RemoteProcess
+from driftloop.devices.runner.protocol import LINE, Heartbeat, Line, Request
 
 REMOTE_RUNS = f"{REMOTE_ROOT}/runs"
 _LOG_LINES = 5

@@ -1,6 +1,6 @@
 """Building the runner for a phone, once per content: sources, llama.cpp, variant, compiler.
 
-python -m devices.runner.build VARIANT [--ndk PATH] [--prelude FILE]
+python -m driftloop.devices.runner.build VARIANT [--ndk PATH] [--prelude FILE]
 
 builds and prints the program's path. A prelude is a C++ header forced in before runner.cpp: it can
 measure or change what the runner calls, and llama.cpp's objects stay as they are.
@@ -27,12 +27,12 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from devices import subprocesses
-from devices.errors import BadRequest, ToolchainMissing
-from devices.paths import cache_dir, print_path
-from devices.runner.llama_cpp import LLAMA_COMMIT, SDIST_SHA256, llama_cpp_source
-from devices.runner.variants import ALL, X86_64_V3, Variant, named
-from devices.subprocesses import BuildProgress
+from driftloop.devices import subprocesses
+from driftloop.devices.errors import BadRequest, ToolchainMissing
+from driftloop.devices.paths import cache_dir, print_path
+from driftloop.devices.runner.llama_cpp import LLAMA_COMMIT, SDIST_SHA256, llama_cpp_source
+from driftloop.devices.runner.variants import ALL, X86_64_V3, Variant, named
+from driftloop.devices.subprocesses import BuildProgress
 
 _HERE = Path(__file__).parent
 _X86_OPTIONS = ("SSE42", "AVX", "AVX2", "BMI2", "FMA", "F16C")
@@ -88,7 +88,7 @@ class Toolchain:
     """How CMake is to compile for one variant."""
 
     identity: str
-    """What tells this compiler from another, for the cache's key."""
+    """What distinguishes this compiler from another, for the cache's key."""
     target: str
     cpu_option: str
     """The compile option that selects the variant's CPU."""
@@ -283,7 +283,7 @@ def _write_changed(sources: dict[str, bytes], folder: Path) -> None:
 
 def main() -> int:
     """Build one variant; the program's path goes to stdout, progress to stderr."""
-    parser = argparse.ArgumentParser(prog="python -m devices.runner.build")
+    parser = argparse.ArgumentParser(prog="python -m driftloop.devices.runner.build")
     parser.add_argument("variant", choices=[variant.name for variant in ALL])
     parser.add_argument("--ndk", type=Path, help="an Android NDK, in place of ziglang")
     parser.add_argument("--prelude", type=Path, help="a C++ header forced in before runner.cpp")

@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devices import deploy
-from devices.errors import RunnerFailed
-from devices.phone import Phone, RemoteProcess
-from devices.runner.attempt import REMOTE_RUNS, Attempt, attempts, end_all
-from devices.runner.protocol import (
+from driftloop.devices import deploy
+from driftloop.devices.errors import RunnerFailed
+from driftloop.devices.phone import Phone, RemoteProcess
+from driftloop.devices.runner.attempt import REMOTE_RUNS, Attempt, attempts, end_all
+from driftloop.devices.runner.protocol import (
     Attestation,
     Finished,
     Heartbeat,
@@ -30,7 +30,7 @@ from devices.runner.protocol import (
     RunnerFault,
     tensors_name,
 )
-from devices.runner.work import Work, WorkImage
+from driftloop.devices.runner.work import Work, WorkImage
 
 if TYPE_CHECKING:
     import numpy as np

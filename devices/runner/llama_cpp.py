@@ -1,6 +1,8 @@
 """llama.cpp as the pinned llama-cpp-python sdist vendors it: its source, and a wheel for this host.
 
-python -m devices.runner.llama_cpp      prints the path of the wheel, building it if need be
+python -m driftloop.devices.runner.llama_cpp
+
+prints the path of the wheel and builds it if need be.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from devices import subprocesses
-from devices.errors import ToolchainMissing
-from devices.paths import cache_dir, print_path
-from devices.pypi import fetch
+from driftloop.devices import subprocesses
+from driftloop.devices.errors import ToolchainMissing
+from driftloop.devices.paths import cache_dir, print_path
+from driftloop.devices.pypi import fetch
 
 SDIST_NAME = "llama-cpp-python"
 SDIST_VERSION = "0.3.36"

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from devices.errors import StableError
-from devices.identity import Abi
+from driftloop.devices.errors import StableError
+from driftloop.devices.identity import Abi
 
 
 class Machine(Protocol):

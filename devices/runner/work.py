@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from devices.deploy import LocalBlob
-from devices.errors import BadRequest
-from devices.hashing import file_sha256
-from devices.runner.protocol import ImageRequest, ImageResult, Request, Settings
+from driftloop.devices.deploy import LocalBlob
+from driftloop.devices.errors import BadRequest
+from driftloop.devices.hashing import file_sha256
+from driftloop.devices.runner.protocol import ImageRequest, ImageResult, Request, Settings
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 

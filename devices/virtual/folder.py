@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from devices.identity import Abi
-from devices.virtual import rootfs
-from devices.virtual.cpus import CPUS
-from devices.virtual.parts import Parts
+from driftloop.devices.identity import Abi
+from driftloop.devices.virtual import rootfs
+from driftloop.devices.virtual.cpus import CPUS
+from driftloop.devices.virtual.parts import Parts
 
 
 @dataclass(frozen=True)

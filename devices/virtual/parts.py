@@ -26,9 +26,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from devices.errors import ToolchainMissing
-from devices.paths import cache_dir
-from devices.subprocesses import run
+from driftloop.devices.errors import ToolchainMissing
+from driftloop.devices.paths import cache_dir
+from driftloop.devices.subprocesses import run
 
 # bookworm has no adbd; every package below comes from this one suite, so that their libraries agree
 SUITE = "trixie"

@@ -20,15 +20,15 @@ from pathlib import Path
 
 from filelock import FileLock
 
-import devices
-from devices.errors import BadRequest, StableError, ToolchainMissing, UnknownSerial
-from devices.identity import Abi
-from devices.paths import cache_dir
-from devices.server import private_server
-from devices.subprocesses import reason, run
-from devices.virtual import cpus, parts, rootfs
-from devices.virtual.folder import PhoneFolder, Plan
-from devices.virtual.state import Hardware, PhoneState, StateFile
+from driftloop import devices
+from driftloop.devices.errors import BadRequest, StableError, ToolchainMissing, UnknownSerial
+from driftloop.devices.identity import Abi
+from driftloop.devices.paths import cache_dir
+from driftloop.devices.server import private_server
+from driftloop.devices.subprocesses import reason, run
+from driftloop.devices.virtual import cpus, parts, rootfs
+from driftloop.devices.virtual.folder import PhoneFolder, Plan
+from driftloop.devices.virtual.state import Hardware, PhoneState, StateFile
 
 # below the ports of outgoing connections, and away from 5555..5585, which adb takes for emulators
 _PORTS = range(26000, 32000)
@@ -215,9 +215,9 @@ def _free_port() -> int:
 def _launch(folder: PhoneFolder) -> None:
     """Starts the supervisor in a session of its own and waits until it is ready."""
     reader, writer = os.pipe()
-    command = ["setsid", "--fork", *_NAMESPACES]
-    command += [sys.executable, "-m", "devices.virtual.supervisor", str(folder.path), str(writer)]
-    modules = [str(Path(devices.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    supervisor = [sys.executable, "-m", "driftloop.devices.virtual.supervisor"]
+    command = ["setsid", "--fork", *_NAMESPACES, *supervisor, str(folder.path), str(writer)]
+    modules = [str(Path(devices.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     with folder.supervisor_log.open("w") as log:
         subprocess.run(
             command,

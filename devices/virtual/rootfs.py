@@ -18,8 +18,8 @@ import ctypes
 import os
 from pathlib import Path
 
-from devices.virtual import state as texts
-from devices.virtual.parts import Parts
+from driftloop.devices.virtual import state as texts
+from driftloop.devices.virtual.parts import Parts
 
 SHELL_ID = 2000
 ADBD = "/usr/lib/android-sdk/platform-tools/adbd"

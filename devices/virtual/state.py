@@ -19,8 +19,8 @@ from typing import Literal
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
-from devices.identity import Abi
-from devices.virtual.cpus import Cpu, cpuinfo
+from driftloop.devices.identity import Abi
+from driftloop.devices.virtual.cpus import Cpu, cpuinfo
 
 BOOT_ID = "proc/boot_id"
 CPUINFO = "proc/cpuinfo"

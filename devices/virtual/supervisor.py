@@ -1,8 +1,8 @@
 """The first process of a virtual phone: mounts it and keeps adbd running, as Android's init does.
 
-Runs as `python -m devices.virtual.supervisor FOLDER READY_FD` inside fresh user, mount and process
-namespaces. As process 1 of its namespace its end, however it comes, makes the kernel end every
-process of the phone.
+Runs as `python -m driftloop.devices.virtual.supervisor FOLDER READY_FD` inside fresh user, mount
+and process namespaces. As process 1 of its namespace its end, however it comes, makes the
+kernel end every process of the phone.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from devices.virtual import rootfs
-from devices.virtual.folder import PhoneFolder, Plan
+from driftloop.devices.virtual import rootfs
+from driftloop.devices.virtual.folder import PhoneFolder, Plan
 
 _RESTART_DELAY_S = 0.2
 _TOO_SHORT_S = 1.0

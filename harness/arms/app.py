@@ -14,19 +14,19 @@ from typing import Final
 
 from pydantic import Field, ValidationError, model_validator
 
-from devices.hashing import file_sha256
-from devices.phone import Phone
-from devices.runner.protocol import RunnerFault, Timings, Token
-from harness.arms.base import Prepared, observed
-from harness.cases import Case
-from harness.contract import Contract
-from harness.errors import BadInput, CaseError
-from harness.jsonl import Record, first_problem
-from harness.ladder import APP
-from harness.preprocess import identify_dump, pixels_sha256
-from harness.preprocess.dump import read_dump
-from harness.records.inquiry import AppRemarks
-from harness.records.observation import Conditions, Observation
+from driftloop.devices.hashing import file_sha256
+from driftloop.devices.phone import Phone
+from driftloop.devices.runner.protocol import RunnerFault, Timings, Token
+from driftloop.harness.arms.base import Prepared, observed
+from driftloop.harness.cases import Case
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import BadInput, CaseError
+from driftloop.harness.jsonl import Record, first_problem
+from driftloop.harness.ladder import APP
+from driftloop.harness.preprocess import identify_dump, pixels_sha256
+from driftloop.harness.preprocess.dump import read_dump
+from driftloop.harness.records.inquiry import AppRemarks
+from driftloop.harness.records.observation import Conditions, Observation
 
 _MOST_BYTES: Final = 256 * 2**20
 _MOST_TEXT: Final = 64 * 1024

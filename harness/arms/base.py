@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from devices.runner.protocol import Attestation
-from harness.bundle import Bundle
-from harness.contract import Contract, Runtime
-from harness.errors import ArmUnavailable
-from harness.ladder import ArmSpec, Who
-from harness.records.observation import Canary, Observation, Place
+from driftloop.devices.runner.protocol import Attestation
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.contract import Contract, Runtime
+from driftloop.harness.errors import ArmUnavailable
+from driftloop.harness.ladder import ArmSpec, Who
+from driftloop.harness.records.observation import Canary, Observation, Place
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from harness.arms.trajectory import Trajectory
+    from driftloop.harness.arms.trajectory import Trajectory
 
     Tensor = NDArray[np.float32]
 
@@ -138,10 +138,10 @@ def host_arm(spec: ArmSpec, side: Side) -> Arm:
     """
     with extra_named(spec):
         if spec.quant is None:
-            from harness.arms.torch import TorchArm
+            from driftloop.harness.arms.torch import TorchArm
 
             return TorchArm(side.bundle.checkpoint, side.contract, name=spec.name)
-        from harness.arms.desktop import DesktopArm
+        from driftloop.harness.arms.desktop import DesktopArm
 
         return DesktopArm(
             side.bundle, spec.quant, runtime(spec, side.contract), side.contract, spec.name

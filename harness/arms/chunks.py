@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.arms.base import StageFailed
-from harness.contract import Tiling
-from harness.training.prompt import OBSERVED_IMAGE_ID
+from driftloop.harness.arms.base import StageFailed
+from driftloop.harness.contract import Tiling
+from driftloop.harness.training.prompt import OBSERVED_IMAGE_ID
 
 _SLICE: Final = re.compile(r"<row_(\d+)_col_(\d+)>$")
 

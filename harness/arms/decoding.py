@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.runner.protocol import Decoding, Token, TokenLogprob
-from harness.errors import ContractError
+from driftloop.devices.runner.protocol import Decoding, Token, TokenLogprob
+from driftloop.harness.errors import ContractError
 
 _MANTISSA_BITS = 53
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devices import deploy
-from devices.deploy import LocalBlob
-from devices.errors import BadRequest
-from devices.hashing import file_sha256
-from devices.phone import Phone
-from devices.runner import build, variants
-from devices.runner.protocol import RuntimeSettings, Settings
-from devices.runner.work import Work, WorkImage
-from harness.arms.base import Prepared
-from harness.bundle import Bundle
-from harness.contract import Contract, Runtime
+from driftloop.devices import deploy
+from driftloop.devices.deploy import LocalBlob
+from driftloop.devices.errors import BadRequest
+from driftloop.devices.hashing import file_sha256
+from driftloop.devices.phone import Phone
+from driftloop.devices.runner import build, variants
+from driftloop.devices.runner.protocol import RuntimeSettings, Settings
+from driftloop.devices.runner.work import Work, WorkImage
+from driftloop.harness.arms.base import Prepared
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.contract import Contract, Runtime
 
 if TYPE_CHECKING:
-    from harness.progress import Advance, Progress
+    from driftloop.harness.progress import Advance, Progress
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,9 @@ def payload(
     text_model, mmproj = _models(bundle, quant)
     variant, program = ("given", runner) if runner else _built(phone, progress)
     if not program.is_file():
-        raise BadRequest(f"no runner at {program}: `python -m devices.runner.build` builds one")
+        raise BadRequest(
+            f"no runner at {program}: `python -m driftloop.devices.runner.build` builds one"
+        )
     return Payload(
         variant, LocalBlob(program, file_sha256(program), executable=True), text_model, mmproj
     )

@@ -19,24 +19,24 @@ import llama_cpp as bindings
 import numpy as np
 from llama_cpp import llama_cpp, mtmd_cpp
 
-from devices.runner.llama_cpp import LLAMA_COMMIT, SDIST_VERSION
-from devices.runner.protocol import PROTOCOL_VERSION, Attestation, RunSettings
-from harness.arms import host, layers, llama_load
-from harness.arms.base import Prepared, StageFailed, Twins
-from harness.arms.chunks import Chunk, ImageChunk, evaluated
-from harness.arms.graph_watch import GraphWatch, VisionWatch
-from harness.arms.host_arm import Answer, Clock, HostArm, HostModel, since_ms
-from harness.arms.llama_load import Handle
-from harness.arms.passage import Nudging, Passage
-from harness.bundle import Bundle
-from harness.contract import Contract, Runtime
-from harness.errors import BundleError
-from harness.training.prompt import OBSERVED_IMAGE_ID
+from driftloop.devices.runner.llama_cpp import LLAMA_COMMIT, SDIST_VERSION
+from driftloop.devices.runner.protocol import PROTOCOL_VERSION, Attestation, RunSettings
+from driftloop.harness.arms import host, layers, llama_load
+from driftloop.harness.arms.base import Prepared, StageFailed, Twins
+from driftloop.harness.arms.chunks import Chunk, ImageChunk, evaluated
+from driftloop.harness.arms.graph_watch import GraphWatch, VisionWatch
+from driftloop.harness.arms.host_arm import Answer, Clock, HostArm, HostModel, since_ms
+from driftloop.harness.arms.llama_load import Handle
+from driftloop.harness.arms.passage import Nudging, Passage
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.contract import Contract, Runtime
+from driftloop.harness.errors import BundleError
+from driftloop.harness.training.prompt import OBSERVED_IMAGE_ID
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from harness.arms.base import Tensor
+    from driftloop.harness.arms.base import Tensor
 
 _FRAME: Final = "<fake_token_around_image>"
 _SEQUENCE: Final = 0

@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.runner.protocol import Fingerprint
-from harness.arms.decoding import splitmix64
+from driftloop.devices.runner.protocol import Fingerprint
+from driftloop.harness.arms.decoding import splitmix64
 
 WIDTH: Final = 64
 _ROWS: Final = np.arange(WIDTH)

@@ -17,9 +17,9 @@ import numpy as np
 from llama_cpp import llama_cpp
 from numpy.typing import NDArray
 
-from harness.arms.base import StageFailed
-from harness.arms.passage import Passage
-from harness.errors import ArmUnavailable
+from driftloop.harness.arms.base import StageFailed
+from driftloop.harness.arms.passage import Passage
+from driftloop.harness.errors import ArmUnavailable
 
 Tensor = NDArray[np.float32]
 LayerOf = Callable[[str], str | None]

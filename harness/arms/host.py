@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from devices.runner.protocol import ThreadPlacement
+from driftloop.devices.runner.protocol import ThreadPlacement
 
 _COMPILER: Final = re.compile(rb"GCC: \([^)\0]*\) [\d.]+|clang version [\d.]+")
 _FEATURE: Final = re.compile(r"(\w+) = 1\b")

@@ -17,20 +17,27 @@ from typing import TYPE_CHECKING, Final, Generic, Literal, Protocol, TypeVar
 import numpy as np
 from PIL import Image
 
-from devices.runner.protocol import Attestation, Evidence, Fingerprint, RunnerFault, Timings, Token
-from harness.arms import base, decoding, host
-from harness.arms.base import Look, Prepared, StageFailed
-from harness.arms.decoding import Chooser, Step
-from harness.arms.fingerprint import fingerprint
-from harness.arms.passage import Driving, Passage, Recording
-from harness.contract import Contract
-from harness.preprocess import pixels_sha256
-from harness.records.observation import Conditions, Observation
-from harness.training.prompt import OBSERVED_IMAGE_ID
+from driftloop.devices.runner.protocol import (
+    Attestation,
+    Evidence,
+    Fingerprint,
+    RunnerFault,
+    Timings,
+    Token,
+)
+from driftloop.harness.arms import base, decoding, host
+from driftloop.harness.arms.base import Look, Prepared, StageFailed
+from driftloop.harness.arms.decoding import Chooser, Step
+from driftloop.harness.arms.fingerprint import fingerprint
+from driftloop.harness.arms.passage import Driving, Passage, Recording
+from driftloop.harness.contract import Contract
+from driftloop.harness.preprocess import pixels_sha256
+from driftloop.harness.records.observation import Conditions, Observation
+from driftloop.harness.training.prompt import OBSERVED_IMAGE_ID
 
 if TYPE_CHECKING:
-    from harness.arms.base import Tensor
-    from harness.arms.trajectory import Trajectory
+    from driftloop.harness.arms.base import Tensor
+    from driftloop.harness.arms.trajectory import Trajectory
 
 StageTensor = Literal["pixels", "embed", "prefill"]
 """The stages whose tensors every arm reports: fields of `Evidence`."""

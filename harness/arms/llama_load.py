@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from llama_cpp import llama_cpp, mtmd_cpp
 
-from harness.arms.graph_watch import GraphWatch, VisionWatch
-from harness.contract import Runtime
-from harness.errors import ArmUnavailable, BundleError
+from driftloop.harness.arms.graph_watch import GraphWatch, VisionWatch
+from driftloop.harness.contract import Runtime
+from driftloop.harness.errors import ArmUnavailable, BundleError
 
 Handle = Any
 """A pointer of llama-cpp-python's bindings, which have no types."""

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.runner.protocol import DrivenLayer
-from harness.arms.base import StageFailed
-from harness.training.prompt import OBSERVED_IMAGE_ID
+from driftloop.devices.runner.protocol import DrivenLayer
+from driftloop.harness.arms.base import StageFailed
+from driftloop.harness.training.prompt import OBSERVED_IMAGE_ID
 
 if TYPE_CHECKING:
-    from harness.arms.base import Tensor
-    from harness.arms.trajectory import Trajectory
+    from driftloop.harness.arms.base import Tensor
+    from driftloop.harness.arms.trajectory import Trajectory
 
 _NUDGE: Final = 1e-5
 """Of the length of what is moved: more than rounding, less than any change that matters."""

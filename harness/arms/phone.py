@@ -10,22 +10,22 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from devices import deploy, health
-from devices.errors import RunnerFailed
-from devices.health import Health
-from devices.phone import Phone
-from devices.runner import client
-from devices.runner.protocol import Attestation, ImageResult
-from devices.runner.work import Work, WorkImage
-from harness.arms import base, deployment
-from harness.arms.base import Look, Prepared, Side, runtime
-from harness.arms.trajectory import Trajectory
-from harness.errors import ArmUnavailable
-from harness.ladder import ArmSpec
-from harness.records.observation import Conditions, Observation, Place
+from driftloop.devices import deploy, health
+from driftloop.devices.errors import RunnerFailed
+from driftloop.devices.health import Health
+from driftloop.devices.phone import Phone
+from driftloop.devices.runner import client
+from driftloop.devices.runner.protocol import Attestation, ImageResult
+from driftloop.devices.runner.work import Work, WorkImage
+from driftloop.harness.arms import base, deployment
+from driftloop.harness.arms.base import Look, Prepared, Side, runtime
+from driftloop.harness.arms.trajectory import Trajectory
+from driftloop.harness.errors import ArmUnavailable
+from driftloop.harness.ladder import ArmSpec
+from driftloop.harness.records.observation import Conditions, Observation, Place
 
 if TYPE_CHECKING:
-    from harness.progress import Progress
+    from driftloop.harness.progress import Progress
 
 Number = TypeVar("Number", int, float)
 

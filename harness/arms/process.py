@@ -22,18 +22,18 @@ from threading import Thread
 from types import GeneratorType
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
-from devices.errors import DeviceError
-from devices.runner.protocol import Attestation
-from harness.arms.base import Look, Prepared, Twins, host_arm
-from harness.arms.trajectory import Trajectory
-from harness.errors import ArmUnavailable, DriftloopError
-from harness.ladder import ArmSpec
-from harness.records.observation import Observation
+from driftloop.devices.errors import DeviceError
+from driftloop.devices.runner.protocol import Attestation
+from driftloop.harness.arms.base import Look, Prepared, Twins, host_arm
+from driftloop.harness.arms.trajectory import Trajectory
+from driftloop.harness.errors import ArmUnavailable, DriftloopError
+from driftloop.harness.ladder import ArmSpec
+from driftloop.harness.records.observation import Observation
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
-    from harness.arms.base import Arm, Side
+    from driftloop.harness.arms.base import Arm, Side
 
 _ENDING_S: Final = 2.0
 """How long a process that is no longer needed may take to end by itself."""

@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING, Final
 import torch
 import transformers
 
-from devices.runner.protocol import PROTOCOL_VERSION, Attestation
-from harness import checkpoint as checkpoints
-from harness.arms import host
-from harness.arms.base import StageFailed
-from harness.arms.host_arm import Answer, HostArm, HostModel, since_ms
-from harness.arms.layers import TEXT_EMBEDDINGS, last_token_alone
-from harness.arms.passage import Passage
-from harness.checkpoint import Checkpoint
-from harness.contract import Contract
-from harness.training import prompt as prompts
-from harness.training.finetune import reproducible
-from harness.training.prompt import OBSERVED_IMAGE_ID
-from harness.training.tiles import cut
+from driftloop.devices.runner.protocol import PROTOCOL_VERSION, Attestation
+from driftloop.harness import checkpoint as checkpoints
+from driftloop.harness.arms import host
+from driftloop.harness.arms.base import StageFailed
+from driftloop.harness.arms.host_arm import Answer, HostArm, HostModel, since_ms
+from driftloop.harness.arms.layers import TEXT_EMBEDDINGS, last_token_alone
+from driftloop.harness.arms.passage import Passage
+from driftloop.harness.checkpoint import Checkpoint
+from driftloop.harness.contract import Contract
+from driftloop.harness.training import prompt as prompts
+from driftloop.harness.training.finetune import reproducible
+from driftloop.harness.training.prompt import OBSERVED_IMAGE_ID
+from driftloop.harness.training.tiles import cut
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from harness.arms.base import Tensor
+    from driftloop.harness.arms.base import Tensor
 
 Output = torch.Tensor | tuple[torch.Tensor, ...]
 Hook = Callable[[torch.nn.Module, object, Output], Output | None]

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from devices.paths import cache_dir
-from harness import atomic
-from harness.arms.base import StageFailed
-from harness.bundle.gguf_file import read_header
+from driftloop.devices.paths import cache_dir
+from driftloop.harness import atomic
+from driftloop.harness.arms.base import StageFailed
+from driftloop.harness.bundle.gguf_file import read_header
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from harness.arms.base import Look, Tensor
+    from driftloop.harness.arms.base import Look, Tensor
 
 _LENGTH_BYTES: Final = 8
 _MOST_BYTES: Final = 4 * 2**30

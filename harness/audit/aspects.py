@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from harness.audit import prompt_parts
-from harness.audit.findings import Finding, Side, Value
-from harness.audit.prompt_parts import Parts
-from harness.contract import Contract, merged
+from driftloop.harness.audit import prompt_parts
+from driftloop.harness.audit.findings import Finding, Side, Value
+from driftloop.harness.audit.prompt_parts import Parts
+from driftloop.harness.contract import Contract, merged
 
 APP_THREADS: Final = "clamp(cores / 2, 2, 6)"
 """The app's own rule, which a contract writes as 0."""

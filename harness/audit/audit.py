@@ -7,20 +7,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from harness import checkpoint as checkpoints
-from harness.audit import gauge as gauges
-from harness.audit import rows as rows_of
-from harness.audit.aspects import changed
-from harness.audit.findings import DEFAULT_TILING, Finding, Side
-from harness.audit.rows import Missing, Row, Verdict
-from harness.contract import Contract
-from harness.errors import AuditError
+from driftloop.harness import checkpoint as checkpoints
+from driftloop.harness.audit import gauge as gauges
+from driftloop.harness.audit import rows as rows_of
+from driftloop.harness.audit.aspects import changed
+from driftloop.harness.audit.findings import DEFAULT_TILING, Finding, Side
+from driftloop.harness.audit.rows import Missing, Row, Verdict
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import AuditError
 
 if TYPE_CHECKING:
-    from harness.audit.checkpoint import Tokens
-    from harness.audit.impact import Impact
-    from harness.bundle import Bundle
-    from harness.progress import Progress
+    from driftloop.harness.audit.checkpoint import Tokens
+    from driftloop.harness.audit.impact import Impact
+    from driftloop.harness.bundle import Bundle
+    from driftloop.harness.progress import Progress
 
 _SIDES: Final[dict[Side, str]] = {
     "collator": "collator",
@@ -101,11 +101,11 @@ def audit(
     bundle: Bundle | None = None
     tokens: Tokens | None = None
     if sources.bundle is not None:
-        from harness import bundle as bundles
+        from driftloop.harness import bundle as bundles
 
         bundle = bundles.load(sources.bundle)
     if (named := sources.checkpoint or (bundle.checkpoint if bundle else None)) is not None:
-        from harness.audit import checkpoint as of_checkpoint
+        from driftloop.harness.audit import checkpoint as of_checkpoint
 
         tokens = of_checkpoint.Tokens(checkpoints.load(named))
     gauge = gauges.gauge(contract, tokens, measure_on, sources.originals)
@@ -113,32 +113,32 @@ def audit(
     found: list[Finding] = []
     config_keys_left, notes = 0, list[str]()
     if sources.train_config is not None:
-        from harness.audit import train_config
+        from driftloop.harness.audit import train_config
 
         found, config_keys_left = train_config.read(sources.train_config, contract, tokens)
     if sources.checkpoint is not None and tokens is not None:
-        from harness.audit import checkpoint as of_checkpoint
+        from driftloop.harness.audit import checkpoint as of_checkpoint
 
         found += of_checkpoint.findings(tokens, contract)
     if sources.app_source is not None:
-        from harness.audit import app
+        from driftloop.harness.audit import app
 
         of_app, notes = app.read(sources.app_source, contract, update=sources.update)
         found += of_app
     if sources.collator is not None:
-        from harness.audit import collator
+        from driftloop.harness.audit import collator
 
         if tokens is None:
             said = "reading its batch takes a tokenizer; give --checkpoint or --bundle"
             raise AuditError(f"collator {sources.collator}: {said}")
         found += collator.findings(sources.collator, tokens, contract, sources.dataset)
     if sources.dataset is not None:
-        from harness.audit import dataset
+        from driftloop.harness.audit import dataset
 
         advance = progress.track("searching pixels")
         found += dataset.findings(sources.dataset, contract, advance, sources.originals, tokens)
     if bundle is not None and tokens is not None:
-        from harness.audit import bundle as of_bundle
+        from driftloop.harness.audit import bundle as of_bundle
 
         found += of_bundle.findings(bundle, tokens, contract)
     rows = rows_of.rows(_decided(found), contract)
@@ -170,8 +170,8 @@ def _measured(
 ) -> list[Impact]:
     """What each mismatch does to the checkpoint's answers on `images`, and last all of them
     together, of several values the surest side's."""
-    from harness.audit import impact
-    from harness.audit.impact import Change
+    from driftloop.harness.audit import impact
+    from driftloop.harness.audit.impact import Change
 
     spelled = contract.model_copy(update={"pixels": contract.pixels.spelled_out})
     wrong = [row for row in rows if row.match is False]

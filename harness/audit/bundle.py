@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from harness.audit.aspects import BY_KEY, stated
-from harness.audit.checkpoint import Tokens
-from harness.audit.findings import Finding
-from harness.bundle import Bundle, mmproj_against_checkpoint
-from harness.bundle.checkpoint_files import read_settings
-from harness.bundle.gguf_file import GgufFile
-from harness.bundle.key_check import mmproj_keys, tokenizer_findings
-from harness.contract import Contract
+from driftloop.harness.audit.aspects import BY_KEY, stated
+from driftloop.harness.audit.checkpoint import Tokens
+from driftloop.harness.audit.findings import Finding
+from driftloop.harness.bundle import Bundle, mmproj_against_checkpoint
+from driftloop.harness.bundle.checkpoint_files import read_settings
+from driftloop.harness.bundle.gguf_file import GgufFile
+from driftloop.harness.bundle.key_check import mmproj_keys, tokenizer_findings
+from driftloop.harness.contract import Contract
 
 _SIDE: Final = "bundle"
 _SHIPPED: Final = "q8_0"

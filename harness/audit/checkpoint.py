@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image
 
-from harness.audit import values
-from harness.audit.aspects import BY_KEY, stated
-from harness.audit.findings import DEFAULT_TILING, Finding
-from harness.checkpoint import Checkpoint, load_processor, processor_settings
-from harness.contract import Contract
-from harness.errors import CheckpointError
-from harness.training import record
-from harness.training.prompt import IMAGE_TOKEN, PromptIds, encode
+from driftloop.harness.audit import values
+from driftloop.harness.audit.aspects import BY_KEY, stated
+from driftloop.harness.audit.findings import DEFAULT_TILING, Finding
+from driftloop.harness.checkpoint import Checkpoint, load_processor, processor_settings
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import CheckpointError
+from driftloop.harness.training import record
+from driftloop.harness.training.prompt import IMAGE_TOKEN, PromptIds, encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

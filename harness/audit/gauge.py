@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image
 
-from harness import cases
-from harness.audit.aspects import changed
-from harness.audit.findings import Value
-from harness.audit.rows import Row
-from harness.contract import Contract
-from harness.errors import CaseError
-from harness.images import open_image
-from harness.preprocess import prepare_as
-from harness.preprocess.dump import difference
+from driftloop.harness import cases
+from driftloop.harness.audit.aspects import changed
+from driftloop.harness.audit.findings import Value
+from driftloop.harness.audit.rows import Row
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import CaseError
+from driftloop.harness.images import open_image
+from driftloop.harness.preprocess import prepare_as
+from driftloop.harness.preprocess.dump import difference
 
 if TYPE_CHECKING:
-    from harness.audit.checkpoint import Tokens
+    from driftloop.harness.audit.checkpoint import Tokens
 
 _PICTURES: Final = 6
 _SIZES: Final = ((480, 480), (641, 430), (333, 500))

@@ -11,21 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from devices.hashing import file_sha256
-from devices.paths import cache_dir
-from harness import cases, ladder
-from harness.arms.base import Prepared, extra_named
-from harness.audit.findings import Value
-from harness.checkpoint import Checkpoint
-from harness.comparison.case_comparison import label_differences
-from harness.contract import Contract
-from harness.records.observation import Observation
-from harness.running import result_cache, run_plan
-from harness.running.images import prepare_cases
-from harness.running.result_cache import ResultCache
+from driftloop.devices.hashing import file_sha256
+from driftloop.devices.paths import cache_dir
+from driftloop.harness import cases, ladder
+from driftloop.harness.arms.base import Prepared, extra_named
+from driftloop.harness.audit.findings import Value
+from driftloop.harness.checkpoint import Checkpoint
+from driftloop.harness.comparison.case_comparison import label_differences
+from driftloop.harness.contract import Contract
+from driftloop.harness.records.observation import Observation
+from driftloop.harness.running import result_cache, run_plan
+from driftloop.harness.running.images import prepare_cases
+from driftloop.harness.running.result_cache import ResultCache
 
 if TYPE_CHECKING:
-    from harness.progress import Progress
+    from driftloop.harness.progress import Progress
 
 _ARM: Final = ladder.parse("torch")
 _CHECKPOINT_SUFFIXES: Final = frozenset({".json", ".jinja", ".txt", ".model", ".safetensors"})
@@ -108,7 +108,7 @@ class _Bench:
         self, checkpoint: Checkpoint, contract: Contract, images: str, progress: Progress
     ) -> None:
         with extra_named(_ARM):
-            from harness.arms.torch import TorchArm
+            from driftloop.harness.arms.torch import TorchArm
         self._arm = TorchArm(checkpoint, contract)
         files = sorted(checkpoint.path.iterdir())
         self._hashes = [file_sha256(file) for file in files if file.suffix in _CHECKPOINT_SUFFIXES]

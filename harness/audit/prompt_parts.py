@@ -7,10 +7,10 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from harness.audit.findings import Finding, Side, Value
-from harness.checkpoint import END_OF_GENERATION
-from harness.contract import Contract
-from harness.training import prompt
+from driftloop.harness.audit.findings import Finding, Side, Value
+from driftloop.harness.checkpoint import END_OF_GENERATION
+from driftloop.harness.contract import Contract
+from driftloop.harness.training import prompt
 
 LIBMTMD_MARKERS = ("<__media__>", "<__image__>")
 """libmtmd's default marker, and the one it still takes for the same."""

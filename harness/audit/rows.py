@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from harness.audit.aspects import ASPECTS, BY_KEY
-from harness.audit.findings import CONFIRMED_IN, Finding, Side, Value
-from harness.contract import Contract
+from driftloop.harness.audit.aspects import ASPECTS, BY_KEY
+from driftloop.harness.audit.findings import CONFIRMED_IN, Finding, Side, Value
+from driftloop.harness.contract import Contract
 
 Verdict = Literal["ALIGNED", "MISALIGNED", "UNREAD"]
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.checkpoint import StoredTensor, stored_tensors
-from harness.errors import BundleError, CheckpointError
+from driftloop.harness.checkpoint import StoredTensor, stored_tensors
+from driftloop.harness.errors import BundleError, CheckpointError
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "F32": np.dtype("<f4"),

@@ -15,16 +15,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.bundle.checkpoint_files import CheckpointTensors
-from harness.bundle.gguf_file import GgufFile, Value, is_description
-from harness.bundle.key_check import first_difference
-from harness.bundle.manifest import Bundle, read_manifest
-from harness.bundle.tensor_check import TensorFidelity, fidelity
-from harness.bundle.tensor_error import squared_difference
-from harness.bundle.tensor_names import checkpoint_name
-from harness.errors import BundleError
-from harness.progress import Advance
-from harness.records.inquiry import Half
+from driftloop.harness.bundle.checkpoint_files import CheckpointTensors
+from driftloop.harness.bundle.gguf_file import GgufFile, Value, is_description
+from driftloop.harness.bundle.key_check import first_difference
+from driftloop.harness.bundle.manifest import Bundle, read_manifest
+from driftloop.harness.bundle.tensor_check import TensorFidelity, fidelity
+from driftloop.harness.bundle.tensor_error import squared_difference
+from driftloop.harness.bundle.tensor_names import checkpoint_name
+from driftloop.harness.errors import BundleError
+from driftloop.harness.progress import Advance
+from driftloop.harness.records.inquiry import Half
 
 _CHUNK_BYTES: Final = 1 << 22
 _SHOWN: Final = 8

@@ -19,9 +19,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.bundle.quant_types import layout, read
-from harness.bundle.tensor_names import group_of, swapped_ffn
-from harness.errors import BundleError
+from driftloop.harness.bundle.quant_types import layout, read
+from driftloop.harness.bundle.tensor_names import group_of, swapped_ffn
+from driftloop.harness.errors import BundleError
 
 Value = Any
 """What a key may hold: a number, a bool, a string, or a list of them."""

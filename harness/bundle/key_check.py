@@ -14,12 +14,12 @@ from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from harness.bundle.checkpoint_files import CheckpointSettings, read_json
-from harness.bundle.gguf_file import GgufFile, Value
-from harness.bundle.quant_types import coarsest, is_coarser, is_its_own
-from harness.bundle.tensor_names import is_vision
-from harness.errors import BundleError
-from harness.stage import Stage
+from driftloop.harness.bundle.checkpoint_files import CheckpointSettings, read_json
+from driftloop.harness.bundle.gguf_file import GgufFile, Value
+from driftloop.harness.bundle.quant_types import coarsest, is_coarser, is_its_own
+from driftloop.harness.bundle.tensor_names import is_vision
+from driftloop.harness.errors import BundleError
+from driftloop.harness.stage import Stage
 
 if TYPE_CHECKING:
     from gguf import SpecialVocab

@@ -13,16 +13,16 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from devices.hashing import file_sha256
-from devices.paths import cache_dir
-from harness.atomic import write_text
-from harness.bundle.gguf_file import GgufFile
-from harness.bundle.quant_types import asked_for, block_values, type_bits
-from harness.bundle.tensor_names import group_of
-from harness.contract import Contract
-from harness.errors import BundleError
-from harness.jsonl import Record, first_problem, path_inside
-from harness.records.inquiry import Half
+from driftloop.devices.hashing import file_sha256
+from driftloop.devices.paths import cache_dir
+from driftloop.harness.atomic import write_text
+from driftloop.harness.bundle.gguf_file import GgufFile
+from driftloop.harness.bundle.quant_types import asked_for, block_values, type_bits
+from driftloop.harness.bundle.tensor_names import group_of
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import BundleError
+from driftloop.harness.jsonl import Record, first_problem, path_inside
+from driftloop.harness.records.inquiry import Half
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"

@@ -23,7 +23,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import ArmUnavailable, BundleError
+from driftloop.harness.errors import BundleError, extra
 
 Way = Literal["through f16", "straight"]
 """From the checkpoint's values to a type's."""
@@ -186,13 +186,8 @@ class _TypeTraits(ctypes.Structure):
 @cache
 def _ggml() -> ctypes.CDLL:
     """llama-cpp-python's libggml. A call gives up Python's lock: threads work side by side."""
-    try:
+    with extra("desktop", "checking weights against the checkpoint"):
         from llama_cpp._ggml import libggml
-    except ImportError as error:
-        raise ArmUnavailable(
-            "checking weights against the checkpoint needs llama-cpp-python: "
-            "install driftloop[desktop]"
-        ) from error
     ggml: ctypes.CDLL = libggml
     ggml.ggml_quantize_requires_imatrix.argtypes = (ctypes.c_int,)
     ggml.ggml_quantize_requires_imatrix.restype = ctypes.c_bool

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.bundle import tensor_names
-from harness.bundle.checkpoint_files import CheckpointTensors
-from harness.bundle.gguf_file import GgufFile
-from harness.bundle.key_check import Finding
-from harness.bundle.quant_types import coarsest, is_coarser, is_its_own
-from harness.bundle.tensor_error import SourcedTensor, as_quantized, likely_cause, measure
-from harness.bundle.tensor_names import checkpoint_name, gguf_name, is_vision, place_of
+from driftloop.harness.bundle import tensor_names
+from driftloop.harness.bundle.checkpoint_files import CheckpointTensors
+from driftloop.harness.bundle.gguf_file import GgufFile
+from driftloop.harness.bundle.key_check import Finding
+from driftloop.harness.bundle.quant_types import coarsest, is_coarser, is_its_own
+from driftloop.harness.bundle.tensor_error import SourcedTensor, as_quantized, likely_cause, measure
+from driftloop.harness.bundle.tensor_names import checkpoint_name, gguf_name, is_vision, place_of
 
 _OUTPUT, _EMBEDDINGS = "output.weight", "token_embd.weight"
 _EMBEDDINGS_SOURCE = "model.text_model.embed_tokens.weight"

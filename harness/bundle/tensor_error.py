@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.bundle.checkpoint_files import CheckpointTensors
-from harness.bundle.gguf_file import ALL, Chosen, GgufFile
-from harness.bundle.quant_types import (
+from driftloop.harness.bundle.checkpoint_files import CheckpointTensors
+from driftloop.harness.bundle.gguf_file import ALL, Chosen, GgufFile
+from driftloop.harness.bundle.quant_types import (
     Way,
     block_values,
     rounded,
@@ -21,8 +21,8 @@ from harness.bundle.quant_types import (
     stored,
     ways,
 )
-from harness.bundle.tensor_names import checkpoint_name, is_rotary, rotary_rows
-from harness.errors import BundleError
+from driftloop.harness.bundle.tensor_names import checkpoint_name, is_rotary, rotary_rows
+from driftloop.harness.errors import BundleError
 
 Rows = NDArray[np.float32]
 """Shape (rows, values per row)."""

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stage import Stage
+from driftloop.harness.stage import Stage
 
 _TOP_LEVEL: Final = {
     "token_embd.weight": "model.text_model.embed_tokens.weight",

@@ -16,19 +16,25 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
-from devices.paths import cache_dir
-from harness.atomic import write_text
-from harness.bundle import key_check, manifest
-from harness.bundle.checkpoint_files import CheckpointTensors, read_settings
-from harness.bundle.gguf_file import GgufFile
-from harness.bundle.key_check import Finding
-from harness.bundle.manifest import CHECKPOINT_FOLDER, Bundle, Weights, read_manifest, sha256_of
-from harness.bundle.tensor_check import other_types, tensor_findings
-from harness.bundle.tensor_names import checkpoint_name, gguf_name, is_vision
-from harness.errors import BundleError
-from harness.progress import Advance
-from harness.records.inquiry import FileFault, Half, Owner
-from harness.stage import Stage
+from driftloop.devices.paths import cache_dir
+from driftloop.harness.atomic import write_text
+from driftloop.harness.bundle import key_check, manifest
+from driftloop.harness.bundle.checkpoint_files import CheckpointTensors, read_settings
+from driftloop.harness.bundle.gguf_file import GgufFile
+from driftloop.harness.bundle.key_check import Finding
+from driftloop.harness.bundle.manifest import (
+    CHECKPOINT_FOLDER,
+    Bundle,
+    Weights,
+    read_manifest,
+    sha256_of,
+)
+from driftloop.harness.bundle.tensor_check import other_types, tensor_findings
+from driftloop.harness.bundle.tensor_names import checkpoint_name, gguf_name, is_vision
+from driftloop.harness.errors import BundleError
+from driftloop.harness.progress import Advance
+from driftloop.harness.records.inquiry import FileFault, Half, Owner
+from driftloop.harness.stage import Stage
 
 _REVISION: Final = 4
 """Raise it whenever the checks change: the results of older ones are then not reused."""

@@ -15,29 +15,30 @@ _CRASHED = 5
 
 def main() -> None:
     """Runs a command; turns every known error into one line on stderr and its exit code."""
-    from devices.errors import DeviceError
-    from harness.cli.app import app
-    from harness.errors import DriftloopError
+    from driftloop.devices.errors import DeviceError
+    from driftloop.harness.cli.app import app
+    from driftloop.harness.cli.console import fail
+    from driftloop.harness.errors import DriftloopError
 
     try:
         app()
     except (DriftloopError, DeviceError) as error:
-        sys.stderr.write(f"driftloop: {error}\n")
+        fail(str(error))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
             raise
-        sys.stderr.write("driftloop: stopped; the same command with the same --out resumes here\n")
+        fail("stopped; the same command with the same --out resumes here")
         sys.exit(_INTERRUPTED)
     except Exception as error:  # noqa: BLE001  (a crash must not look like a FAIL, exit code 1)
-        sys.stderr.write(f"driftloop: a fault of driftloop itself, {_kept(error)}\n")
+        fail(f"a fault of driftloop itself, {_kept(error)}")
         sys.exit(_CRASHED)
 
 
 def _kept(error: Exception) -> str:
     """The error in one line, with the file that holds its traceback."""
-    from devices.paths import cache_dir
-    from harness import atomic
+    from driftloop.devices.paths import cache_dir
+    from driftloop.harness import atomic
 
     line = f"{type(error).__name__}: {error}".splitlines()[0]
     whole = "".join(traceback.format_exception(error))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.cli import (
+from driftloop.harness.cli import (
     audit,
     bundles,
+    console,
     fortune,
     measurements,
     phones,
     probe,
+    project_file,
     run,
     runs,
     selftest,
@@ -38,7 +42,6 @@ app = typer.Typer(
     ),
     epilog="\n  driftloop ".join(("\b\nFrom photographs to a verdict:", *_PATH)),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help appears twice as fast
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -55,11 +58,23 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _driftloop(
+    context: typer.Context,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show every command on a phone and program run.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show no progress and no remarks on stderr.")
+    ] = False,
+    log_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append all of that to FILE, with times.")
+    ] = None,
     _version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
+    console.configure(level, log_file)
+    context.default_map = project_file.defaults(Path(), context.command)
 
 
 # Help lists the commands in this order.

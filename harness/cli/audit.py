@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.console import progress_board, say, show
-from harness.cli.options import ContractOption, JsonFlag
+from driftloop.harness.cli.console import progress_board, say, show
+from driftloop.harness.cli.options import ContractOption, JsonFlag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.audit.audit import Sources
-    from harness.listen.logcat import LogLine
+    from driftloop.harness.audit.audit import Sources
+    from driftloop.harness.listen.logcat import LogLine
 
 
 def audit(
@@ -31,7 +31,8 @@ def audit(
         ),
     ] = None,
     collator: Annotated[
-        str | None, typer.Option(help="module:callable or file.py:callable; it is run.")
+        str | None,
+        typer.Option(help="The collator as module:callable or file.py:callable; it is run."),
     ] = None,
     app_source: Annotated[Path | None, typer.Option(help="The app's Kotlin, Java and C++.")] = None,
     update: Annotated[
@@ -42,7 +43,9 @@ def audit(
     sources: Annotated[Path | None, typer.Option(help="The dataset's original images.")] = None,
     measure: Annotated[
         str | None,
-        typer.Option(metavar="IMAGES", help="Run the checkpoint once per mismatch on these."),
+        typer.Option(
+            metavar="IMAGES", help="Images on which the checkpoint is run once per mismatch."
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -55,7 +58,7 @@ def audit(
 
     Exit code: 0 aligned, 1 not aligned, 2 bad input, 3 not all of the alignment table was read.
     """
-    from harness.audit.audit import Sources
+    from driftloop.harness.audit.audit import Sources
 
     chosen = Sources(
         dataset=dataset,
@@ -74,10 +77,10 @@ def audit_and_show(
     sources: Sources, contract: str = "default", measure: str | None = None, *, as_json: bool
 ) -> int:
     """Audits `sources`, prints what was found and returns the exit code."""
-    from harness import contract as contracts
-    from harness.audit import audit as auditing
-    from harness.audit.rows import EXIT_CODES
-    from harness.cli.audit_table import audit_view
+    from driftloop.harness import contract as contracts
+    from driftloop.harness.audit import audit as auditing
+    from driftloop.harness.audit.rows import EXIT_CODES
+    from driftloop.harness.cli.audit_table import audit_view
 
     with progress_board() as board:
         found = auditing.audit(sources, contracts.load(contract), board, measure)
@@ -86,17 +89,28 @@ def audit_and_show(
 
 
 def listen(
-    phone: Annotated[str | None, typer.Option(metavar="SERIAL", help="This phone's log.")] = None,
+    phone: Annotated[
+        str | None, typer.Option(metavar="SERIAL", help="The phone whose log is read.")
+    ] = None,
     package: Annotated[
-        str | None, typer.Option(help="With --phone: this app's lines alone; it must be running.")
+        str | None, typer.Option(help="With --phone: only this app's lines; it must be running.")
     ] = None,
     seconds: Annotated[
-        int, typer.Option(min=0, help="With --phone: go on listening; 0 reads what is there.")
+        int,
+        typer.Option(
+            min=0, help="With --phone: how long to listen; 0 reads what is already there."
+        ),
     ] = 0,
-    log: Annotated[Path | None, typer.Option(help="A saved log, of logcat or a plain one.")] = None,
-    pid: Annotated[int | None, typer.Option(help="The process to read; else the last one.")] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="Images classified in the log.")] = None,
-    app_source: Annotated[Path | None, typer.Option(help="Update its driftloop-app.toml.")] = None,
+    log: Annotated[Path | None, typer.Option(help="A saved log, from logcat or plain.")] = None,
+    pid: Annotated[
+        int | None, typer.Option(help="The process to read; by default the last one.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="How many images were classified in the log.")
+    ] = None,
+    app_source: Annotated[
+        Path | None, typer.Option(help="The app's source, whose driftloop-app.toml is updated.")
+    ] = None,
     contract: ContractOption = "default",
     as_json: JsonFlag = False,
 ) -> None:
@@ -108,11 +122,11 @@ def listen(
     Exit code: 0 where the log agrees with the contract, 1 where it does not, 2 bad input, 3 where
     it leaves something open.
     """
-    from harness import contract as contracts
-    from harness import listen as app_log
-    from harness.audit import app
-    from harness.audit.rows import rows
-    from harness.cli.audit_table import log_view
+    from driftloop.harness import contract as contracts
+    from driftloop.harness import listen as app_log
+    from driftloop.harness.audit import app
+    from driftloop.harness.audit.rows import rows
+    from driftloop.harness.cli.audit_table import log_view
 
     chosen = contracts.load(contract)
     name, lines = _log_lines(phone, package, seconds, log)
@@ -145,9 +159,9 @@ def _log_lines(
     phone: str | None, package: str | None, seconds: int, log: Path | None
 ) -> tuple[str, Iterator[LogLine]]:
     """The log's name and its lines."""
-    from devices import adb
-    from harness.errors import BadInput
-    from harness.listen.logcat import of_file, of_phone
+    from driftloop.devices import adb
+    from driftloop.harness.errors import BadInput
+    from driftloop.harness.listen.logcat import of_file, of_phone
 
     if log is not None and phone is None:
         if package is not None or seconds:

@@ -11,16 +11,16 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.audit.aspects import APP_THREADS, ASPECTS, BY_KEY
-from harness.audit.rows import DOCUMENT_ROWS
-from harness.cli import console
+from driftloop.harness.audit.aspects import APP_THREADS, ASPECTS, BY_KEY
+from driftloop.harness.audit.rows import DOCUMENT_ROWS
+from driftloop.harness.cli import console
 
 if TYPE_CHECKING:
-    from harness.audit.audit import Audit
-    from harness.audit.findings import Value
-    from harness.audit.impact import Impact
-    from harness.audit.rows import Row
-    from harness.contract import Contract
+    from driftloop.harness.audit.audit import Audit
+    from driftloop.harness.audit.findings import Value
+    from driftloop.harness.audit.impact import Impact
+    from driftloop.harness.audit.rows import Row
+    from driftloop.harness.contract import Contract
 
 _LONGEST_VALUE: Final = 40
 _MOST_QUOTES: Final = 6

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.console import progress_board, say, show, table
-from harness.cli.options import (
+from driftloop.harness.cli.console import progress_board, say, show, table
+from driftloop.harness.cli.options import (
     BundleArgument,
     CheckpointOption,
     ContractOption,
@@ -20,17 +20,21 @@ from harness.cli.options import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from harness.bundle import Bundle
-    from harness.records.inquiry import FileFault
+    from driftloop.harness.bundle import Bundle
+    from driftloop.harness.records.inquiry import FileFault
 
-app = typer.Typer(help="Checkpoint to bundle; integrity and contents.", no_args_is_help=True)
+app = typer.Typer(
+    help="Make a bundle of a checkpoint; check, show and compare bundles.", no_args_is_help=True
+)
 
 
 @app.command()
 def build(
     checkpoint: CheckpointOption,
     out: NewBundleOption,
-    quant: Annotated[list[str] | None, typer.Option(help="Types beside f16; repeatable.")] = None,
+    quant: Annotated[
+        list[str] | None, typer.Option(help="A weight type beside f16; may be repeated.")
+    ] = None,
     contract: ContractOption = "default",
 ) -> None:
     """Convert a checkpoint with llama.cpp's own converter and quantize it.
@@ -39,8 +43,8 @@ def build(
     are in the bundle; 1 where one was left out, as llama.cpp cannot make it or its weights are not
     the checkpoint's.
     """
-    from harness import contract as contracts
-    from harness import convert
+    from driftloop.harness import contract as contracts
+    from driftloop.harness import convert
 
     chosen = contracts.load(contract)
     built = convert.build(checkpoint, out, quant or ["q8_0"], chosen, progress=say)
@@ -56,7 +60,9 @@ def build(
 def adopt(
     text: Annotated[Path, typer.Argument(metavar="TEXT", help="The text model's GGUF.")],
     mmproj: Annotated[Path, typer.Argument(metavar="MMPROJ", help="The mmproj GGUF.")],
-    checkpoint: Annotated[str, typer.Option(help="Their source: a folder or a Hugging Face id.")],
+    checkpoint: Annotated[
+        str, typer.Option(help="The checkpoint they were made from: a folder or a Hugging Face id.")
+    ],
     out: NewBundleOption,
     contract: ContractOption = "default",
 ) -> None:
@@ -65,8 +71,8 @@ def adopt(
     Exit code: 0 where nothing is wrong with the pair; 1 where something is: the bundle is made all
     the same, so that a run can show what it changes.
     """
-    from harness import bundle, convert
-    from harness import contract as contracts
+    from driftloop.harness import bundle, convert
+    from driftloop.harness import contract as contracts
 
     adopted = convert.adopt(text, mmproj, checkpoint, out, contracts.load(contract), progress=say)
     for line in adopted.fallback_lines():
@@ -84,7 +90,7 @@ def check(path: BundleArgument) -> None:
 
     What no answer can depend on is shown as a remark and fails nothing.
     """
-    from harness import bundle
+    from driftloop.harness import bundle
 
     with progress_board() as board:
         checked = bundle.check(path, progress=board.track("checking tensors"))
@@ -95,7 +101,7 @@ def check(path: BundleArgument) -> None:
 @app.command("show")
 def show_manifest(path: BundleArgument, as_json: JsonFlag = False) -> None:
     """Print the manifest: files, hashes, quant types, tokenizer, commit, contract."""
-    from harness import bundle
+    from driftloop.harness import bundle
 
     loaded = bundle.load(path)
     show(as_json, lambda: loaded.manifest.model_dump(mode="json"), lambda: _manifest_view(loaded))
@@ -104,14 +110,15 @@ def show_manifest(path: BundleArgument, as_json: JsonFlag = False) -> None:
 @app.command()
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="A bundle's folder.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Another, for example of a new build.")],
+    b: Annotated[
+        Path,
+        typer.Argument(metavar="B", help="Another bundle's folder, for example of a new build."),
+    ],
     quant: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Only this weight type; may be repeated. All that both have if left out."
-        ),
+        typer.Option(help="Only this weight type; may be repeated. By default all that both have."),
     ] = None,
-    rows: Annotated[int, typer.Option(min=0, help="Tensors shown per file; 0 is all.")] = 5,
+    rows: Annotated[int, typer.Option(min=0, help="Tensors shown per file; 0 shows all.")] = 5,
     as_json: JsonFlag = False,
 ) -> None:
     """Tensor by tensor: types, sizes, error against the checkpoint, worst first; and metadata.
@@ -119,8 +126,8 @@ def compare(
     Exit code: 0 where every tensor's error is what its type costs, and no key that matters to
     inference differs; else 1. Works on damaged bundles too.
     """
-    from harness.bundle.compare import compare as side_by_side
-    from reports import bundle_tables
+    from driftloop.harness.bundle.compare import compare as side_by_side
+    from driftloop.reports import bundle_tables
 
     with progress_board() as board:
         compared = side_by_side(a, b, quant, board.track("comparing tensors"))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
 
-from harness.progress import Advance, duration
+from driftloop.harness.errors import BadInput
+from driftloop.harness.progress import Advance, duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType as View
@@ -23,9 +26,44 @@ _WHOLE_RUN_S = 1e9
 """Longer than any run: the period over which rich averages a bar's speed."""
 
 
+class _Stderr(logging.Handler):
+    """Looks stderr up at each line, since progress bars replace it while they are shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{self.format(record)}\n")
+
+
+_LOG = logging.getLogger("driftloop")
+_LOG.setLevel(logging.DEBUG)
+_STDERR = _Stderr(logging.INFO)
+_LOG.addHandler(_STDERR)
+
+
+def configure(level: int, log_file: Path | None = None) -> None:
+    """Write lines of at least `level` (of `logging`) to stderr, and every line to `log_file`.
+
+    Raises:
+        BadInput: the file cannot be written.
+    """
+    _STDERR.setLevel(level)
+    if log_file is None:
+        return
+    try:
+        kept = logging.FileHandler(log_file, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"--log-file {log_file}: {error.strerror}") from error
+    kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    _LOG.addHandler(kept)
+
+
 def say(line: str) -> None:
     """Write one remark to stderr."""
-    sys.stderr.write(f"{line}\n")
+    _LOG.info("%s", line)
+
+
+def fail(line: str) -> None:
+    """Write the line that ends a command, which `--quiet` does not hide."""
+    _LOG.error("driftloop: %s", line)
 
 
 def show(
@@ -93,7 +131,7 @@ class ProgressBoard:
 def progress_board() -> Iterator[ProgressBoard]:
     """Bars with the time left on a terminal; elsewhere a line at every quarter of each bar, and
     after a long silence a line that names what is running."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or _STDERR.level > logging.INFO:
         lines, ended = _Lines(), Event()
         Thread(target=lines.break_silences, args=(ended,), daemon=True).start()
         try:
@@ -122,7 +160,7 @@ def progress_board() -> Iterator[ProgressBoard]:
                 tasks[name] = bars.add_task(name, total=total)
             bars.update(tasks[name], completed=done, total=total)
 
-        yield ProgressBoard(show, console.print)
+        yield ProgressBoard(show)
 
 
 class _Lines:

@@ -6,13 +6,16 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import show
-from harness.cli.options import JsonFlag
+from driftloop.harness.cli.console import show
+from driftloop.harness.cli.options import JsonFlag
 
 
 def fortune(
     words: Annotated[
-        list[str], typer.Argument(metavar="WORD", help="Three of wood, fire, land, metal, water.")
+        list[str],
+        typer.Argument(
+            metavar="WORD", help="Three words, each one of wood, fire, land, metal, water."
+        ),
     ],
     as_json: JsonFlag = False,
 ) -> None:
@@ -20,7 +23,7 @@ def fortune(
     from dataclasses import asdict
     from itertools import pairwise
 
-    from harness import fortune as fortunes
+    from driftloop.harness import fortune as fortunes
 
     reading = fortunes.read(words)
     pairs = zip(pairwise(reading.elements), reading.relations, strict=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from harness.cli.console import progress_board, say, show, table
-from harness.cli.options import (
+from driftloop.harness.cli.console import progress_board, say, show, table
+from driftloop.harness.cli.options import (
     BundleArgument,
     BundleContractOption,
     GatesOption,
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from harness.calibration import Calibration
-    from harness.remedy import Remedies, Remedy
-    from harness.tokens import Budget, TokenReport
-    from harness.trials.record import TrialRecord
+    from driftloop.harness.calibration import Calibration
+    from driftloop.harness.remedy import Remedies, Remedy
+    from driftloop.harness.tokens import Budget, TokenReport
+    from driftloop.harness.trials.record import TrialRecord
 
 _GUIDE: Final = {"image_tokens": 1, "text_tokens": 20, "prompt_tokens": 21, "answer_tokens": 11}
 """What the app's guide estimates (app_flow.md, "Token Budget Analysis")."""
@@ -55,24 +55,35 @@ def latency(
     images: ImagesArgument,
     phone: Annotated[str, typer.Option(help="A serial, or virtual.")],
     baseline_bundle: Annotated[
-        Path | None, typer.Option(metavar="BUNDLE", help="BUNDLE itself if left out.")
+        Path | None,
+        typer.Option(
+            metavar="BUNDLE", help="The baseline's bundle; by default the candidate itself."
+        ),
     ] = None,
     runner: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The candidate's; built if left out.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The candidate's runner; by default one is built."),
     ] = None,
     baseline_runner: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The baseline's; built if left out.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The baseline's runner; by default one is built."),
     ] = None,
     contract: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="The candidate's; its bundle's own if left out."),
+        typer.Option(
+            metavar="NAME|FILE", help="The candidate's contract; by default its bundle's own."
+        ),
     ] = None,
     baseline_contract: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="The baseline's; its bundle's own if left out."),
+        typer.Option(
+            metavar="NAME|FILE", help="The baseline's contract; by default its bundle's own."
+        ),
     ] = None,
     quant: QuantOption = "q8_0",
-    images_per_run: Annotated[int, typer.Option(help="Images per process, one to warm up.")] = 7,
+    images_per_run: Annotated[
+        int, typer.Option(help="Images per process, the first of which warms it up.")
+    ] = 7,
     gates: GatesOption = None,
     out: ResumableOption = None,
     seed: Annotated[int, typer.Option(help="Decides which images, in which order.")] = 0,
@@ -85,9 +96,9 @@ def latency(
 
     Exit code: 0 PASS, 1 FAIL, 2 bad input, 3 INCONCLUSIVE, 4 INFRA.
     """
-    from harness import gates_file
-    from harness.judgement.verdict import EXIT_CODES
-    from harness.trials.trial import TEXT_FILE, Entry, TrialRequest, run_trial
+    from driftloop.harness import gates_file
+    from driftloop.harness.judgement.verdict import EXIT_CODES
+    from driftloop.harness.trials.trial import TEXT_FILE, Entry, TrialRequest, run_trial
 
     request = TrialRequest(
         phone=phone,
@@ -111,7 +122,7 @@ def _trial_view(trial: TrialRecord) -> list[RenderableType]:
     """What was compared, what it took, and the verdict last."""
     from rich.text import Text
 
-    from harness.trials.outcome import facts, rule
+    from driftloop.harness.trials.outcome import facts, rule
 
     views: list[RenderableType] = [table(("", ""), facts(trial)), ""]
     views += [Text(rule(trial)), ""]
@@ -122,7 +133,9 @@ def _trial_view(trial: TrialRecord) -> list[RenderableType]:
 
 def tokens(
     bundle: BundleArgument,
-    image: Annotated[Path | None, typer.Option(help="The picture; a texture if left out.")] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="The image; by default a generated texture.")
+    ] = None,
     quant: Annotated[str, typer.Option(help="The weight type that is timed.")] = "q8_0",
     contract: BundleContractOption = None,
     as_json: JsonFlag = False,
@@ -133,9 +146,9 @@ def tokens(
 
     Exit code: 0 where llama.cpp and transformers give the same ids under the contract, else 1.
     """
-    from harness import bundle as bundles
-    from harness import contract as contracts
-    from harness.tokens import measure
+    from driftloop.harness import bundle as bundles
+    from driftloop.harness import contract as contracts
+    from driftloop.harness.tokens import measure
 
     loaded = bundles.load(bundle)
     chosen = contracts.load(contract) if contract else loaded.contract
@@ -152,7 +165,7 @@ def _picture(image: Path | None) -> Iterator[Path]:
         return
     import tempfile
 
-    from fixtures import textures
+    from driftloop.fixtures import textures
 
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "texture.png"
@@ -236,9 +249,11 @@ def calibrate(
     phone: PhonesOption = None,
     quant: QuantOption = "q8_0",
     contract: BundleContractOption = None,
-    factor: Annotated[float, typer.Option(help="Limits are this times the largest values.")] = 2.0,
-    drive: Annotated[int, typer.Option(help="Images, each driven on every hop.")] = 6,
-    seed: Annotated[int, typer.Option(help="Decides which images.")] = 0,
+    factor: Annotated[
+        float, typer.Option(help="Limits are this many times the largest value measured.")
+    ] = 2.0,
+    drive: Annotated[int, typer.Option(help="How many images are driven on every hop.")] = 6,
+    seed: Annotated[int, typer.Option(help="Decides which images are driven.")] = 0,
     out: Annotated[Path, typer.Option(help="The gates file that is written.")] = Path("gates.toml"),
     as_json: JsonFlag = False,
 ) -> None:
@@ -249,9 +264,9 @@ def calibrate(
     """
     from dataclasses import asdict
 
-    from harness.atomic import write_text
-    from harness.calibration import CalibrationRequest
-    from harness.calibration import calibrate as measure
+    from driftloop.harness.atomic import write_text
+    from driftloop.harness.calibration import CalibrationRequest
+    from driftloop.harness.calibration import calibrate as measure
 
     request = CalibrationRequest(
         bundle=bundle,
@@ -299,7 +314,7 @@ def remedy(run: RunArgument, as_json: JsonFlag = False) -> None:
     """
     from dataclasses import asdict
 
-    from harness.remedy import remedies
+    from driftloop.harness.remedy import remedies
 
     with progress_board() as board:
         found = remedies(run, board)

@@ -19,13 +19,15 @@ CheckpointOption = Annotated[
 ]
 ContractOption = Annotated[str, typer.Option(help="A contract's name or file.")]
 BundleContractOption = Annotated[
-    str | None, typer.Option(help="A contract's name or file; the bundle's own if left out.")
+    str | None, typer.Option(help="A contract's name or file; by default the bundle's own.")
 ]
 GatesOption = Annotated[str | None, typer.Option(help="A gates file (TOML).")]
 NewBundleOption = Annotated[Path, typer.Option(help="Where the bundle goes.")]
 PhonesOption = Annotated[
     list[str] | None,
-    typer.Option(help="A serial, all, or virtual; may be repeated. No phone if left out."),
+    typer.Option(
+        help="A serial, all, or virtual; may be repeated. By default no phone takes part."
+    ),
 ]
 QuantOption = Annotated[str, typer.Option(help="The weight type that ships.")]
 ResumableOption = Annotated[

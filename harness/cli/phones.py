@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from harness.cli.console import progress_board, say, show, table
-from harness.cli.options import BundleArgument, JsonFlag, QuantOption
+from driftloop.harness.cli.console import progress_board, say, show, table
+from driftloop.harness.cli.options import BundleArgument, JsonFlag, QuantOption
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from devices.adb import AttachedPhone
-    from devices.virtual import VirtualPhone
-    from harness.arms.deployment import Deployment
-    from harness.diagnosis import Finding
+    from driftloop.devices.adb import AttachedPhone
+    from driftloop.devices.virtual import VirtualPhone
+    from driftloop.harness.arms.deployment import Deployment
+    from driftloop.harness.diagnosis import Finding
 
 app = typer.Typer(help="Virtual phones: a genuine adbd in a private /data.", no_args_is_help=True)
 
@@ -31,7 +31,7 @@ def doctor(as_json: JsonFlag = False) -> None:
 
     Exit code: 0, or 4 where something every run needs is broken.
     """
-    from harness import diagnosis
+    from driftloop.harness import diagnosis
 
     findings = diagnosis.examine()
     document = [asdict(finding) for finding in findings]
@@ -48,7 +48,7 @@ def _finding_row(finding: Finding) -> tuple[Text, str, str]:
 
 def devices(as_json: JsonFlag = False) -> None:
     """Phones: ABI, Android, free space, temperature, state."""
-    from devices import adb
+    from driftloop.devices import adb
 
     phones = [_attached(phone) for phone in adb.attached()]
     if not (phones or as_json):
@@ -59,8 +59,8 @@ def devices(as_json: JsonFlag = False) -> None:
 
 
 def _attached(attached: AttachedPhone) -> dict[str, Any]:
-    from devices import adb, health
-    from devices.errors import DeviceError
+    from driftloop.devices import adb, health
+    from driftloop.devices.errors import DeviceError
 
     known: dict[str, Any] = {"serial": attached.serial, "state": attached.state}
     if attached.state != "device":
@@ -94,7 +94,7 @@ def deploy(
     phone: Annotated[list[str], typer.Option(help="A serial, all, or virtual; may be repeated.")],
     quant: QuantOption = "q8_0",
     prune: Annotated[
-        bool, typer.Option("--prune", help="First remove all else that driftloop pushed.")
+        bool, typer.Option("--prune", help="First remove everything else that driftloop pushed.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -105,9 +105,9 @@ def deploy(
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from harness import bundle as bundles
-    from harness.arms.deployment import deploy_bundle
-    from harness.running import phones
+    from driftloop.harness import bundle as bundles
+    from driftloop.harness.arms.deployment import deploy_bundle
+    from driftloop.harness.running import phones
 
     loaded = bundles.load(bundle)
     say(f"verifying {loaded.path}")
@@ -148,19 +148,20 @@ def _deployed(deployment: Deployment) -> tuple[Table, str]:
 def start(
     abi: Annotated[
         Literal["arm64-v8a", "x86_64"],
-        typer.Option(help="arm64-v8a runs what a real phone gets; x86_64 is fast."),
+        typer.Option(help="arm64-v8a runs the program that a real phone gets; x86_64 is faster."),
     ] = "arm64-v8a",
-    count: Annotated[int, typer.Option(min=1, max=16, help="How many phones.")] = 1,
+    count: Annotated[int, typer.Option(min=1, max=16, help="How many phones to start.")] = 1,
     cpu: Annotated[
-        str | None, typer.Option(help="For arm64-v8a: cortex-a53, cortex-a76 or cortex-a710.")
+        str | None,
+        typer.Option(help="The CPU of an arm64-v8a phone: cortex-a53, cortex-a76 or cortex-a710."),
     ] = None,
     storage_mb: Annotated[
-        int | None, typer.Option(min=1, help="Size of /data in MiB; unlimited if left out.")
+        int | None, typer.Option(min=1, help="Size of /data in MiB; by default unlimited.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Start virtual phones; prints their serials."""
-    from devices import adb, virtual
+    from driftloop.devices import adb, virtual
 
     started = [
         virtual.start(abi, cpu=cpu, storage_mb=storage_mb, progress=say) for _ in range(count)
@@ -173,18 +174,18 @@ def start(
 @app.command("list")
 def list_running(as_json: JsonFlag = False) -> None:
     """Virtual phones that are running."""
-    from devices import virtual
+    from driftloop.devices import virtual
 
     _show_virtual(virtual.running(), as_json)
 
 
 @app.command()
 def stop(
-    name: Annotated[str | None, typer.Argument(help="Name or serial; all if left out.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A name or serial; by default all.")] = None,
 ) -> None:
     """Stop one virtual phone, or all of them."""
-    from devices import virtual
-    from harness.errors import BadInput
+    from driftloop.devices import virtual
+    from driftloop.harness.errors import BadInput
 
     running = virtual.running()
     wanted = [phone for phone in running if name in (None, phone.name, phone.serial)]

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.console import progress_board, show, show_view
-from harness.cli.options import JsonFlag
+from driftloop.harness.cli.console import progress_board, show, show_view
+from driftloop.harness.cli.options import JsonFlag
 
 app = typer.Typer(
     help="The app itself on the ladder: a probe for its androidTest, and runs of it.",
@@ -21,24 +21,32 @@ def probe(
     out: Annotated[
         Path, typer.Option(help="The app's folder of instrumented tests, app/src/androidTest/java.")
     ],
-    language: Annotated[Literal["kotlin", "java"], typer.Option(help="Of the class.")] = "kotlin",
+    language: Annotated[
+        Literal["kotlin", "java"], typer.Option(help="The language of the class.")
+    ] = "kotlin",
 ) -> None:
     """Write the test class that runs the app's own code.
 
     Fill in its one function with the app's own preparation and inference, install the app and its
     test APK (gradlew installDebug installDebugAndroidTest), and start it with driftloop app run.
     """
-    from harness.probe import write
+    from driftloop.harness.probe import write
 
     show_view(str(write(out, language)))
 
 
 @app.command()
 def run(
-    package: Annotated[str, typer.Argument(metavar="PACKAGE", help="As in com.example.app.")],
-    images: Annotated[str, typer.Argument(metavar="IMAGES", help="As for driftloop run.")],
+    package: Annotated[
+        str, typer.Argument(metavar="PACKAGE", help="The app's package, such as com.example.app.")
+    ],
+    images: Annotated[
+        str, typer.Argument(metavar="IMAGES", help="A folder, a glob, or a CSV/JSONL manifest.")
+    ],
     phone: Annotated[str, typer.Option(metavar="SERIAL", help="The phone that has the app.")],
-    out: Annotated[Path, typer.Option(help="For lines and pixels; a killed run resumes in it.")],
+    out: Annotated[
+        Path, typer.Option(help="The folder for lines and pixels; a killed run resumes in it.")
+    ],
     start: Annotated[
         str | None,
         typer.Option(
@@ -49,7 +57,7 @@ def run(
     ] = None,
     runner: Annotated[
         str | None,
-        typer.Option(help="The test APK's instrumentation; androidx's for JUnit if left out."),
+        typer.Option(help="The test APK's instrumentation; by default androidx's for JUnit."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -60,10 +68,10 @@ def run(
     Exit code: 0 every image answered, 2 bad input, 4 the app or the phone did not get that far;
     the same command resumes.
     """
-    from devices import adb
-    from harness import contract as contracts
-    from harness.cases import load_cases
-    from harness.probe import RUNNER, App, ask
+    from driftloop.devices import adb
+    from driftloop.harness import contract as contracts
+    from driftloop.harness.cases import load_cases
+    from driftloop.harness.probe import RUNNER, App, ask
 
     labels = contracts.load("default").answer.labels
     paths = [case.path for case in load_cases(images, labels, skip_bad=True).cases]
@@ -87,7 +95,7 @@ def pixels(
     """
     from dataclasses import asdict
 
-    from harness.preprocess import identify_dump
+    from driftloop.harness.preprocess import identify_dump
 
     match = identify_dump(dump, source)
     show(as_json, lambda: {"exact": match.exact, **asdict(match)}, lambda: str(match))

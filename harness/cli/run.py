@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.console import progress_board, say, show
-from harness.cli.options import (
+from driftloop.harness.cli.console import progress_board, say, show
+from driftloop.harness.cli.options import (
     BundleArgument,
     BundleContractOption,
     GatesOption,
@@ -24,8 +24,8 @@ from harness.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from harness.judgement.verdict import Verdict
-    from harness.running.request import RunRequest
+    from driftloop.harness.judgement.verdict import Verdict
+    from driftloop.harness.running.request import RunRequest
 
 
 def run(
@@ -34,7 +34,7 @@ def run(
     phone: PhonesOption = None,
     arms: Annotated[
         str | None,
-        typer.Option(help="In order, comma-separated; the whole ladder if left out."),
+        typer.Option(help="The arms in order, separated by commas; by default the whole ladder."),
     ] = None,
     contract: BundleContractOption = None,
     training: Annotated[
@@ -42,7 +42,7 @@ def run(
         typer.Option(
             metavar="NAME|FILE",
             help="The training side's contract, for the arm torch:training; the one recorded "
-            "beside the checkpoint if left out.",
+            "beside the checkpoint by default.",
         ),
     ] = None,
     quant: QuantOption = "q8_0",
@@ -75,12 +75,14 @@ def run(
     ] = False,
     phone_contract: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="The phones' own contract."),
+        typer.Option(metavar="NAME|FILE", help="A contract for the phones alone."),
     ] = None,
-    phone_bundle: Annotated[Path | None, typer.Option(help="The phones' own bundle.")] = None,
+    phone_bundle: Annotated[
+        Path | None, typer.Option(help="A bundle for the phones alone.")
+    ] = None,
     phone_runner: Annotated[
         Path | None,
-        typer.Option(help="The phones' own runner."),
+        typer.Option(help="A runner for the phones alone."),
     ] = None,
     app: Annotated[
         Path | None,
@@ -89,7 +91,8 @@ def run(
         ),
     ] = None,
     app_pull: Annotated[
-        str | None, typer.Option(metavar="PATH", help="The same, from that path on the phone.")
+        str | None,
+        typer.Option(metavar="PATH", help="The same file, fetched from that path on the phone."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -101,7 +104,7 @@ def run(
 
     Exit code: 0 PASS, 1 FAIL, 2 bad input, 3 INCONCLUSIVE, 4 INFRA.
     """
-    from harness.running.request import RunRequest
+    from driftloop.harness.running.request import RunRequest
 
     request = RunRequest(
         bundle=bundle,
@@ -129,7 +132,7 @@ def run(
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="The folder for the runs.")] = Path("runs/demo"),
 ) -> None:
     """Run everything on the tiny bundle and a virtual phone.
 
@@ -139,12 +142,12 @@ def demo(
     """
     import shutil
 
-    from fixtures import demo as recipe
-    from harness import bundle as bundles
-    from harness.audit.audit import Sources
-    from harness.cli.audit import audit_and_show
-    from harness.running.request import RunRequest
-    from harness.running.run import evaluate
+    from driftloop.fixtures import demo as recipe
+    from driftloop.harness import bundle as bundles
+    from driftloop.harness.audit.audit import Sources
+    from driftloop.harness.cli.audit import audit_and_show
+    from driftloop.harness.running.request import RunRequest
+    from driftloop.harness.running.run import evaluate
 
     shutil.rmtree(out, ignore_errors=True)
     bundle = recipe.bundle(say)
@@ -174,11 +177,11 @@ def demo(
 
 def _run_and_show(request: RunRequest, as_json: bool) -> Verdict:
     """Evaluates with progress on stderr, writes the reports, prints the table and the verdict."""
-    import reports
-    from harness.releases.store import Store, store_path
-    from harness.running import run_plan
-    from harness.running.run import evaluate
-    from reports import summary, terminal
+    from driftloop import reports
+    from driftloop.harness.releases.store import Store, store_path
+    from driftloop.harness.running import run_plan
+    from driftloop.harness.running.run import evaluate
+    from driftloop.reports import summary, terminal
 
     if not request.arms:
         for kind in run_plan.missing_packages():
@@ -203,7 +206,7 @@ def _run_and_show(request: RunRequest, as_json: bool) -> Verdict:
 @contextmanager
 def _demo_phones() -> Iterator[tuple[str, ...]]:
     """The serial of a virtual phone; where none can run, of an attached one, if there is any."""
-    from devices import adb, virtual
+    from driftloop.devices import adb, virtual
 
     reason = virtual.available()
     if reason is None:

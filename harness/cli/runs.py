@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.console import say, show, show_json
-from harness.cli.options import JsonFlag, RunArgument
+from driftloop.harness.cli.console import say, show, show_json
+from driftloop.harness.cli.options import JsonFlag, RunArgument
 
 if TYPE_CHECKING:
-    from harness.releases.history import Answer
-    from harness.releases.store import Store
+    from driftloop.harness.releases.history import Answer
+    from driftloop.harness.releases.store import Store
 
 app = typer.Typer(help="Releases kept as baselines for later runs.", no_args_is_help=True)
 StoreOption = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Where baselines are kept; DRIFTLOOP_BASELINES or ./baselines if left out.",
+        help="Where baselines are kept; by default $DRIFTLOOP_BASELINES or ./baselines.",
     ),
 ]
 
@@ -29,7 +29,9 @@ def compare(
     before: Annotated[
         Path | None, typer.Argument(metavar="[BASELINE]", help="An earlier run's folder.")
     ] = None,
-    baseline: Annotated[str | None, typer.Option(metavar="NAME", help="A kept release.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The name of a kept release.")
+    ] = None,
     store: StoreOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -38,10 +40,10 @@ def compare(
     With a release (--baseline), what differs in a key that must match is not compared, and the
     reason is given.
     """
-    from harness import evaluation
-    from harness.errors import BadInput
-    from reports import summary, terminal
-    from reports.changes import changes, refuse_if_nothing
+    from driftloop.harness import evaluation
+    from driftloop.harness.errors import BadInput
+    from driftloop.reports import summary, terminal
+    from driftloop.reports.changes import changes, refuse_if_nothing
 
     kept = _store(store)
     if baseline is not None:
@@ -67,9 +69,9 @@ def report(run: RunArgument, store: StoreOption = None, as_json: JsonFlag = Fals
     Also sessions.jsonl and verdict.json. Baselines, where there are any, tell since when a drift
     is there.
     """
-    import reports
-    from harness import evaluation
-    from reports import summary
+    from driftloop import reports
+    from driftloop.harness import evaluation
+    from driftloop.reports import summary
 
     judged = evaluation.load(run)
     written = [*judged.write(), *reports.build(summary.of(judged, _store(store)))]
@@ -97,8 +99,8 @@ def history(
 
     Damaged folders are named and left out.
     """
-    from harness.releases.history import History
-    from reports import terminal
+    from driftloop.harness.releases.history import History
+    from driftloop.reports import terminal
 
     with History(runs, _store(store)) as found:
         for one in found.skipped:
@@ -129,7 +131,7 @@ def add(
 @app.command("list")
 def list_(store: StoreOption = None, as_json: JsonFlag = False) -> None:
     """Every baseline, the earliest first."""
-    from reports import terminal
+    from driftloop.reports import terminal
 
     kept = _store(store).baselines()
     document = [
@@ -157,7 +159,7 @@ def remove(
 
 
 def _store(folder: Path | None) -> Store:
-    from harness.releases.store import Store, store_path
+    from driftloop.harness.releases.store import Store, store_path
 
     return Store(store_path(folder))
 

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from harness.cli.console import say, show
-from harness.cli.options import JsonFlag
+from driftloop.harness.cli.console import say, show
+from driftloop.harness.cli.options import JsonFlag
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from fixtures.drifts.result import Result, Row
+    from driftloop.fixtures.drifts.result import Result, Row
 
 
 def selftest(
-    quick: Annotated[bool, typer.Option("--quick", help="A dozen rows; about a minute.")] = False,
-    only: Annotated[str | None, typer.Option(metavar="NAME,...", help="These rows alone.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only a dozen rows, which take about a minute.")
+    ] = False,
+    only: Annotated[str | None, typer.Option(metavar="NAME,...", help="Only these rows.")] = None,
     size: Annotated[
         Literal["tiny", "deep", "real"],
         typer.Option(
@@ -30,7 +32,7 @@ def selftest(
     ] = "tiny",
     out: Annotated[
         Path | None,
-        typer.Option(help="Keep planted files and runs here."),
+        typer.Option(help="A folder in which the planted files and the runs are kept."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -44,9 +46,9 @@ def selftest(
     from contextlib import ExitStack
     from tempfile import TemporaryDirectory
 
-    from fixtures.drifts import selftest as planting
-    from fixtures.drifts.catalogue import QUICK, named
-    from harness.errors import BadInput
+    from driftloop.fixtures.drifts import selftest as planting
+    from driftloop.fixtures.drifts.catalogue import QUICK, named
+    from driftloop.harness.errors import BadInput
 
     if quick and size != "tiny":
         raise BadInput("--quick is for the tiny model; name rows with --only")

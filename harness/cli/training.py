@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from harness.cli.console import progress_board, say, show, show_view, table
-from harness.cli.options import (
+from driftloop.harness.cli.console import progress_board, say, show, show_view, table
+from driftloop.harness.cli.options import (
     CheckpointOption,
     ContractOption,
     ImagesArgument,
@@ -17,8 +17,8 @@ from harness.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from harness.contract import Pixels
-    from harness.dataset import Dataset
+    from driftloop.harness.contract import Pixels
+    from driftloop.harness.dataset import Dataset
 
 app = typer.Typer(
     help="Training images as the phone sees them: prepare, label, export.", no_args_is_help=True
@@ -30,11 +30,17 @@ FolderArgument = Annotated[Path, typer.Argument(metavar="DST", help="The dataset
 def prepare(
     source: ImagesArgument,
     folder: FolderArgument,
-    recipe: Annotated[str | None, typer.Option(help="How to resize; else as the contract.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="How to resize; by default as the contract says.")
+    ] = None,
     contract: ContractOption = "default",
-    held_out: Annotated[float, typer.Option(min=0, max=0.99, help="Share of each label.")] = 0.2,
+    held_out: Annotated[
+        float, typer.Option(min=0, max=0.99, help="The share of each label that is held out.")
+    ] = 0.2,
     seed: Annotated[int, typer.Option(help="Decides which images are held out.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; else one per CPU.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many processes; by default one per CPU.")
+    ] = None,
     skip_bad: SkipBadFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -42,9 +48,9 @@ def prepare(
 
     If it is killed, the same command resumes where it stopped.
     """
-    from harness import contract as contracts
-    from harness.dataset import prepare as preparing
-    from harness.dataset.assemble import Settings
+    from driftloop.harness import contract as contracts
+    from driftloop.harness.dataset import prepare as preparing
+    from driftloop.harness.dataset.assemble import Settings
 
     chosen = contracts.load(contract)
     settings = Settings(labels=chosen.answer.labels, held_out=held_out, seed=seed)
@@ -69,15 +75,26 @@ def label(
     endpoint: Annotated[str, typer.Option(help="The API's base address, usually ending in /v1.")],
     model: Annotated[str, typer.Option(help="The model's name at the endpoint.")],
     contract: ContractOption = "default",
-    prompt: Annotated[str | None, typer.Option(help="What to ask; else as the contract.")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 4,
-    per_minute: Annotated[float | None, typer.Option(min=0.01, help="Requests, at most.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="What to ask; by default the contract's prompt.")
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="How many requests are open at once.")
+    ] = 4,
+    per_minute: Annotated[
+        float | None, typer.Option(min=0.01, help="At most this many requests a minute.")
+    ] = None,
     retries: Annotated[
-        int, typer.Option(min=0, help="After 429, 5xx, time-outs and broken connections.")
+        int,
+        typer.Option(
+            min=0, help="Retries after status 429 or 5xx, a time-out or a lost connection."
+        ),
     ] = 6,
-    timeout_s: Annotated[float, typer.Option(min=0.1, help="For one answer, in seconds.")] = 120,
+    timeout_s: Annotated[
+        float, typer.Option(min=0.1, help="How long to wait for one answer, in seconds.")
+    ] = 120,
     relabel: Annotated[
-        bool, typer.Option("--relabel", help="Ask about labelled ones too.")
+        bool, typer.Option("--relabel", help="Ask about images that have a label too.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -87,8 +104,8 @@ def label(
     An answer counts only if it is a label and nothing else; others are kept in labels.jsonl.
     The same command resumes where it stopped.
     """
-    from harness import contract as contracts
-    from harness.dataset import label_endpoint
+    from driftloop.harness import contract as contracts
+    from driftloop.harness.dataset import label_endpoint
 
     chosen = contracts.load(contract)
     with progress_board() as board:
@@ -115,12 +132,17 @@ def label(
 @app.command()
 def import_labels(
     folder: FolderArgument,
-    table: Annotated[Path, typer.Argument(metavar="FILE", help="CSV/JSONL: image, label.")],
+    table: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A CSV or JSONL table with the columns image and label."
+        ),
+    ],
     as_json: JsonFlag = False,
 ) -> None:
     """Take labels from a table: all of them, or none if a line is wrong."""
-    from harness.dataset import assemble
-    from harness.dataset.label_table import import_labels
+    from driftloop.harness.dataset import assemble
+    from driftloop.harness.dataset.label_table import import_labels
 
     _show_balance(import_labels(folder, table), assemble.read(folder).labels, as_json)
 
@@ -128,22 +150,24 @@ def import_labels(
 @app.command()
 def export(
     folder: FolderArgument,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A file; for hf a folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A file, or for hf a folder.")],
     form: Annotated[
         Literal["jsonl", "hf"],
-        typer.Option("--format", help="JSON lines, or a Hugging Face datasets folder."),
+        typer.Option("--format", help="JSON lines, or a folder for Hugging Face datasets."),
     ] = "jsonl",
     split: Annotated[
         Literal["train", "held_out"] | None,
-        typer.Option(help="One side of the split; both if left out."),
+        typer.Option(help="One side of the split; by default both."),
     ] = None,
     contract: ContractOption = "default",
-    image_token: Annotated[str | None, typer.Option(help="Written in the marker's place.")] = None,
+    image_token: Annotated[
+        str | None, typer.Option(help="What stands in the place of the image marker.")
+    ] = None,
 ) -> None:
     """Write records: image, prompt, target, max_tokens."""
-    from harness import contract as contracts
-    from harness import dataset as data
-    from harness.dataset import export as exporting
+    from driftloop.harness import contract as contracts
+    from driftloop.harness import dataset as data
+    from driftloop.harness.dataset import export as exporting
 
     loaded = data.load(folder)
     chosen = contracts.load(contract)
@@ -163,29 +187,48 @@ def export(
 
 def train(
     dataset: Annotated[
-        Path, typer.Argument(metavar="DATASET", help="What `driftloop dataset prepare` made.")
+        Path,
+        typer.Argument(metavar="DATASET", help="A folder made by `driftloop dataset prepare`."),
     ],
     checkpoint: CheckpointOption,
     out: Annotated[Path, typer.Option(help="The training's folder; a killed one resumes in it.")],
     epochs: Annotated[float, typer.Option(help="Passes over the images.")] = 3.0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps, instead of --epochs.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="How many steps, instead of --epochs.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 8,
     accumulate: Annotated[int, typer.Option(min=1, help="Batches per optimizer step.")] = 1,
-    learning_rate: Annotated[float, typer.Option(help="The peak; it decays as a cosine.")] = 1e-4,
-    warmup: Annotated[int, typer.Option(min=0, help="Steps over which the rate rises.")] = 0,
+    learning_rate: Annotated[
+        float, typer.Option(help="The peak learning rate, which decays as a cosine.")
+    ] = 1e-4,
+    warmup: Annotated[
+        int, typer.Option(min=0, help="Steps over which the learning rate rises.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Decides the order of the images.")] = 0,
-    lora: Annotated[bool, typer.Option("--lora", help="Train and merge adapters.")] = False,
+    lora: Annotated[
+        bool,
+        typer.Option(
+            "--lora", help="Train low-rank adapters (LoRA) and merge them into the weights."
+        ),
+    ] = False,
     lora_rank: Annotated[int, typer.Option(min=1, help="Rank of the adapters.")] = 16,
     lora_vision: Annotated[
-        bool, typer.Option("--lora-vision", help="Adapters for the vision tower's q, k, v too.")
+        bool,
+        typer.Option(
+            "--lora-vision", help="With --lora: adapters for the vision tower's q, k and v too."
+        ),
     ] = False,
     precision: Annotated[
         Literal["auto", "f32", "bf16"],
-        typer.Option(help="auto: bf16 where the hardware computes in it."),
+        typer.Option(help="The arithmetic; auto is bf16 where the hardware computes in it."),
     ] = "auto",
     contract: ContractOption = "default",
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between saved states.")] = 100,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; else all cores.")] = None,
+    checkpoint_every: Annotated[
+        int, typer.Option(min=1, help="Steps between two saved states of the training.")
+    ] = 100,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; by default as many as there are cores.")
+    ] = None,
 ) -> None:
     """Fine-tune with the phone's own tokens and pixels.
 
@@ -196,13 +239,13 @@ def train(
     """
     from pydantic import ValidationError
 
-    from harness import contract as contracts
-    from harness.arms.host import usable_cores
-    from harness.errors import TrainingDiverged
-    from harness.training import planning
-    from harness.training.record import Lora, Settings
-    from harness.training.train import train as run
-    from reports import training as report
+    from driftloop.harness import contract as contracts
+    from driftloop.harness.arms.host import usable_cores
+    from driftloop.harness.errors import TrainingDiverged
+    from driftloop.harness.training import planning
+    from driftloop.harness.training.record import Lora, Settings
+    from driftloop.harness.training.train import train as run
+    from driftloop.reports import training as report
 
     try:
         settings = Settings(
@@ -238,8 +281,8 @@ def train(
 def _with_recipe(pixels: Pixels, recipe: str | None) -> Pixels:
     from typing import get_args
 
-    from harness.contract import Recipe
-    from harness.errors import ContractError
+    from driftloop.harness.contract import Recipe
+    from driftloop.harness.errors import ContractError
 
     if recipe is None:
         return pixels
@@ -252,7 +295,7 @@ def _show_balance(dataset: Dataset, labels: tuple[str, ...], as_json: bool) -> N
     """The class balance on stdout, and without --json what is odd on stderr."""
     from dataclasses import asdict
 
-    from harness.dataset import review
+    from driftloop.harness.dataset import review
 
     shares = review.balance(dataset, labels)
     remarks = review.remarks(dataset, labels)

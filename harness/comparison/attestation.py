@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from devices.errors import StableError
-from devices.runner import variants
-from devices.runner.llama_cpp import LLAMA_COMMIT
-from devices.runner.protocol import Attestation, RunSettings
-from harness.comparison.terms import Terms, named, spelled, terms
-from harness.ladder import Who
-from harness.records.observation import ArmRecord
-from harness.records.record import RunRecord
+from driftloop.devices.errors import StableError
+from driftloop.devices.runner import variants
+from driftloop.devices.runner.llama_cpp import LLAMA_COMMIT
+from driftloop.devices.runner.protocol import Attestation, RunSettings
+from driftloop.harness.comparison.terms import Terms, named, spelled, terms
+from driftloop.harness.ladder import Who
+from driftloop.harness.records.observation import ArmRecord
+from driftloop.harness.records.record import RunRecord
 
 _CONTEXT_STEP = 256
 """llama.cpp rounds a context up to a multiple of this."""

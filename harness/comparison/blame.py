@@ -9,9 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from devices.runner.protocol import RunnerFault
-from harness.comparison.case_comparison import CaseComparison
-from harness.comparison.causes import (
+from driftloop.devices.runner.protocol import RunnerFault
+from driftloop.harness.comparison.case_comparison import CaseComparison
+from driftloop.harness.comparison.causes import (
     Cause,
     Explained,
     cause_of,
@@ -21,15 +21,15 @@ from harness.comparison.causes import (
     most,
     ordered,
 )
-from harness.comparison.driven import faults, of_hop
-from harness.comparison.sentences import Facts, sentence, with_fault
-from harness.comparison.terms import Differences, Terms, differences
-from harness.jsonl import Record
-from harness.ladder import Hop, Who, located
-from harness.records.inquiry import AppRemarks, DrivenCase, Inquiry
-from harness.records.observation import Observation, Place
-from harness.stage import STAGES, Stage
-from harness.tolerance import DrivenLimit, Part, Tolerance
+from driftloop.harness.comparison.driven import faults, of_hop
+from driftloop.harness.comparison.sentences import Facts, sentence, with_fault
+from driftloop.harness.comparison.terms import Differences, Terms, differences
+from driftloop.harness.jsonl import Record
+from driftloop.harness.ladder import Hop, Who, located
+from driftloop.harness.records.inquiry import AppRemarks, DrivenCase, Inquiry
+from driftloop.harness.records.observation import Observation, Place
+from driftloop.harness.stage import STAGES, Stage
+from driftloop.harness.tolerance import DrivenLimit, Part, Tolerance
 
 _FAULT_STAGES: Final[dict[str, Stage]] = {
     "image_decode": "resize",

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from harness.comparison.case_comparison import label_differences, label_margin
-from harness.records.observation import ArmRecord, Canary, Observation, by_who
+from driftloop.harness.comparison.case_comparison import label_differences, label_margin
+from driftloop.harness.records.observation import ArmRecord, Canary, Observation, by_who
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 

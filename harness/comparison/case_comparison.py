@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Literal
 
-from devices.runner.protocol import Fingerprint, Token
-from harness import stats
-from harness.jsonl import Record
-from harness.records.inquiry import Divergence
-from harness.records.observation import Observation, Place
-from harness.stage import PICTURE, STAGES, Stage
-from harness.tolerance import Tolerance
-from harness.training.prompt import OBSERVED_IMAGE_ID
+from driftloop.devices.runner.protocol import Fingerprint, Token
+from driftloop.harness import stats
+from driftloop.harness.jsonl import Record
+from driftloop.harness.records.inquiry import Divergence
+from driftloop.harness.records.observation import Observation, Place
+from driftloop.harness.stage import PICTURE, STAGES, Stage
+from driftloop.harness.tolerance import Tolerance
+from driftloop.harness.training.prompt import OBSERVED_IMAGE_ID
 
 
 class PromptDifference(Record):

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.comparison.case_comparison import CaseComparison
-from harness.comparison.driven import LayerFault
-from harness.ladder import Hop, Who, parse
-from harness.records.inquiry import FileFault, Half, Owner
-from harness.stage import PICTURE, STAGES, Stage
+from driftloop.harness.comparison.case_comparison import CaseComparison
+from driftloop.harness.comparison.driven import LayerFault
+from driftloop.harness.ladder import Hop, Who, parse
+from driftloop.harness.records.inquiry import FileFault, Half, Owner
+from driftloop.harness.stage import PICTURE, STAGES, Stage
 
 _ANSWER: Final[tuple[Stage, ...]] = ("prefill", "decode", "label")
 _FEWEST_OF_A_PATTERN: Final = 3

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import Final
 
-from devices.runner.protocol import DrivenLayer
-from harness.jsonl import Record
-from harness.ladder import Hop
-from harness.records.inquiry import DrivenCase
-from harness.records.observation import Place
-from harness.stage import Stage
-from harness.tolerance import DrivenLimit, Part
+from driftloop.devices.runner.protocol import DrivenLayer
+from driftloop.harness.jsonl import Record
+from driftloop.harness.ladder import Hop
+from driftloop.harness.records.inquiry import DrivenCase
+from driftloop.harness.records.observation import Place
+from driftloop.harness.stage import Stage
+from driftloop.harness.tolerance import DrivenLimit, Part
 
 _TOWER: Final[dict[Stage, str]] = {"embed": "vision", "prefill": "text"}
 _STANDS_OUT: Final = 0.25

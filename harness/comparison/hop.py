@@ -10,18 +10,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness import stats
-from harness.comparison import blame, driven
-from harness.comparison.blame import Blame
-from harness.comparison.case_comparison import CaseComparison, compare_case
-from harness.comparison.driven import DrivenOutput
-from harness.comparison.terms import Terms
-from harness.jsonl import Record
-from harness.ladder import Change, Hop, Who
-from harness.records.inquiry import Inquiry
-from harness.records.observation import Observation, Place, by_who
-from harness.stage import STAGES, Stage
-from harness.tolerance import DrivenLimit, Part, Tolerance
+from driftloop.harness import stats
+from driftloop.harness.comparison import blame, driven
+from driftloop.harness.comparison.blame import Blame
+from driftloop.harness.comparison.case_comparison import CaseComparison, compare_case
+from driftloop.harness.comparison.driven import DrivenOutput
+from driftloop.harness.comparison.terms import Terms
+from driftloop.harness.jsonl import Record
+from driftloop.harness.ladder import Change, Hop, Who
+from driftloop.harness.records.inquiry import Inquiry
+from driftloop.harness.records.observation import Observation, Place, by_who
+from driftloop.harness.stage import STAGES, Stage
+from driftloop.harness.tolerance import DrivenLimit, Part, Tolerance
 
 Side = Literal["reference", "candidate"]
 Limits = tuple[Tolerance, Mapping[Part, DrivenLimit]]

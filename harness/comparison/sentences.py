@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import Final
 
-from harness.comparison.case_comparison import CaseComparison, first_step_judged
-from harness.comparison.causes import Cause, Explained
-from harness.comparison.driven import LayerFault
-from harness.comparison.terms import Differences
-from harness.ladder import Change, Hop, located
-from harness.stage import Stage
-from harness.tolerance import Tolerance, over
+from driftloop.harness.comparison.case_comparison import CaseComparison, first_step_judged
+from driftloop.harness.comparison.causes import Cause, Explained
+from driftloop.harness.comparison.driven import LayerFault
+from driftloop.harness.comparison.terms import Differences
+from driftloop.harness.ladder import Change, Hop, located
+from driftloop.harness.stage import Stage
+from driftloop.harness.tolerance import Tolerance, over
 
 _SUBJECTS: Final[dict[Change, str]] = {
     "contract": "The contract",

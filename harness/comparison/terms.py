@@ -9,12 +9,12 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from devices.runner.protocol import Decoding, RunSettings
-from harness.contract import Contract, Prompt, Runtime
-from harness.ladder import ArmSpec, Hop, Who
-from harness.records.inquiry import Owner
-from harness.records.record import BundleRecord, PhoneRecord, RunRecord
-from harness.stage import Stage
+from driftloop.devices.runner.protocol import Decoding, RunSettings
+from driftloop.harness.contract import Contract, Prompt, Runtime
+from driftloop.harness.ladder import ArmSpec, Hop, Who
+from driftloop.harness.records.inquiry import Owner
+from driftloop.harness.records.record import BundleRecord, PhoneRecord, RunRecord
+from driftloop.harness.stage import Stage
 
 _PICTURE: Final = "<picture>"
 _WORDS: Final = {

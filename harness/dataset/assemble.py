@@ -16,11 +16,11 @@ from typing import Final, Literal, NamedTuple
 from filelock import FileLock, Timeout
 from pydantic import Field
 
-from harness import atomic, jsonl
-from harness.dataset import manifest, split
-from harness.dataset.manifest import Dataset, LabelSource, Prepared, Sha256
-from harness.errors import DatasetError
-from harness.jsonl import Appender, Record
+from driftloop.harness import atomic, jsonl
+from driftloop.harness.dataset import manifest, split
+from driftloop.harness.dataset.manifest import Dataset, LabelSource, Prepared, Sha256
+from driftloop.harness.errors import DatasetError
+from driftloop.harness.jsonl import Appender, Record
 
 SETTINGS_NAME: Final = "settings.json"
 _LABELS_NAME: Final = "labels.jsonl"

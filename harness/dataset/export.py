@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness import atomic
-from harness.contract import Contract
-from harness.dataset.manifest import Dataset, Entry, Split
-from harness.errors import ArmUnavailable, DatasetError
+from driftloop.harness import atomic
+from driftloop.harness.contract import Contract
+from driftloop.harness.dataset.manifest import Dataset, Entry, Split
+from driftloop.harness.errors import DatasetError, extra
 
 SPLITS: tuple[Split, ...] = ("train", "held_out")
 
@@ -51,12 +51,8 @@ def to_hugging_face(
     entries = _labelled(dataset, splits)
     if out.exists():
         raise DatasetError(f"{out} exists; choose another OUT")
-    try:
+    with extra("hf", "this format"):
         import datasets
-    except ImportError as error:
-        raise ArmUnavailable(
-            "this format needs the package datasets: pip install 'driftloop[hf]'"
-        ) from error
     datasets.disable_progress_bars()
     text, image = datasets.Value("string"), datasets.Image()
     features = {"image": image, "prompt": text, "target": text}

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from harness.contract import Prompt
-from harness.dataset import assemble
-from harness.dataset.assemble import BookEntry
-from harness.dataset.manifest import Dataset, Entry
-from harness.errors import ArmUnavailable, EndpointFailed, EndpointRefused
-from harness.progress import Advance
+from driftloop.harness.contract import Prompt
+from driftloop.harness.dataset import assemble
+from driftloop.harness.dataset.assemble import BookEntry
+from driftloop.harness.dataset.manifest import Dataset, Entry
+from driftloop.harness.errors import EndpointFailed, EndpointRefused, extra
+from driftloop.harness.progress import Advance
 
 _KEY_VARIABLES: Final = ("DRIFTLOOP_API_KEY", "OPENAI_API_KEY")
 """Where the key is read from, the first that is set; it is never written anywhere."""
@@ -57,12 +57,9 @@ class Endpoint:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise EndpointRefused(f"--endpoint {url!r} is no http(s) address")
-        try:
+        with extra("label", "labelling"):
             import openai
-        except ImportError as error:
-            raise ArmUnavailable(
-                "labelling needs the package openai: pip install 'driftloop[label]'"
-            ) from error
+
         self.model = model
         self._url = url
         self._key = next((os.environ[name] for name in _KEY_VARIABLES if os.environ.get(name)), "")

@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness import tables
-from harness.dataset import assemble
-from harness.dataset.assemble import BookEntry
-from harness.dataset.manifest import Dataset, Entry, Sha256
-from harness.errors import DatasetError
-from harness.tables import TableError
+from driftloop.harness import tables
+from driftloop.harness.dataset import assemble
+from driftloop.harness.dataset.assemble import BookEntry
+from driftloop.harness.dataset.manifest import Dataset, Entry, Sha256
+from driftloop.harness.errors import DatasetError
+from driftloop.harness.tables import TableError
 
 _COLUMNS = {"image", "label"}
 _HASH_COLUMN = "label_image_sha256"

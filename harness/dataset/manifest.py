@@ -19,12 +19,12 @@ from typing import Annotated, Final, Literal
 from PIL import Image
 from pydantic import Field, model_validator
 
-from harness import atomic
-from harness.contract import Pixels
-from harness.errors import DatasetError
-from harness.images import DECODE_FAULTS
-from harness.jsonl import Record, lines_of, parsed, path_inside
-from harness.preprocess import pixels_sha256
+from driftloop.harness import atomic
+from driftloop.harness.contract import Pixels
+from driftloop.harness.errors import DatasetError
+from driftloop.harness.images import DECODE_FAULTS
+from driftloop.harness.jsonl import Record, lines_of, parsed, path_inside
+from driftloop.harness.preprocess import pixels_sha256
 
 MANIFEST_NAME: Final = "manifest.jsonl"
 IMAGES_FOLDER: Final = "images"

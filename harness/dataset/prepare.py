@@ -23,18 +23,18 @@ from typing import Final
 import PIL
 from PIL import Image
 
-from devices.hashing import file_sha256
-from harness import jsonl
-from harness.cases import MANIFEST_SUFFIXES, Case, first_of, load_cases
-from harness.contract import Pixels
-from harness.dataset import manifest, review
-from harness.dataset.assemble import Label, Settings, assemble, writing
-from harness.dataset.manifest import IMAGES_FOLDER, Dataset, LabelSource, Prepared
-from harness.dataset.split import fingerprint
-from harness.errors import CaseError, DatasetError, DriftloopError
-from harness.jsonl import Appender
-from harness.preprocess import PREPARATION_VERSION, pixels_sha256, prepare_case
-from harness.progress import Advance
+from driftloop.devices.hashing import file_sha256
+from driftloop.harness import jsonl
+from driftloop.harness.cases import MANIFEST_SUFFIXES, Case, first_of, load_cases
+from driftloop.harness.contract import Pixels
+from driftloop.harness.dataset import manifest, review
+from driftloop.harness.dataset.assemble import Label, Settings, assemble, writing
+from driftloop.harness.dataset.manifest import IMAGES_FOLDER, Dataset, LabelSource, Prepared
+from driftloop.harness.dataset.split import fingerprint
+from driftloop.harness.errors import CaseError, DatasetError, DriftloopError
+from driftloop.harness.jsonl import Appender
+from driftloop.harness.preprocess import PREPARATION_VERSION, pixels_sha256, prepare_case
+from driftloop.harness.progress import Advance
 
 _MADE_WITH: Final = f"preparation {PREPARATION_VERSION}, Pillow {PIL.__version__}"
 

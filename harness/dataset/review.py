@@ -11,9 +11,9 @@ from typing import Final
 
 from PIL import Image, ImageDraw, ImageFont
 
-from harness.dataset.assemble import Settings
-from harness.dataset.manifest import Dataset, Entry
-from harness.dataset.split import near_pairs
+from driftloop.harness.dataset.assemble import Settings
+from driftloop.harness.dataset.manifest import Dataset, Entry
+from driftloop.harness.dataset.split import near_pairs
 
 _SHEET_NAME: Final = "contact_sheet.png"
 _COLUMNS, _SIDE, _GAP = 10, 96, 4

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-from harness.dataset.manifest import Split
+from driftloop.harness.dataset.manifest import Split
 
 _NEAR_BITS = 8
 _NEAR_COLOUR = 12

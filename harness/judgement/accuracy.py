@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from harness.comparison.hop import PairedAccuracy, Share
-from harness.gates_file import AccuracyRule
-from harness.jsonl import Record
-from harness.judgement.gate import Decided, GateResult, Outcome, counted
-from harness.ladder import TRAINING, Who
-from harness.records.observation import ArmRecord, Observation, by_who
-from harness.stats import paired
+from driftloop.harness.comparison.hop import PairedAccuracy, Share
+from driftloop.harness.gates_file import AccuracyRule
+from driftloop.harness.jsonl import Record
+from driftloop.harness.judgement.gate import Decided, GateResult, Outcome, counted
+from driftloop.harness.ladder import TRAINING, Who
+from driftloop.harness.records.observation import ArmRecord, Observation, by_who
+from driftloop.harness.stats import paired
 
 NO_LABEL = "no label"
 """The column of a confusion for answers that were read as no label."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness import stats
-from harness.comparison.hop import HopResult
-from harness.gates_file import Gates
-from harness.judgement.gate import Decided, GateResult, Outcome, counted
-from harness.stats import sequential
-from harness.stats.sequential import Decision, FixedPlan, SequentialPlan
+from driftloop.harness import stats
+from driftloop.harness.comparison.hop import HopResult
+from driftloop.harness.gates_file import Gates
+from driftloop.harness.judgement.gate import Decided, GateResult, Outcome, counted
+from driftloop.harness.stats import sequential
+from driftloop.harness.stats.sequential import Decision, FixedPlan, SequentialPlan
 
 _OUTCOMES: dict[sequential.Outcome, Outcome] = {
     "accept": "pass",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final, Literal, get_args
 
-from harness.comparison.hop import HopResult
-from harness.jsonl import Record
-from harness.ladder import Who
+from driftloop.harness.comparison.hop import HopResult
+from driftloop.harness.jsonl import Record
+from driftloop.harness.ladder import Who
 
 Outcome = Literal["pass", "fail", "inconclusive", "not judged"]
 

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
-from harness import stats
-from harness.comparison import driven
-from harness.comparison.attestation import Mismatch
-from harness.comparison.blame import Blame
-from harness.comparison.canaries import CanaryResult
-from harness.comparison.hop import HopResult
-from harness.gates_file import Gates
-from harness.judgement.agreement import answer_gates
-from harness.judgement.gate import (
+from driftloop.harness import stats
+from driftloop.harness.comparison import driven
+from driftloop.harness.comparison.attestation import Mismatch
+from driftloop.harness.comparison.blame import Blame
+from driftloop.harness.comparison.canaries import CanaryResult
+from driftloop.harness.comparison.hop import HopResult
+from driftloop.harness.gates_file import Gates
+from driftloop.harness.judgement.agreement import answer_gates
+from driftloop.harness.judgement.gate import (
     STAGE_GATES,
     Decided,
     GateResult,
@@ -23,9 +23,9 @@ from harness.judgement.gate import (
     StageGate,
     counted,
 )
-from harness.judgement.latency import ArmLatency
-from harness.ladder import APP, Who
-from harness.records.observation import Observation
+from driftloop.harness.judgement.latency import ArmLatency
+from driftloop.harness.ladder import APP, Who
+from driftloop.harness.records.observation import Observation
 
 _DRIVEN_STAGES: Final[tuple[StageGate, ...]] = ("embed", "prefill")
 """The sums of layers: where these were driven, they decide."""

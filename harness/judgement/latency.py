@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from devices.runner.protocol import Timings
-from harness import stats
-from harness.jsonl import Record
-from harness.ladder import Who
-from harness.records.observation import ArmRecord, Observation, by_who
+from driftloop.devices.runner.protocol import Timings
+from driftloop.harness import stats
+from driftloop.harness.jsonl import Record
+from driftloop.harness.ladder import Who
+from driftloop.harness.records.observation import ArmRecord, Observation, by_who
 
 SESSION_BUDGET_S = (15.0, 24.0)
 """What the app promises for a session of three images."""

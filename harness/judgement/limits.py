@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from harness.comparison.terms import Terms
-from harness.gates_file import DrivenRow, DrivenTable, Gates, HopLimits
-from harness.ladder import FLOAT_TYPES, Hop
-from harness.records.inquiry import Floor
-from harness.tolerance import PARTS, DrivenLimit, Part, Tolerance
+from driftloop.harness.comparison.terms import Terms
+from driftloop.harness.gates_file import DrivenRow, DrivenTable, Gates, HopLimits
+from driftloop.harness.ladder import FLOAT_TYPES, Hop
+from driftloop.harness.records.inquiry import Floor
+from driftloop.harness.tolerance import PARTS, DrivenLimit, Part, Tolerance
 
 _NOT_JUDGED: Final = DrivenLimit(math.inf, math.inf, math.inf)
 

@@ -7,17 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from harness.comparison.case_comparison import compare_case
-from harness.gates_file import Gates
-from harness.jsonl import Record
-from harness.judgement import limits
-from harness.ladder import Change, Hop, Who
-from harness.records.inquiry import Floor
-from harness.records.observation import ArmRecord, Observation, Place
-from harness.records.record import RunRecord
-from harness.stats import sequential
-from harness.stats.sequential import Decision, SequentialPlan
-from harness.tolerance import Tolerance
+from driftloop.harness.comparison.case_comparison import compare_case
+from driftloop.harness.gates_file import Gates
+from driftloop.harness.jsonl import Record
+from driftloop.harness.judgement import limits
+from driftloop.harness.ladder import Change, Hop, Who
+from driftloop.harness.records.inquiry import Floor
+from driftloop.harness.records.observation import ArmRecord, Observation, Place
+from driftloop.harness.records.record import RunRecord
+from driftloop.harness.stats import sequential
+from driftloop.harness.stats.sequential import Decision, SequentialPlan
+from driftloop.harness.tolerance import Tolerance
 
 _OPEN: Final = Decision("open", 0, 0)
 

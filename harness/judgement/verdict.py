@@ -10,23 +10,23 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal
 
-from harness.comparison import attestation
-from harness.comparison.attestation import Mismatch
-from harness.comparison.blame import Blame
-from harness.comparison.canaries import CanaryResult, canary_results
-from harness.comparison.hop import HopResult, Limits, compare
-from harness.comparison.terms import terms
-from harness.gates_file import Gates
-from harness.jsonl import Record
-from harness.judgement import accuracy, gate_rules, latency, limits, sampling
-from harness.judgement.accuracy import AccuracyLoss, ArmAccuracy, Confusion
-from harness.judgement.gate import GateResult, counted
-from harness.judgement.latency import ArmLatency
-from harness.judgement.sampling import SamplingPlan, Undelivered
-from harness.ladder import APP, Hop, Who, located
-from harness.records.inquiry import AppRemarks, Inquiry
-from harness.records.observation import Observation, by_who
-from harness.records.record import RunRecord
+from driftloop.harness.comparison import attestation
+from driftloop.harness.comparison.attestation import Mismatch
+from driftloop.harness.comparison.blame import Blame
+from driftloop.harness.comparison.canaries import CanaryResult, canary_results
+from driftloop.harness.comparison.hop import HopResult, Limits, compare
+from driftloop.harness.comparison.terms import terms
+from driftloop.harness.gates_file import Gates
+from driftloop.harness.jsonl import Record
+from driftloop.harness.judgement import accuracy, gate_rules, latency, limits, sampling
+from driftloop.harness.judgement.accuracy import AccuracyLoss, ArmAccuracy, Confusion
+from driftloop.harness.judgement.gate import GateResult, counted
+from driftloop.harness.judgement.latency import ArmLatency
+from driftloop.harness.judgement.sampling import SamplingPlan, Undelivered
+from driftloop.harness.ladder import APP, Hop, Who, located
+from driftloop.harness.records.inquiry import AppRemarks, Inquiry
+from driftloop.harness.records.observation import Observation, by_who
+from driftloop.harness.records.record import RunRecord
 
 Word = Literal["PASS", "FAIL", "INCONCLUSIVE", "INFRA"]
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
 
-from harness.audit import values
-from harness.audit.aspects import APP_THREADS
-from harness.audit.findings import Finding, Quote, Value, settled
-from harness.contract import Contract
-from harness.errors import AuditError
-from harness.jsonl import Record
-from harness.listen.logcat import LogLine
-from harness.shipped import shipped
+from driftloop.harness.audit import values
+from driftloop.harness.audit.aspects import APP_THREADS
+from driftloop.harness.audit.findings import Finding, Quote, Value, settled
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import AuditError
+from driftloop.harness.jsonl import Record
+from driftloop.harness.listen.logcat import LogLine
+from driftloop.harness.shipped import shipped
 
 _SLICE: Final = re.compile(r"image(?: or| |/)slice|image slice|decoding image batch|image decoded")
 """What libmtmd logs from the beginning of a slice to its end."""
@@ -41,7 +41,9 @@ class Row(Record):
     aspect: str = ""
 
 
-_ROWS: Final = tuple(map(Row.model_validate, shipped("harness.listen", "lines.toml")["lines"]))
+_ROWS: Final = tuple(
+    map(Row.model_validate, shipped("driftloop.harness.listen", "lines.toml")["lines"])
+)
 
 
 @dataclass

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.errors import AuditError
-from harness.shipped import shipped
+from driftloop.harness.errors import AuditError
+from driftloop.harness.shipped import shipped
 
 if TYPE_CHECKING:
-    from devices.phone import Phone
+    from driftloop.devices.phone import Phone
 
 MOST_BYTES: Final = 256 * 2**20
 """A phone's whole log buffer holds at most this (Developer options end at 16 MiB a buffer)."""
 _LONGEST: Final = 4096
 """Android cuts a message at 4,068 bytes; what is longer is no line of a log."""
-_WRITTEN: Final = shipped("harness.listen", "lines.toml")
+_WRITTEN: Final = shipped("driftloop.harness.listen", "lines.toml")
 _FORMATS: Final = tuple(
     re.compile(one.replace("DATE", _WRITTEN["DATE"])) for one in _WRITTEN["formats"]
 )

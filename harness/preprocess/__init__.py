@@ -1,7 +1,7 @@
 """The app's bitmap path on the host: named recipes, what they cost, and who made a dump."""
 
-from harness.preprocess.dump import DumpMatch, PixelCost, difference, identify_dump
-from harness.preprocess.recipes import (
+from driftloop.harness.preprocess.dump import DumpMatch, PixelCost, difference, identify_dump
+from driftloop.harness.preprocess.recipes import (
     PREPARATION_VERSION,
     pixels_sha256,
     prepare_as,

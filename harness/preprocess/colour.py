@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from harness.preprocess.icc import (
+from driftloop.harness.preprocess.icc import (
     D50,
     Curve,
     Floats,

@@ -11,11 +11,11 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from harness.contract import Pixels
-from harness.errors import CaseError
-from harness.images import DECODE_FAULTS
-from harness.preprocess.recipes import prepare_case
-from harness.preprocess.search import ranked
+from driftloop.harness.contract import Pixels
+from driftloop.harness.errors import CaseError
+from driftloop.harness.images import DECODE_FAULTS
+from driftloop.harness.preprocess.recipes import prepare_case
+from driftloop.harness.preprocess.search import ranked
 
 _BITMAP_CHANNELS: Final = 4
 _MOST_BYTES: Final = 64 * 2**20

@@ -21,11 +21,11 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from harness.contract import Pixels
-from harness.errors import CaseError
-from harness.images import open_image
-from harness.preprocess.colour import ColourSpace, DecodeTimeProfile, declared_by
-from harness.preprocess.sampling import (
+from driftloop.harness.contract import Pixels
+from driftloop.harness.errors import CaseError
+from driftloop.harness.images import open_image
+from driftloop.harness.preprocess.colour import ColourSpace, DecodeTimeProfile, declared_by
+from driftloop.harness.preprocess.sampling import (
     Bitmap,
     Sampler,
     sample_legacy,

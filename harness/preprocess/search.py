@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.contract import Alpha, Arithmetic, Centring, Channels, Colour, Pixels, Recipe
-from harness.images import open_image
-from harness.preprocess.colour import declared_by
-from harness.preprocess.recipes import scaled_bitmap
-from harness.preprocess.sampling import Bitmap, scaled_size
+from driftloop.harness.contract import Alpha, Arithmetic, Centring, Channels, Colour, Pixels, Recipe
+from driftloop.harness.images import open_image
+from driftloop.harness.preprocess.colour import declared_by
+from driftloop.harness.preprocess.recipes import scaled_bitmap
+from driftloop.harness.preprocess.sampling import Bitmap, scaled_size
 
 Fit = Literal["inside", "stretched", "cropped"]
 """The whole picture in its own shape; stretched to the square; or its middle alone."""

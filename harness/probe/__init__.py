@@ -18,11 +18,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Final, Literal
 
-from devices.hashing import file_sha256
-from devices.phone import REMOTE_ROOT, Phone, RemoteProcess
-from harness.arms import app as app_lines
-from harness.atomic import write_text
-from harness.errors import AppRunFailed, BadInput
+from driftloop.devices.hashing import file_sha256
+from driftloop.devices.phone import REMOTE_ROOT, Phone, RemoteProcess
+from driftloop.harness.arms import app as app_lines
+from driftloop.harness.atomic import write_text
+from driftloop.harness.errors import AppRunFailed, BadInput
 
 Progress = Callable[[int, int], None]
 """Images answered, images asked for."""

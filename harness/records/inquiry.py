@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from devices.runner.protocol import DrivenLayer
-from harness.jsonl import Record
-from harness.records.observation import Place
-from harness.stage import Stage
+from driftloop.devices.runner.protocol import DrivenLayer
+from driftloop.harness.jsonl import Record
+from driftloop.harness.records.observation import Place
+from driftloop.harness.stage import Stage
 
 INQUIRY_FILE: Final = "inquiry.json"
 

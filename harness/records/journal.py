@@ -15,14 +15,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from devices.errors import DeviceError
-from harness import atomic, jsonl
-from harness.errors import ArmUnavailable, RunFolderError
-from harness.jsonl import Appender
-from harness.ladder import Who
-from harness.records.inquiry import INQUIRY_FILE, Inquiry
-from harness.records.observation import ArmAttestation, Observation
-from harness.records.record import ArmFailure, CaseRecord, Outlook, RunRecord, Stop
+from driftloop.devices.errors import DeviceError
+from driftloop.harness import atomic, jsonl
+from driftloop.harness.errors import ArmUnavailable, RunFolderError
+from driftloop.harness.jsonl import Appender
+from driftloop.harness.ladder import Who
+from driftloop.harness.records.inquiry import INQUIRY_FILE, Inquiry
+from driftloop.harness.records.observation import ArmAttestation, Observation
+from driftloop.harness.records.record import ArmFailure, CaseRecord, Outlook, RunRecord, Stop
 
 RUN_FILE = "run.json"
 OBSERVATIONS_FILE = "observations.jsonl"

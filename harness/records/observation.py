@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from devices.runner.protocol import (
+from driftloop.devices.runner.protocol import (
     Attestation,
     DrivenLayer,
     Evidence,
@@ -15,8 +15,10 @@ from devices.runner.protocol import (
     Timings,
     Token,
 )
-from harness.jsonl import Record
-from harness.ladder import Who as Who  # exported: most of what has an arm and phone is here
+from driftloop.harness.jsonl import Record
+from driftloop.harness.ladder import (
+    Who as Who,  # exported: most of what has an arm and phone is here
+)
 
 SCHEMA_VERSION: Final = 1
 

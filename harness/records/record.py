@@ -8,12 +8,12 @@ from typing import Final, Literal
 
 from pydantic import Field, JsonValue
 
-from harness import ladder
-from harness.contract import Contract, differing
-from harness.gates_file import Gates
-from harness.jsonl import Record
-from harness.ladder import Who
-from harness.records.observation import ArmAttestation, ArmRecord, Canary, Place
+from driftloop.harness import ladder
+from driftloop.harness.contract import Contract, differing
+from driftloop.harness.gates_file import Gates
+from driftloop.harness.jsonl import Record
+from driftloop.harness.ladder import Who
+from driftloop.harness.records.observation import ArmAttestation, ArmRecord, Canary, Place
 
 RUN_SCHEMA_VERSION: Final = 1
 

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal
 
-from harness import fortune
-from harness.jsonl import Record
-from harness.ladder import Who
-from harness.records.observation import Observation
-from harness.records.record import CaseRecord, RunRecord
+from driftloop.harness import fortune
+from driftloop.harness.jsonl import Record
+from driftloop.harness.ladder import Who
+from driftloop.harness.records.observation import Observation
+from driftloop.harness.records.record import CaseRecord, RunRecord
 
 SESSIONS_FILE: Final = "sessions.jsonl"
 

@@ -16,9 +16,9 @@ from typing import Any, Final, TypeVar
 
 import duckdb
 
-from harness.errors import BadInput
-from harness.records.journal import RUN_FILE, VERDICT_FILE
-from harness.releases.store import Store
+from driftloop.harness.errors import BadInput
+from driftloop.harness.records.journal import RUN_FILE, VERDICT_FILE
+from driftloop.harness.releases.store import Store
 
 _MEMORY: Final = "1GB"
 _THREADS: Final = 2

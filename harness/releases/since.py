@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.comparison.blame import Blame
+from driftloop.harness.comparison.blame import Blame
 
 if TYPE_CHECKING:  # reports must not wait for DuckDB
-    from harness.releases.history import BlameRow, HopRow
+    from driftloop.harness.releases.history import BlameRow, HopRow
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from typing import Final
 from filelock import FileLock
 from pydantic import ValidationError
 
-from harness.errors import BadInput, RunFolderError
-from harness.ladder import located
-from harness.records.inquiry import INQUIRY_FILE
-from harness.records.journal import OBSERVATIONS_FILE, RUN_FILE, VERDICT_FILE, RunFolder
-from harness.records.record import RunRecord
-from harness.records.session_results import SESSIONS_FILE
+from driftloop.harness.errors import BadInput, RunFolderError
+from driftloop.harness.ladder import located
+from driftloop.harness.records.inquiry import INQUIRY_FILE
+from driftloop.harness.records.journal import OBSERVATIONS_FILE, RUN_FILE, VERDICT_FILE, RunFolder
+from driftloop.harness.records.record import RunRecord
+from driftloop.harness.records.session_results import SESSIONS_FILE
 
 STORE_VARIABLE: Final = "DRIFTLOOP_BASELINES"
 DEFAULT_STORE: Final = Path("baselines")
@@ -163,7 +163,7 @@ def _refuse_incomplete(run: Path) -> None:
     for _ in folder.read():
         pass  # a damaged line raises
     # Listing baselines needs no comparison, and must not wait for it.
-    from harness.judgement.verdict import Verdict
+    from driftloop.harness.judgement.verdict import Verdict
 
     path = run / VERDICT_FILE
     try:

@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import Final
 
-from devices.errors import DeviceError
-from devices.runner.protocol import Attestation
-from harness.arms.base import Arm, Prepared
-from harness.errors import ArmUnavailable
-from harness.judgement.sampling import Needed
-from harness.ladder import ArmSpec, Who
-from harness.records.inquiry import Floor
-from harness.records.journal import PIXELS_FOLDER, Journal
-from harness.records.observation import ArmAttestation, Observation
-from harness.records.record import CaseRecord, Stop
-from harness.running import noise_floor, run_plan
-from harness.running.forecast import Forecaster
-from harness.running.open_run import OpenRun
-from harness.running.result_cache import ResultCache
+from driftloop.devices.errors import DeviceError
+from driftloop.devices.runner.protocol import Attestation
+from driftloop.harness.arms.base import Arm, Prepared
+from driftloop.harness.errors import ArmUnavailable
+from driftloop.harness.judgement.sampling import Needed
+from driftloop.harness.ladder import ArmSpec, Who
+from driftloop.harness.records.inquiry import Floor
+from driftloop.harness.records.journal import PIXELS_FOLDER, Journal
+from driftloop.harness.records.observation import ArmAttestation, Observation
+from driftloop.harness.records.record import CaseRecord, Stop
+from driftloop.harness.running import noise_floor, run_plan
+from driftloop.harness.running.forecast import Forecaster
+from driftloop.harness.running.open_run import OpenRun
+from driftloop.harness.running.result_cache import ResultCache
 
 BLOCK_SESSIONS: Final = 4
 
@@ -53,7 +53,7 @@ class Pace:
         serials: Sequence[str],
         stop: Callable[[ArmSpec, str], None],
     ) -> None:
-        """`specs`: the arms that can run. `stop`: tells a phone to begin no further case."""
+        """`specs`: the arms that can run. `stop`: asks a phone to begin no further case."""
         self._journal = journal
         self._host = [spec for spec in specs if spec.on_host]
         self._stop = stop

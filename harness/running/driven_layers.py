@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from harness.arms.base import Prepared
-from harness.arms.trajectory import Trajectories, Trajectory
-from harness.comparison.case_comparison import compare_case, first_divergence
-from harness.comparison.driven import is_of
-from harness.judgement import limits
-from harness.ladder import Hop, Who
-from harness.records.inquiry import DrivenCase
-from harness.records.observation import Observation, Place
-from harness.running.open_run import OpenRun
+from driftloop.harness.arms.base import Prepared
+from driftloop.harness.arms.trajectory import Trajectories, Trajectory
+from driftloop.harness.comparison.case_comparison import compare_case, first_divergence
+from driftloop.harness.comparison.driven import is_of
+from driftloop.harness.judgement import limits
+from driftloop.harness.ladder import Hop, Who
+from driftloop.harness.records.inquiry import DrivenCase
+from driftloop.harness.records.observation import Observation, Place
+from driftloop.harness.running.open_run import OpenRun
 
 
 def drive(run: OpenRun) -> None:

@@ -14,20 +14,20 @@ from statistics import fmean
 from threading import Lock
 from typing import Final
 
-from devices import deploy
-from devices.errors import DeviceError
-from devices.phone import Phone
-from harness.arms import deployment, trajectory
-from harness.comparison.driven import is_of
-from harness.errors import RunFolderError
-from harness.judgement.sampling import Needed, sampling_plan
-from harness.ladder import Who
-from harness.progress import duration
-from harness.records.observation import Observation
-from harness.records.record import Outlook, RunRecord, Space
-from harness.running import noise_floor
-from harness.running.open_run import OpenRun
-from harness.running.result_cache import ResultCache
+from driftloop.devices import deploy
+from driftloop.devices.errors import DeviceError
+from driftloop.devices.phone import Phone
+from driftloop.harness.arms import deployment, trajectory
+from driftloop.harness.comparison.driven import is_of
+from driftloop.harness.errors import RunFolderError
+from driftloop.harness.judgement.sampling import Needed, sampling_plan
+from driftloop.harness.ladder import Who
+from driftloop.harness.progress import duration
+from driftloop.harness.records.observation import Observation
+from driftloop.harness.records.record import Outlook, RunRecord, Space
+from driftloop.harness.running import noise_floor
+from driftloop.harness.running.open_run import OpenRun
+from driftloop.harness.running.result_cache import ResultCache
 
 _OBSERVATION_BYTES: Final = 12 * 1024
 """What an answer takes in a run folder, rounded up."""

@@ -13,17 +13,17 @@ from pathlib import Path
 import PIL
 from PIL import Image, ImageOps
 
-from devices.paths import cache_dir
-from harness import cases
-from harness.arms.base import Prepared, Side
-from harness.cases import Case, Session, first_of
-from harness.contract import Pixels
-from harness.errors import CaseError
-from harness.images import DECODE_FAULTS
-from harness.ladder import Role
-from harness.preprocess import PREPARATION_VERSION, pixels_sha256, prepare_case
-from harness.progress import Advance
-from harness.records.observation import Canary
+from driftloop.devices.paths import cache_dir
+from driftloop.harness import cases
+from driftloop.harness.arms.base import Prepared, Side
+from driftloop.harness.cases import Case, Session, first_of
+from driftloop.harness.contract import Pixels
+from driftloop.harness.errors import CaseError
+from driftloop.harness.images import DECODE_FAULTS
+from driftloop.harness.ladder import Role
+from driftloop.harness.preprocess import PREPARATION_VERSION, pixels_sha256, prepare_case
+from driftloop.harness.progress import Advance
+from driftloop.harness.records.observation import Canary
 
 Track = Callable[[str], Advance]
 """Names a piece of work and returns the callback `(done, total)` for it."""

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from devices.paths import cache_dir
-from harness import atomic, stats
-from harness.arms.base import Prepared, TwinArm
-from harness.comparison.case_comparison import CaseComparison, compare_case
-from harness.progress import Advance
-from harness.records.inquiry import Floor
-from harness.records.observation import Observation
-from harness.running.open_run import OpenRun
-from harness.running.result_cache import ResultCache, read_kept
-from harness.tolerance import Tolerance
+from driftloop.devices.paths import cache_dir
+from driftloop.harness import atomic, stats
+from driftloop.harness.arms.base import Prepared, TwinArm
+from driftloop.harness.comparison.case_comparison import CaseComparison, compare_case
+from driftloop.harness.progress import Advance
+from driftloop.harness.records.inquiry import Floor
+from driftloop.harness.records.observation import Observation
+from driftloop.harness.running.open_run import OpenRun
+from driftloop.harness.running.result_cache import ResultCache, read_kept
+from driftloop.harness.tolerance import Tolerance
 
 CASES: Final = 24
 """Images behind the floor of the text model: the largest of 22 values bounds the 90th percentile at

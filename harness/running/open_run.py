@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from devices.phone import Phone
-from harness.arms.base import Arm
-from harness.arms.phone import PhoneArm
-from harness.arms.process import ArmProcess
-from harness.ladder import ArmSpec, Who
-from harness.progress import Progress
-from harness.records.journal import Journal
-from harness.running.run_plan import Plan
+from driftloop.devices.phone import Phone
+from driftloop.harness.arms.base import Arm
+from driftloop.harness.arms.phone import PhoneArm
+from driftloop.harness.arms.process import ArmProcess
+from driftloop.harness.ladder import ArmSpec, Who
+from driftloop.harness.progress import Progress
+from driftloop.harness.records.journal import Journal
+from driftloop.harness.running.run_plan import Plan
 
 
 class OpenRun:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from devices import adb, virtual
-from devices.phone import Phone
-from harness.records.record import PhoneRecord
+from driftloop.devices import adb, virtual
+from driftloop.devices.phone import Phone
+from driftloop.harness.records.record import PhoneRecord
 
 
 @contextmanager

@@ -15,13 +15,13 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from devices.paths import cache_dir
-from devices.runner.protocol import PROTOCOL_VERSION, Attestation
-from harness import atomic
-from harness.arms.base import Prepared, runtime
-from harness.contract import Contract
-from harness.ladder import ArmSpec
-from harness.records.observation import SCHEMA_VERSION, Observation
+from driftloop.devices.paths import cache_dir
+from driftloop.devices.runner.protocol import PROTOCOL_VERSION, Attestation
+from driftloop.harness import atomic
+from driftloop.harness.arms.base import Prepared, runtime
+from driftloop.harness.contract import Contract
+from driftloop.harness.ladder import ArmSpec
+from driftloop.harness.records.observation import SCHEMA_VERSION, Observation
 
 _Model = TypeVar("_Model", bound=BaseModel)
 

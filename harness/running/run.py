@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from harness import evaluation
-from harness.evaluation import Evaluation
-from harness.progress import Progress
-from harness.records.journal import Journal
-from harness.records.record import ArmFailure
-from harness.running import answers, driven_layers, phones, run_plan, whole_tensors
-from harness.running.forecast import Forecaster
-from harness.running.open_run import OpenRun
-from harness.running.request import RunRequest
+from driftloop.harness import evaluation
+from driftloop.harness.evaluation import Evaluation
+from driftloop.harness.progress import Progress
+from driftloop.harness.records.journal import Journal
+from driftloop.harness.records.record import ArmFailure
+from driftloop.harness.running import answers, driven_layers, phones, run_plan, whole_tensors
+from driftloop.harness.running.forecast import Forecaster
+from driftloop.harness.running.open_run import OpenRun
+from driftloop.harness.running.request import RunRequest
 
 
 def evaluate(request: RunRequest, progress: Progress) -> Evaluation:

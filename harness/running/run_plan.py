@@ -9,28 +9,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from devices.phone import Phone
-from harness import bundle as bundles
-from harness import contract as contracts
-from harness import gates_file, ladder, tokens
-from harness.arms import app as app_lines
-from harness.arms.app import AppAnswers
-from harness.arms.base import Prepared, Side
-from harness.bundle import Bundle
-from harness.contract import Contract
-from harness.errors import BadInput
-from harness.judgement.sampling import sampling_plan
-from harness.ladder import ArmSpec, Role
-from harness.progress import Progress
-from harness.records.inquiry import AppRemarks
-from harness.records.record import RunRecord
-from harness.running import images, result_cache, run_record
-from harness.running.images import Sides
-from harness.running.request import RunRequest
-from harness.running.run_record import installed_versions
-from harness.running.soundness import Soundness, soundness
-from harness.tokens import PromptSize
-from harness.training import record as training_record
+from driftloop.devices.phone import Phone
+from driftloop.harness import bundle as bundles
+from driftloop.harness import contract as contracts
+from driftloop.harness import gates_file, ladder, tokens
+from driftloop.harness.arms import app as app_lines
+from driftloop.harness.arms.app import AppAnswers
+from driftloop.harness.arms.base import Prepared, Side
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import BadInput
+from driftloop.harness.judgement.sampling import sampling_plan
+from driftloop.harness.ladder import ArmSpec, Role
+from driftloop.harness.progress import Progress
+from driftloop.harness.records.inquiry import AppRemarks
+from driftloop.harness.records.record import RunRecord
+from driftloop.harness.running import images, result_cache, run_record
+from driftloop.harness.running.images import Sides
+from driftloop.harness.running.request import RunRequest
+from driftloop.harness.running.run_record import installed_versions
+from driftloop.harness.running.soundness import Soundness, soundness
+from driftloop.harness.tokens import PromptSize
+from driftloop.harness.training import record as training_record
 
 _ANSWERED_BY = {
     "torch": ("torch", "transformers"),

@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-from devices.hashing import file_sha256
-from devices.phone import Phone
-from harness.arms.app import AppAnswers
-from harness.bundle import Bundle, Weights
-from harness.errors import BadInput
-from harness.gates_file import Gates
-from harness.ladder import ArmSpec
-from harness.records.record import (
+from driftloop.devices.hashing import file_sha256
+from driftloop.devices.phone import Phone
+from driftloop.harness.arms.app import AppAnswers
+from driftloop.harness.bundle import Bundle, Weights
+from driftloop.harness.errors import BadInput
+from driftloop.harness.gates_file import Gates
+from driftloop.harness.ladder import ArmSpec
+from driftloop.harness.records.record import (
     AppRecord,
     BundleRecord,
     CaseRecord,
@@ -25,9 +25,9 @@ from harness.records.record import (
     RunRecord,
     Sampling,
 )
-from harness.running import phones
-from harness.running.images import Sides
-from harness.running.request import RunRequest
+from driftloop.harness.running import phones
+from driftloop.harness.running.images import Sides
+from driftloop.harness.running.request import RunRequest
 
 _RECORDED: Final = (
     "driftloop",

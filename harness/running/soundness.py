@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness import bundle as bundles
-from harness.arms.base import Side
-from harness.bundle import Bundle
-from harness.ladder import ArmSpec, Role
-from harness.progress import Advance
-from harness.records.inquiry import FileFault, Owner
+from driftloop.harness import bundle as bundles
+from driftloop.harness.arms.base import Side
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.ladder import ArmSpec, Role
+from driftloop.harness.progress import Advance
+from driftloop.harness.records.inquiry import FileFault, Owner
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
-from harness.arms import trajectory
-from harness.ladder import APP, Who
-from harness.records.observation import Slot
-from harness.running.open_run import OpenRun
+from driftloop.harness.arms import trajectory
+from driftloop.harness.ladder import APP, Who
+from driftloop.harness.records.observation import Slot
+from driftloop.harness.running.open_run import OpenRun
 
 FOLDER: Final = "deep"
 

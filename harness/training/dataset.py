@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from harness.contract import Contract
-from harness.training import prompt as prompts
-from harness.training.tiles import cut
+from driftloop.harness.contract import Contract
+from driftloop.harness.training import prompt as prompts
+from driftloop.harness.training.tiles import cut
 
 if TYPE_CHECKING:
     import torch

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from harness.checkpoint import end_of_generation
-from harness.contract import Contract
-from harness.progress import Advance
-from harness.training.dataset import Example
-from harness.training.examples import Examples
-from harness.training.record import HeldOut
+from driftloop.harness.checkpoint import end_of_generation
+from driftloop.harness.contract import Contract
+from driftloop.harness.progress import Advance
+from driftloop.harness.training.dataset import Example
+from driftloop.harness.training.examples import Examples
+from driftloop.harness.training.record import HeldOut
 
 if TYPE_CHECKING:
     import torch

@@ -6,9 +6,9 @@ from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from harness.contract import Contract
-from harness.dataset import Entry
-from harness.training.dataset import Example, example
+from driftloop.harness.contract import Contract
+from driftloop.harness.dataset import Entry
+from driftloop.harness.training.dataset import Example, example
 
 if TYPE_CHECKING:
     from transformers import Idefics3Processor

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import TrainingDiverged
-from harness.training.dataset import Example, collate
-from harness.training.record import Settings
+from driftloop.harness.errors import TrainingDiverged
+from driftloop.harness.training.dataset import Example, collate
+from driftloop.harness.training.record import Settings
 
 if TYPE_CHECKING:
     import torch

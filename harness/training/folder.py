@@ -21,9 +21,9 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from harness import atomic
-from harness.errors import RunFolderError
-from harness.training.record import RECORD_NAME, Plan
+from driftloop.harness import atomic
+from driftloop.harness.errors import RunFolderError
+from driftloop.harness.training.record import RECORD_NAME, Plan
 
 METRICS_NAME: Final = "metrics.jsonl"
 WORK: Final = "training"

@@ -6,8 +6,8 @@ import copy
 import warnings
 from typing import TYPE_CHECKING
 
-from harness.errors import ArmUnavailable
-from harness.training.record import Lora
+from driftloop.harness.errors import extra
+from driftloop.harness.training.record import Lora
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,10 +19,8 @@ _VISION = r".*\bvision_model\..*\.(q|k|v)_proj"
 def adapted(model: PreTrainedModel, lora: Lora) -> PreTrainedModel:
     """`model` with adapters, which alone are trained from here on; peft's scale is 1. Raises
     ArmUnavailable where peft is not installed."""
-    try:
+    with extra("train", "--lora"):
         from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise ArmUnavailable("peft is not installed; install driftloop[train]") from None
     targets = f"{_TEXT}|{_VISION}" if lora.vision else _TEXT
     settings = LoraConfig(r=lora.rank, lora_alpha=lora.rank, target_modules=targets)
     with warnings.catch_warnings():

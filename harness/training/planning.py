@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from devices.hashing import file_sha256
-from harness.checkpoint import Checkpoint
-from harness.contract import Contract
-from harness.dataset import MANIFEST_NAME, Dataset
-from harness.errors import ArmUnavailable, DatasetError
-from harness.training.record import Plan, Precision, Settings
+from driftloop.devices.hashing import file_sha256
+from driftloop.harness.checkpoint import Checkpoint
+from driftloop.harness.contract import Contract
+from driftloop.harness.dataset import MANIFEST_NAME, Dataset
+from driftloop.harness.errors import DatasetError, extra
+from driftloop.harness.training.record import Plan, Precision, Settings
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,8 @@ def usable_precision(wanted: Precision | Literal["auto"]) -> Precision:
     is not installed."""
     if wanted != "auto":
         return wanted
-    try:
+    with extra("train", "training"):
         import torch
-    except ImportError:
-        raise ArmUnavailable("torch is not installed; install driftloop[train]") from None
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "f32"
     found = torch.cpu.get_capabilities()

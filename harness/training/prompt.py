@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from harness.contract import Prompt
-from harness.errors import CheckpointError
+from driftloop.harness.contract import Prompt
+from driftloop.harness.errors import CheckpointError
 
 IMAGE_TOKEN = "<image>"  # noqa: S105  (a token of the model, not a secret)
 AROUND_IMAGE = "<fake_token_around_image>"

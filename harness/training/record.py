@@ -11,8 +11,8 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.contract import Contract
-from harness.errors import CheckpointError
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import CheckpointError
 
 RECORD_NAME: Final = "driftloop-training.json"
 

@@ -8,8 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.checkpoint import Checkpoint
-from harness.training.record import RECORD_NAME, HeldOut, Plan, TrainingRecord
+from driftloop.harness.checkpoint import Checkpoint
+from driftloop.harness.training.record import RECORD_NAME, HeldOut, Plan, TrainingRecord
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from harness.contract import Tiling
+from driftloop.harness.contract import Tiling
 
 if TYPE_CHECKING:
     import torch

@@ -10,24 +10,24 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import checkpoint as checkpoints
-from harness import dataset as datasets
-from harness.checkpoint import Checkpoint
-from harness.dataset import Dataset
-from harness.errors import RunFolderError, TrainingDiverged
-from harness.training import folder as folders
-from harness.training import lora, planning, record, saving
-from harness.training.evaluate import evaluate
-from harness.training.examples import Examples
-from harness.training.finetune import Trainee, diverged, order, reproducible
-from harness.training.folder import TrainingFolder, opened
-from harness.training.planning import TrainRequest
-from harness.training.record import RECORD_NAME, HeldOut, Plan, TrainingRecord
+from driftloop.harness import checkpoint as checkpoints
+from driftloop.harness import dataset as datasets
+from driftloop.harness.checkpoint import Checkpoint
+from driftloop.harness.dataset import Dataset
+from driftloop.harness.errors import RunFolderError, TrainingDiverged
+from driftloop.harness.training import folder as folders
+from driftloop.harness.training import lora, planning, record, saving
+from driftloop.harness.training.evaluate import evaluate
+from driftloop.harness.training.examples import Examples
+from driftloop.harness.training.finetune import Trainee, diverged, order, reproducible
+from driftloop.harness.training.folder import TrainingFolder, opened
+from driftloop.harness.training.planning import TrainRequest
+from driftloop.harness.training.record import RECORD_NAME, HeldOut, Plan, TrainingRecord
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness.progress import Progress
+    from driftloop.harness.progress import Progress
 
 Say = Callable[[str], None]
 """Takes one line of progress."""

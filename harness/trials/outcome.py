@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import geometric_mean, median
 
-from harness.gates_file import TrialRule
-from harness.judgement.verdict import Word
-from harness.trials import plan
-from harness.trials.plan import Comparison, Noise
-from harness.trials.record import CONTENDERS, ContenderRecord, TrialOutcome, TrialRecord, TrialRun
+from driftloop.harness.gates_file import TrialRule
+from driftloop.harness.judgement.verdict import Word
+from driftloop.harness.trials import plan
+from driftloop.harness.trials.plan import Comparison, Noise
+from driftloop.harness.trials.record import (
+    CONTENDERS,
+    ContenderRecord,
+    TrialOutcome,
+    TrialRecord,
+    TrialRun,
+)
 
 RUN_COLUMNS = ("run", "what", "median ms", "images", "load ms", "temp C", "left out")
 

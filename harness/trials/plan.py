@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from harness.gates_file import TrialRule
+from driftloop.harness.gates_file import TrialRule
 
 Phase = Literal["floor", "trial"]
 Contender = Literal["baseline", "candidate"]

@@ -9,14 +9,14 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from devices.health import Health
-from devices.runner.protocol import Attestation
-from harness.contract import Contract
-from harness.gates_file import TrialRule
-from harness.jsonl import Record
-from harness.judgement.verdict import Word
-from harness.records.record import PhoneRecord
-from harness.trials.plan import Contender, Medians, Phase
+from driftloop.devices.health import Health
+from driftloop.devices.runner.protocol import Attestation
+from driftloop.harness.contract import Contract
+from driftloop.harness.gates_file import TrialRule
+from driftloop.harness.jsonl import Record
+from driftloop.harness.judgement.verdict import Word
+from driftloop.harness.records.record import PhoneRecord
+from driftloop.harness.trials.plan import Contender, Medians, Phase
 
 TRIAL_SCHEMA_VERSION: Final = 1
 TRIAL_FILE = "trial.json"

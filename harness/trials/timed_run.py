@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from devices import health
-from devices.errors import RunnerFailed
-from devices.phone import Phone
-from devices.runner import client
-from devices.runner.protocol import Attestation, ImageResult
-from devices.runner.work import Work
-from harness.judgement.latency import stage_times
-from harness.progress import Advance
-from harness.trials.plan import Step
-from harness.trials.record import WARM_UP_IMAGES, Exclusion, Reading, TrialRun
+from driftloop.devices import health
+from driftloop.devices.errors import RunnerFailed
+from driftloop.devices.phone import Phone
+from driftloop.devices.runner import client
+from driftloop.devices.runner.protocol import Attestation, ImageResult
+from driftloop.devices.runner.work import Work
+from driftloop.harness.judgement.latency import stage_times
+from driftloop.harness.progress import Advance
+from driftloop.harness.trials.plan import Step
+from driftloop.harness.trials.record import WARM_UP_IMAGES, Exclusion, Reading, TrialRun
 
 _MAY_PASS = ("died", "hung", "stuck")
 """Ends of a runner that may not repeat in another run; all others are refusals."""

@@ -12,22 +12,22 @@ from datetime import UTC, datetime
 from itertools import cycle, islice
 from pathlib import Path
 
-from devices.paths import cache_dir
-from devices.phone import Phone
-from devices.runner.work import Work, WorkImage
-from harness import atomic, cases, jsonl
-from harness import bundle as bundles
-from harness import contract as contracts
-from harness.arms import deployment
-from harness.contract import Contract
-from harness.errors import BadInput, RunFolderError
-from harness.gates_file import TrialRule
-from harness.progress import Progress
-from harness.running import phones
-from harness.running.images import prepare_cases
-from harness.trials import outcome, plan, timed_run
-from harness.trials.plan import Contender, Step
-from harness.trials.record import (
+from driftloop.devices.paths import cache_dir
+from driftloop.devices.phone import Phone
+from driftloop.devices.runner.work import Work, WorkImage
+from driftloop.harness import atomic, cases, jsonl
+from driftloop.harness import bundle as bundles
+from driftloop.harness import contract as contracts
+from driftloop.harness.arms import deployment
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import BadInput, RunFolderError
+from driftloop.harness.gates_file import TrialRule
+from driftloop.harness.progress import Progress
+from driftloop.harness.running import phones
+from driftloop.harness.running.images import prepare_cases
+from driftloop.harness.trials import outcome, plan, timed_run
+from driftloop.harness.trials.plan import Contender, Step
+from driftloop.harness.trials.record import (
     CONTENDERS,
     TRIAL_FILE,
     WARM_UP_IMAGES,
@@ -36,7 +36,7 @@ from harness.trials.record import (
     TrialRecord,
     TrialRun,
 )
-from harness.trials.timed_run import WatchedPhone
+from driftloop.harness.trials.timed_run import WatchedPhone
 
 TEXT_FILE = "latency.md"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from fixtures import photographs, textures
+from driftloop.fixtures import photographs, textures
 from tests.bench.ratios import Row, in_turn, timed_s
 
 IMAGES = 10_000
@@ -79,7 +79,7 @@ def _preparation() -> list[Row]:
 def _prepare(sources: Path, out: Path) -> tuple[float, float]:
     """Seconds for the whole command, and the peak memory of its largest process in MiB."""
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "harness.cli", "dataset", "prepare", str(sources), str(out)]
+    command = [sys.executable, "-m", "driftloop", "dataset", "prepare", str(sources), str(out)]
     begin = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         error = process.stderr.read() if process.stderr else b""

@@ -8,10 +8,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from devices import adb, deploy, virtual
-from devices.deploy import LocalBlob
-from devices.phone import Phone
-from devices.server import adb_binary, private_server
+from driftloop.devices import adb, deploy, virtual
+from driftloop.devices.deploy import LocalBlob
+from driftloop.devices.phone import Phone
+from driftloop.devices.server import adb_binary, private_server
 from tests.bench.ratios import Row, in_turn, timed_s
 
 COLD_MIB = 200

@@ -9,16 +9,16 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-from devices import adb, virtual
-from fixtures import real_size
-from harness import bundle as bundles
-from harness import contract as contracts
-from harness import ladder
-from harness.arms import trajectory
-from harness.arms.base import Side
-from harness.arms.desktop import DesktopArm
-from harness.arms.phone import PhoneArm
-from harness.progress import Unseen
+from driftloop.devices import adb, virtual
+from driftloop.fixtures import real_size
+from driftloop.harness import bundle as bundles
+from driftloop.harness import contract as contracts
+from driftloop.harness import ladder
+from driftloop.harness.arms import trajectory
+from driftloop.harness.arms.base import Side
+from driftloop.harness.arms.desktop import DesktopArm
+from driftloop.harness.arms.phone import PhoneArm
+from driftloop.harness.progress import Unseen
 from tests.bench.ratios import Row, in_turn, timed_s
 from tests.bench.runners import prepared
 

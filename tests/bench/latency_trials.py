@@ -21,17 +21,17 @@ from typing import Annotated
 
 import typer
 
-from devices import adb, virtual
-from devices.runner import variants
-from devices.runner.build import runner_binary
-from fixtures import demo, textures
-from fixtures.cached import told
-from fixtures.drifts import release
-from harness.gates_file import TrialRule
-from harness.judgement.verdict import Word
-from harness.progress import Unseen
-from harness.trials.record import TrialOutcome
-from harness.trials.trial import Entry, TrialRequest, run_trial
+from driftloop.devices import adb, virtual
+from driftloop.devices.runner import variants
+from driftloop.devices.runner.build import runner_binary
+from driftloop.fixtures import demo, textures
+from driftloop.fixtures.cached import remark
+from driftloop.fixtures.drifts import release
+from driftloop.harness.gates_file import TrialRule
+from driftloop.harness.judgement.verdict import Word
+from driftloop.harness.progress import Unseen
+from driftloop.harness.trials.record import TrialOutcome
+from driftloop.harness.trials.trial import Entry, TrialRequest, run_trial
 from tests.bench.ratios import Row
 from tests.runner_work import ONE_THREAD
 
@@ -54,7 +54,7 @@ def main(
 
     Exit code: 0, or 1 where fewer are found than was promised, or an alarm was raised.
     """
-    bundle = demo.bundle(told)
+    bundle = demo.bundle(remark)
     with virtual.started("x86_64") as phone, tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         textures.save(folder / "images", images_per_run, seed=12)
@@ -75,9 +75,9 @@ def main(
                     images_per_run=images_per_run,
                     rule=TrialRule(max_runs=MAX_RUNS),
                 )
-                outcome = run_trial(request, Unseen(), told).outcome
+                outcome = run_trial(request, Unseen(), remark).outcome
                 words[outcome.verdict] += 1
-                told(f"{name} {number + 1} of {trials}: {_line(outcome)}")
+                remark(f"{name} {number + 1} of {trials}: {_line(outcome)}")
             return words
 
         slower = verdicts("slower", slow_runner, slow)

@@ -8,8 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from devices.runner.build import native_tool, runner_binary
-from devices.runner.protocol import (
+from driftloop.devices.runner.build import native_tool, runner_binary
+from driftloop.devices.runner.protocol import (
     LINE,
     Decoding,
     ImageRequest,
@@ -18,14 +18,14 @@ from devices.runner.protocol import (
     RuntimeSettings,
     Timings,
 )
-from devices.runner.variants import X86_64_V3
-from fixtures import real_size, textures
-from fixtures.drifts import keys
-from harness import bundle as bundles
-from harness import contract as contracts
-from harness.arms.base import Prepared
-from harness.contract import Pixels
-from harness.preprocess import pixels_sha256, prepare_as
+from driftloop.devices.runner.variants import X86_64_V3
+from driftloop.fixtures import real_size, textures
+from driftloop.fixtures.drifts import keys
+from driftloop.harness import bundle as bundles
+from driftloop.harness import contract as contracts
+from driftloop.harness.arms.base import Prepared
+from driftloop.harness.contract import Pixels
+from driftloop.harness.preprocess import pixels_sha256, prepare_as
 from tests.bench.ratios import Row, in_turn
 
 ROUNDS = 7

@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from devices import virtual
-from fixtures import real_size, textures
+from driftloop.devices import virtual
+from driftloop.fixtures import real_size, textures
 from tests.bench.ratios import Row, timed_s
 
 DECISIVE = 72
@@ -79,7 +79,7 @@ def _ladder(bundle: Path, folder: Path, options: tuple[str, ...]) -> list[Row]:
 
 def _run(bundle: Path, images: Path, out: Path, *options: str) -> None:
     """`driftloop run`, to a verdict. Raises RuntimeError, with what it said, where it has none."""
-    command = [sys.executable, "-m", "harness.cli", "run", str(bundle), str(images), *options]
+    command = [sys.executable, "-m", "driftloop", "run", str(bundle), str(images), *options]
     command += ["--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1, 3):

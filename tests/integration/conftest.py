@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from devices import adb, virtual
-from devices.identity import Abi
-from devices.phone import Phone
-from devices.server import PORT_VARIABLE, Server, adb_binary, private_server
-from devices.virtual import VirtualPhone
+from driftloop.devices import adb, virtual
+from driftloop.devices.identity import Abi
+from driftloop.devices.phone import Phone
+from driftloop.devices.server import PORT_VARIABLE, Server, adb_binary, private_server
+from driftloop.devices.virtual import VirtualPhone
 
 
 def _free_port() -> int:

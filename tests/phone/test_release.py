@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.plugin import DELIVERY
+from driftloop.harness.plugin import DELIVERY
 
 if TYPE_CHECKING:
-    from harness.evaluation import Evaluation
+    from driftloop.harness.evaluation import Evaluation
 
 
 def test_gate(evaluation: Evaluation, driftloop_gate: str) -> None:

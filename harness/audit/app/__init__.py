@@ -19,12 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from harness.atomic import write_text
-from harness.audit.app import readers, rules
-from harness.audit.app.constants import Constants
-from harness.audit.app.grammar import Fact
-from harness.audit.app.rules import ASPECTS
-from harness.audit.app.source import (
+from driftloop.harness.atomic import write_text
+from driftloop.harness.audit.app import readers, rules
+from driftloop.harness.audit.app.constants import Constants
+from driftloop.harness.audit.app.grammar import Fact
+from driftloop.harness.audit.app.rules import ASPECTS
+from driftloop.harness.audit.app.source import (
     FILE_SECONDS,
     LANGUAGES,
     PARSE_ALL,
@@ -32,10 +32,10 @@ from harness.audit.app.source import (
     File,
     Source,
 )
-from harness.audit.aspects import BY_KEY
-from harness.audit.findings import CONFIRMED_IN, Finding, Quote, Value, settled
-from harness.contract import Contract
-from harness.errors import AuditError
+from driftloop.harness.audit.aspects import BY_KEY
+from driftloop.harness.audit.findings import CONFIRMED_IN, Finding, Quote, Value, settled
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import AuditError
 
 __all__ = ["CONFIRMED_IN", "read", "scan"]
 

@@ -12,8 +12,8 @@ import textwrap
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from harness.audit.app.grammar import TEXTS, Fact, inner, operands, parted, text
-from harness.audit.app.source import File, Source
+from driftloop.harness.audit.app.grammar import TEXTS, Fact, inner, operands, parted, text
+from driftloop.harness.audit.app.source import File, Source
 
 if TYPE_CHECKING:
     from tree_sitter import Node

@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from importlib import import_module, resources
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from harness.errors import ArmUnavailable
+from driftloop.harness.errors import extra
 
 if TYPE_CHECKING:
     from tree_sitter import Language, Node, Query
@@ -80,13 +80,10 @@ class Fact:
 @cache
 def language(name: str) -> Language:
     """The grammar of `name`; raises ArmUnavailable where it is not installed."""
-    try:
+    with extra("audit", "reading an app's source"):
         from tree_sitter import Language
 
         return Language(import_module(f"tree_sitter_{name}").language())
-    except ImportError as error:
-        said = f"reading an app's source needs {error.name}: pip install 'driftloop[audit]'"
-        raise ArmUnavailable(said) from error
 
 
 @cache

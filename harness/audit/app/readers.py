@@ -11,12 +11,12 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from harness.audit import prompt_parts, values
-from harness.audit.app.constants import UNKNOWN, Literal, Worth, initial
-from harness.audit.app.grammar import parted, text
-from harness.audit.app.rules import Rule, Scene, pattern
-from harness.audit.findings import Quote, Value
-from harness.audit.prompt_parts import IMAGE_TOKEN, LIBMTMD_MARKERS
+from driftloop.harness.audit import prompt_parts, values
+from driftloop.harness.audit.app.constants import UNKNOWN, Literal, Worth, initial
+from driftloop.harness.audit.app.grammar import parted, text
+from driftloop.harness.audit.app.rules import Rule, Scene, pattern
+from driftloop.harness.audit.findings import Quote, Value
+from driftloop.harness.audit.prompt_parts import IMAGE_TOKEN, LIBMTMD_MARKERS
 
 if TYPE_CHECKING:
     from tree_sitter import Node

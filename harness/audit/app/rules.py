@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field
 
-from harness.audit.app.constants import Constants, Worth
-from harness.audit.app.grammar import Fact, Kind
-from harness.audit.app.source import File
-from harness.audit.findings import Quote, Value
-from harness.contract import Contract
-from harness.jsonl import Record
-from harness.shipped import shipped
+from driftloop.harness.audit.app.constants import Constants, Worth
+from driftloop.harness.audit.app.grammar import Fact, Kind
+from driftloop.harness.audit.app.source import File
+from driftloop.harness.audit.findings import Quote, Value
+from driftloop.harness.contract import Contract
+from driftloop.harness.jsonl import Record
+from driftloop.harness.shipped import shipped
 
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-_WRITTEN: Final = shipped("harness.audit.app", "rules.toml")
+_WRITTEN: Final = shipped("driftloop.harness.audit.app", "rules.toml")
 ASPECTS: Final[list[str]] = _WRITTEN["aspects"]
 _AFFIX: Final = re.compile(r"^(?:[mgs]_|_)|^m(?=[A-Z])|_$")
 """What only says that a name is a member's or a global's."""

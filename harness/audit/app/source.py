@@ -13,10 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.audit.app import grammar
-from harness.audit.app.grammar import Fact
-from harness.errors import BadInput
-from harness.shipped import shipped
+from driftloop.harness.audit.app import grammar
+from driftloop.harness.audit.app.grammar import Fact
+from driftloop.harness.errors import BadInput
+from driftloop.harness.shipped import shipped
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -34,7 +34,7 @@ _DEEPEST_CODE: Final = 400
 """Brackets inside one another."""
 _EVERYWHERE: Final = 60
 """A name that occurs in this many files leads nowhere."""
-_WRITTEN: Final = shipped("harness.audit.app", "source.toml")
+_WRITTEN: Final = shipped("driftloop.harness.audit.app", "source.toml")
 LANGUAGES: Final[dict[str, str]] = {
     suffix: name for name, one in _WRITTEN["languages"].items() for suffix in one["suffixes"]
 }

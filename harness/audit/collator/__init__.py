@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image
 
-from harness import dataset as datasets
-from harness.audit.checkpoint import Tokens
-from harness.audit.collator import batch, user_code
-from harness.audit.collator.batch import Batch
-from harness.audit.collator.user_code import ADAPTOR, Collator
-from harness.audit.dataset import is_prepared, records
-from harness.audit.findings import Finding, tallied
-from harness.audit.gauge import drawn
-from harness.audit.prompt_parts import IMAGE_TOKEN
-from harness.checkpoint import load_processor
-from harness.contract import Contract
-from harness.errors import AuditError, DriftloopError
-from harness.preprocess import prepare_as
-from harness.training.dataset import example
+from driftloop.harness import dataset as datasets
+from driftloop.harness.audit.checkpoint import Tokens
+from driftloop.harness.audit.collator import batch, user_code
+from driftloop.harness.audit.collator.batch import Batch
+from driftloop.harness.audit.collator.user_code import ADAPTOR, Collator
+from driftloop.harness.audit.dataset import is_prepared, records
+from driftloop.harness.audit.findings import Finding, tallied
+from driftloop.harness.audit.gauge import drawn
+from driftloop.harness.audit.prompt_parts import IMAGE_TOKEN
+from driftloop.harness.checkpoint import load_processor
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import AuditError, DriftloopError
+from driftloop.harness.preprocess import prepare_as
+from driftloop.harness.training.dataset import example
 
 if TYPE_CHECKING:
     from transformers import Idefics3Processor

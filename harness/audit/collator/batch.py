@@ -16,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.audit import prompt_parts
-from harness.audit.checkpoint import Tokens
-from harness.audit.dataset import pixels
-from harness.audit.dataset.pixels import Pair
-from harness.audit.findings import Finding
-from harness.checkpoint import END_OF_GENERATION
-from harness.contract import Contract, Tiling
-from harness.errors import AuditError
-from harness.training.dataset import IGNORED
-from harness.training.prompt import AROUND_IMAGE, IMAGE_TOKEN
-from harness.training.tiles import cut
+from driftloop.harness.audit import prompt_parts
+from driftloop.harness.audit.checkpoint import Tokens
+from driftloop.harness.audit.dataset import pixels
+from driftloop.harness.audit.dataset.pixels import Pair
+from driftloop.harness.audit.findings import Finding
+from driftloop.harness.checkpoint import END_OF_GENERATION
+from driftloop.harness.contract import Contract, Tiling
+from driftloop.harness.errors import AuditError
+from driftloop.harness.training.dataset import IGNORED
+from driftloop.harness.training.prompt import AROUND_IMAGE, IMAGE_TOKEN
+from driftloop.harness.training.tiles import cut
 
 if TYPE_CHECKING:
     from transformers import Idefics3ImageProcessorPil, Idefics3Processor

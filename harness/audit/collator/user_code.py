@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from PIL import Image
 
-from harness.errors import AuditError, DriftloopError
+from driftloop.harness.errors import AuditError, DriftloopError
 
 ADAPTOR: Final = "driftloop_example"
 """What a user calls the function that makes an example for their collator."""

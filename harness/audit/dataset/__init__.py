@@ -10,18 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from devices.hashing import file_sha256
-from harness import dataset as datasets
-from harness.audit import prompt_parts, values
-from harness.audit.checkpoint import Tokens
-from harness.audit.dataset import pixels, records
-from harness.audit.dataset.pixels import Pair
-from harness.audit.dataset.records import Record, Records
-from harness.audit.findings import Finding, tallied
-from harness.contract import Contract
-from harness.images import IMAGE_SUFFIXES
-from harness.preprocess import pixels_sha256
-from harness.progress import Advance
+from driftloop.devices.hashing import file_sha256
+from driftloop.harness import dataset as datasets
+from driftloop.harness.audit import prompt_parts, values
+from driftloop.harness.audit.checkpoint import Tokens
+from driftloop.harness.audit.dataset import pixels, records
+from driftloop.harness.audit.dataset.pixels import Pair
+from driftloop.harness.audit.dataset.records import Record, Records
+from driftloop.harness.audit.findings import Finding, tallied
+from driftloop.harness.contract import Contract
+from driftloop.harness.images import IMAGE_SUFFIXES
+from driftloop.harness.preprocess import pixels_sha256
+from driftloop.harness.progress import Advance
 
 _SIDE: Final = "dataset"
 _SAMPLE: Final = 16

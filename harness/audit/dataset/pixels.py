@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.audit.findings import Finding, Side, Value
-from harness.contract import Contract
-from harness.errors import CaseError
-from harness.preprocess.search import Way, ranked
-from harness.progress import Advance
+from driftloop.harness.audit.findings import Finding, Side, Value
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import CaseError
+from driftloop.harness.preprocess.search import Way, ranked
+from driftloop.harness.progress import Advance
 
 ASPECTS: Final = {
     "resize": "recipe",

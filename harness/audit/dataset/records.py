@@ -13,11 +13,11 @@ from typing import Any, Final, TypeVar
 
 from PIL import Image
 
-from harness import tables
-from harness.audit.prompt_parts import IMAGE_TOKEN, parted
-from harness.errors import ArmUnavailable, DatasetError
-from harness.images import DECODE_FAULTS, IMAGE_SUFFIXES
-from harness.tables import TableError
+from driftloop.harness import tables
+from driftloop.harness.audit.prompt_parts import IMAGE_TOKEN, parted
+from driftloop.harness.errors import DatasetError, extra
+from driftloop.harness.images import DECODE_FAULTS, IMAGE_SUFFIXES
+from driftloop.harness.tables import TableError
 
 _IMAGE_KEYS: Final = ("image", "images", "image_path", "file_name", "filename", "path", "img")
 _PROMPT_KEYS: Final = ("prompt", "instruction", "question", "query", "prefix", "input")
@@ -156,11 +156,8 @@ def _folders(root: Path, images: Sequence[Path], labels: Sequence[str]) -> Itera
 
 
 def _hugging_face(root: Path) -> Iterator[_Entry]:
-    try:
+    with extra("hf", f"reading {root}"):
         import datasets
-    except ImportError as error:
-        said = "reading it needs the package datasets: pip install 'driftloop[hf]'"
-        raise ArmUnavailable(f"{root}: {said}") from error
     try:
         loaded = datasets.load_from_disk(str(root))
     except (OSError, ValueError, KeyError) as error:

@@ -13,19 +13,18 @@ from datetime import date, time
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
 from pydantic import Field
 
-from harness import tables
-from harness.audit import prompt_parts, values
-from harness.audit.aspects import BY_KEY
-from harness.audit.checkpoint import Tokens
-from harness.audit.findings import Finding, Value
-from harness.contract import Contract
-from harness.errors import AuditError
-from harness.jsonl import Record
-from harness.shipped import shipped
-from harness.tables import TableError
+from driftloop.harness import tables
+from driftloop.harness.audit import prompt_parts, values
+from driftloop.harness.audit.aspects import BY_KEY
+from driftloop.harness.audit.checkpoint import Tokens
+from driftloop.harness.audit.findings import Finding, Value
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import AuditError, extra
+from driftloop.harness.jsonl import Record
+from driftloop.harness.shipped import shipped
+from driftloop.harness.tables import TableError
 
 EXTENSION: Final = "driftloop-keys.toml"
 """Further tables, beside a trainer's configuration."""
@@ -106,7 +105,7 @@ class _Tables(Record):
 
 def _tables(file: Path) -> tuple[dict[str, str], dict[str, dict[str, str | bool]]]:
     """Key -> meaning, and meaning -> what its values say; what the user adds takes precedence."""
-    both = [_Tables.model_validate(shipped("harness.audit.train_config", "keys.toml"))]
+    both = [_Tables.model_validate(shipped("driftloop.harness.audit.train_config", "keys.toml"))]
     extension = file.parent / EXTENSION
     if extension.is_file():
         try:
@@ -286,6 +285,8 @@ def _normal(key: str) -> str:
 
 def _settings_of(file: Path) -> list[Setting]:
     form = {".toml": "TOML", ".json": "JSON"}.get(file.suffix.lower(), "YAML")
+    with extra("audit", "reading a trainer's YAML"):
+        import yaml
     try:
         text = tables.text_of(file)
         if form == "YAML":

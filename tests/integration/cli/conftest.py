@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from devices.server import PORT_VARIABLE, adb_binary
-from fixtures import deep, demo, textures
+from driftloop.devices.server import PORT_VARIABLE, adb_binary
+from driftloop.fixtures import deep, demo, textures
 
 Done = subprocess.CompletedProcess[str]
 
@@ -49,7 +49,7 @@ def driftloop() -> Driftloop:
 
 def command(*args: object) -> list[str]:
     """The argument list of `driftloop ARGS...`."""
-    return [sys.executable, "-m", "harness.cli", *map(str, args)]
+    return [sys.executable, "-m", "driftloop", *map(str, args)]
 
 
 def under(cache: Path | None) -> dict[str, str]:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from fixtures import textures, tiny
-from fixtures.drifts.release import contract
+from driftloop.fixtures import textures, tiny
+from driftloop.fixtures.drifts.release import contract
 from tests.integration.cli.conftest import Driftloop, width
 
 CONFIG = """\
@@ -51,7 +51,7 @@ def test_the_aligned_pipeline_has_no_mismatch(
     document = driftloop.json(
         *("audit", "--dataset", tiny.dataset(), "--checkpoint", tiny.checkpoint()),
         *("--bundle", bundle, "--train-config", config),
-        *("--collator", "harness.training.dataset:collate"),
+        *("--collator", "driftloop.harness.training.dataset:collate"),
     )
     assert mismatches(document) == {}
     assert document["verdict"] == "ALIGNED"

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from devices import adb, virtual
-from devices.deploy import REMOTE_BLOBS
-from devices.phone import Phone
-from devices.virtual import VirtualPhone
-from fixtures.drifts.release import contract
+from driftloop.devices import adb, virtual
+from driftloop.devices.deploy import REMOTE_BLOBS
+from driftloop.devices.phone import Phone
+from driftloop.devices.virtual import VirtualPhone
+from driftloop.fixtures.drifts.release import contract
 from tests.integration.cli.conftest import Driftloop, one_line
 
 USAGE, INFRA = 2, 4

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fixtures import textures
-from harness import dataset as data
+from driftloop.fixtures import textures
+from driftloop.harness import dataset as data
 from tests.integration.cli.conftest import Driftloop
 from tests.integration.harness.dataset.conftest import Reply, ScriptedServer
 from tests.little_dataset import content

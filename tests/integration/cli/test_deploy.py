@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from devices.deploy import REMOTE_BLOBS
-from devices.phone import REMOTE_ROOT, Phone
-from harness import bundle as bundles
+from driftloop.devices.deploy import REMOTE_BLOBS
+from driftloop.devices.phone import REMOTE_ROOT, Phone
+from driftloop.harness import bundle as bundles
 from tests.integration.cli.conftest import Driftloop
 
 

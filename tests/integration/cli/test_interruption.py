@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from devices import adb
-from devices.paths import cache_root
-from devices.server import Server
-from devices.virtual import VirtualPhone
-from fixtures import textures
+from driftloop.devices import adb
+from driftloop.devices.paths import cache_root
+from driftloop.devices.server import Server
+from driftloop.devices.virtual import VirtualPhone
+from driftloop.fixtures import textures
 from tests.integration.cli.conftest import Driftloop, command, observations, read_json, under
 from tests.integration.conftest import listener_pid
 

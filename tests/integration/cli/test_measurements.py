@@ -19,19 +19,19 @@ import pytest
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from devices import adb
-from devices.phone import Phone
-from devices.runner import variants
-from devices.runner.build import runner_binary
-from devices.runner.client import run_folder
-from devices.virtual import VirtualPhone
-from fixtures import textures
-from fixtures.drifts.release import PRELUDES, contract
-from harness.cli.measurements import remedy_view
-from harness.progress import Unseen
-from harness.remedy import Remedies
-from harness.trials.timed_run import Measured, WatchedPhone, exclusion, measure
-from harness.trials.trial import Entry, TrialRequest, prepare
+from driftloop.devices import adb
+from driftloop.devices.phone import Phone
+from driftloop.devices.runner import variants
+from driftloop.devices.runner.build import runner_binary
+from driftloop.devices.runner.client import run_folder
+from driftloop.devices.virtual import VirtualPhone
+from driftloop.fixtures import textures
+from driftloop.fixtures.drifts.release import PRELUDES, contract
+from driftloop.harness.cli.measurements import remedy_view
+from driftloop.harness.progress import Unseen
+from driftloop.harness.remedy import Remedies
+from driftloop.harness.trials.timed_run import Measured, WatchedPhone, exclusion, measure
+from driftloop.harness.trials.trial import Entry, TrialRequest, prepare
 from tests.integration.cli.conftest import Driftloop, command, read_json, width
 from tests.runner_work import ONE_THREAD
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import contract
+from driftloop.harness import contract
 from tests.integration.cli.conftest import Driftloop, width
 from tests.unit.harness.run_factory import flipped, observations, run_record
 from tests.unit.harness.run_folders import day, run_folder

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from devices import virtual
-from fixtures.drifts.catalogue import QUICK
+from driftloop.devices import virtual
+from driftloop.fixtures.drifts.catalogue import QUICK
 from tests.integration.cli.conftest import Driftloop, read_json, width
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import gguf
 import pytest
 
-from harness import fortune
+from driftloop.harness import fortune
 from tests.integration.cli.conftest import Driftloop
 
 

@@ -16,13 +16,13 @@ import numpy
 import pytest
 from PIL import Image
 
-from devices.phone import Phone
-from devices.runner.attempt import REMOTE_RUNS, end_all
-from devices.runner.work import WorkImage
-from devices.server import Server, adb_binary
-from fixtures import demo
-from harness import bundle
-from harness.preprocess import pixels_sha256
+from driftloop.devices.phone import Phone
+from driftloop.devices.runner.attempt import REMOTE_RUNS, end_all
+from driftloop.devices.runner.work import WorkImage
+from driftloop.devices.server import Server, adb_binary
+from driftloop.fixtures import demo
+from driftloop.harness import bundle
+from driftloop.harness.preprocess import pixels_sha256
 from tests.runner_work import TinyRunner
 
 _CONNECT, _AUTH = 0x4E584E43, 0x48545541

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from devices.errors import BadRequest, ToolchainMissing
-from devices.runner import variants
-from devices.runner.build import runner_binary
-from devices.runner.variants import X86_64_V3
+from driftloop.devices.errors import BadRequest, ToolchainMissing
+from driftloop.devices.runner import variants
+from driftloop.devices.runner.build import runner_binary
+from driftloop.devices.runner.variants import X86_64_V3
 from tests.runner_work import TinyRunner
 
 # changes one number; the comment makes it one that no build has seen yet

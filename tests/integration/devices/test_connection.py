@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from devices import adb
-from devices.errors import (
+from driftloop.devices import adb
+from driftloop.devices.errors import (
     ConnectionLost,
     DeviceError,
     NoPhone,
@@ -22,9 +22,9 @@ from devices.errors import (
     Unauthorized,
     UnknownSerial,
 )
-from devices.phone import Phone
-from devices.server import PORT_VARIABLE, Server, private_server
-from devices.virtual import VirtualPhone
+from driftloop.devices.phone import Phone
+from driftloop.devices.server import PORT_VARIABLE, Server, private_server
+from driftloop.devices.virtual import VirtualPhone
 from tests.integration.conftest import listener_pid, listeners
 from tests.integration.devices.conftest import HasNoShellV2, NeverAccepts, SaysNothing
 

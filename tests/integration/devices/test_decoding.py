@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from devices.errors import RunnerFailed
-from devices.runner.client import run_deep
-from devices.runner.protocol import Decoding, ImageResult
-from devices.runner.work import Work
-from harness.arms.decoding import Chooser, Step
+from driftloop.devices.errors import RunnerFailed
+from driftloop.devices.runner.client import run_deep
+from driftloop.devices.runner.protocol import Decoding, ImageResult
+from driftloop.devices.runner.work import Work
+from driftloop.harness.arms.decoding import Chooser, Step
 from tests.runner_work import TinyRunner, token_ids
 
 HOT = Decoding(temperature=5.0, top_k=40, seed=7)

@@ -7,8 +7,8 @@ import time
 import numpy
 import pytest
 
-from devices.runner.attempt import REMOTE_RUNS, end_all
-from devices.runner.client import run_deep
+from driftloop.devices.runner.attempt import REMOTE_RUNS, end_all
+from driftloop.devices.runner.client import run_deep
 from tests.runner_work import ONE_THREAD, TinyRunner
 from tests.tiny_layers import OUTPUTS, TEXT, VISION
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy
 import pytest
 
-from devices import adb, virtual
-from devices.deploy import REMOTE_BLOBS, LocalBlob, deploy, prune
-from devices.errors import PermissionDenied, StableError, StorageFull, TransientError
-from devices.hashing import file_sha256
-from devices.phone import Phone
-from devices.server import Server
-from devices.virtual import VirtualPhone
+from driftloop.devices import adb, virtual
+from driftloop.devices.deploy import REMOTE_BLOBS, LocalBlob, deploy, prune
+from driftloop.devices.errors import PermissionDenied, StableError, StorageFull, TransientError
+from driftloop.devices.hashing import file_sha256
+from driftloop.devices.phone import Phone
+from driftloop.devices.server import Server
+from driftloop.devices.virtual import VirtualPhone
 
 
 @pytest.fixture(autouse=True)
@@ -66,15 +66,15 @@ def test_files_arrive_under_their_hash_and_programs_can_run(phone: Phone, tmp_pa
 
 def test_nothing_is_pushed_twice(phone: Phone, tmp_path: Path) -> None:
     first, second = blob(tmp_path, 100_000, 1), blob(tmp_path, 200_000, 2)
-    told: list[tuple[int, int]] = []
+    steps: list[tuple[int, int]] = []
     deploy(phone, [first])
     before = changed(phone)
-    deploy(phone, [first, second, second], progress=lambda done, all_: told.append((done, all_)))
+    deploy(phone, [first, second, second], progress=lambda done, all_: steps.append((done, all_)))
     assert changed(phone)[first.sha256] == before[first.sha256]
-    assert told[-1] == (200_000, 200_000)
-    told.clear()
-    deploy(phone, [second, first], progress=lambda done, all_: told.append((done, all_)))
-    assert told == []
+    assert steps[-1] == (200_000, 200_000)
+    steps.clear()
+    deploy(phone, [second, first], progress=lambda done, all_: steps.append((done, all_)))
+    assert steps == []
 
 
 def test_a_blob_that_became_a_program_can_run(phone: Phone, tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from devices.deploy import LocalBlob
-from devices.errors import RunnerFailed
-from devices.hashing import file_sha256
-from devices.runner.attempt import end_all
-from devices.runner.client import run
-from devices.runner.protocol import DrivenLayer, ImageResult
-from devices.runner.work import Work, WorkImage
+from driftloop.devices.deploy import LocalBlob
+from driftloop.devices.errors import RunnerFailed
+from driftloop.devices.hashing import file_sha256
+from driftloop.devices.runner.attempt import end_all
+from driftloop.devices.runner.client import run
+from driftloop.devices.runner.protocol import DrivenLayer, ImageResult
+from driftloop.devices.runner.work import Work, WorkImage
 from tests.runner_work import Tensors, TinyRunner, answers, slots, token_ids
 
 F16_CACHE = {"cache_type_k": "f16", "cache_type_v": "f16"}

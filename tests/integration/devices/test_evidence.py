@@ -9,13 +9,13 @@ import numpy
 import pytest
 from PIL import Image
 
-from devices import adb
-from devices.runner.client import run
-from devices.runner.protocol import Attestation, Evidence, RunSettings
-from devices.runner.work import WorkImage
-from devices.virtual import VirtualPhone
-from harness.arms.fingerprint import fingerprint
-from harness.preprocess import pixels_sha256
+from driftloop.devices import adb
+from driftloop.devices.runner.client import run
+from driftloop.devices.runner.protocol import Attestation, Evidence, RunSettings
+from driftloop.devices.runner.work import WorkImage
+from driftloop.devices.virtual import VirtualPhone
+from driftloop.harness.arms.fingerprint import fingerprint
+from driftloop.harness.preprocess import pixels_sha256
 from tests.runner_work import TinyRunner
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from devices import adb, health
-from devices.virtual import VirtualPhone
+from driftloop.devices import adb, health
+from driftloop.devices.virtual import VirtualPhone
 
 
 def test_a_cool_phone_reads_as_one(virtual_phone: VirtualPhone) -> None:

@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from devices.errors import PhoneBusy
-from devices.phone import Phone
+from driftloop.devices.errors import PhoneBusy
+from driftloop.devices.phone import Phone
 
 HOLD = """
 import sys
-from devices import adb
+from driftloop.devices import adb
 with adb.find(sys.argv[1]).lease():
     print("held", flush=True)
     sys.stdin.read()

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy
 import pytest
 
-from devices import adb, health
-from devices.errors import (
+from driftloop.devices import adb, health
+from driftloop.devices.errors import (
     CommandFailed,
     CommandTimeout,
     ConnectionLost,
@@ -21,8 +21,8 @@ from devices.errors import (
     StableError,
     TransientError,
 )
-from devices.phone import REMOTE_ROOT, Phone, RemoteProcess
-from devices.virtual import VirtualPhone
+from driftloop.devices.phone import REMOTE_ROOT, Phone, RemoteProcess
+from driftloop.devices.virtual import VirtualPhone
 
 FOLDER = f"{REMOTE_ROOT}/test-phone"
 

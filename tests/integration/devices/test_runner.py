@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from devices import adb
-from devices.errors import RunnerFailed
-from devices.hashing import file_sha256
-from devices.phone import Phone
-from devices.runner import variants
-from devices.runner.attempt import REMOTE_RUNS, attempts
-from devices.runner.client import Limits, discard, run, run_folder
-from devices.runner.protocol import Attestation, Finished
-from devices.runner.work import Work, WorkImage
-from devices.virtual import VirtualPhone
+from driftloop.devices import adb
+from driftloop.devices.errors import RunnerFailed
+from driftloop.devices.hashing import file_sha256
+from driftloop.devices.phone import Phone
+from driftloop.devices.runner import variants
+from driftloop.devices.runner.attempt import REMOTE_RUNS, attempts
+from driftloop.devices.runner.client import Limits, discard, run, run_folder
+from driftloop.devices.runner.protocol import Attestation, Finished
+from driftloop.devices.runner.work import Work, WorkImage
+from driftloop.devices.virtual import VirtualPhone
 from tests.runner_work import TinyRunner, answers, attestations, image_results, slots
 
 
@@ -167,8 +167,8 @@ def test_the_end_of_adbd_costs_no_answer(tiny: TinyRunner, x86_phone: VirtualPho
 
 _HOST = """
 import pickle, sys
-from devices import adb
-from devices.runner.client import run
+from driftloop.devices import adb
+from driftloop.devices.runner.client import run
 serial, path = sys.argv[1:]
 todo = pickle.load(open(path, "rb"))
 for line in run(adb.find(serial), todo):

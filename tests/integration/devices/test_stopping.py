@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import pytest
 
-from devices.phone import Phone
-from devices.runner.attempt import attempts
-from devices.runner.client import run, run_folder
-from devices.runner.protocol import Finished
-from devices.runner.work import Work
-from devices.virtual import VirtualPhone
+from driftloop.devices.phone import Phone
+from driftloop.devices.runner.attempt import attempts
+from driftloop.devices.runner.client import run, run_folder
+from driftloop.devices.runner.protocol import Finished
+from driftloop.devices.runner.work import Work
+from driftloop.devices.virtual import VirtualPhone
 from tests.runner_work import TinyRunner, attestations, slots
 
 CANARIES = 2

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from devices import adb, virtual
-from devices.errors import DeviceError
-from devices.paths import cache_dir
-from devices.phone import Phone
-from devices.virtual import VirtualPhone
-from devices.virtual.cpus import CPUS
-from devices.virtual.folder import PhoneFolder
+from driftloop.devices import adb, virtual
+from driftloop.devices.errors import DeviceError
+from driftloop.devices.paths import cache_dir
+from driftloop.devices.phone import Phone
+from driftloop.devices.virtual import VirtualPhone
+from driftloop.devices.virtual.cpus import CPUS
+from driftloop.devices.virtual.folder import PhoneFolder
 from tests.integration.conftest import listeners
 
 pytestmark = pytest.mark.skipif(
@@ -227,12 +227,12 @@ def test_phones_side_by_side_share_nothing(
 
 
 def test_a_phone_outlives_the_process_that_started_it_and_needs_no_privilege() -> None:
-    script = 'from devices import virtual; print(virtual.start("x86_64").name)'
+    script = 'from driftloop.devices import virtual; print(virtual.start("x86_64").name)'
     # a user other than root, who has no capability at all, whoever runs the tests
     ordinary = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
     name = subprocess.check_output(
         [*ordinary, sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": str(Path(virtual.__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(virtual.__file__).parents[3])},
         text=True,
     )
     (machine,) = [phone for phone in virtual.running() if phone.name == name.strip()]

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fixtures import demo, smolvlm, textures, tiny
-from fixtures.drifts.tensors import Change, changed
-from harness import bundle as bundles
-from harness.arms.base import Prepared
-from harness.bundle import Bundle
-from harness.contract import Pixels
-from harness.preprocess import pixels_sha256, prepare_as
+from driftloop.fixtures import demo, smolvlm, textures, tiny
+from driftloop.fixtures.drifts.tensors import Change, changed
+from driftloop.harness import bundle as bundles
+from driftloop.harness.arms.base import Prepared
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.contract import Pixels
+from driftloop.harness.preprocess import pixels_sha256, prepare_as
 
 Damaged = Callable[[str, str, Change], Bundle]
 

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from devices.hashing import file_sha256
-from devices.phone import REMOTE_ROOT, Phone
-from devices.virtual import VirtualPhone
-from fixtures import textures
-from harness.errors import AppRunFailed, BadInput
-from harness.probe import App, ask
+from driftloop.devices.hashing import file_sha256
+from driftloop.devices.phone import REMOTE_ROOT, Phone
+from driftloop.devices.virtual import VirtualPhone
+from driftloop.fixtures import textures
+from driftloop.harness.errors import AppRunFailed, BadInput
+from driftloop.harness.probe import App, ask
 
 IMAGES = 6
 
@@ -33,7 +33,7 @@ for image in "$DRIFTLOOP_IMAGES"/*; do
   CHANGE
 done
 """
-"""An app's loop: the images it has not told yet, one line each, its process as the answer."""
+"""An app's loop: the images it has not lines_of yet, one line each, its process as the answer."""
 
 
 def app(change: str = ":") -> App:
@@ -51,10 +51,10 @@ def quiet(done: int, total: int) -> None:
     assert done <= total
 
 
-def told(lines: Path) -> dict[str, str]:
+def lines_of(lines: Path) -> dict[str, str]:
     rows = [json.loads(line) for line in lines.read_text().splitlines()]
     found = {row["image_sha256"]: row["text"] for row in rows}
-    assert len(found) == len(rows), "an image was told twice"
+    assert len(found) == len(rows), "an image was lines_of twice"
     return found
 
 
@@ -62,7 +62,7 @@ def test_every_image_is_told_once_and_nothing_is_left_on_the_phone(
     phone: Phone, images: list[Path], tmp_path: Path
 ) -> None:
     lines = ask(phone, app(), images, tmp_path / "out", quiet)
-    assert told(lines).keys() == {file_sha256(image) for image in images}
+    assert lines_of(lines).keys() == {file_sha256(image) for image in images}
     assert phone.shell(f"ls {REMOTE_ROOT}/app").stdout == ""
 
 
@@ -72,9 +72,9 @@ def test_an_app_that_dies_is_started_anew_by_the_same_call_and_goes_on(
     out = tmp_path / "out"
     with pytest.raises(AppRunFailed, match=f"1 of {IMAGES} .*it said: out of memory"):
         ask(phone, app("echo out of memory; exit 1"), images, out, quiet)
-    first = told(out / "observations.jsonl")
+    first = lines_of(out / "observations.jsonl")
     assert len(first) == 1
-    both = told(ask(phone, app(), images, out, quiet))
+    both = lines_of(ask(phone, app(), images, out, quiet))
     assert len(both) == IMAGES
     assert first.items() <= both.items()
 
@@ -100,7 +100,7 @@ def test_a_lost_connection_neither_stops_the_app_nor_starts_it_twice(
     losing.start()
     lines = ask(phone, app("sleep 1"), images, tmp_path / "out", quiet)
     losing.join()
-    answers = told(lines)
+    answers = lines_of(lines)
     assert len(answers) == IMAGES
     assert len(set(answers.values())) == 1, "it was started more than once"
 

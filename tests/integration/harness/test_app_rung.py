@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from devices.phone import Phone
-from fixtures import textures
-from harness import contract as contracts
-from harness.arms.app import AppLine
-from harness.bundle import Bundle
-from harness.comparison.blame import Blame
-from harness.errors import BadInput
-from harness.judgement.verdict import Verdict
-from harness.preprocess import prepare_case
-from harness.progress import Unseen
-from harness.records.journal import RunFolder
-from harness.running.request import RunRequest
-from harness.running.run import evaluate
+from driftloop.devices.phone import Phone
+from driftloop.fixtures import textures
+from driftloop.harness import contract as contracts
+from driftloop.harness.arms.app import AppLine
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.comparison.blame import Blame
+from driftloop.harness.errors import BadInput
+from driftloop.harness.judgement.verdict import Verdict
+from driftloop.harness.preprocess import prepare_case
+from driftloop.harness.progress import Unseen
+from driftloop.harness.records.journal import RunFolder
+from driftloop.harness.running.request import RunRequest
+from driftloop.harness.running.run import evaluate
 
 IMAGES = 9
 DOCS = Path(__file__).parents[3] / "docs"

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import contract as contracts
-from harness import ladder
-from harness.arms.base import Prepared, Side
-from harness.arms.desktop import DesktopArm
-from harness.arms.process import ArmProcess
-from harness.bundle import Bundle
-from harness.errors import ArmUnavailable, BundleError
-from harness.records.observation import Observation
+from driftloop.harness import contract as contracts
+from driftloop.harness import ladder
+from driftloop.harness.arms.base import Prepared, Side
+from driftloop.harness.arms.desktop import DesktopArm
+from driftloop.harness.arms.process import ArmProcess
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.errors import ArmUnavailable, BundleError
+from driftloop.harness.records.observation import Observation
 
 CONTRACT = contracts.load("default")
 NAME = "desktop:q8_0+app"

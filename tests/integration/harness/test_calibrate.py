@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fixtures import textures, tiny
-from harness import gates_file
-from harness.bundle import Bundle
-from harness.calibration import CalibrationRequest, calibrate
-from harness.cli.app import app
-from harness.errors import BadInput
-from harness.progress import Unseen
+from driftloop.fixtures import textures, tiny
+from driftloop.harness import gates_file
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.calibration import CalibrationRequest, calibrate
+from driftloop.harness.cli.app import app
+from driftloop.harness.errors import BadInput
+from driftloop.harness.progress import Unseen
 
 
 @pytest.fixture(scope="module")

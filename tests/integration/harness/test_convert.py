@@ -12,15 +12,15 @@ from click.testing import Result
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-from fixtures.drifts import tensors
-from harness import bundle as bundles
-from harness import contract as contracts
-from harness import convert
-from harness.bundle import Bundle
-from harness.bundle.compare import compare
-from harness.bundle.tensor_check import mmproj_against_checkpoint
-from harness.cli.app import app
-from harness.errors import BundleError, CheckpointError
+from driftloop.fixtures.drifts import tensors
+from driftloop.harness import bundle as bundles
+from driftloop.harness import contract as contracts
+from driftloop.harness import convert
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.bundle.compare import compare
+from driftloop.harness.bundle.tensor_check import mmproj_against_checkpoint
+from driftloop.harness.cli.app import app
+from driftloop.harness.errors import BundleError, CheckpointError
 
 CONTRACT = contracts.load("default")
 

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fixtures.drifts.tensors import scaled, zeroed
-from harness.arms import trajectory
-from harness.arms.base import Look, Prepared
-from harness.arms.desktop import DesktopArm
-from harness.arms.fingerprint import fingerprint
-from harness.arms.trajectory import Trajectory
-from harness.bundle import Bundle
-from harness.comparison.case_comparison import distance
-from harness.contract import Contract, Runtime, Tiling
-from harness.records.observation import Observation
+from driftloop.fixtures.drifts.tensors import scaled, zeroed
+from driftloop.harness.arms import trajectory
+from driftloop.harness.arms.base import Look, Prepared
+from driftloop.harness.arms.desktop import DesktopArm
+from driftloop.harness.arms.fingerprint import fingerprint
+from driftloop.harness.arms.trajectory import Trajectory
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.comparison.case_comparison import distance
+from driftloop.harness.contract import Contract, Runtime, Tiling
+from driftloop.harness.records.observation import Observation
 from tests.arm_work import (
     APP,
     ARMS,

@@ -14,21 +14,21 @@ import pytest
 import torch
 from PIL import Image
 
-from devices.runner.llama_cpp import LLAMA_COMMIT
-from devices.runner.protocol import Decoding, RunSettings
-from fixtures import tiny
-from fixtures.drifts import keys, release
-from harness import bundle as bundles
-from harness import checkpoint as checkpoints
-from harness import contract as contracts
-from harness.arms.base import Prepared
-from harness.arms.desktop import DesktopArm, vision_threads
-from harness.arms.torch import TorchArm
-from harness.bundle import Bundle
-from harness.contract import Contract, Prompt, Runtime, Tiling
-from harness.errors import BundleError, ContractError
-from harness.preprocess import pixels_sha256
-from harness.records.observation import Observation
+from driftloop.devices.runner.llama_cpp import LLAMA_COMMIT
+from driftloop.devices.runner.protocol import Decoding, RunSettings
+from driftloop.fixtures import tiny
+from driftloop.fixtures.drifts import keys, release
+from driftloop.harness import bundle as bundles
+from driftloop.harness import checkpoint as checkpoints
+from driftloop.harness import contract as contracts
+from driftloop.harness.arms.base import Prepared
+from driftloop.harness.arms.desktop import DesktopArm, vision_threads
+from driftloop.harness.arms.torch import TorchArm
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.contract import Contract, Prompt, Runtime, Tiling
+from driftloop.harness.errors import BundleError, ContractError
+from driftloop.harness.preprocess import pixels_sha256
+from driftloop.harness.records.observation import Observation
 from tests.arm_work import (
     APP,
     ARMS,

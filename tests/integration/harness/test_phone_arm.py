@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from devices.errors import BadRequest, RunnerFailed
-from devices.phone import Phone
-from devices.runner.client import discard
-from harness import contract as contracts
-from harness.arms.base import Prepared, Side
-from harness.arms.desktop import DesktopArm
-from harness.arms.phone import PhoneArm
-from harness.arms.trajectory import write
-from harness.bundle import Bundle
-from harness.ladder import ArmSpec
-from harness.progress import Unseen
+from driftloop.devices.errors import BadRequest, RunnerFailed
+from driftloop.devices.phone import Phone
+from driftloop.devices.runner.client import discard
+from driftloop.harness import contract as contracts
+from driftloop.harness.arms.base import Prepared, Side
+from driftloop.harness.arms.desktop import DesktopArm
+from driftloop.harness.arms.phone import PhoneArm
+from driftloop.harness.arms.trajectory import write
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.ladder import ArmSpec
+from driftloop.harness.progress import Unseen
 
 CONTRACT = contracts.load("default")
 SPEC = ArmSpec("phone", "q8_0", app_runtime=True)

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from devices.virtual import VirtualPhone
-from fixtures import textures
-from harness.bundle import Bundle
-from harness.ladder import Who
-from harness.progress import Advance
-from harness.records.journal import RunFolder
-from harness.running.request import RunRequest
-from harness.running.run import evaluate
+from driftloop.devices.virtual import VirtualPhone
+from driftloop.fixtures import textures
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.ladder import Who
+from driftloop.harness.progress import Advance
+from driftloop.harness.records.journal import RunFolder
+from driftloop.harness.running.request import RunRequest
+from driftloop.harness.running.run import evaluate
 
 FEWEST = 72
 """Images after which nothing that flips none is looked at any longer."""
@@ -62,12 +62,12 @@ def answered(folder: Path) -> Counter[Who]:
 def test_where_nothing_flips_no_arm_answers_much_more_than_the_phone(
     x86_phone: VirtualPhone, tiny_bundle: Bundle, images: Path, tmp_path: Path
 ) -> None:
-    told = Watched()
+    watched = Watched()
     request = RunRequest(
         tiny_bundle.path, str(images), tmp_path / "run",
         phones=(x86_phone.serial,), arms=(TORCH, APP, PHONE),
     )  # fmt: skip
-    verdict = evaluate(request, told).verdict
+    verdict = evaluate(request, watched).verdict
     seen = answered(tmp_path / "run")
     on_phone = seen[PHONE, x86_phone.serial]
     assert FEWEST <= on_phone < FEWEST + 3 * BLOCK
@@ -75,10 +75,10 @@ def test_where_nothing_flips_no_arm_answers_much_more_than_the_phone(
     assert all(FEWEST <= count <= 1.2 * on_phone for count in seen.values()), seen
     assert not verdict.undelivered
     assert all(gate.outcome == "pass" for gate in verdict.gates if gate.name == "agreement")
-    assert [line.partition(":")[0] for line in told.lines][:4] == [
+    assert [line.partition(":")[0] for line in watched.lines][:4] == [
         "agreement", "context", "time", "disk"
     ]  # fmt: skip
-    assert x86_phone.serial in told.lines[3]
+    assert x86_phone.serial in watched.lines[3]
     outlook = RunFolder(tmp_path / "run").record().outlook
     assert outlook is not None
     assert outlook.most_s is not None, "known since the first block"
@@ -116,7 +116,7 @@ def test_a_host_that_is_killed_in_the_second_block_goes_on_from_there(
     tiny_bundle: Bundle, images: Path, tmp_path: Path
 ) -> None:
     command = [
-        sys.executable, "-m", "harness.cli", "run", str(tiny_bundle.path), str(images),
+        sys.executable, "-m", "driftloop", "run", str(tiny_bundle.path), str(images),
         "--arms", f"desktop:f16,{PLAIN}", "--out", str(tmp_path / "run"),
     ]  # fmt: skip
     # Without answers of earlier runs, which would take no time.

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import textures
-from harness.bundle import Bundle
-from harness.contract import load
-from harness.progress import Unseen
-from harness.tokens import measure
+from driftloop.fixtures import textures
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.contract import load
+from driftloop.harness.progress import Unseen
+from driftloop.harness.tokens import measure
 
 DEFAULT = load("default")
 CONTRACT = DEFAULT.model_copy(

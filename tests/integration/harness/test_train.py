@@ -24,14 +24,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import equal
 
-from harness import checkpoint as checkpoints
-from harness import cli
-from harness import contract as contracts
-from harness.arms.base import Prepared
-from harness.arms.torch import TorchArm
-from harness.dataset import Dataset
-from harness.training import record
-from harness.training.folder import METRICS_NAME, WORK, metrics
+from driftloop.harness import checkpoint as checkpoints
+from driftloop.harness import cli
+from driftloop.harness import contract as contracts
+from driftloop.harness.arms.base import Prepared
+from driftloop.harness.arms.torch import TorchArm
+from driftloop.harness.dataset import Dataset
+from driftloop.harness.training import record
+from driftloop.harness.training.folder import METRICS_NAME, WORK, metrics
 
 STEPS = 8
 DEFAULT = contracts.load("default")
@@ -67,7 +67,7 @@ class Trainer:
 
     def run_until_killed(self, out: Path, lines: int, *more: str) -> None:
         """In a process of its own, killed once its metrics have so many lines."""
-        command = [sys.executable, "-m", "harness.cli", *self.arguments(out, *more)]
+        command = [sys.executable, "-m", "driftloop", *self.arguments(out, *more)]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             while _count(out / WORK / METRICS_NAME) < lines and process.poll() is None:
                 time.sleep(0.002)

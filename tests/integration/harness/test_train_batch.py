@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fixtures import textures
-from harness import checkpoint as checkpoints
-from harness import contract as contracts
-from harness.arms.base import Prepared
-from harness.arms.desktop import DesktopArm
-from harness.bundle import Bundle
-from harness.contract import Contract, Tiling
-from harness.dataset import Entry
-from harness.dataset.assemble import Settings
-from harness.dataset.prepare import prepare
-from harness.training.dataset import collate
-from harness.training.examples import Examples
+from driftloop.fixtures import textures
+from driftloop.harness import checkpoint as checkpoints
+from driftloop.harness import contract as contracts
+from driftloop.harness.arms.base import Prepared
+from driftloop.harness.arms.desktop import DesktopArm
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.contract import Contract, Tiling
+from driftloop.harness.dataset import Entry
+from driftloop.harness.dataset.assemble import Settings
+from driftloop.harness.dataset.prepare import prepare
+from driftloop.harness.training.dataset import collate
+from driftloop.harness.training.examples import Examples
 
 DEFAULT = contracts.load("default")
 SOURCES = {"square": (300, 300), "wide": (640, 200), "tall": (131, 700), "exact": (256, 256)}

@@ -6,26 +6,26 @@ from pathlib import Path
 
 import pytest
 
-import reports
-from devices.paths import cache_dir
-from fixtures import textures
-from harness import checkpoint as checkpoints
-from harness import contract as contracts
-from harness import evaluation
-from harness.audit import impact
-from harness.audit.aspects import changed
-from harness.audit.findings import Value
-from harness.audit.impact import Change, Impact
-from harness.bundle import Bundle
-from harness.comparison.hop import HopResult
-from harness.contract import Contract
-from harness.errors import RunFolderError
-from harness.progress import Unseen
-from harness.records.journal import RunFolder
-from harness.records.observation import Observation
-from harness.running.request import RunRequest
-from harness.running.run import evaluate
-from reports import summary
+from driftloop import reports
+from driftloop.devices.paths import cache_dir
+from driftloop.fixtures import textures
+from driftloop.harness import checkpoint as checkpoints
+from driftloop.harness import contract as contracts
+from driftloop.harness import evaluation
+from driftloop.harness.audit import impact
+from driftloop.harness.audit.aspects import changed
+from driftloop.harness.audit.findings import Value
+from driftloop.harness.audit.impact import Change, Impact
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.comparison.hop import HopResult
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import RunFolderError
+from driftloop.harness.progress import Unseen
+from driftloop.harness.records.journal import RunFolder
+from driftloop.harness.records.observation import Observation
+from driftloop.harness.running.request import RunRequest
+from driftloop.harness.running.run import evaluate
+from driftloop.reports import summary
 
 DEFAULT = contracts.load("default")
 PICTURES = 6

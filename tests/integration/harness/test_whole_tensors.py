@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from devices.virtual import VirtualPhone
-from fixtures import textures
-from harness.arms.trajectory import Trajectory
-from harness.bundle import Bundle
-from harness.errors import RunFolderError
-from harness.progress import Unseen
-from harness.records.journal import RunFolder
-from harness.running import forecast, whole_tensors
-from harness.running.request import RunRequest
-from harness.running.run import evaluate
+from driftloop.devices.virtual import VirtualPhone
+from driftloop.fixtures import textures
+from driftloop.harness.arms.trajectory import Trajectory
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.errors import RunFolderError
+from driftloop.harness.progress import Unseen
+from driftloop.harness.records.journal import RunFolder
+from driftloop.harness.running import forecast, whole_tensors
+from driftloop.harness.running.request import RunRequest
+from driftloop.harness.running.run import evaluate
 
 IMAGES = 3
 TORCH, PHONE = "torch", "phone:q8_0+app"

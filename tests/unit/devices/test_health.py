@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from devices.health import Health, Temperature, lowest_cap, parse, parse_battery, parse_thermal
+from driftloop.devices.health import (
+    Health,
+    Temperature,
+    lowest_cap,
+    parse,
+    parse_battery,
+    parse_thermal,
+)
 
 THERMAL = """\
 IsStatusOverride: false

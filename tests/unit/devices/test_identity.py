@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from devices.errors import StableError
-from devices.identity import PhoneIdentity, parse_identity
+from driftloop.devices.errors import StableError
+from driftloop.devices.identity import PhoneIdentity, parse_identity
 
 HEAD = "Pixel 8\nGoogle\narm64-v8a\n14\n34\n"
 CPUINFO = """\

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from devices.errors import ToolchainMissing
-from devices.hashing import file_sha256
-from devices.pypi import fetch
+from driftloop.devices.errors import ToolchainMissing
+from driftloop.devices.hashing import file_sha256
+from driftloop.devices.pypi import fetch
 
 NAME = "driftloop_example"
 

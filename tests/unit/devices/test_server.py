@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from devices.errors import ConnectionLost, ToolchainMissing
-from devices.server import PORT_VARIABLE, Server, private_port, user_server
+from driftloop.devices.errors import ConnectionLost, ToolchainMissing
+from driftloop.devices.server import PORT_VARIABLE, Server, private_port, user_server
 
 
 @pytest.fixture(autouse=True)

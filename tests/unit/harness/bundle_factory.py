@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from devices.hashing import file_sha256
-from harness import bundle, contract
-from harness.bundle.tensor_names import checkpoint_name, is_rotary, rotary_rows
+from driftloop.devices.hashing import file_sha256
+from driftloop.harness import bundle, contract
+from driftloop.harness.bundle.tensor_names import checkpoint_name, is_rotary, rotary_rows
 
 WIDTH, HEADS, TILE, PATCH, SCALE = 32, 2, 32, 8, 2
 TOKENS = ("a", "b", "<fake_token_around_image>", "<global-img>", "<image>")

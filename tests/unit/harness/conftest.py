@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fixtures import smolvlm, tiny
+from driftloop.fixtures import smolvlm, tiny
 
 if TYPE_CHECKING:
     from transformers import Idefics3Processor, PreTrainedModel

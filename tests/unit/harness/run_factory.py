@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from devices.runner.protocol import (
+from driftloop.devices.runner.protocol import (
     Attestation,
     Decoding,
     DrivenLayer,
@@ -21,14 +21,14 @@ from devices.runner.protocol import (
     Token,
     TokenLogprob,
 )
-from harness import contract, gates_file
-from harness.arms.fingerprint import fingerprint
-from harness.gates_file import Gates
-from harness.ladder import Hop
-from harness.records.inquiry import DrivenCase, Floor
-from harness.records.observation import ArmAttestation, Conditions, Observation
-from harness.records.record import BundleRecord, CaseRecord, PhoneRecord, RunRecord
-from harness.tolerance import PARTS, DrivenLimit, Part, Tolerance
+from driftloop.harness import contract, gates_file
+from driftloop.harness.arms.fingerprint import fingerprint
+from driftloop.harness.gates_file import Gates
+from driftloop.harness.ladder import Hop
+from driftloop.harness.records.inquiry import DrivenCase, Floor
+from driftloop.harness.records.observation import ArmAttestation, Conditions, Observation
+from driftloop.harness.records.record import BundleRecord, CaseRecord, PhoneRecord, RunRecord
+from driftloop.harness.tolerance import PARTS, DrivenLimit, Part, Tolerance
 
 LABELS = {"water": -0.1, "land": -3.0, "fire": -4.0, "wood": -5.0, "metal": -6.0}
 TOLERANCE = Tolerance(label_logprob=0.01, flip_margin=0.02, pixels=0.001, embed=0.01, prefill=0.05)

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from harness import evaluation
-from harness.records.journal import Journal
-from harness.records.observation import Observation
-from harness.records.record import RunRecord
+from driftloop.harness import evaluation
+from driftloop.harness.records.journal import Journal
+from driftloop.harness.records.observation import Observation
+from driftloop.harness.records.record import RunRecord
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import atomic
+from driftloop.harness import atomic
 
 
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:

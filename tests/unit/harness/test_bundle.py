@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from harness import bundle
-from harness.bundle.checkpoint_files import CheckpointTensors
-from harness.bundle.gguf_file import GgufFile
-from harness.bundle.manifest import (
+from driftloop.harness import bundle
+from driftloop.harness.bundle.checkpoint_files import CheckpointTensors
+from driftloop.harness.bundle.gguf_file import GgufFile
+from driftloop.harness.bundle.manifest import (
     EffectiveBits,
     Fallback,
     effective_bits,
     fallback_line,
     read_manifest,
 )
-from harness.bundle.tensor_names import checkpoint_name, gguf_name, group_of, rotary_rows
-from harness.errors import BundleError, CheckpointError
+from driftloop.harness.bundle.tensor_names import checkpoint_name, gguf_name, group_of, rotary_rows
+from driftloop.harness.errors import BundleError, CheckpointError
 
 from .bundle_factory import QUANT, TOKENS, Miniature, write_gguf, write_manifest
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from harness.bundle.compare import BundleComparison, compare
-from harness.bundle.tensor_check import mmproj_against_checkpoint
-from harness.errors import BundleError
-from reports.bundle_tables import comparison_view
+from driftloop.harness.bundle.compare import BundleComparison, compare
+from driftloop.harness.bundle.tensor_check import mmproj_against_checkpoint
+from driftloop.harness.errors import BundleError
+from driftloop.reports.bundle_tables import comparison_view
 
 from .bundle_factory import (
     HEADS,

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import bundle
-from harness.bundle.checkpoint_files import CheckpointTensors
-from harness.bundle.gguf_file import GgufFile
-from harness.bundle.quant_types import asked_for, coarsest, is_coarser, is_its_own
-from harness.bundle.tensor_check import fidelity, tensor_findings
-from harness.bundle.tensor_names import place_of
-from harness.errors import BundleError
-from harness.records.inquiry import FileFault
+from driftloop.harness import bundle
+from driftloop.harness.bundle.checkpoint_files import CheckpointTensors
+from driftloop.harness.bundle.gguf_file import GgufFile
+from driftloop.harness.bundle.quant_types import asked_for, coarsest, is_coarser, is_its_own
+from driftloop.harness.bundle.tensor_check import fidelity, tensor_findings
+from driftloop.harness.bundle.tensor_names import place_of
+from driftloop.harness.errors import BundleError
+from driftloop.harness.records.inquiry import FileFault
 
 from . import bundle_factory as factory
 from .bundle_factory import MATRICES, QUANT, TOKENS, Key, Miniature, Rows, Tensors, changed, planted

@@ -12,12 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from harness.bundle.checkpoint_files import CheckpointTensors
-from harness.bundle.gguf_file import GgufFile
-from harness.bundle.quant_types import rounded, slack, stored
-from harness.bundle.tensor_check import TensorFidelity, fidelity
-from harness.bundle.tensor_error import SourcedTensor, as_quantized
-from harness.bundle.tensor_names import checkpoint_name
+from driftloop.harness.bundle.checkpoint_files import CheckpointTensors
+from driftloop.harness.bundle.gguf_file import GgufFile
+from driftloop.harness.bundle.quant_types import rounded, slack, stored
+from driftloop.harness.bundle.tensor_check import TensorFidelity, fidelity
+from driftloop.harness.bundle.tensor_error import SourcedTensor, as_quantized
+from driftloop.harness.bundle.tensor_names import checkpoint_name
 
 from .bundle_factory import Rows, write_gguf
 

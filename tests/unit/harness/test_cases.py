@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import awkward
-from harness.cases import Case, load_cases, sessions
-from harness.errors import CaseError
+from driftloop.fixtures import awkward
+from driftloop.harness.cases import Case, load_cases, sessions
+from driftloop.harness.errors import CaseError
 
 LABELS = ("water", "land", "fire", "wood", "metal")
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from harness import checkpoint as checkpoints
-from harness.checkpoint import load, load_model, load_processor
-from harness.errors import CheckpointError
+from driftloop.harness import checkpoint as checkpoints
+from driftloop.harness.checkpoint import load, load_model, load_processor
+from driftloop.harness.errors import CheckpointError
 
 Damage = Callable[[Path], object]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli
-from harness.cli import app as commands
+from driftloop.harness import cli
+from driftloop.harness.cli import app as commands
 
 
 def _crash() -> None:

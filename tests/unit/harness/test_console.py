@@ -1,12 +1,16 @@
-"""Progress where lines stay: each quarter, the time left, and no long silence."""
+"""Progress where lines stay, the levels of what is shown, and the log file."""
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from harness.cli import console
+from driftloop.harness.cli import console
+from driftloop.harness.errors import BadInput
 
 
 def test_each_quarter_is_a_line_and_says_how_long_the_rest_takes(
@@ -42,3 +46,48 @@ def test_what_goes_on_is_said_when_nothing_else_was(
         line.startswith("still running: loading torch: 0 of 1; phone: 1 of 72, about")
         for line in said
     )
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """Puts the level and the files of the log back."""
+    log = logging.getLogger("driftloop")
+    before = list(log.handlers)
+    yield
+    console.configure(logging.INFO)
+    for one in set(log.handlers) - set(before):
+        log.removeHandler(one)
+        one.close()
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [
+        (logging.DEBUG, ["p1: getprop", "a remark", "driftloop: an error"]),
+        (logging.INFO, ["a remark", "driftloop: an error"]),
+        (logging.ERROR, ["driftloop: an error"]),
+    ],
+)
+def test_the_log_file_holds_every_line_and_stderr_those_of_the_level_asked_for(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    restored: None,
+    level: int,
+    shown: list[str],
+) -> None:
+    console.configure(level, tmp_path / "log")
+    logging.getLogger("driftloop.devices.phone").debug("p1: getprop")
+    console.say("a remark")
+    console.fail("an error")
+    assert capsys.readouterr().err.splitlines() == shown
+    logged = (tmp_path / "log").read_text().splitlines()
+    assert [line.split(" driftloop", 1)[1] for line in logged] == [
+        ".devices.phone: p1: getprop",
+        ": a remark",
+        ": driftloop: an error",
+    ]
+
+
+def test_a_log_file_that_cannot_be_written_is_bad_input(tmp_path: Path, restored: None) -> None:
+    with pytest.raises(BadInput, match=r"--log-file .*: Is a directory"):
+        console.configure(logging.INFO, tmp_path)

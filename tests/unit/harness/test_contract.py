@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from harness import contract
-from harness.training import prompt as prompts
+from driftloop.harness import contract
+from driftloop.harness.training import prompt as prompts
 
 if TYPE_CHECKING:
     from transformers import Idefics3Processor

@@ -3,10 +3,10 @@ from itertools import product
 
 import pytest
 
-from harness import fortune
-from harness.contract import load
-from harness.errors import BadInput
-from harness.fortune import ELEMENTS, read, relation
+from driftloop.harness import fortune
+from driftloop.harness.contract import load
+from driftloop.harness.errors import BadInput
+from driftloop.harness.fortune import ELEMENTS, read, relation
 
 TRIPLES = list(product(ELEMENTS, repeat=3))
 MIRRORED = {

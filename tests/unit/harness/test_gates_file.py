@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import gates_file
-from harness.errors import GatesError
-from harness.gates_file import Gates, TrialRule
-from harness.tolerance import DrivenLimit
+from driftloop.harness import gates_file
+from driftloop.harness.errors import GatesError
+from driftloop.harness.gates_file import Gates, TrialRule
+from driftloop.harness.tolerance import DrivenLimit
 
 
 def written(folder: Path, text: str) -> Path:

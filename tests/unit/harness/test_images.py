@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import awkward
-from harness.cases import load_cases
-from harness.contract import Pixels
-from harness.errors import CaseError
-from harness.images import open_image
-from harness.preprocess import prepare_as
-from harness.running.images import prepare_cases
+from driftloop.fixtures import awkward
+from driftloop.harness.cases import load_cases
+from driftloop.harness.contract import Pixels
+from driftloop.harness.errors import CaseError
+from driftloop.harness.images import open_image
+from driftloop.harness.preprocess import prepare_as
+from driftloop.harness.running.images import prepare_cases
 
 LABELS = ("water", "land", "fire", "wood", "metal")
 

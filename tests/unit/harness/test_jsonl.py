@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from harness import jsonl
-from harness.errors import DatasetError, RunFolderError
-from harness.jsonl import Appender, lines_of, parsed
+from driftloop.harness import jsonl
+from driftloop.harness.errors import DatasetError, RunFolderError
+from driftloop.harness.jsonl import Appender, lines_of, parsed
 
 
 class Word(BaseModel):

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import ladder
-from harness.errors import BadInput
-from harness.ladder import ArmSpec
+from driftloop.harness import ladder
+from driftloop.harness.errors import BadInput
+from driftloop.harness.ladder import ArmSpec
 
 specs = st.one_of(
     st.builds(ArmSpec, st.just("torch"), st.none(), st.just(False), st.booleans()),

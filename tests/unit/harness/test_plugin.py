@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import plugin
-from harness.judgement.gate import GATE_NAMES
+from driftloop.harness import plugin
+from driftloop.harness.judgement.gate import GATE_NAMES
 
 pytest_plugins = ["pytester"]
 
@@ -21,7 +21,7 @@ HEAVY = (
     "pydantic",
     "adbutils",
     "jinja2",
-    "harness.running.run",
+    "driftloop.harness.running.run",
     "reports",
     "devices",
 )

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from devices.runner.protocol import RunnerFault
-from harness.records.record import RefusedRecord
+from driftloop.devices.runner.protocol import RunnerFault
+from driftloop.harness.records.record import RefusedRecord
 from tests.unit.reports.runs import BOTH, PHONE, VIRTUAL, RunWriter, Writer
 
 NASTY = "<script>alert(1)</script> | `x` **b** \x00\x0b\u202e ]]> --> \"'\n# no heading"

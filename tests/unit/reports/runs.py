@@ -16,19 +16,25 @@ import numpy as np
 from PIL import Image
 from rich.console import Console, RenderableType
 
-import reports
-from devices.runner.protocol import Evidence, RunnerFault, Timings, Token, TokenLogprob
-from harness import contract, evaluation, gates_file
-from harness.contract import merged
-from harness.gates_file import Gates
-from harness.ladder import CHANGES
-from harness.records.inquiry import Inquiry
-from harness.records.journal import Journal
-from harness.records.observation import Canary, Conditions, Observation
-from harness.records.record import ArmFailure, BundleRecord, CaseRecord, RefusedRecord, RunRecord
-from harness.releases.store import Store
-from reports import summary
-from reports.summary import Summary
+from driftloop import reports
+from driftloop.devices.runner.protocol import Evidence, RunnerFault, Timings, Token, TokenLogprob
+from driftloop.harness import contract, evaluation, gates_file
+from driftloop.harness.contract import merged
+from driftloop.harness.gates_file import Gates
+from driftloop.harness.ladder import CHANGES
+from driftloop.harness.records.inquiry import Inquiry
+from driftloop.harness.records.journal import Journal
+from driftloop.harness.records.observation import Canary, Conditions, Observation
+from driftloop.harness.records.record import (
+    ArmFailure,
+    BundleRecord,
+    CaseRecord,
+    RefusedRecord,
+    RunRecord,
+)
+from driftloop.harness.releases.store import Store
+from driftloop.reports import summary
+from driftloop.reports.summary import Summary
 from tests.unit.harness import run_factory
 
 LABELS: Final = ("water", "land", "fire", "wood", "metal")
@@ -211,7 +217,7 @@ class RunWriter:
                 for place, (canary, index) in enumerate(_CANARIES)
             ),
             refused=self.refused,
-            packages={"driftloop": "0.1.0", "torch": "2.13.0"},
+            packages={"driftloop": "0.2.0", "torch": "2.13.0"},
             git_commit="c0ffee" * 6,
         )
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness import evaluation
-from harness.errors import BadInput
-from reports.changes import Changes, changes, refuse_if_nothing
+from driftloop.harness import evaluation
+from driftloop.harness.errors import BadInput
+from driftloop.reports.changes import Changes, changes, refuse_if_nothing
 from tests.unit.reports import runs
 from tests.unit.reports.runs import Writer
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from harness import fortune
-from harness.cli.app import app
-from harness.judgement.verdict import Verdict
-from harness.records.record import ArmFailure
-from reports import pages, terminal
+from driftloop.harness import fortune
+from driftloop.harness.cli.app import app
+from driftloop.harness.judgement.verdict import Verdict
+from driftloop.harness.records.record import ArmFailure
+from driftloop.reports import pages, terminal
 from tests.evaluation_work import counted
 from tests.unit.reports import runs
 from tests.unit.reports.runs import Writer

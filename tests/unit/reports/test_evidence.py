@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness import evaluation, gates_file, ladder
-from harness.records.inquiry import Inquiry
-from harness.records.record import Stop
-from reports.evidence import Evidence, gather
-from reports.pictures import PixelPair, data_urls, pixel_pair
+from driftloop.harness import evaluation, gates_file, ladder
+from driftloop.harness.records.inquiry import Inquiry
+from driftloop.harness.records.record import Stop
+from driftloop.reports.evidence import Evidence, gather
+from driftloop.reports.pictures import PixelPair, data_urls, pixel_pair
 from tests.unit.harness.run_factory import OUTPUTS, driven_case, floor
 from tests.unit.reports import runs
 from tests.unit.reports.runs import Writer

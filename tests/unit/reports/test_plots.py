@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reports.plots import Axis, Line, Panel, Plot, Sample, nice_ticks, stacks
+from driftloop.reports.plots import Axis, Line, Panel, Plot, Sample, nice_ticks, stacks
 
 VALUES = st.lists(st.floats(1e-12, 1e12), min_size=1, max_size=20)
 

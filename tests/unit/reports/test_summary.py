@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from devices.runner.protocol import RunnerFault
-from harness import ladder
-from harness.errors import RunFolderError
-from harness.judgement.gate import GATE_NAMES
-from harness.records.inquiry import Inquiry
-from harness.records.record import ArmFailure
-from reports.cases import sentence
+from driftloop.devices.runner.protocol import RunnerFault
+from driftloop.harness import ladder
+from driftloop.harness.errors import RunFolderError
+from driftloop.harness.judgement.gate import GATE_NAMES
+from driftloop.harness.records.inquiry import Inquiry
+from driftloop.harness.records.record import ArmFailure
+from driftloop.reports.cases import sentence
 from tests.unit.harness.run_factory import driven_case
 from tests.unit.reports import runs
 from tests.unit.reports.runs import Writer

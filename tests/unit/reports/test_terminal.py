@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from harness import evaluation
-from harness.releases.history import History
-from reports import terminal
-from reports.changes import changes
+from driftloop.harness import evaluation
+from driftloop.harness.releases.history import History
+from driftloop.reports import terminal
+from driftloop.reports.changes import changes
 from tests.unit.reports import runs
 from tests.unit.reports.runs import Writer
 

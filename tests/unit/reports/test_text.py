@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from reports.text import markdown_code, markdown_text, plain, visible
-from reports.wording import duration
+from driftloop.reports.text import markdown_code, markdown_text, plain, visible
+from driftloop.reports.wording import duration
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=60)
 NASTY = st.text("|`*_<>&[]()!\\~@#:/\"' \n\t\x00\u202ewabc1.", max_size=40)

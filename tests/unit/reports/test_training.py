@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from reports import training
+from driftloop.reports import training
 
 
 def test_losses_and_held_out_accuracy_are_drawn(tmp_path: Path) -> None:

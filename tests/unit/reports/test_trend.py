@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.releases.store import Store
+from driftloop.harness.releases.store import Store
 from tests.unit.reports import runs
 from tests.unit.reports.runs import Writer
 

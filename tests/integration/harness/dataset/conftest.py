@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fixtures import textures
-from harness.contract import Pixels
-from harness.dataset import Dataset
-from harness.dataset.assemble import Settings
-from harness.dataset.prepare import prepare
+from driftloop.fixtures import textures
+from driftloop.harness.contract import Pixels
+from driftloop.harness.dataset import Dataset
+from driftloop.harness.dataset.assemble import Settings
+from driftloop.harness.dataset.prepare import prepare
 
 
 @dataclass(frozen=True)

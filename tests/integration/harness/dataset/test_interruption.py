@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import textures
-from harness import dataset as data
-from harness.contract import Pixels
-from harness.dataset import Dataset
-from harness.dataset.assemble import Settings
-from harness.dataset.prepare import prepare
+from driftloop.fixtures import textures
+from driftloop.harness import dataset as data
+from driftloop.harness.contract import Pixels
+from driftloop.harness.dataset import Dataset
+from driftloop.harness.dataset.assemble import Settings
+from driftloop.harness.dataset.prepare import prepare
 from tests.integration.harness.dataset.conftest import Reply, ScriptedServer
 from tests.little_dataset import content
 
@@ -34,7 +34,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def _start(*arguments: object) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "harness.cli", "dataset", *map(str, arguments)]
+    command = [sys.executable, "-m", "driftloop", "dataset", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 

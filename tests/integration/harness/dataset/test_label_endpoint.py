@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import contract as contracts
-from harness import dataset as data
-from harness.dataset import Dataset, assemble
-from harness.dataset.label_endpoint import Endpoint, Outcome, label, read_label, text_of
-from harness.dataset.prepare import prepare
-from harness.errors import DatasetError, EndpointFailed, EndpointRefused
+from driftloop.harness import contract as contracts
+from driftloop.harness import dataset as data
+from driftloop.harness.dataset import Dataset, assemble
+from driftloop.harness.dataset.label_endpoint import Endpoint, Outcome, label, read_label, text_of
+from driftloop.harness.dataset.prepare import prepare
+from driftloop.harness.errors import DatasetError, EndpointFailed, EndpointRefused
 from tests.integration.harness.dataset.conftest import Reply, ScriptedServer
 
 CONTRACT = contracts.load("default")

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import demo
-from harness import contract as contracts
-from harness.dataset import Dataset
-from harness.dataset.label_endpoint import Endpoint, label, read_label, text_of
-from harness.errors import EndpointRefused
+from driftloop.fixtures import demo
+from driftloop.harness import contract as contracts
+from driftloop.harness.dataset import Dataset
+from driftloop.harness.dataset.label_endpoint import Endpoint, label, read_label, text_of
+from driftloop.harness.errors import EndpointRefused
 
 KEY = "local-key"
 PROMPT, MAX_TOKENS = text_of(contracts.load("default").prompt), 8

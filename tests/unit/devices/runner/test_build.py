@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from devices.errors import ToolchainMissing
-from devices.paths import cache_dir
-from devices.runner.build import forget_unused, ndk_toolchain, program, zig_toolchain
-from devices.runner.variants import ARM64, ARM64_DOTPROD
+from driftloop.devices.errors import ToolchainMissing
+from driftloop.devices.paths import cache_dir
+from driftloop.devices.runner.build import forget_unused, ndk_toolchain, program, zig_toolchain
+from driftloop.devices.runner.variants import ARM64, ARM64_DOTPROD
 
 
 def _variants(hash_seed: str) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-import devices.runner
-from devices.runner.protocol import LINE, PROTOCOL_VERSION, Finished
+from driftloop.devices import runner
+from driftloop.devices.runner.protocol import LINE, PROTOCOL_VERSION, Finished
 
 
 def test_the_runner_speaks_the_hosts_protocol_version() -> None:
-    source = (Path(devices.runner.__file__).parent / "request.h").read_text()
+    source = (Path(runner.__file__).parent / "request.h").read_text()
     assert re.findall(r"kProtocol = (\d+)", source) == [str(PROTOCOL_VERSION)]
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from devices.errors import StableError
-from devices.runner import variants
+from driftloop.devices.errors import StableError
+from driftloop.devices.runner import variants
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from devices.deploy import LocalBlob
-from devices.errors import BadRequest
-from devices.hashing import file_sha256
-from devices.runner.protocol import Decoding, ImageResult, Request, RuntimeSettings, Settings
-from devices.runner.work import Work, WorkImage
+from driftloop.devices.deploy import LocalBlob
+from driftloop.devices.errors import BadRequest
+from driftloop.devices.hashing import file_sha256
+from driftloop.devices.runner.protocol import (
+    Decoding,
+    ImageResult,
+    Request,
+    RuntimeSettings,
+    Settings,
+)
+from driftloop.devices.runner.work import Work, WorkImage
 
 
 def blob(folder: Path, name: str) -> LocalBlob:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from devices.virtual.cpus import CPUS, DEFAULT_CPU, cpuinfo
+from driftloop.devices.virtual.cpus import CPUS, DEFAULT_CPU, cpuinfo
 
 DOTPROD = {"asimddp", "asimdhp", "fphp"}
 

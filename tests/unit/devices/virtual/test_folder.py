@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from devices.virtual.folder import PhoneFolder, Plan
-from devices.virtual.parts import Parts
+from driftloop.devices.virtual.folder import PhoneFolder, Plan
+from driftloop.devices.virtual.parts import Parts
 
 PARTS = Parts(Path("/p"), Path("/b"), Path("/s"), Path("/q"))
 PLAN = Plan(

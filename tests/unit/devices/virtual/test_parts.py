@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from devices.errors import ToolchainMissing
-from devices.virtual.parts import apt_unavailable, configure_apt, fetch_debs
+from driftloop.devices.errors import ToolchainMissing
+from driftloop.devices.virtual.parts import apt_unavailable, configure_apt, fetch_debs
 
 needs_apt = pytest.mark.skipif(apt_unavailable() is not None, reason=str(apt_unavailable()))
 

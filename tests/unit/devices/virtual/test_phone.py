@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from devices import virtual
-from devices.errors import BadRequest, ToolchainMissing, UnknownSerial
-from devices.virtual.folder import PhoneFolder, Plan
-from devices.virtual.parts import Parts
+from driftloop.devices import virtual
+from driftloop.devices.errors import BadRequest, ToolchainMissing, UnknownSerial
+from driftloop.devices.virtual.folder import PhoneFolder, Plan
+from driftloop.devices.virtual.parts import Parts
 
 
 @pytest.fixture(autouse=True)

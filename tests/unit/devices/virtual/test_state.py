@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from devices.virtual.cpus import CPUS
-from devices.virtual.state import CPUINFO, Hardware, PhoneState, Sensor, StateFile
+from driftloop.devices.virtual.cpus import CPUS
+from driftloop.devices.virtual.state import CPUINFO, Hardware, PhoneState, Sensor, StateFile
 
 FIRST_BOOT = "8b8f3999-4f47-4b64-9517-0af23169c590"
 SECOND_BOOT = "1b8f3999-4f47-4b64-9517-0af23169c591"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from harness.arms.base import StageFailed
-from harness.arms.chunks import Chunk, ImageChunk, evaluated
+from driftloop.harness.arms.base import StageFailed
+from driftloop.harness.arms.chunks import Chunk, ImageChunk, evaluated
 
 FRAME, GLOBAL, BLANK = 10, 11, 12
 SLICES = {21: "<row_1_col_1>", 22: "<row_1_col_2>", 23: "<row_2_col_1>", 24: "<row_2_col_2>"}

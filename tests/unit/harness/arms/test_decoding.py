@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from devices.runner.protocol import Decoding
-from harness.arms.decoding import Chooser, Step, splitmix64, stop_ids
-from harness.errors import ContractError
+from driftloop.devices.runner.protocol import Decoding
+from driftloop.harness.arms.decoding import Chooser, Step, splitmix64, stop_ids
+from driftloop.harness.errors import ContractError
 
 # Vigna's splitmix64.c, first five outputs of the state 1234567.
 OUTPUTS_OF_1234567 = [

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.arms.decoding import splitmix64
-from harness.arms.fingerprint import WIDTH, fingerprint
-from harness.comparison.case_comparison import distance
+from driftloop.harness.arms.decoding import splitmix64
+from driftloop.harness.arms.fingerprint import WIDTH, fingerprint
+from driftloop.harness.comparison.case_comparison import distance
 
 
 def normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:

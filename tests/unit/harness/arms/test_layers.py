@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.arms.layers import last_token_alone, of_text_node, of_vision_node
+from driftloop.harness.arms.layers import last_token_alone, of_text_node, of_vision_node
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from devices.runner.protocol import DrivenLayer
-from harness.arms import trajectory
-from harness.arms.base import Look, StageFailed
-from harness.arms.passage import Comparison, Driving, Nudging, Passage, Recording
+from driftloop.devices.runner.protocol import DrivenLayer
+from driftloop.harness.arms import trajectory
+from driftloop.harness.arms.base import Look, StageFailed
+from driftloop.harness.arms.passage import Comparison, Driving, Nudging, Passage, Recording
 
 from ..run_factory import observation
 

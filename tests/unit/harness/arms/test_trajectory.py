@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from harness.arms import trajectory
-from harness.arms.base import Look, StageFailed
-from harness.arms.trajectory import Trajectories, Trajectory
+from driftloop.harness.arms import trajectory
+from driftloop.harness.arms.base import Look, StageFailed
+from driftloop.harness.arms.trajectory import Trajectories, Trajectory
 
 from ..run_factory import observation
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from harness.checkpoint import load, load_processor
+from driftloop.harness.checkpoint import load, load_processor
 
 WORDS = (
     "Classify this image into one of these elements: water, land, fire, wood, metal.\n\nElement:"

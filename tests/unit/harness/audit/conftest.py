@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fixtures import awkward
-from harness import contract as contracts
-from harness.contract import Contract, Pixels
-from harness.preprocess import prepare_case
+from driftloop.fixtures import awkward
+from driftloop.harness import contract as contracts
+from driftloop.harness.contract import Contract, Pixels
+from driftloop.harness.preprocess import prepare_case
 
 from .reading import LABELS, Make
 

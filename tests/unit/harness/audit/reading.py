@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from harness.audit.findings import Finding
-from harness.audit.rows import Row, rows
-from harness.contract import Contract
+from driftloop.harness.audit.findings import Finding
+from driftloop.harness.audit.rows import Row, rows
+from driftloop.harness.contract import Contract
 
 LABELS = ("water", "land", "fire", "wood", "metal")
 

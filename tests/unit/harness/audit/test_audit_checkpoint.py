@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from harness import checkpoint as checkpoints
-from harness.audit import checkpoint
-from harness.audit.checkpoint import Tokens
-from harness.audit.findings import Finding
-from harness.contract import Contract
+from driftloop.harness import checkpoint as checkpoints
+from driftloop.harness.audit import checkpoint
+from driftloop.harness.audit.checkpoint import Tokens
+from driftloop.harness.audit.findings import Finding
+from driftloop.harness.contract import Contract
 
 from .reading import wrong
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import checkpoint as checkpoints
-from harness.audit import collator
-from harness.audit.checkpoint import Tokens
-from harness.audit.rows import Row
-from harness.contract import Contract
-from harness.errors import AuditError
+from driftloop.harness import checkpoint as checkpoints
+from driftloop.harness.audit import collator
+from driftloop.harness.audit.checkpoint import Tokens
+from driftloop.harness.audit.rows import Row
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import AuditError
 
 from .reading import wrong
 
@@ -46,7 +46,7 @@ def judged(spec: str, tokens: Tokens, contract: Contract) -> dict[str, Row]:
         f"{COLLATORS}:make_collator",
         f"{COLLATORS}:Collator",
         f"{COLLATORS}:triples",
-        "harness.training.dataset:collate",
+        "driftloop.harness.training.dataset:collate",
     ],
 )
 def test_an_aligned_collator_passes_in_every_form(
@@ -107,7 +107,7 @@ import argparse
 parser = argparse.ArgumentParser()
 parser.add_argument("--epochs", type=int, {how})
 options = parser.parse_args()
-from harness.training.dataset import collate
+from driftloop.harness.training.dataset import collate
 """
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fixtures import tiny
-from harness import checkpoint as checkpoints
-from harness.audit import dataset
-from harness.audit.checkpoint import Tokens
-from harness.audit.findings import Finding
-from harness.contract import Contract, Pixels
+from driftloop.fixtures import tiny
+from driftloop.harness import checkpoint as checkpoints
+from driftloop.harness.audit import dataset
+from driftloop.harness.audit.checkpoint import Tokens
+from driftloop.harness.audit.findings import Finding
+from driftloop.harness.contract import Contract, Pixels
 
 from .reading import LABELS, Make, wrong
 

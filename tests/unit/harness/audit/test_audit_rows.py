@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from harness.audit.findings import Finding
-from harness.audit.gauge import Gauge, drawn
-from harness.audit.rows import missing, rows, verdict
-from harness.contract import Contract
+from driftloop.harness.audit.findings import Finding
+from driftloop.harness.audit.gauge import Gauge, drawn
+from driftloop.harness.audit.rows import missing, rows, verdict
+from driftloop.harness.contract import Contract
 
 
 def test_what_could_not_be_read_is_no_mismatch(contract: Contract) -> None:
@@ -17,7 +17,7 @@ def test_what_could_not_be_read_is_no_mismatch(contract: Contract) -> None:
 
 
 def test_nothing_is_aligned_before_the_alignment_table_is_read(contract: Contract) -> None:
-    told = [
+    document = [
         Finding("image_size", "dataset", 256, "d"),
         Finding("padding", "dataset", "black", "d"),
         Finding("marker", "collator", "image token", "c"),
@@ -26,7 +26,7 @@ def test_nothing_is_aligned_before_the_alignment_table_is_read(contract: Contrac
         Finding("sampling", "train-config", "greedy", "t"),
         Finding("images_per_prompt", "collator", 1, "c"),
     ]
-    found = rows(told, contract)
+    found = rows(document, contract)
     assert missing(found, ["dataset", "collator", "train-config"]) == []
     assert verdict(found, []) == "ALIGNED"
     lacking = missing(found[1:], ["dataset"])
@@ -88,6 +88,6 @@ def test_pixels_cost_levels_and_texts_show_where_they_part(contract: Contract) -
 
 def test_a_row_has_the_documented_keys(contract: Contract) -> None:
     (row,) = rows([Finding("labels", "dataset", contract.answer.labels, "d")], contract)
-    told = json.loads(json.dumps(row.as_json()))
-    assert list(told)[:6] == ["aspect", "contract", "found", "where", "match", "impact"]
-    assert told["found"] == list(contract.answer.labels)
+    document = json.loads(json.dumps(row.as_json()))
+    assert list(document)[:6] == ["aspect", "contract", "found", "where", "match", "impact"]
+    assert document["found"] == list(contract.answer.labels)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import tiny
-from harness import checkpoint as checkpoints
-from harness.audit import train_config
-from harness.audit.checkpoint import Tokens
-from harness.audit.rows import Row
-from harness.contract import Contract
-from harness.errors import AuditError
+from driftloop.fixtures import tiny
+from driftloop.harness import checkpoint as checkpoints
+from driftloop.harness.audit import train_config
+from driftloop.harness.audit.checkpoint import Tokens
+from driftloop.harness.audit.rows import Row
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import AuditError
 
 from .reading import wrong
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.audit.impact import Impact
+from driftloop.harness.audit.impact import Impact
 
 # change, cases, changed, unanswered, labelled, right before and after, mean shift
 SHIFTED = Impact(None, 102, 12, 0, 96, 90, 78, 1.31)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.audit import prompt_parts
-from harness.audit.aspects import changed
-from harness.contract import Contract
+from driftloop.harness.audit import prompt_parts
+from driftloop.harness.audit.aspects import changed
+from driftloop.harness.contract import Contract
 
 WORDS = "Which element is this?\n\nElement:"
 

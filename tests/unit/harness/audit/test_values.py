@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.audit import values
+from driftloop.harness.audit import values
 
 
 @pytest.mark.parametrize(

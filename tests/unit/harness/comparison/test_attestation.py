@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.runner.protocol import ThreadPlacement
-from harness.comparison.attestation import Mismatch, better_builds, mismatches
-from harness.contract import load
-from harness.records.observation import ArmAttestation
-from harness.records.record import BundleRecord, PhoneRecord, PhoneSide, RunRecord
+from driftloop.devices.runner.protocol import ThreadPlacement
+from driftloop.harness.comparison.attestation import Mismatch, better_builds, mismatches
+from driftloop.harness.contract import load
+from driftloop.harness.records.observation import ArmAttestation
+from driftloop.harness.records.record import BundleRecord, PhoneRecord, PhoneSide, RunRecord
 
 from ..run_factory import attestation, phone_record, run_record, settings
 
@@ -53,22 +53,22 @@ def of_phone(**over: object) -> ArmAttestation:
     return attestation(PHONE, phone="PHONE1", **(content | over))
 
 
-def told(*attested: ArmAttestation, **over: object) -> list[tuple[str, str, str]]:
+def mismatched(*attested: ArmAttestation, **over: object) -> list[tuple[str, str, str]]:
     return [(one.what, one.asked, one.ran) for one in mismatches(record(*attested, **over))]
 
 
 def test_what_ran_as_it_was_asked_is_no_mismatch() -> None:
     host = attestation(APP, settings=settings(), variant="llama-cpp-python 0.3.36")
     plain = attestation("desktop:q8_0", settings=settings(**REFERENCE))
-    assert told(host, plain, of_phone()) == []
+    assert mismatched(host, plain, of_phone()) == []
     # An arm without `+app` is asked for the reference's runtime.
     rounding = attestation(
         "desktop:q8_0", settings=settings(**REFERENCE | {"cache_type_k": "q4_0"})
     )
-    assert told(rounding) == [("K cache", "f16", "q4_0")]
+    assert mismatched(rounding) == [("K cache", "f16", "q4_0")]
     # What was not attested, or has no known hash, is no mismatch.
     unknown = BundleRecord(path="b", sha256="b", summary={})
-    assert told(of_phone(settings=None), bundle=unknown) == []
+    assert mismatched(of_phone(settings=None), bundle=unknown) == []
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_ran_as_it_was_asked_is_no_mismatch() -> None:
     ],
 )
 def test_a_silent_fallback_is_named(over: dict[str, Any], mismatch: tuple[str, str, str]) -> None:
-    assert told(of_phone(**over)) == [mismatch]
+    assert mismatched(of_phone(**over)) == [mismatch]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_silent_fallback_is_named(over: dict[str, Any], mismatch: tuple[str, s
 def test_a_setting_that_is_not_in_force_is_named(
     over: dict[str, Any], mismatch: tuple[str, str, str]
 ) -> None:
-    assert told(of_phone(settings=settings(**over))) == [mismatch]
+    assert mismatched(of_phone(settings=settings(**over))) == [mismatch]
 
 
 def test_a_context_that_llama_rounds_up_and_a_batch_that_it_clips_are_as_asked() -> None:
@@ -116,7 +116,7 @@ def test_a_context_that_llama_rounds_up_and_a_batch_that_it_clips_are_as_asked()
     odd = app.runtime.model_copy(update={"context": 300, "batch": 400})
     given = settings(context=512, batch=300, micro_batch=300)
     contract = app.model_copy(update={"runtime": odd})
-    assert told(of_phone(settings=given), contract=contract) == []
+    assert mismatched(of_phone(settings=given), contract=contract) == []
 
 
 @given(st.integers(1, 64))
@@ -125,8 +125,8 @@ def test_threads_follow_the_apps_rule_on_a_real_phone(cores: int) -> None:
     honest, other = (
         of_phone(threads=threads, vision_threads=min(4, cores)) for threads in (rule, rule + 1)
     )
-    assert told(honest, phones=phones) == []
-    assert told(other, phones=phones) == [("threads", str(rule), str(rule + 1))]
+    assert mismatched(honest, phones=phones) == []
+    assert mismatched(other, phones=phones) == [("threads", str(rule), str(rule + 1))]
 
 
 @pytest.mark.parametrize(("allowed", "rule"), [("0", 1), ("0-1", 2), ("0-3,6", 2), ("0-7", 4)])
@@ -136,8 +136,8 @@ def test_threads_follow_the_apps_rule_over_the_cores_that_a_virtual_phone_was_al
     phones = (phone(virtual=True),)
     given = {"placement": [ThreadPlacement(name="runner", cpus_allowed=allowed)]}
     vision = {"0": 1, "0-1": 2}.get(allowed, 4)
-    assert told(of_phone(threads=rule, vision_threads=vision, **given), phones=phones) == []
-    assert told(of_phone(threads=3, vision_threads=vision, **given), phones=phones) == [
+    assert mismatched(of_phone(threads=rule, vision_threads=vision, **given), phones=phones) == []
+    assert mismatched(of_phone(threads=3, vision_threads=vision, **given), phones=phones) == [
         ("threads", str(rule), "3")
     ]
 
@@ -148,9 +148,9 @@ def test_threads_stay_within_the_apps_rule_where_the_cores_are_not_known(
 ) -> None:
     phones = (phone(**over),)
     odd = [ThreadPlacement(name="runner", cpus_allowed="0-x,\u0663")]
-    assert told(of_phone(threads=2, vision_threads=2), phones=phones) == []
-    assert told(of_phone(threads=2, vision_threads=2, placement=odd), phones=phones) == []
-    assert told(of_phone(threads=7, vision_threads=5), phones=phones) == [
+    assert mismatched(of_phone(threads=2, vision_threads=2), phones=phones) == []
+    assert mismatched(of_phone(threads=2, vision_threads=2, placement=odd), phones=phones) == []
+    assert mismatched(of_phone(threads=7, vision_threads=5), phones=phones) == [
         ("threads", "6 at most", "7"),
         ("vision threads", "4 at most", "5"),
     ]
@@ -159,8 +159,8 @@ def test_threads_stay_within_the_apps_rule_where_the_cores_are_not_known(
 def test_threads_that_the_contract_names_are_those_that_run() -> None:
     app = load("default")
     named = app.model_copy(update={"runtime": app.runtime.model_copy(update={"threads": 1})})
-    assert told(of_phone(threads=1), contract=named) == []
-    assert told(of_phone(threads=4), contract=named) == [("threads", "1", "4")]
+    assert mismatched(of_phone(threads=1), contract=named) == []
+    assert mismatched(of_phone(threads=4), contract=named) == [("threads", "1", "4")]
 
 
 def test_a_phone_is_held_to_what_it_was_given() -> None:
@@ -172,15 +172,15 @@ def test_a_phone_is_held_to_what_it_was_given() -> None:
         settings=settings(max_tokens=8), text_model_sha256="o" * 64, llama_commit="of its own",
         variant="of its own",
     )  # fmt: skip
-    assert told(theirs, phone_side=side) == []
-    assert ("new tokens at most", "8", "32") in told(of_phone(), phone_side=side)
+    assert mismatched(theirs, phone_side=side) == []
+    assert ("new tokens at most", "8", "32") in mismatched(of_phone(), phone_side=side)
 
 
 def test_arms_that_run_the_checkpoint_run_the_same_one() -> None:
     one = attestation("torch", llama_commit="", text_model_sha256="a" * 64)
     other = attestation("torch:training", llama_commit="", text_model_sha256="b" * 64)
-    assert told(one, one) == []
-    assert told(one, other) == [("checkpoint", "a" * 64, "b" * 64)]
+    assert mismatched(one, one) == []
+    assert mismatched(one, other) == [("checkpoint", "a" * 64, "b" * 64)]
 
 
 def test_a_mismatch_names_its_arm_and_phone_and_is_told_once() -> None:

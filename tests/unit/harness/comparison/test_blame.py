@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.runner.protocol import RunSettings
-from harness import ladder
-from harness.comparison.blame import Blame, blames, unanswered
-from harness.comparison.case_comparison import compare_case
-from harness.comparison.driven import of_hop
-from harness.comparison.terms import Terms, terms
-from harness.contract import Contract, load
-from harness.ladder import Hop, Who
-from harness.records.inquiry import Divergence, FileFault, Inquiry
-from harness.records.observation import Observation, Place
-from harness.records.record import BundleRecord, PhoneSide
-from harness.stage import Stage
+from driftloop.devices.runner.protocol import RunSettings
+from driftloop.harness import ladder
+from driftloop.harness.comparison.blame import Blame, blames, unanswered
+from driftloop.harness.comparison.case_comparison import compare_case
+from driftloop.harness.comparison.driven import of_hop
+from driftloop.harness.comparison.terms import Terms, terms
+from driftloop.harness.contract import Contract, load
+from driftloop.harness.ladder import Hop, Who
+from driftloop.harness.records.inquiry import Divergence, FileFault, Inquiry
+from driftloop.harness.records.observation import Observation, Place
+from driftloop.harness.records.record import BundleRecord, PhoneSide
+from driftloop.harness.stage import Stage
 
 from ..run_factory import (
     DRIVEN,

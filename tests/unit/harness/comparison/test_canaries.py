@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.comparison.canaries import CanaryResult, canary_results
-from harness.records.observation import Canary, Observation
+from driftloop.harness.comparison.canaries import CanaryResult, canary_results
+from driftloop.harness.records.observation import Canary, Observation
 
 from ..run_factory import LABELS, fault, observation, token
 

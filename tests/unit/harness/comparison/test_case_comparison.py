@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.runner.protocol import Evidence, Fingerprint
-from harness.comparison.case_comparison import (
+from driftloop.devices.runner.protocol import Evidence, Fingerprint
+from driftloop.harness.comparison.case_comparison import (
     CaseComparison,
     compare_case,
     distance,
@@ -14,8 +14,8 @@ from harness.comparison.case_comparison import (
     label_differences,
     label_margin,
 )
-from harness.stage import STAGES
-from harness.tolerance import Tolerance
+from driftloop.harness.stage import STAGES
+from driftloop.harness.tolerance import Tolerance
 
 from ..run_factory import LABELS, TOLERANCE, evidence, moved, observation, token
 

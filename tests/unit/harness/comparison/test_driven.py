@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from devices.runner.protocol import DrivenLayer
-from harness import ladder
-from harness.comparison.driven import LayerFault, faults, of_hop, outputs, stage_of
-from harness.tolerance import DrivenLimit
+from driftloop.devices.runner.protocol import DrivenLayer
+from driftloop.harness import ladder
+from driftloop.harness.comparison.driven import LayerFault, faults, of_hop, outputs, stage_of
+from driftloop.harness.tolerance import DrivenLimit
 
 from ..run_factory import DRIVEN, OUTPUTS, driven_case
 

@@ -5,10 +5,10 @@ from functools import partial
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from harness import ladder
-from harness.comparison.hop import HopResult, compare
-from harness.records.inquiry import Inquiry
-from harness.records.observation import Observation
+from driftloop.harness import ladder
+from driftloop.harness.comparison.hop import HopResult, compare
+from driftloop.harness.records.inquiry import Inquiry
+from driftloop.harness.records.observation import Observation
 
 from ..run_factory import (
     DRIVEN,

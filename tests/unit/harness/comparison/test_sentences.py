@@ -3,16 +3,16 @@ from dataclasses import replace
 
 import pytest
 
-from devices.runner.protocol import DrivenLayer
-from harness import ladder
-from harness.comparison.case_comparison import CaseComparison, compare_case
-from harness.comparison.causes import Explained, FaultyFile, cause_of, causes
-from harness.comparison.driven import faults
-from harness.comparison.sentences import Facts, sentence
-from harness.comparison.terms import Differences
-from harness.records.inquiry import DrivenCase, FileFault
-from harness.records.observation import Observation
-from harness.stage import Stage
+from driftloop.devices.runner.protocol import DrivenLayer
+from driftloop.harness import ladder
+from driftloop.harness.comparison.case_comparison import CaseComparison, compare_case
+from driftloop.harness.comparison.causes import Explained, FaultyFile, cause_of, causes
+from driftloop.harness.comparison.driven import faults
+from driftloop.harness.comparison.sentences import Facts, sentence
+from driftloop.harness.comparison.terms import Differences
+from driftloop.harness.records.inquiry import DrivenCase, FileFault
+from driftloop.harness.records.observation import Observation
+from driftloop.harness.stage import Stage
 
 from ..run_factory import (
     DRIVEN,

@@ -1,9 +1,9 @@
 import pytest
 
-from devices.runner.protocol import Decoding, RunSettings
-from harness.comparison.terms import terms
-from harness.contract import load
-from harness.records.record import BundleRecord, PhoneSide
+from driftloop.devices.runner.protocol import Decoding, RunSettings
+from driftloop.harness.comparison.terms import terms
+from driftloop.harness.contract import load
+from driftloop.harness.records.record import BundleRecord, PhoneSide
 
 from ..run_factory import attestation, phone_record, run_record, settings
 

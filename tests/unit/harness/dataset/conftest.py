@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import textures
-from harness.contract import Pixels
-from harness.dataset import Dataset
-from harness.dataset.assemble import Settings
-from harness.dataset.prepare import prepare
+from driftloop.fixtures import textures
+from driftloop.harness.contract import Pixels
+from driftloop.harness.dataset import Dataset
+from driftloop.harness.dataset.assemble import Settings
+from driftloop.harness.dataset.prepare import prepare
 
 SETTINGS = Settings(labels=textures.ELEMENTS, held_out=0.25, seed=3)
 

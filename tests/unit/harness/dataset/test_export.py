@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from harness import contract as contracts
-from harness.dataset import Dataset
-from harness.dataset.export import SPLITS, to_hugging_face, to_jsonl
-from harness.errors import DatasetError
-from harness.preprocess import pixels_sha256
+from driftloop.harness import contract as contracts
+from driftloop.harness.dataset import Dataset
+from driftloop.harness.dataset.export import SPLITS, to_hugging_face, to_jsonl
+from driftloop.harness.errors import DatasetError
+from driftloop.harness.preprocess import pixels_sha256
 from tests.unit.harness.dataset.conftest import Make
 
 CONTRACT = contracts.load("default")

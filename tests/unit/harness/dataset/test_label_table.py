@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import dataset as data
-from harness.dataset.label_table import import_labels
-from harness.errors import DatasetError
+from driftloop.harness import dataset as data
+from driftloop.harness.dataset.label_table import import_labels
+from driftloop.harness.errors import DatasetError
 from tests.unit.harness.dataset.conftest import Make
 
 HASH = "ab" * 32

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import dataset as data
-from harness.errors import DatasetError
+from driftloop.harness import dataset as data
+from driftloop.harness.errors import DatasetError
 from tests.unit.harness.dataset.conftest import Make
 
 

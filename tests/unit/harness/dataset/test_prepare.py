@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fixtures import awkward, textures
-from harness import dataset as data
-from harness.contract import Pixels
-from harness.dataset.prepare import prepare
-from harness.errors import CaseError, DatasetError
-from harness.preprocess import pixels_sha256, prepare_case
+from driftloop.fixtures import awkward, textures
+from driftloop.harness import dataset as data
+from driftloop.harness.contract import Pixels
+from driftloop.harness.dataset.prepare import prepare
+from driftloop.harness.errors import CaseError, DatasetError
+from driftloop.harness.preprocess import pixels_sha256, prepare_case
 from tests.little_dataset import content
 from tests.unit.harness.dataset.conftest import SETTINGS, Make
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from fixtures import textures
-from harness.dataset import Dataset
-from harness.dataset.review import Share, balance, remarks
+from driftloop.fixtures import textures
+from driftloop.harness.dataset import Dataset
+from driftloop.harness.dataset.review import Share, balance, remarks
 from tests.unit.harness.dataset.conftest import Make
 
 LABELS = textures.ELEMENTS

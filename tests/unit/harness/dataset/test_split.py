@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fixtures import textures
-from harness.contract import Pixels
-from harness.dataset.split import (
+from driftloop.fixtures import textures
+from driftloop.harness.contract import Pixels
+from driftloop.harness.dataset.split import (
     Member,
     draw,
     fingerprint,
@@ -20,7 +20,7 @@ from harness.dataset.split import (
     groups,
     near_pairs,
 )
-from harness.preprocess import prepare_as
+from driftloop.harness.preprocess import prepare_as
 
 
 def _members(count: int, label: str | None = "fire", first_group: int = 0) -> list[Member]:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from harness.gates_file import AccuracyRule
-from harness.judgement import accuracy
-from harness.judgement.accuracy import AccuracyLoss
-from harness.records.observation import Observation
+from driftloop.harness.gates_file import AccuracyRule
+from driftloop.harness.judgement import accuracy
+from driftloop.harness.judgement.accuracy import AccuracyLoss
+from driftloop.harness.records.observation import Observation
 
 from ..run_factory import fault, flipped, observation, observations
 

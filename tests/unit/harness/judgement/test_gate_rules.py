@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from devices.runner.protocol import Timings
-from harness import gates_file
-from harness.comparison.hop import HopResult, Limits, compare
-from harness.judgement import gate_rules
-from harness.judgement.gate import GateResult
-from harness.judgement.latency import ArmLatency, summarize
-from harness.records.inquiry import Inquiry
-from harness.records.observation import Conditions, Observation
-from harness.tolerance import DrivenLimit
+from driftloop.devices.runner.protocol import Timings
+from driftloop.harness import gates_file
+from driftloop.harness.comparison.hop import HopResult, Limits, compare
+from driftloop.harness.judgement import gate_rules
+from driftloop.harness.judgement.gate import GateResult
+from driftloop.harness.judgement.latency import ArmLatency, summarize
+from driftloop.harness.records.inquiry import Inquiry
+from driftloop.harness.records.observation import Conditions, Observation
+from driftloop.harness.tolerance import DrivenLimit
 
 from ..run_factory import (
     DRIVEN,

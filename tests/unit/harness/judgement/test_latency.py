@@ -1,7 +1,7 @@
 import pytest
 
-from harness.judgement.latency import ArmLatency, summarize
-from harness.records.observation import Conditions, Observation
+from driftloop.harness.judgement.latency import ArmLatency, summarize
+from driftloop.harness.records.observation import Conditions, Observation
 
 from ..run_factory import fault, observation, observations, timings
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from harness import gates_file, ladder
-from harness.comparison.terms import terms
-from harness.gates_file import Gates
-from harness.judgement import limits
-from harness.ladder import Change, Hop
-from harness.tolerance import DrivenLimit, Part, Tolerance
+from driftloop.harness import gates_file, ladder
+from driftloop.harness.comparison.terms import terms
+from driftloop.harness.gates_file import Gates
+from driftloop.harness.judgement import limits
+from driftloop.harness.ladder import Change, Hop
+from driftloop.harness.tolerance import DrivenLimit, Part, Tolerance
 
 from ..run_factory import floor, phone_record, run_record
 

@@ -7,12 +7,12 @@ from itertools import chain
 
 import pytest
 
-from harness import gates_file
-from harness.gates_file import Gates
-from harness.judgement.sampling import Needed, sampling_plan
-from harness.records.observation import Observation
-from harness.records.record import RunRecord, Sampling
-from harness.stats.sequential import Decision
+from driftloop.harness import gates_file
+from driftloop.harness.gates_file import Gates
+from driftloop.harness.judgement.sampling import Needed, sampling_plan
+from driftloop.harness.records.observation import Observation
+from driftloop.harness.records.record import RunRecord, Sampling
+from driftloop.harness.stats.sequential import Decision
 
 from ..run_factory import (
     case_records,

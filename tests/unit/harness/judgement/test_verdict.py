@@ -7,12 +7,19 @@ from typing import Any
 
 import pytest
 
-from harness import gates_file
-from harness.judgement.gate import GateResult
-from harness.judgement.verdict import Verdict, judge
-from harness.records.inquiry import FileFault, Inquiry
-from harness.records.observation import Conditions, Observation
-from harness.records.record import ArmFailure, CaseRecord, RefusedRecord, RunRecord, Sampling, Stop
+from driftloop.harness import gates_file
+from driftloop.harness.judgement.gate import GateResult
+from driftloop.harness.judgement.verdict import Verdict, judge
+from driftloop.harness.records.inquiry import FileFault, Inquiry
+from driftloop.harness.records.observation import Conditions, Observation
+from driftloop.harness.records.record import (
+    ArmFailure,
+    CaseRecord,
+    RefusedRecord,
+    RunRecord,
+    Sampling,
+    Stop,
+)
 
 from ..run_factory import (
     LABELS,

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import demo
-from harness import bundle as bundles
-from harness import contract as contracts
-from harness.arms import llama_load
-from harness.arms.desktop import LlamaSession
-from harness.audit.aspects import APP_THREADS
-from harness.audit.findings import Value
-from harness.contract import Contract
-from harness.errors import AuditError
-from harness.listen import Heard, hear, logcat
+from driftloop.fixtures import demo
+from driftloop.harness import bundle as bundles
+from driftloop.harness import contract as contracts
+from driftloop.harness.arms import llama_load
+from driftloop.harness.arms.desktop import LlamaSession
+from driftloop.harness.audit.aspects import APP_THREADS
+from driftloop.harness.audit.findings import Value
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import AuditError
+from driftloop.harness.listen import Heard, hear, logcat
 
 LOGS = Path(__file__).parent / "logs"
 DEFAULT = contracts.load("default")
@@ -37,7 +37,7 @@ def heard_in(text: str) -> Heard:
     return hear(logcat.parsed(number, line) for number, line in lines)[0]
 
 
-def told(
+def facts_in(
     heard: Heard, images: int | None = None, contract: Contract = DEFAULT
 ) -> dict[str, Value | None]:
     return {one.aspect: one.value for one in heard.findings(contract, images, "log")}
@@ -50,7 +50,7 @@ def told(
 def test_ten_facts_are_told_from_the_log_of_any_llama_cpp(commit: str, tiling: str) -> None:
     """Each commit's llama-mtmd-cli: the tiny bundle, one picture, the app's runtime."""
     recorded = hear(logcat.of_file(LOGS / f"llama.cpp-{commit}.log"))[0]
-    found = told(recorded, images=1)
+    found = facts_in(recorded, images=1)
     assert found.items() >= (RUNTIME | {"tiling": tiling}).items()
     facts = {row.tells: value for row, value, _ in recorded.others()}
     assert facts["text_file"].endswith("text-q8_0.gguf")
@@ -85,7 +85,7 @@ def test_the_pinned_llama_cpp_is_understood(lines_of_llama_cpp: list[str]) -> No
     runtime = DEFAULT.runtime.model_copy(update={"context": 768, "batch": 96, "threads": 1})
     files = bundle.text_model("q8_0"), bundle.mmproj("q8_0")
     LlamaSession(*files, runtime, DEFAULT.prompt.marker).close()
-    found = told(heard_in("\n".join(lines_of_llama_cpp)))
+    found = facts_in(heard_in("\n".join(lines_of_llama_cpp)))
     assert found == RUNTIME | {"context": 768, "batch": 96}
 
 
@@ -107,7 +107,7 @@ WANTED = "cpu, where a GPU was wanted"
     ],
 )
 def test_a_model_runs_where_its_weights_lie(lines: str, backend: str) -> None:
-    assert told(heard_in(f"{ONE_LOAD}\n{lines}"))["backend"] == backend
+    assert facts_in(heard_in(f"{ONE_LOAD}\n{lines}"))["backend"] == backend
 
 
 SLICE = """\
@@ -133,7 +133,7 @@ image decoded (batch 1/1) in 29 ms
 def test_slices_of_one_image_are_told_from_single_tiles_of_several_or_left_open(
     log: str, images: int | None, tiling: str | None
 ) -> None:
-    assert told(heard_in(f"{ONE_LOAD}\n{log}"), images)["tiling"] == tiling
+    assert facts_in(heard_in(f"{ONE_LOAD}\n{log}"), images)["tiling"] == tiling
 
 
 @pytest.mark.parametrize(
@@ -143,21 +143,21 @@ def test_threads_are_held_against_the_apps_rule_for_the_cores_of_that_phone(
     threads: int, cores: int, value: Value
 ) -> None:
     line = f"system_info: n_threads = {threads} (n_threads_batch = 4) / {cores} | CPU : NEON = 1"
-    assert told(heard_in(f"{ONE_LOAD}\n{line}"))["threads"] == value
+    assert facts_in(heard_in(f"{ONE_LOAD}\n{line}"))["threads"] == value
 
 
 def test_flash_attention_that_was_left_to_llama_cpp_is_what_it_came_to() -> None:
     auto = f"{ONE_LOAD}\nllama_context: flash_attn    = auto"
-    assert "flash_attention" not in told(heard_in(auto))
+    assert "flash_attention" not in facts_in(heard_in(auto))
     resolved = f"{auto}\nllama_context: Flash Attention was auto, set to disabled"
-    assert told(heard_in(resolved))["flash_attention"] is False
+    assert facts_in(heard_in(resolved))["flash_attention"] is False
 
 
 @pytest.mark.parametrize(
     ("said", "name"), [("Q8_0", "q8_0"), ("Q4_K - Medium", "q4_k_m"), ("(guessed) F16", "f16")]
 )
 def test_weight_types_have_the_names_that_bundles_give_them(said: str, name: str) -> None:
-    assert told(heard_in(f"{ONE_LOAD}\nprint_info: file type   = {said}"))["weights"] == name
+    assert facts_in(heard_in(f"{ONE_LOAD}\nprint_info: file type   = {said}"))["weights"] == name
 
 
 def test_two_contexts_of_one_process_are_several_and_both_are_quoted() -> None:
@@ -177,9 +177,9 @@ def test_of_several_processes_the_last_is_told_and_the_others_are_named() -> Non
 
     lines = [logcat.parsed(1, line) for line in (*load(11, 1024), *load(12, 2048))]
     last, others = hear(lines)
-    assert (told(last)["context"], others) == (2048, [11])
+    assert (facts_in(last)["context"], others) == (2048, [11])
     first, others = hear(lines, pid=11)
-    assert (told(first)["context"], others) == (1024, [12])
+    assert (facts_in(first)["context"], others) == (1024, [12])
 
 
 def test_figures_that_are_none_are_left_out() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import AuditError
-from harness.listen import logcat
+from driftloop.harness.errors import AuditError
+from driftloop.harness.listen import logcat
 
 TEXT = "llama_context: n_ctx         = 1024"
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fixtures import awkward
-from harness.contract import Pixels
-from harness.errors import CaseError
-from harness.preprocess import identify_dump, prepare_as
+from driftloop.fixtures import awkward
+from driftloop.harness.contract import Pixels
+from driftloop.harness.errors import CaseError
+from driftloop.harness.preprocess import identify_dump, prepare_as
 
 
 @pytest.fixture

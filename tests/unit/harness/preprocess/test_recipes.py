@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from fixtures import awkward
-from harness.contract import Pixels, Recipe
-from harness.errors import CaseError
-from harness.preprocess import difference, pixels_sha256, prepare_as
-from harness.preprocess.sampling import scaled_size
+from driftloop.fixtures import awkward
+from driftloop.harness.contract import Pixels, Recipe
+from driftloop.harness.errors import CaseError
+from driftloop.harness.preprocess import difference, pixels_sha256, prepare_as
+from driftloop.harness.preprocess.sampling import scaled_size
 
 ANDROID = Pixels()
 TRAINING = Pixels(recipe="training-lanczos")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fixtures import awkward
-from harness.contract import Pixels, Recipe
-from harness.preprocess import prepare_as, prepare_case
+from driftloop.fixtures import awkward
+from driftloop.harness.contract import Pixels, Recipe
+from driftloop.harness.preprocess import prepare_as, prepare_case
 
 from .conftest import Bytes, Decode, SkiaOracle
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.arms.app import AppLine
-from harness.errors import BadInput
-from harness.probe import Language, write
+from driftloop.harness.arms.app import AppLine
+from driftloop.harness.errors import BadInput
+from driftloop.harness.probe import Language, write
 
 
 @pytest.mark.parametrize(("language", "name"), [("kotlin", "kt"), ("java", "java")])

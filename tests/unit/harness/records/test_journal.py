@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import contract
-from harness.errors import RunFolderError
-from harness.records.journal import Journal, RunFolder
-from harness.records.observation import Observation
-from harness.records.record import ArmFailure, BundleRecord
+from driftloop.harness import contract
+from driftloop.harness.errors import RunFolderError
+from driftloop.harness.records.journal import Journal, RunFolder
+from driftloop.harness.records.observation import Observation
+from driftloop.harness.records.record import ArmFailure, BundleRecord
 
 from ..run_factory import (
     LABELS,
@@ -224,8 +224,8 @@ def test_a_folder_without_a_run_and_a_file_in_its_place_are_refused(tmp_path: Pa
 def test_a_full_disk_is_one_line_and_leaves_whole_lines(tmp_path: Path) -> None:
     script = """
 import resource, signal, sys
-from harness.errors import RunFolderError
-from harness.records.journal import Journal
+from driftloop.harness.errors import RunFolderError
+from driftloop.harness.records.journal import Journal
 from run_factory import observations, run_record
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 journal = Journal(sys.argv[1], run_record())
@@ -270,7 +270,7 @@ def test_threads_may_append_at_the_same_time(tmp_path: Path) -> None:
 def test_sigkill_of_the_writer_leaves_whole_lines_and_a_free_folder(tmp_path: Path) -> None:
     script = """
 import sys
-from harness.records.journal import Journal
+from driftloop.harness.records.journal import Journal
 from run_factory import case_records, observations, run_record
 journal = Journal(sys.argv[1], run_record(cases=case_records(3000)))
 for case in journal.missing("torch", None):

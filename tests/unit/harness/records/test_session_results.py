@@ -4,11 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from harness import contract
-from harness.records.journal import Journal, RunFolder
-from harness.records.observation import Observation
-from harness.records.record import RunRecord
-from harness.records.session_results import SessionResult, confidence, session_results, to_jsonl
+from driftloop.harness import contract
+from driftloop.harness.records.journal import Journal, RunFolder
+from driftloop.harness.records.observation import Observation
+from driftloop.harness.records.record import RunRecord
+from driftloop.harness.records.session_results import (
+    SessionResult,
+    confidence,
+    session_results,
+    to_jsonl,
+)
 
 from ..run_factory import (
     LABELS,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import BadInput
-from harness.records.observation import Observation
-from harness.releases.history import History
-from harness.releases.store import Store
+from driftloop.harness.errors import BadInput
+from driftloop.harness.records.observation import Observation
+from driftloop.harness.releases.history import History
+from driftloop.harness.releases.store import Store
 from tests.unit.harness.run_factory import (
     case_records,
     flipped,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.comparison.blame import Blame
-from harness.releases.history import BlameRow, HopRow
-from harness.releases.since import Since, since
+from driftloop.harness.comparison.blame import Blame
+from driftloop.harness.releases.history import BlameRow, HopRow
+from driftloop.harness.releases.since import Since, since
 from tests.unit.harness.run_folders import day
 
 BLAME = Blame(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import BadInput, RunFolderError
-from harness.records.inquiry import INQUIRY_FILE, Inquiry
-from harness.releases.store import DEFAULT_STORE, STORE_VARIABLE, Store, store_path
+from driftloop.harness.errors import BadInput, RunFolderError
+from driftloop.harness.records.inquiry import INQUIRY_FILE, Inquiry
+from driftloop.harness.releases.store import DEFAULT_STORE, STORE_VARIABLE, Store, store_path
 from tests.unit.harness.run_factory import observations, run_record
 from tests.unit.harness.run_folders import day, run_folder
 

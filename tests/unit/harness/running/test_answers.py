@@ -10,12 +10,12 @@ from threading import Thread
 
 import pytest
 
-from harness import ladder
-from harness.ladder import ArmSpec, Who
-from harness.records.journal import Journal
-from harness.records.observation import Observation
-from harness.records.record import CaseRecord, RunRecord
-from harness.running.answers import Pace, Turn
+from driftloop.harness import ladder
+from driftloop.harness.ladder import ArmSpec, Who
+from driftloop.harness.records.journal import Journal
+from driftloop.harness.records.observation import Observation
+from driftloop.harness.records.record import CaseRecord, RunRecord
+from driftloop.harness.running.answers import Pace, Turn
 
 from ..run_factory import case_records, flipped, observation, phone_record, run_record
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from fixtures import awkward
-from harness import cases
-from harness import contract as contracts
-from harness.arms.base import Prepared, Side
-from harness.cases import Case, load_cases
-from harness.contract import Pixels
-from harness.errors import CaseError
-from harness.preprocess import pixels_sha256, prepare_as
-from harness.progress import Unseen
-from harness.running.images import canaries, prepare, prepare_cases
+from driftloop.fixtures import awkward
+from driftloop.harness import cases
+from driftloop.harness import contract as contracts
+from driftloop.harness.arms.base import Prepared, Side
+from driftloop.harness.cases import Case, load_cases
+from driftloop.harness.contract import Pixels
+from driftloop.harness.errors import CaseError
+from driftloop.harness.preprocess import pixels_sha256, prepare_as
+from driftloop.harness.progress import Unseen
+from driftloop.harness.running.images import canaries, prepare, prepare_cases
 
 from ..bundle_factory import Miniature
 

@@ -4,14 +4,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from devices.runner.protocol import PROTOCOL_VERSION, Decoding, Evidence
-from harness import contract, ladder
-from harness.arms.base import Prepared
-from harness.arms.fingerprint import fingerprint
-from harness.contract import Contract
-from harness.records.observation import Observation
-from harness.running import result_cache
-from harness.running.result_cache import ResultCache, arm_key
+from driftloop.devices.runner.protocol import PROTOCOL_VERSION, Decoding, Evidence
+from driftloop.harness import contract, ladder
+from driftloop.harness.arms.base import Prepared
+from driftloop.harness.arms.fingerprint import fingerprint
+from driftloop.harness.contract import Contract
+from driftloop.harness.records.observation import Observation
+from driftloop.harness.running import result_cache
+from driftloop.harness.running.result_cache import ResultCache, arm_key
 
 from ..run_factory import fault, observation
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fixtures import awkward
-from harness import contract as contracts
-from harness import ladder
-from harness.bundle import Bundle
-from harness.contract import Contract
-from harness.errors import BadInput, CaseError
-from harness.progress import Progress, Unseen
-from harness.running import run_plan
-from harness.running.request import RunRequest
-from harness.running.run_plan import Plan
-from harness.training.record import RECORD_NAME, HeldOut, Settings, TrainingRecord
+from driftloop.fixtures import awkward
+from driftloop.harness import contract as contracts
+from driftloop.harness import ladder
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.contract import Contract
+from driftloop.harness.errors import BadInput, CaseError
+from driftloop.harness.progress import Progress, Unseen
+from driftloop.harness.running import run_plan
+from driftloop.harness.running.request import RunRequest
+from driftloop.harness.running.run_plan import Plan
+from driftloop.harness.training.record import RECORD_NAME, HeldOut, Settings, TrainingRecord
 
 from ..bundle_factory import Miniature
 

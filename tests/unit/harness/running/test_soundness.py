@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import contract as contracts
-from harness import ladder
-from harness.arms.base import Side
-from harness.bundle import Bundle
-from harness.records.inquiry import FileFault
-from harness.running.soundness import soundness
+from driftloop.harness import contract as contracts
+from driftloop.harness import ladder
+from driftloop.harness.arms.base import Side
+from driftloop.harness.bundle import Bundle
+from driftloop.harness.records.inquiry import FileFault
+from driftloop.harness.running.soundness import soundness
 
 from ..bundle_factory import Miniature
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.stats import paired
+from driftloop.harness.stats import paired
 
 MARGIN = 0.05
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from harness.stats import sequential
-from harness.stats.sequential import Decision, SequentialPlan
+from driftloop.harness.stats import sequential
+from driftloop.harness.stats.sequential import Decision, SequentialPlan
 
 PLAN = sequential.design()
 RUNS = 10_000

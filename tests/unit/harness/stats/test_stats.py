@@ -7,7 +7,7 @@ from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from harness import stats
+from driftloop.harness import stats
 
 counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 distribution = st.lists(st.floats(-20, 0), min_size=2, max_size=16)

@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from harness import contract as contracts
-from harness import dataset as datasets
-from harness.dataset import Dataset
-from harness.errors import DatasetError
-from harness.training.evaluate import evaluate
-from harness.training.examples import Examples
-from harness.training.finetune import reproducible
-from harness.training.record import HeldOut
+from driftloop.harness import contract as contracts
+from driftloop.harness import dataset as datasets
+from driftloop.harness.dataset import Dataset
+from driftloop.harness.errors import DatasetError
+from driftloop.harness.training.evaluate import evaluate
+from driftloop.harness.training.examples import Examples
+from driftloop.harness.training.finetune import reproducible
+from driftloop.harness.training.record import HeldOut
 
 if TYPE_CHECKING:
     from transformers import Idefics3Processor, PreTrainedModel

@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from harness import contract as contracts
-from harness.errors import TrainingDiverged
-from harness.training import dataset, lora
-from harness.training.dataset import IGNORED, Example, collate
-from harness.training.finetune import Trainee, answer_loss, order, reproducible
-from harness.training.record import Lora, Settings
+from driftloop.harness import contract as contracts
+from driftloop.harness.errors import TrainingDiverged
+from driftloop.harness.training import dataset, lora
+from driftloop.harness.training.dataset import IGNORED, Example, collate
+from driftloop.harness.training.finetune import Trainee, answer_loss, order, reproducible
+from driftloop.harness.training.record import Lora, Settings
 
 if TYPE_CHECKING:
     from transformers import Idefics3Processor, PreTrainedModel

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness import contract as contracts
-from harness.errors import RunFolderError
-from harness.training.folder import METRICS_NAME, WORK, TrainingFolder, metrics, opened
-from harness.training.record import RECORD_NAME, Plan, Settings
+from driftloop.harness import contract as contracts
+from driftloop.harness.errors import RunFolderError
+from driftloop.harness.training.folder import METRICS_NAME, WORK, TrainingFolder, metrics, opened
+from driftloop.harness.training.record import RECORD_NAME, Plan, Settings
 
 
 @pytest.fixture

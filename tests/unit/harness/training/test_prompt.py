@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from harness import contract
-from harness.contract import Prompt, Tiling
-from harness.errors import CheckpointError
-from harness.training import prompt as prompts
+from driftloop.harness import contract
+from driftloop.harness.contract import Prompt, Tiling
+from driftloop.harness.errors import CheckpointError
+from driftloop.harness.training import prompt as prompts
 
 if TYPE_CHECKING:
     from transformers import Idefics3Processor

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness import checkpoint as checkpoints
-from harness import contract as contracts
-from harness.dataset import Dataset
-from harness.errors import CheckpointError
-from harness.training import planning, record, saving
-from harness.training.planning import TrainRequest
-from harness.training.record import HeldOut, Settings
+from driftloop.harness import checkpoint as checkpoints
+from driftloop.harness import contract as contracts
+from driftloop.harness.dataset import Dataset
+from driftloop.harness.errors import CheckpointError
+from driftloop.harness.training import planning, record, saving
+from driftloop.harness.training.planning import TrainRequest
+from driftloop.harness.training.record import HeldOut, Settings
 
 if TYPE_CHECKING:
     from transformers import Idefics3Processor, PreTrainedModel

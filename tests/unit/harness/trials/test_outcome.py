@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.gates_file import TrialRule
-from harness.trials.outcome import judge, markdown
-from harness.trials.record import TrialOutcome, TrialRecord
+from driftloop.harness.gates_file import TrialRule
+from driftloop.harness.trials.outcome import judge, markdown
+from driftloop.harness.trials.record import TrialOutcome, TrialRecord
 from tests.unit.harness.trials.trial_factory import COOL, attestation, run, trial, whole
 
 RULE = TrialRule(floor_runs=4, min_runs=4, max_runs=8, max_excluded=2)

@@ -12,9 +12,9 @@ import pytest
 from pydantic import ValidationError
 from scipy import stats
 
-from harness.gates_file import TrialRule
-from harness.trials import plan
-from harness.trials.plan import Contender, Medians
+from driftloop.harness.gates_file import TrialRule
+from driftloop.harness.trials import plan
+from driftloop.harness.trials.plan import Contender, Medians
 
 RULE = TrialRule(floor_runs=4, min_runs=3, max_runs=12)
 DEFAULT = TrialRule()

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from harness.trials.plan import Step
-from harness.trials.record import Reading
-from harness.trials.timed_run import Measured, as_run, exclusion
+from driftloop.harness.trials.plan import Step
+from driftloop.harness.trials.record import Reading
+from driftloop.harness.trials.timed_run import Measured, as_run, exclusion
 from tests.unit.harness.trials.trial_factory import COOL, attestation, run
 
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from devices.runner.protocol import Attestation
-from harness import contract
-from harness.gates_file import TrialRule
-from harness.trials import plan
-from harness.trials.plan import Contender, Phase
-from harness.trials.record import ContenderRecord, Reading, TrialRecord, TrialRun
+from driftloop.devices.runner.protocol import Attestation
+from driftloop.harness import contract
+from driftloop.harness.gates_file import TrialRule
+from driftloop.harness.trials import plan
+from driftloop.harness.trials.plan import Contender, Phase
+from driftloop.harness.trials.record import ContenderRecord, Reading, TrialRecord, TrialRun
 from tests.unit.harness import run_factory
 
 COOL = Reading(temp_c=30.0, power_source="usb", boot_id="boot")

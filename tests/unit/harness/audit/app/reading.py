@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import contract as contracts
-from harness.audit.app import scan
-from harness.audit.findings import Quote, Value
+from driftloop.harness import contract as contracts
+from driftloop.harness.audit.app import scan
+from driftloop.harness.audit.findings import Quote, Value
 
 APPS = Path(__file__).parent / "apps"
 

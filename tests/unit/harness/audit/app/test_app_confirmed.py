@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import contract as contracts
-from harness.audit import app
-from harness.audit.findings import Finding
-from harness.errors import AuditError
+from driftloop.harness import contract as contracts
+from driftloop.harness.audit import app
+from driftloop.harness.audit.findings import Finding
+from driftloop.harness.errors import AuditError
 
 from .reading import APPS
 

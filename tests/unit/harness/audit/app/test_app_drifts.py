@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import contract as contracts
-from harness.audit import app
-from harness.audit.findings import Value
-from harness.audit.rows import rows
+from driftloop.harness import contract as contracts
+from driftloop.harness.audit import app
+from driftloop.harness.audit.findings import Value
+from driftloop.harness.audit.rows import rows
 
 KOTLIN = """package com.acme.elements
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import contract as contracts
-from harness.audit.app import scan
-from harness.errors import BadInput
+from driftloop.harness import contract as contracts
+from driftloop.harness.audit.app import scan
+from driftloop.harness.errors import BadInput
 
 from .reading import APPS, read, written
 

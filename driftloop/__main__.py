@@ -1,0 +1,5 @@
+"""`python -m driftloop` is `driftloop`."""
+
+from driftloop.harness.cli import main
+
+main()

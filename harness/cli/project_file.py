@@ -1,0 +1,68 @@
+"""`driftloop.toml`, or `[tool.driftloop]` in `pyproject.toml`: what a team always passes.
+
+    [run]
+    phone = ["all"]
+    gates = "ci/gates.toml"
+
+    [dataset.prepare]
+    size = 256
+
+One table a command, with its arguments and options under their long names. The command line wins.
+The file is looked for in the folder that `driftloop` is called in, to which its paths are relative.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from driftloop.harness.errors import BadInput
+
+if TYPE_CHECKING:
+    from click import Command
+
+_PLACES = (("driftloop.toml", ()), ("pyproject.toml", ("tool", "driftloop")))
+"""Files, the first of which counts, and the table that holds driftloop's own."""
+
+
+def defaults(folder: Path, command: Command) -> dict[str, Any]:
+    """What the file in `folder` sets for `command` and those below it, by parameter, as click's
+    `default_map` takes it. Empty where no file sets anything.
+
+    Raises:
+        BadInput: not TOML, or a table or key that is no command or option of driftloop.
+    """
+    for name, tables in _PLACES:
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            settings: Any = tomllib.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{path}: {error}") from error
+        for table in tables:
+            settings = settings.get(table, {})
+        if settings:
+            return _of(command, settings, path, tables)
+    return {}
+
+
+def _of(command: Command, settings: object, path: Path, tables: tuple[str, ...]) -> dict[str, Any]:
+    where = f"{path}: [{'.'.join(tables)}]" if tables else f"{path}"
+    if not isinstance(settings, dict):
+        raise BadInput(f"{where} has to be a table: it names a command")
+    below: dict[str, Command] = getattr(command, "commands", {})
+    names = {
+        max(one.opts, key=len).strip("-").replace("-", "_"): one.name for one in command.params
+    }
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key in below:
+            found[key] = _of(below[key], value, path, (*tables, key))
+        elif (name := names.get(key.replace("-", "_"))) is not None and not below:
+            found[name] = value
+        else:
+            takes = ", ".join(sorted(below or names))
+            raise BadInput(f"{where} takes no {key!r}; it takes {takes}")
+    return found

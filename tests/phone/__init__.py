@@ -1,0 +1,1 @@
+"""The acceptance suite of a release, installed as `driftloop.acceptance`."""
