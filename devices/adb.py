@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from driftloop.devices.errors import NoPhone, PermissionDenied, PhoneOffline, UnknownSerial
-from driftloop.devices.phone import Phone
+from driftloop.devices.errors import (
+    DeviceError,
+    NoPhone,
+    PermissionDenied,
+    PhoneOffline,
+    UnknownSerial,
+)
+from driftloop.devices.phone import Phone, hardware_serial
 from driftloop.devices.server import Server, private_server, user_server
 from driftloop.devices.transport import unusable
 
@@ -18,15 +26,18 @@ _UNSETTLED = ("connecting", "authorizing", "offline")
 
 @dataclass(frozen=True)
 class AttachedPhone:
-    """A line of `adb devices`: `state` is adb's word, and only `device` can be used."""
+    """A line of `adb devices`: one connection to a phone, which may have several.
 
-    serial: str
+    `state` is adb's word, and only `device` can be used.
+    """
+
+    address: str
     state: str
     server: Server
 
 
 def attached() -> list[AttachedPhone]:
-    """Every phone that a server of this host lists, in any state, ordered by serial.
+    """Every connection that a server of this host lists, in any state, ordered by name.
 
     The user's server is asked if it runs. driftloop's own is started only where the user has none,
     since nothing would look for phones otherwise. Raises ToolchainMissing when there is no adb.
@@ -38,65 +49,97 @@ def attached() -> list[AttachedPhone]:
         servers.append(private)
     found: dict[str, AttachedPhone] = {}
     for server in servers:
-        for serial, state in server.states().items():
-            if serial not in found or found[serial].state != "device":
-                found[serial] = AttachedPhone(serial, state, server)
-    return [found[serial] for serial in sorted(found)]
+        for address, state in server.states().items():
+            if address not in found or found[address].state != "device":
+                found[address] = AttachedPhone(address, state, server)
+    return [found[address] for address in sorted(found)]
 
 
-def find(serial: str) -> Phone:
-    """The attached phone of that serial. A HOST:PORT that is not attached yet is connected.
+def find(name: str) -> Phone:
+    """The phone of that serial, or behind that connection. A HOST:PORT is connected if need be.
 
     Raises:
         UnknownSerial: no such phone.
         Unauthorized, PhoneOffline, PermissionDenied: it is there but cannot be used.
     """
-    phones = {phone.serial: phone for phone in attached()}
     deadline = time.monotonic() + _SETTLE_LIMIT_S
-    while serial not in phones and _is_address(serial) and time.monotonic() < deadline:
+    while True:
+        there = attached()
+        for one in there:
+            if one.address == name:
+                return _usable(one)
+        if (phone := _of_serial(name, there)) is not None:
+            return phone
+        if not _is_address(name) or time.monotonic() >= deadline:
+            others = ", ".join(one.address for one in there) or "none"
+            raise UnknownSerial(f"{name}: no phone of this serial is attached (attached: {others})")
         # adbd may be between two lives: init starts it again a moment after it died.
-        private_server().connect(serial)
-        phones = {phone.serial: phone for phone in attached()}
-        if serial not in phones:
-            time.sleep(_SETTLE_STEP_S)
-    if serial not in phones:
-        others = ", ".join(phones) or "none"
-        raise UnknownSerial(f"{serial}: no phone of this serial is attached (attached: {others})")
-    return _usable(phones[serial])
+        private_server().connect(name)
+        time.sleep(_SETTLE_STEP_S)
 
 
-def find_all() -> list[Phone]:
-    """Every attached phone; NoPhone when there is none. Raises as `find` if one cannot be used."""
-    phones = attached()
-    if not phones:
+def find_all() -> tuple[list[Phone], dict[str, DeviceError]]:
+    """Every attached phone that can be used, once each; and why each other connection cannot.
+
+    Raises:
+        NoPhone: nothing is attached.
+    """
+    there = attached()
+    if not there:
         raise NoPhone(
             "no phone is attached; connect one with USB debugging on, "
             "or start a virtual one with `driftloop phone start`"
         )
-    return [_usable(phone) for phone in phones]
+    with ThreadPoolExecutor(len(there)) as pool:
+        found = dict(zip(there, pool.map(_usable_or_why, there), strict=True))
+    usable = [one for one in found.values() if isinstance(one, Phone)]
+    refused = {one.address: why for one, why in found.items() if isinstance(why, DeviceError)}
+    return _each_once(usable), refused
 
 
-def _usable(phone: AttachedPhone) -> Phone:
+def _of_serial(serial: str, there: Iterable[AttachedPhone]) -> Phone | None:
+    """The phone that calls itself so, over its better connection."""
+    usable = [_usable_or_why(one) for one in there if one.state == "device"]
+    own = [one for one in usable if isinstance(one, Phone) and one.serial == serial]
+    return next(iter(_each_once(own)), None)
+
+
+def _each_once(phones: Iterable[Phone]) -> list[Phone]:
+    """One `Phone` for each serial: over USB where it has that, else Wi-Fi; ordered by serial."""
+    best: dict[str, Phone] = {}
+    for phone in sorted(phones, key=lambda one: ("_adb-tls" in one.address, ":" in one.address)):
+        best.setdefault(phone.serial, phone)
+    return [best[serial] for serial in sorted(best)]
+
+
+def _usable_or_why(one: AttachedPhone) -> Phone | DeviceError:
+    try:
+        return _usable(one)
+    except DeviceError as error:
+        return error
+
+
+def _usable(one: AttachedPhone) -> Phone:
     """The phone once adb calls it a `device`; a state it only passes through gets some seconds."""
-    serial, state = phone.serial, phone.state
+    address, state = one.address, one.state
     deadline = time.monotonic() + _SETTLE_LIMIT_S
     while state in _UNSETTLED and time.monotonic() < deadline:
         time.sleep(_SETTLE_STEP_S)
-        states = phone.server.states()
-        if serial not in states and _is_address(serial):
-            phone.server.connect(serial)
-        state = states.get(serial, "offline")
+        states = one.server.states()
+        if address not in states and _is_address(address):
+            one.server.connect(address)
+        state = states.get(address, "offline")
     if state == "device":
-        return Phone(phone.server, serial)
+        return Phone(one.server, address, hardware_serial(one.server, address))
     if state.startswith("no permissions"):
         raise PermissionDenied(
-            f"{serial}: this user may not open the phone's USB device; "
+            f"{address}: this user may not open the phone's USB device; "
             f"add udev rules for it (package android-sdk-platform-tools-common) and replug it"
         )
-    in_another_mode = f"{serial}: the phone is in state {state!r}; boot it into Android"
-    raise unusable(serial, state) or PhoneOffline(in_another_mode)
+    in_another_mode = f"{address}: the phone is in state {state!r}; boot it into Android"
+    raise unusable(address, state) or PhoneOffline(in_another_mode)
 
 
-def _is_address(serial: str) -> bool:
-    host, colon, port = serial.rpartition(":")
+def _is_address(name: str) -> bool:
+    host, colon, port = name.rpartition(":")
     return bool(host and colon) and port.isdigit()

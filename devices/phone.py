@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import logging
-import os
-import re
+import pwd
 import shlex
+import socket
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
-
-from filelock import FileLock, Timeout
 
 from driftloop.devices.errors import (
     CommandFailed,
     CommandTimeout,
     ConnectionLost,
+    DeviceError,
     PhoneBusy,
     PhoneOffline,
     StableError,
     TransientError,
 )
 from driftloop.devices.identity import IDENTITY_COMMANDS, PhoneIdentity, parse_identity
-from driftloop.devices.paths import cache_dir
-from driftloop.devices.server import private_server
+from driftloop.devices.server import Server, private_server
 from driftloop.devices.transport import ShellResult, ShellTimeout, Transport
 
 REMOTE_ROOT = "/data/local/tmp/driftloop"
@@ -40,6 +40,9 @@ _CUT = "@@driftloop\n"
 _HASH_FLOOR_BYTES_PER_S = 20_000_000
 """Slower than any phone's sha256sum by far."""
 _KILL_LIMIT_S = 10.0
+_HOLDER_LIMIT_S = 1.0
+_NO_SERIALS = ("", "unknown", "0", "0123456789ABCDEF")
+"""What phones answer that have not been given a serial."""
 _RECONNECT_STEP_S = 0.25
 _TRIES = 10
 """How often in a row a request may lose its connection though the phone comes back each time."""
@@ -72,35 +75,30 @@ class Phone(Transport):
     """One phone, real or virtual. Holds no connection: it may go and come back between calls."""
 
     def __repr__(self) -> str:
-        return f"Phone({self.serial!r} at {self.server.host}:{self.server.port})"
+        return f"Phone({self.serial!r} as {self.address} at {self.server.host}:{self.server.port})"
 
     @contextmanager
     def lease(self) -> Iterator[None]:
-        """Hold the phone among this host's processes until the block ends.
+        """Hold the phone among this host's processes, whoever's they are, until the block ends.
 
-        The lock goes with the process, however it ends. Not reentrant. Raises PhoneBusy, which
-        names the holder's process.
+        The lease goes with the process, however it ends. Not reentrant. Raises PhoneBusy, which
+        names the holder's process and user.
         """
-        readable = re.sub(r"[^A-Za-z0-9._-]", "_", self.serial)[:60]
-        name = f"{readable}-{hashlib.sha256(self.serial.encode()).hexdigest()[:8]}"
-        holder = cache_dir("leases") / f"{name}.pid"
-        held = FileLock(holder.with_name(f"{name}.lock"), is_singleton=False)
-        try:
-            held.acquire(timeout=0)
-        except Timeout:
-            # The holder writes its pid just after it took the lock: there may be none yet.
-            pid = holder.read_text(encoding="ascii").strip() if holder.exists() else ""
-            process = f" (process {pid})" if pid else ""
-            raise PhoneBusy(
-                f"{self.serial}: another run{process} is using this phone; "
-                f"wait for it to end or choose another phone"
-            ) from None
-        try:
-            holder.write_text(f"{os.getpid()}\n", encoding="ascii")
+        # A socket in Linux' abstract name space belongs to no folder, so that users and caches
+        # share it; the kernel removes it with its process and knows whose it is.
+        name = f"\0driftloop-lease-{hashlib.sha256(self.serial.encode()).hexdigest()}"
+        with socket.socket(socket.AF_UNIX) as held:
+            try:
+                held.bind(name)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                raise PhoneBusy(
+                    f"{self.serial}: another run{_holder(name)} is using this phone; wait for it "
+                    f"to end (--wait SECONDS) or choose another phone"
+                ) from None
+            held.listen()
             yield
-        finally:
-            # Neither file is removed: a lock file that vanishes can be locked twice.
-            held.release()
 
     def shell(self, command: str, *, timeout_s: float = 30.0, check: bool = True) -> ShellResult:
         """Run `command` under the phone's shell, in a subshell of its own.
@@ -183,16 +181,17 @@ class Phone(Transport):
         self.shell(_kill_command(process), check=False, timeout_s=_KILL_LIMIT_S)
 
     def reconnect(self, timeout_s: float = 60.0) -> None:
-        """Wait until the phone runs commands again; serials HOST:PORT are connected anew.
+        """Wait until the phone runs commands again, whatever adb calls it then; an address
+        HOST:PORT is connected anew.
 
         Raises PhoneOffline after `timeout_s`, Unauthorized when the phone refuses this host.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline, asked = time.monotonic() + timeout_s, {self.address}
         while True:
             try:
                 if self.server.private:
                     private_server()
-                self._reattach()
+                self._reattach(asked)
                 self.shell("true", timeout_s=max(1.0, min(10.0, deadline - time.monotonic())))
             except TransientError as error:
                 if time.monotonic() >= deadline:
@@ -219,14 +218,26 @@ class Phone(Transport):
                     lost()
         return request()
 
-    def _reattach(self) -> None:
-        state = self.server.states().get(self.serial)
-        if state == "device" or ":" not in self.serial:
+    def _reattach(self, asked: set[str]) -> None:
+        """`asked`: connections that are known not to lead elsewhere; new ones are added."""
+        states = self.server.states()
+        state = states.get(self.address)
+        if state == "device":
+            return
+        for address in states.keys() - asked:
+            # The cable that was pulled may be back as Wi-Fi, or the other way round.
+            if states[address] == "device":
+                asked.add(address)
+                with suppress(DeviceError):  # whatever is wrong with another phone
+                    if hardware_serial(self.server, address) == self.serial:
+                        self._reach(self.server, address)
+                        return
+        if ":" not in self.address:
             return
         if state is not None:
             # adb retries a dropped address only now and then; dropping it first makes it try now.
-            self.server.disconnect(self.serial)
-        self.server.connect(self.serial)
+            self.server.disconnect(self.address)
+        self.server.connect(self.address)
 
     def _end(self, command: str, expired: ShellTimeout) -> None:
         stat, _ = _split_stat(expired.stdout)
@@ -241,6 +252,34 @@ class Phone(Transport):
             raise PhoneOffline(
                 f"{self.serial}: the phone no longer runs commands; `{command}` may still run there"
             ) from None
+
+
+def hardware_serial(server: Server, address: str) -> str:
+    """What the phone behind a connection calls itself; the connection's name where that is not
+    unique: emulators share one serial, and some phones have none or the factory's placeholder."""
+    if address.startswith("emulator-"):
+        return address
+    said = Phone(server, address).ask("getprop ro.serialno", "getprop ro.boot.serialno")
+    return next((one for one in map(str.strip, said) if one not in _NO_SERIALS), address)
+
+
+def _holder(name: str) -> str:
+    """Who holds the lease of that name, as the kernel knows it."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(_HOLDER_LIMIT_S)
+        try:
+            asking.connect(name)
+        except OSError:  # it has just ended, or has not listened yet
+            return ""
+        size = struct.calcsize("3i")
+        pid, uid, _ = struct.unpack(
+            "3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        )
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = f"number {uid}"
+    return f" (process {pid} of user {user})"
 
 
 def hash_limit_s(size: int) -> float:

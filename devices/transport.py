@@ -66,10 +66,17 @@ class Transport:
     and StableError when its connection lacks shell v2.
     """
 
-    def __init__(self, server: Server, serial: str) -> None:
-        self.serial = serial
+    def __init__(self, server: Server, address: str, serial: str = "") -> None:
+        """`address`: what adb calls the phone's connection; `serial`: what the phone calls itself,
+        where that is known."""
+        self.serial = serial or address
+        self._reach(server, address)
+
+    def _reach(self, server: Server, address: str) -> None:
+        """Use that connection from now on."""
         self.server = server
-        self._device = adbutils.AdbDevice(server.client, serial=serial)
+        self.address = address
+        self._device = adbutils.AdbDevice(server.client, serial=address)
         self._has_shell_v2 = False
 
     def _run(self, command: str, limit_s: float) -> ShellResult:
@@ -158,7 +165,7 @@ class Transport:
     @contextmanager
     def _open(self, service: str) -> Iterator[AdbConnection]:
         with self.server.client.make_connection(timeout=_OPEN_LIMIT_S) as connection:
-            for request in (f"host:transport:{self.serial}", service):
+            for request in (f"host:transport:{self.address}", service):
                 data = request.encode()
                 connection.conn.sendall(f"{len(data):04x}".encode() + data)
                 connection.check_okay()
@@ -185,8 +192,8 @@ class Transport:
         if error := unusable(self.serial, reason):
             return error
         if "more than one device" in reason:
-            return UnknownSerial(f"{self.serial}: adb finds more than one phone of this name")
-        if "not found" in reason and self.serial in reason:
+            return UnknownSerial(f"{self.address}: adb finds more than one phone of this name")
+        if "not found" in reason and self.address in reason:
             return ConnectionLost(
                 f"{self.serial}: adb no longer sees the phone; attach it again and repeat"
             )

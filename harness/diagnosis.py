@@ -109,4 +109,4 @@ def _phones() -> Iterator[Finding]:
     for phone in attached:
         remedy, usable = "unlock it, accept this host's key, replug it", phone.state == "device"
         state: State = "ok" if usable else "absent"
-        yield Finding(f"phone {phone.serial}", state, phone.state, "" if usable else remedy)
+        yield Finding(f"phone {phone.address}", state, phone.state, "" if usable else remedy)

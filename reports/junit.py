@@ -30,6 +30,10 @@ def render(run: Evaluation) -> str:
         why = f"{owing.missing} of {owing.of} missing: {owing.why}"
         SubElement(case, "error", message=visible(why), type="INFRA")
         cases.append(case)
+    for one in record.left_out:
+        case = _case(one.phone, "phone")
+        SubElement(case, "skipped", message=visible(f"INFRA: left out: {one.detail}"))
+        cases.append(case)
     attributes = {
         "name": visible(f"driftloop {verdict.run_id}"),
         "timestamp": record.started_at.strftime("%Y-%m-%dT%H:%M:%S"),

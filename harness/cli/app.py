@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from driftloop.harness import project_file
 from driftloop.harness.cli import (
     audit,
     bundles,
@@ -16,7 +17,6 @@ from driftloop.harness.cli import (
     measurements,
     phones,
     probe,
-    project_file,
     run,
     runs,
     selftest,

@@ -26,7 +26,15 @@ NewBundleOption = Annotated[Path, typer.Option(help="Where the bundle goes.")]
 PhonesOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="A serial, all, or virtual; may be repeated. By default no phone takes part."
+        envvar="ANDROID_SERIAL",
+        help="A serial, all, virtual, or a set: model=Pixel*, abi=arm64-v8a, tag=mid, any:2, "
+        "joined by commas. May be repeated. By default no phone takes part.",
+    ),
+]
+WaitOption = Annotated[
+    float,
+    typer.Option(
+        "--wait", min=0, metavar="SECONDS", help="How long to wait for phones that are in use."
     ),
 ]
 QuantOption = Annotated[str, typer.Option(help="The weight type that ships.")]

@@ -62,11 +62,16 @@ def _attached(attached: AttachedPhone) -> dict[str, Any]:
     from driftloop.devices import adb, health
     from driftloop.devices.errors import DeviceError
 
-    known: dict[str, Any] = {"serial": attached.serial, "state": attached.state}
+    known: dict[str, Any] = {
+        "serial": attached.address,
+        "address": attached.address,
+        "state": attached.state,
+    }
     if attached.state != "device":
         return known
     try:
-        phone = adb.find(attached.serial)
+        phone = adb.find(attached.address)
+        known["serial"] = phone.serial
         identity = phone.identity()
         return known | {
             "model": identity.model,
@@ -80,9 +85,11 @@ def _attached(attached: AttachedPhone) -> dict[str, Any]:
 
 
 def _device_row(phone: dict[str, Any]) -> tuple[str, ...]:
-    names = (phone.get(key, "") for key in ("serial", "state", "model", "abi", "android_version"))
+    serial, address = phone["serial"], phone["address"]
+    names = (phone.get(key, "") for key in ("state", "model", "abi", "android_version"))
     free, temp_c = phone.get("free_bytes"), phone.get("temp_c")
     return (
+        serial if serial == address else f"{serial}\nas {address}",
         *names,
         "" if free is None else f"{free / 2**30:.1f} GiB",
         "" if temp_c is None else f"{temp_c:.1f} °C",
@@ -114,11 +121,13 @@ def deploy(
     for fault in bundles.verify(loaded, [quant]):
         if not fault.remark:
             raise bundles.refusal(loaded, fault)
-    with progress_board() as board, phones.held(phone) as attached:
-        with ThreadPoolExecutor(max_workers=len(attached)) as pool:
+    with progress_board() as board, phones.held(phone) as found:
+        for missed in found.left_out:
+            board.say(f"left out: {missed.detail}")
+        with ThreadPoolExecutor(max_workers=len(found.phones)) as pool:
             started = [
                 pool.submit(deploy_bundle, one, loaded, quant, board, prune=prune)
-                for one in attached
+                for one in found.phones
             ]
         done = [deployment.result() for deployment in started]
     document = [asdict(one) | {"sent_bytes": one.sent_bytes} for one in done]

@@ -20,6 +20,7 @@ from driftloop.harness.cli.options import (
     QuantOption,
     ResumableOption,
     SkipBadFlag,
+    WaitOption,
     new_run_folder,
 )
 
@@ -32,6 +33,11 @@ def run(
     bundle: BundleArgument,
     images: ImagesArgument,
     phone: PhonesOption = None,
+    wait_s: WaitOption = 0,
+    min_phones: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Run only with at least N phones of those named."),
+    ] = 1,
     arms: Annotated[
         str | None,
         typer.Option(help="The arms in order, separated by commas; by default the whole ladder."),
@@ -111,6 +117,8 @@ def run(
         images=images,
         out=out or new_run_folder(),
         phones=tuple(phone or ()),
+        wait_s=wait_s,
+        min_phones=min_phones,
         arms=tuple(arms.split(",")) if arms else (),
         contract=contract,
         training=training,
@@ -213,6 +221,6 @@ def _demo_phones() -> Iterator[tuple[str, ...]]:
         with virtual.started(progress=say) as phone:
             yield (phone.serial,)
         return
-    usable = tuple(phone.serial for phone in adb.attached() if phone.state == "device")[:1]
+    usable = tuple(phone.address for phone in adb.attached() if phone.state == "device")[:1]
     say(f"no virtual phone can run here ({reason}); using {usable[0] if usable else 'no phone'}")
     yield usable

@@ -200,6 +200,7 @@ def notes(
         f"{located(stop.arm, stop.phone)} stopped after {stop.images} images: {stop.why}"
         for stop in record.stops
     ]
+    lines += [f"left out: {phone.detail}" for phone in record.left_out]
     virtual = {phone.serial for phone in record.phones if phone.virtual}
     lines += [
         f"{serial} is virtual: its times and memory are shown, not judged"

@@ -234,6 +234,7 @@ class Journal(RunFolder):
                 "run_id": earlier.run_id,
                 "started_at": earlier.started_at,
                 "phones": tuple(phones.values()),
+                "left_out": tuple(one for one in wanted.left_out if one.phone not in phones),
                 "attestations": earlier.attestations,
                 "stops": earlier.stops,
             }

@@ -36,6 +36,9 @@ class PhoneRecord(Record):
     """A phone of the run. A virtual one's clock says nothing about a real phone's speed."""
 
     serial: str
+    """What the phone calls itself, whatever adb calls its connection."""
+    address: str = ""
+    """What adb called its connection last."""
     virtual: bool
     model: str
     manufacturer: str
@@ -69,6 +72,15 @@ class CaseRecord(Record):
     def place(self) -> Place:
         """(session, position)."""
         return (self.session, self.position)
+
+
+class LeftOutPhone(Record):
+    """A phone of a set, such as `all`, that could not be used."""
+
+    phone: str
+    kind: str
+    """The error's class."""
+    detail: str
 
 
 class RefusedRecord(Record):
@@ -159,6 +171,7 @@ class RunRecord(Record):
     bundle: BundleRecord
     arms: tuple[str, ...]
     phones: tuple[PhoneRecord, ...]
+    left_out: tuple[LeftOutPhone, ...] = ()
     cases: tuple[CaseRecord, ...]
     canaries: tuple[CaseRecord, ...] = ()
     """Images beside the cases, in sessions of their own after the last; see `carries_canaries`."""

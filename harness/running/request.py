@@ -8,12 +8,17 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a user asks for. `phones`: serials, `all` or `virtual`; no `arms`: the whole ladder."""
+    """What a user asks for. `phones`: serials and sets, as `running.phones` takes them; no `arms`:
+    the whole ladder."""
 
     bundle: Path
     images: str
     out: Path
     phones: tuple[str, ...] = ()
+    wait_s: float = 0.0
+    """How long to wait for phones that another run holds."""
+    min_phones: int = 1
+    """Fewer phones than these, where any are named, end the run before it begins."""
     arms: tuple[str, ...] = ()
     contract: str | None = None
     """A contract's name or file; None is the one the bundle was made for."""

@@ -26,11 +26,14 @@ def evaluate(request: RunRequest, progress: Progress) -> Evaluation:
         BadInput: contract, gates, bundle, images or run folder are wrong.
         DeviceError: a phone of the request is not there or cannot be used.
     """
-    with phones.held(request.phones) as attached:
-        plan = run_plan.plan(request, attached, progress)
+    with phones.held(request.phones, wait_s=request.wait_s, at_least=request.min_phones) as found:
+        for one in found.left_out:
+            progress.say(f"left out: {one.detail}")
+        plan = run_plan.plan(request, found.phones, progress)
+        record = plan.record.model_copy(update={"left_out": found.left_out})
         with (
-            Journal(request.out, plan.record) as journal,
-            OpenRun(plan, journal, attached, progress) as run,
+            Journal(request.out, record) as journal,
+            OpenRun(plan, journal, found.phones, progress) as run,
         ):
             journal.learn(files=plan.soundness.faults, app=plan.app_remarks)
             for arm, phone in journal.current.deliveries:

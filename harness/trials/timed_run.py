@@ -27,7 +27,7 @@ class WatchedPhone(Phone):
     """A phone that counts how often its connection was lost."""
 
     def __init__(self, phone: Phone) -> None:
-        super().__init__(phone.server, phone.serial)
+        super().__init__(phone.server, phone.address, phone.serial)
         self.losses = 0
 
     def reconnect(self, timeout_s: float = 60.0) -> None:

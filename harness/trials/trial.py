@@ -94,8 +94,8 @@ def run_trial(request: TrialRequest, progress: Progress, say: Callable[[str], No
         raise BadInput(
             f"{request.images_per_run} images a run are too few: the first only warms up"
         )
-    with phones.held((request.phone,)) as attached:
-        phone = _only(attached)
+    with phones.held((request.phone,)) as found:
+        phone = _only(found.phones)
         subjects = prepare(request, phone, progress)
         request.out.mkdir(parents=True, exist_ok=True)
         trial = _begun(request, subjects, phone)

@@ -66,6 +66,41 @@ class HasNoShellV2(SaysNothing):
             self.send(_CONNECT, _VERSION, _MAX_PAYLOAD, banner)
 
 
+class Link:
+    """A relay to a port of this host under an address of its own, until it is cut."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open = [self._listener]
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """End every connection and accept no more."""
+        for one in self._open:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                ends = (
+                    self._listener.accept()[0],
+                    socket.create_connection(("127.0.0.1", self._port)),
+                )
+                self._open += ends
+                for source, sink in (ends, reversed(ends)):
+                    threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
+
+
 @contextmanager
 def listening(behaviour: type[SaysNothing]) -> Iterator[str]:
     """The serial of a peer that behaves so, until the block ends."""

@@ -7,7 +7,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -16,9 +16,11 @@ from driftloop.devices.errors import (
     ConnectionLost,
     DeviceError,
     NoPhone,
+    PhoneBusy,
     PhoneOffline,
     StableError,
     ToolchainMissing,
+    TransientError,
     Unauthorized,
     UnknownSerial,
 )
@@ -26,7 +28,7 @@ from driftloop.devices.phone import Phone
 from driftloop.devices.server import PORT_VARIABLE, Server, private_server
 from driftloop.devices.virtual import VirtualPhone
 from tests.integration.conftest import listener_pid, listeners
-from tests.integration.devices.conftest import HasNoShellV2, NeverAccepts, SaysNothing
+from tests.integration.devices.conftest import HasNoShellV2, Link, NeverAccepts, SaysNothing
 
 
 def one_line(error: BaseException) -> None:
@@ -104,7 +106,7 @@ def test_a_phone_of_the_users_server_is_used_through_it_and_the_server_stays(
     phone = adb.find(x86_phone.serial)
     assert phone.server == user_server
     assert phone.shell("echo here").stdout == "here\n"
-    assert [found.serial for found in adb.attached() if found.server == user_server] == [
+    assert [found.address for found in adb.attached() if found.server == user_server] == [
         x86_phone.serial
     ]
     assert listener_pid(user_server.port) == before
@@ -144,3 +146,39 @@ def test_a_private_server_that_died_comes_back_with_the_phone(phone: Phone, serv
     phone.reconnect(timeout_s=20)
     assert time.monotonic() - started < 10
     assert phone.shell("echo back").stdout == "back\n"
+
+
+@pytest.fixture
+def forwarded(x86_phone: VirtualPhone, server: Server) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Another address of the fast phone, and what cuts it off for good."""
+    _, _, port = x86_phone.serial.rpartition(":")
+    link = Link(int(port))
+    server.connect(link.address)
+    yield link.address, link.cut
+    server.disconnect(link.address)
+    link.cut()
+
+
+def test_two_connections_to_one_phone_are_one_phone(
+    x86_phone: VirtualPhone, phone: Phone, forwarded: tuple[str, Callable[[], None]]
+) -> None:
+    address, _ = forwarded
+    other = adb.find(address)
+    assert (other.address, other.serial) == (address, x86_phone.serial)
+    found, _ = adb.find_all()
+    assert [one.serial for one in found].count(x86_phone.serial) == 1
+    with phone.lease(), pytest.raises(PhoneBusy), other.lease():
+        pass
+
+
+def test_a_phone_that_comes_back_under_another_name_goes_on(
+    phone: Phone, forwarded: tuple[str, Callable[[], None]]
+) -> None:
+    address, cut = forwarded
+    moving = adb.find(address)
+    cut()
+    with pytest.raises(TransientError):
+        moving.shell("true")
+    moving.reconnect(timeout_s=20)
+    assert moving.address != address
+    assert (moving.serial, moving.shell("echo on").stdout) == (phone.serial, "on\n")

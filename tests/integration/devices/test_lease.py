@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,18 +22,21 @@ with adb.find(sys.argv[1]).lease():
 """
 
 
-def test_a_phone_held_by_another_process_is_busy_and_its_holder_named(phone: Phone) -> None:
+def test_a_phone_held_by_a_process_of_another_cache_is_busy_and_its_holder_named(
+    phone: Phone, tmp_path: Path
+) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, phone.serial],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        env=os.environ | {"DRIFTLOOP_CACHE": str(tmp_path)},
         text=True,
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with pytest.raises(PhoneBusy, match=rf"{phone.serial}.*process {other.pid}\b"):
             phone.lease().__enter__()
-        with Phone(phone.server, "another serial").lease():
+        with Phone(phone.server, phone.address, "another serial").lease():
             pass
         os.kill(other.pid, signal.SIGKILL)
         other.wait(timeout=10)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from driftloop.harness.cli import project_file
+from driftloop.harness import project_file
 from driftloop.harness.cli.app import app
 from driftloop.harness.errors import BadInput
 
@@ -18,11 +18,11 @@ ROOT = typer.main.get_command(app)
 
 def test_options_are_found_by_their_long_names(tmp_path: Path) -> None:
     (tmp_path / "driftloop.toml").write_text(
-        '[run]\nphone = ["all"]\njson = true\nskip-bad = true\n[dataset.prepare]\nsize = 256\n'
+        '[run]\nphone = ["all"]\njson = true\nskip-bad = true\n[dataset.prepare]\nseed = 256\n'
     )
     assert project_file.defaults(tmp_path, ROOT) == {
         "run": {"phone": ["all"], "as_json": True, "skip_bad": True},
-        "dataset": {"prepare": {"size": 256}},
+        "dataset": {"prepare": {"seed": 256}},
     }
 
 

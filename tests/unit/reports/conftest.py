@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from driftloop.devices.runner.protocol import RunnerFault
-from driftloop.harness.records.record import RefusedRecord
+from driftloop.harness.records.record import LeftOutPhone, RefusedRecord
 from tests.unit.reports.runs import BOTH, PHONE, VIRTUAL, RunWriter, Writer
 
 NASTY = "<script>alert(1)</script> | `x` **b** \x00\x0b\u202e ]]> --> \"'\n# no heading"
@@ -30,5 +30,6 @@ def nasty(run_writer: Writer) -> Writer:
         texts={(*VIRTUAL, 9): text},
         answers={(*PHONE, case): "fire" for case in (4, 5, 8)},
         faults={(*VIRTUAL, 20): RunnerFault(kind="decode", detail=text)},
+        left_out=(LeftOutPhone(phone=text, kind="PhoneOffline", detail=text),),
         refused=(RefusedRecord(path=text, kind="truncated", detail=text),),
     )

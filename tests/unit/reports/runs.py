@@ -29,6 +29,7 @@ from driftloop.harness.records.record import (
     ArmFailure,
     BundleRecord,
     CaseRecord,
+    LeftOutPhone,
     RefusedRecord,
     RunRecord,
 )
@@ -133,6 +134,7 @@ class RunWriter:
     """(arm, phone) whose answer to the first image is another one when it comes last."""
     throttled: set[int] = field(default_factory=set)
     refused: tuple[RefusedRecord, ...] = ()
+    left_out: tuple[LeftOutPhone, ...] = ()
     failures: tuple[ArmFailure, ...] = ()
     apart: dict[str, float] = field(default_factory=dict)
     """Arm -> how far its image embeddings are from the first arm's, over their length."""
@@ -217,6 +219,7 @@ class RunWriter:
                 for place, (canary, index) in enumerate(_CANARIES)
             ),
             refused=self.refused,
+            left_out=self.left_out,
             packages={"driftloop": "0.2.0", "torch": "2.13.0"},
             git_commit="c0ffee" * 6,
         )

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from driftloop.harness import fortune
 from driftloop.harness.cli.app import app
 from driftloop.harness.judgement.verdict import Verdict
-from driftloop.harness.records.record import ArmFailure
+from driftloop.harness.records.record import ArmFailure, LeftOutPhone
 from driftloop.reports import pages, terminal
 from tests.evaluation_work import counted
 from tests.unit.reports import runs
@@ -173,6 +173,19 @@ def test_junit_has_one_case_per_gate_and_phone(run_writer: Writer) -> None:
     skipped = [str(item.get("message")) for item in suite.findall("testcase/skipped")]
     assert any(message.startswith("not judged: ") for message in skipped)
     assert any(message.startswith("inconclusive: ") for message in skipped)
+
+
+def test_a_phone_that_was_left_out_is_in_every_report_and_fails_nothing(
+    run_writer: Writer,
+) -> None:
+    missed = LeftOutPhone(phone="R3", kind="PhoneOffline", detail="R3: the phone is offline")
+    writer = run_writer(left_out=(missed,))
+    writer.write()
+    for name in ("report.html", "report.md", "junit.xml", "verdict.json"):
+        assert "left out: R3: the phone is offline" in (writer.path / name).read_text("utf-8")
+    suite = ElementTree.parse(writer.path / "junit.xml").getroot()[0]  # noqa: S314
+    assert (suite.get("errors"), suite.get("failures")) == ("0", "0")
+    assert "left out: R3" in runs.shown(terminal.summary_view(writer.summary()))
 
 
 def test_the_note_fits_a_release(run_writer: Writer) -> None:

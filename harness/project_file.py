@@ -5,10 +5,14 @@
     gates = "ci/gates.toml"
 
     [dataset.prepare]
-    size = 256
+    seed = 7
+
+    [tags]
+    mid = ["R5CT10ABCDE", "emulator-*"]
 
 One table a command, with its arguments and options under their long names. The command line wins.
-The file is looked for in the folder that `driftloop` is called in, to which its paths are relative.
+`tags` name phones by their serials, for `--phone tag=mid`. The file is looked for in the folder
+that `driftloop` is called in, to which its paths are relative.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
 _PLACES = (("driftloop.toml", ()), ("pyproject.toml", ("tool", "driftloop")))
 """Files, the first of which counts, and the table that holds driftloop's own."""
+_TAGS = "tags"
 
 
 def defaults(folder: Path, command: Command) -> dict[str, Any]:
@@ -33,6 +38,26 @@ def defaults(folder: Path, command: Command) -> dict[str, Any]:
     Raises:
         BadInput: not TOML, or a table or key that is no command or option of driftloop.
     """
+    path, tables, settings = _read(folder)
+    return _of(command, settings, path, tables) if settings else {}
+
+
+def tags(folder: Path) -> dict[str, list[str]]:
+    """The serials, or patterns of them, by tag.
+
+    Raises:
+        BadInput: not TOML, or a tag that is no list of texts.
+    """
+    path, _, settings = _read(folder)
+    found: dict[str, Any] = settings.get(_TAGS, {})
+    for tag, serials in found.items():
+        if not isinstance(serials, list) or not all(isinstance(one, str) for one in serials):
+            raise BadInput(f"{path}: {_TAGS}.{tag} has to be a list of serials")
+    return found
+
+
+def _read(folder: Path) -> tuple[Path, tuple[str, ...], dict[str, Any]]:
+    """The file that counts, the tables above driftloop's own, and what those hold."""
     for name, tables in _PLACES:
         path = folder / name
         if not path.is_file():
@@ -44,8 +69,8 @@ def defaults(folder: Path, command: Command) -> dict[str, Any]:
         for table in tables:
             settings = settings.get(table, {})
         if settings:
-            return _of(command, settings, path, tables)
-    return {}
+            return path, tables, settings
+    return folder, (), {}
 
 
 def _of(command: Command, settings: object, path: Path, tables: tuple[str, ...]) -> dict[str, Any]:
@@ -58,6 +83,8 @@ def _of(command: Command, settings: object, path: Path, tables: tuple[str, ...])
     }
     found: dict[str, Any] = {}
     for key, value in settings.items():
+        if key == _TAGS and below:
+            continue
         if key in below:
             found[key] = _of(below[key], value, path, (*tables, key))
         elif (name := names.get(key.replace("-", "_"))) is not None and not below:
