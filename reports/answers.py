@@ -17,13 +17,23 @@ from driftloop.harness.records.record import PhoneRecord, RunRecord
 from driftloop.reports.trend import Trend
 from driftloop.reports.wording import GATE_WORDS, are, bounds, duration, worst
 
-SHIPPING: Final[dict[Word, str]] = {
+_SHIPPING: Final[dict[Word, str]] = {
     "PASS": "Ship it.",
     "FAIL": "Do not ship it.",
     "INCONCLUSIVE": "Not yet.",
     "INFRA": "Not yet.",
 }
-"""Whether the release may go out."""
+_RELEASE: Final[tuple[GateName, ...]] = (
+    "agreement",
+    "session_agreement",
+    "accuracy",
+    "canary",
+    "attestation",
+    "session_s",
+    "memory_mib",
+)
+"""Gates without which a pass is one of a part of the release only. The stages' own are not among
+them: one is not judged where it follows from an earlier stage."""
 MAX_LINES: Final = 3
 """Of one answer: what fits on a first screen."""
 _ANSWERS: Final[frozenset[GateName]] = frozenset(
@@ -66,15 +76,31 @@ class Cause:
     """A sentence; empty where no earlier release ran the hop."""
 
 
+def shipping(run: Evaluation) -> str:
+    """Whether the release may go out; where a pass does not carry that, what it is a pass of."""
+    verdict, phones = run.verdict, run.record.phones
+    real = {phone.serial for phone in phones if not phone.virtual}
+    if verdict.verdict == "PASS" and not real:
+        where = "a virtual phone: no real one" if phones else "this host: no phone"
+        return f"For answers on {where} took part."
+    unjudged = {
+        gate.name
+        for gate in verdict.gates
+        if gate.outcome == "not judged" and (gate.phone is None or gate.phone in real)
+    }
+    names = ", ".join(GATE_WORDS[name] for name in _RELEASE if name in unjudged)
+    if verdict.verdict == "PASS" and names:
+        return f"For what was judged, which leaves out {names}."
+    return _SHIPPING[verdict.verdict]
+
+
 def headline(run: Evaluation) -> str:
     """The verdict as one sentence."""
     verdict = run.verdict
     phone = _has_phone(run.record)
     who = "The phone" if phone else "The app's model"
     if verdict.verdict == "PASS":
-        return (
-            f"{who} still says what the checkpoint says{'' if phone else '; no phone took part'}."
-        )
+        return f"{who} still says what the checkpoint says."
     if verdict.verdict == "INCONCLUSIVE":
         return f"There is not enough evidence to say whether {who.lower()} still agrees."
     if verdict.verdict == "INFRA":

@@ -9,7 +9,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from driftloop.harness.comparison import attestation
 from driftloop.harness.judgement.gate import counted
 from driftloop.reports import cases, pictures, wording
-from driftloop.reports.answers import SHIPPING
 from driftloop.reports.evidence import gather
 from driftloop.reports.summary import Summary
 from driftloop.reports.text import markdown_code, markdown_text, plain, visible
@@ -103,6 +102,5 @@ def _rendered(template: str, summary: Summary, *, escaped: bool, **values: objec
         run=run,
         record=run.record,
         verdict=run.verdict,
-        shipping=SHIPPING[run.verdict.verdict],
         **values,
     )

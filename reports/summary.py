@@ -12,7 +12,7 @@ from driftloop.harness.records.observation import Observation
 from driftloop.harness.records.record import PhoneRecord
 from driftloop.harness.releases.store import Store
 from driftloop.reports import wording
-from driftloop.reports.answers import Answer, Cause, answers, causes, headline
+from driftloop.reports.answers import Answer, Cause, answers, causes, headline, shipping
 from driftloop.reports.cases import DifferingCase, SessionView, differing_cases, session_views
 from driftloop.reports.trend import Trend, trend
 
@@ -36,6 +36,8 @@ class Summary:
     observations: tuple[Observation, ...]
     """Of the run's cases; the verdict has what the canaries say."""
     trend: Trend
+    shipping: str
+    """Whether the release may go out, or what a pass is one of."""
     headline: str
     answers: tuple[Answer, ...]
     causes: tuple[Cause, ...]
@@ -57,6 +59,7 @@ def of(run: Evaluation, store: Store | None = None) -> Summary:
         evaluation=run,
         observations=observations,
         trend=past,
+        shipping=shipping(run),
         headline=headline(run),
         answers=answers(run, past),
         causes=causes(verdict, past),

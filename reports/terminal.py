@@ -67,7 +67,8 @@ def summary_view(summary: Summary) -> RenderableType:
         said = {one.blame.sentence for one in summary.causes} | {one.why for one in canaries}
         parts += _lines(line for line in verdict.reasons if not any(one in line for one in said))
     parts += _lines(verdict.notes)
-    parts.append(Text.assemble(_word(verdict.verdict), " ", visible(summary.headline)))
+    sentence = f" {summary.shipping} {summary.headline}"
+    parts.append(Text.assemble(_word(verdict.verdict), visible(sentence)))
     return Group(*parts)
 
 

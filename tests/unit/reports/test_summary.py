@@ -32,6 +32,23 @@ def test_a_clean_run_answers_all_three_questions(run_writer: Writer) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("phones", "labelled", "words"),
+    [
+        (runs.BOTH, True, "Ship it."),
+        (runs.BOTH, False, "For what was judged, which leaves out accuracy."),
+        ((runs.VIRTUAL_PHONE,), True, "For answers on a virtual phone: no real one took part."),
+        ((), True, "For answers on this host: no phone took part."),
+    ],
+)
+def test_a_pass_says_of_what_it_is_one(
+    run_writer: Writer, phones: tuple[str, ...], labelled: bool, words: str
+) -> None:
+    arms = runs.ARMS if phones else runs.ARMS[:-1]
+    loaded = run_writer(arms=arms, phones=phones, labelled=labelled).summary()
+    assert (loaded.evaluation.verdict.verdict, loaded.shipping) == ("PASS", words)
+
+
 def test_the_step_that_changed_the_answer_is_named(run_writer: Writer) -> None:
     flipped = {
         (arm, phone, case): "fire"
@@ -112,7 +129,7 @@ def test_a_session_differs_where_one_arm_says_another_word(run_writer: Writer) -
 
 def test_a_run_without_a_phone_says_so(run_writer: Writer) -> None:
     loaded = run_writer(arms=("torch", "desktop:f16"), phones=()).summary()
-    assert "no phone took part" in loaded.headline
+    assert "no phone took part" in loaded.shipping
     assert loaded.answers[-1].outcome == "not judged"
 
 
