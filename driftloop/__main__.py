@@ -1,5 +1,5 @@
 """`python -m driftloop` is `driftloop`."""
 
-from driftloop.harness.cli import main
+from driftloop.cli import main
 
 main()

@@ -19,6 +19,19 @@ class Progress(Protocol):
         """The callback by which the piece of work called `name` reports."""
 
 
+class ProgressBoard:
+    """Progress whose pieces share two functions: one that shows how far the piece of a name is,
+    and one that prints a line."""
+
+    def __init__(self, show: Callable[[str, int, int], None], say: Callable[[str], None]) -> None:
+        self._show = show
+        self.say = say
+
+    def track(self, name: str) -> Advance:
+        """A callback that shows the piece called `name`."""
+        return lambda done, total: self._show(name, done, total)
+
+
 class Unseen:
     """Progress that nobody looks at."""
 

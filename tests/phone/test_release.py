@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from driftloop.harness.plugin import DELIVERY
+from driftloop.plugin import DELIVERY
 
 if TYPE_CHECKING:
     from driftloop.harness.evaluation import Evaluation

@@ -19,6 +19,7 @@ import pytest
 from pydantic import TypeAdapter
 from rich.console import Console
 
+from driftloop.cli.measurements import remedy_view
 from driftloop.devices import adb
 from driftloop.devices.phone import Phone
 from driftloop.devices.runner import variants
@@ -27,7 +28,6 @@ from driftloop.devices.runner.client import run_folder
 from driftloop.devices.virtual import VirtualPhone
 from driftloop.fixtures import textures
 from driftloop.fixtures.drifts.release import PRELUDES, contract
-from driftloop.harness.cli.measurements import remedy_view
 from driftloop.harness.progress import Unseen
 from driftloop.harness.remedy import Remedies
 from driftloop.harness.trials.timed_run import Measured, WatchedPhone, exclusion, measure

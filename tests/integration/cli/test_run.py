@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from driftloop.cli.app import app
 from driftloop.devices.virtual import VirtualPhone
 from driftloop.fixtures import photographs, textures
 from driftloop.fixtures.drifts.release import contract
-from driftloop.harness.cli.app import app
 from tests.evaluation_work import counted
 from tests.integration.cli.conftest import Driftloop, observations, read_json
 

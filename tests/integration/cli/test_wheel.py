@@ -66,7 +66,7 @@ def test_the_wheel_puts_nothing_beside_the_package_driftloop(project: Project) -
 
 def test_modules_of_the_project_and_of_other_packages_stay_theirs(project: Project) -> None:
     code = (
-        "import devices, harness, reports, fixtures, driftloop.harness.cli.app;"
+        "import devices, harness, reports, fixtures, driftloop.cli.app;"
         "print(devices.NAME, harness.NAME, reports.NAME, fixtures.TempDir.__name__,"
         " driftloop.__file__, sep='\\n')"
     )

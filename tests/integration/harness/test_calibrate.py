@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from driftloop.cli.app import app
 from driftloop.fixtures import textures, tiny
 from driftloop.harness import gates_file
 from driftloop.harness.bundle import Bundle
 from driftloop.harness.calibration import CalibrationRequest, calibrate
-from driftloop.harness.cli.app import app
 from driftloop.harness.errors import BadInput
 from driftloop.harness.progress import Unseen
 

@@ -12,6 +12,7 @@ from click.testing import Result
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
+from driftloop.cli.app import app
 from driftloop.fixtures.drifts import tensors
 from driftloop.harness import bundle as bundles
 from driftloop.harness import contract as contracts
@@ -19,7 +20,6 @@ from driftloop.harness import convert
 from driftloop.harness.bundle import Bundle
 from driftloop.harness.bundle.compare import compare
 from driftloop.harness.bundle.tensor_check import mmproj_against_checkpoint
-from driftloop.harness.cli.app import app
 from driftloop.harness.errors import BundleError, CheckpointError
 
 CONTRACT = contracts.load("default")

@@ -24,8 +24,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import equal
 
+from driftloop import cli
 from driftloop.harness import checkpoint as checkpoints
-from driftloop.harness import cli
 from driftloop.harness import contract as contracts
 from driftloop.harness.arms.base import Prepared
 from driftloop.harness.arms.torch import TorchArm

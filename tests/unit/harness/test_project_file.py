@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import typer
 
+from driftloop.cli.app import app
 from driftloop.harness import project_file
-from driftloop.harness.cli.app import app
 from driftloop.harness.errors import BadInput
 
 ROOT = typer.main.get_command(app)

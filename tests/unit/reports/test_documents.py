@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
+from driftloop.cli.app import app
 from driftloop.harness import fortune
-from driftloop.harness.cli.app import app
 from driftloop.harness.judgement.verdict import Verdict
 from driftloop.harness.records.record import ArmFailure, LeftOutPhone
 from driftloop.reports import pages, terminal

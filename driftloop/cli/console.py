@@ -13,7 +13,7 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
 
 from driftloop.harness.errors import BadInput
-from driftloop.harness.progress import Advance, duration
+from driftloop.harness.progress import ProgressBoard, duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType as View
@@ -112,21 +112,6 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
     return made
 
 
-class ProgressBoard:
-    """Named bars that appear when they first move; implements `harness.progress.Progress`."""
-
-    def __init__(
-        self, show: Callable[[str, int, int], None], say: Callable[[str], None] = say
-    ) -> None:
-        self._show = show
-        self.say = say
-        """Writes a line above the bars."""
-
-    def track(self, name: str) -> Advance:
-        """A callback `(done, total)` for the bar called `name`."""
-        return lambda done, total: self._show(name, done, total)
-
-
 @contextmanager
 def progress_board() -> Iterator[ProgressBoard]:
     """Bars with the time left on a terminal; elsewhere a line at every quarter of each bar, and
@@ -160,7 +145,7 @@ def progress_board() -> Iterator[ProgressBoard]:
                 tasks[name] = bars.add_task(name, total=total)
             bars.update(tasks[name], completed=done, total=total)
 
-        yield ProgressBoard(show)
+        yield ProgressBoard(show, say)
 
 
 class _Lines:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from driftloop.harness.cli.console import progress_board, say, show, table
-from driftloop.harness.cli.options import (
+from driftloop.cli.console import progress_board, say, show, table
+from driftloop.cli.options import (
     BundleArgument,
     BundleContractOption,
     GatesOption,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftloop.harness.cli.console import progress_board, say, show
-from driftloop.harness.cli.options import ContractOption, JsonFlag
+from driftloop.cli.console import progress_board, say, show
+from driftloop.cli.options import ContractOption, JsonFlag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,10 +77,10 @@ def audit_and_show(
     sources: Sources, contract: str = "default", measure: str | None = None, *, as_json: bool
 ) -> int:
     """Audits `sources`, prints what was found and returns the exit code."""
+    from driftloop.cli.audit_table import audit_view
     from driftloop.harness import contract as contracts
     from driftloop.harness.audit import audit as auditing
     from driftloop.harness.audit.rows import EXIT_CODES
-    from driftloop.harness.cli.audit_table import audit_view
 
     with progress_board() as board:
         found = auditing.audit(sources, contracts.load(contract), board, measure)
@@ -122,11 +122,11 @@ def listen(
     Exit code: 0 where the log agrees with the contract, 1 where it does not, 2 bad input, 3 where
     it leaves something open.
     """
+    from driftloop.cli.audit_table import log_view
     from driftloop.harness import contract as contracts
     from driftloop.harness import listen as app_log
     from driftloop.harness.audit import app
     from driftloop.harness.audit.rows import rows
-    from driftloop.harness.cli.audit_table import log_view
 
     chosen = contracts.load(contract)
     name, lines = _log_lines(phone, package, seconds, log)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from driftloop.harness.cli.console import progress_board, say, show, show_view, table
-from driftloop.harness.cli.options import (
+from driftloop.cli.console import progress_board, say, show, show_view, table
+from driftloop.cli.options import (
     CheckpointOption,
     ContractOption,
     ImagesArgument,

@@ -11,9 +11,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from driftloop.cli import console
 from driftloop.harness.audit.aspects import APP_THREADS, ASPECTS, BY_KEY
 from driftloop.harness.audit.rows import DOCUMENT_ROWS
-from driftloop.harness.cli import console
 
 if TYPE_CHECKING:
     from driftloop.harness.audit.audit import Audit

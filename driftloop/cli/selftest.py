@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from driftloop.harness.cli.console import say, show
-from driftloop.harness.cli.options import JsonFlag
+from driftloop.cli.console import say, show
+from driftloop.cli.options import JsonFlag
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from driftloop.harness.cli.console import progress_board, show, show_view
-from driftloop.harness.cli.options import JsonFlag
+from driftloop.cli.console import progress_board, show, show_view
+from driftloop.cli.options import JsonFlag
 
 app = typer.Typer(
     help="The app itself on the ladder: a probe for its androidTest, and runs of it.",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from driftloop.harness import cli
-from driftloop.harness.cli import app as commands
+from driftloop import cli
+from driftloop.cli import app as commands
 
 
 def _crash() -> None:

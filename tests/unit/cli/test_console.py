@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from driftloop.harness.cli import console
+from driftloop.cli import console
 from driftloop.harness.errors import BadInput
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftloop.harness.cli.console import say, show, show_json
-from driftloop.harness.cli.options import JsonFlag, RunArgument
+from driftloop.cli.console import say, show, show_json
+from driftloop.cli.options import JsonFlag, RunArgument
 
 if TYPE_CHECKING:
     from driftloop.harness.releases.history import Answer

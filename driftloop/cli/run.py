@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftloop.harness.cli.console import progress_board, say, show
-from driftloop.harness.cli.options import (
+from driftloop.cli.console import progress_board, say, show
+from driftloop.cli.options import (
     BundleArgument,
     BundleContractOption,
     GatesOption,
@@ -150,10 +150,10 @@ def demo(
     """
     import shutil
 
+    from driftloop.cli.audit import audit_and_show
     from driftloop.fixtures import demo as recipe
     from driftloop.harness import bundle as bundles
     from driftloop.harness.audit.audit import Sources
-    from driftloop.harness.cli.audit import audit_and_show
     from driftloop.harness.running.request import RunRequest
     from driftloop.harness.running.run import evaluate
 

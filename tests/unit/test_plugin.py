@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from driftloop.harness import plugin
+from driftloop import plugin
 from driftloop.harness.judgement.gate import GATE_NAMES
 
 pytest_plugins = ["pytester"]
 
-SUITE = Path(__file__).parents[2] / "phone" / "test_release.py"
+SUITE = Path(__file__).parents[1] / "phone" / "test_release.py"
 HEAVY = (
     "numpy",
     "torch",
@@ -39,7 +39,7 @@ def _run(suite: pytest.Pytester, *arguments: str) -> pytest.RunResult:
 
 
 def test_loading_the_plugin_imports_nothing_heavy() -> None:
-    code = f"import sys, harness.plugin; print([m for m in {HEAVY!r} if m in sys.modules])"
+    code = f"import sys, driftloop.plugin; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from driftloop.harness.cli.console import show
-from driftloop.harness.cli.options import JsonFlag
+from driftloop.cli.console import show
+from driftloop.cli.options import JsonFlag
 
 
 def fortune(

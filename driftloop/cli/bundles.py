@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from driftloop.harness.cli.console import progress_board, say, show, table
-from driftloop.harness.cli.options import (
+from driftloop.cli.console import progress_board, say, show, table
+from driftloop.cli.options import (
     BundleArgument,
     CheckpointOption,
     ContractOption,

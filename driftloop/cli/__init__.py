@@ -15,9 +15,9 @@ _CRASHED = 5
 
 def main() -> None:
     """Runs a command; turns every known error into one line on stderr and its exit code."""
+    from driftloop.cli.app import app
+    from driftloop.cli.console import fail
     from driftloop.devices.errors import DeviceError
-    from driftloop.harness.cli.app import app
-    from driftloop.harness.cli.console import fail
     from driftloop.harness.errors import DriftloopError
 
     try:

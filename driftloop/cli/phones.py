@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from driftloop.harness.cli.console import progress_board, say, show, table
-from driftloop.harness.cli.options import BundleArgument, JsonFlag, QuantOption
+from driftloop.cli.console import progress_board, say, show, table
+from driftloop.cli.options import BundleArgument, JsonFlag, QuantOption
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from driftloop.harness import project_file
-from driftloop.harness.cli import (
+from driftloop.cli import (
     audit,
     bundles,
     console,
@@ -22,6 +21,7 @@ from driftloop.harness.cli import (
     selftest,
     training,
 )
+from driftloop.harness import project_file
 
 _PATH = (
     "dataset prepare photos/ dataset",
