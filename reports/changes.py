@@ -22,6 +22,10 @@ from driftloop.reports.comparability import PhonePair
 Compared = Literal["drifts", "answers", "times"]
 Change = Literal["appeared", "not run before", "went away", "not run now", "stayed"]
 """In the order in which they are shown."""
+Worsening = Literal["gate", "drift", "slower"]
+_SLOWER = 0.1
+"""What a phone's own noise can hide: `driftloop latency` proves smaller changes."""
+_GRAVITY: dict[Word, int] = {"PASS": 0, "INCONCLUSIVE": 1, "INFRA": 1, "FAIL": 2}
 CaseKey = tuple[str, str | None]
 """A case's id and, where the same picture must have given the same ones, its pixels."""
 Delivery = tuple[Who, Who]
@@ -99,6 +103,7 @@ class PhoneChange(Record):
     phone: str
     phone_before: str
     model: str
+    virtual: bool
     image_median_ms: NumberChange | None
     image_p90_ms: NumberChange | None
     session_median_ms: NumberChange | None
@@ -130,6 +135,19 @@ class Changes(Record):
     hops: tuple[HopChange, ...]
     arms: tuple[ArmChange, ...]
     phones: tuple[PhoneChange, ...]
+
+    @property
+    def worse(self) -> frozenset[Worsening]:
+        """In what this run is worse than the earlier one."""
+        slower = (
+            phone.session_p90_ms is not None and (phone.session_p90_ms.change or 0) > _SLOWER
+            for phone in self.phones
+            if not phone.virtual
+        )
+        grave = _GRAVITY[self.verdict_now] > _GRAVITY[self.verdict_before]
+        drift = any(one.change == "appeared" for one in self.drifts)
+        found: dict[Worsening, bool] = {"gate": grave, "drift": drift, "slower": any(slower)}
+        return frozenset(kind for kind, is_so in found.items() if is_so)
 
 
 def changes(now: Evaluation, before: Evaluation, baseline: str | None = None) -> Changes:
@@ -292,6 +310,7 @@ def _phone_change(arm: str, pair: PhonePair, now: Verdict, before: Verdict) -> P
         "arm": arm,
         "phone": pair[0].serial,
         "phone_before": pair[1].serial,
+        "virtual": pair[0].virtual,
         "model": f"{pair[0].manufacturer} {pair[0].model}".strip(),
     }
     for name, new in ours.items():

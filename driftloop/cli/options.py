@@ -37,6 +37,13 @@ WaitOption = Annotated[
         "--wait", min=0, metavar="SECONDS", help="How long to wait for phones that are in use."
     ),
 ]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Where baselines are kept; by default $DRIFTLOOP_BASELINES or ./baselines.",
+    ),
+]
 QuantOption = Annotated[str, typer.Option(help="The weight type that ships.")]
 ResumableOption = Annotated[
     Path | None, typer.Option(help="The folder of results; a killed command resumes in it.")

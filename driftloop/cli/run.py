@@ -20,6 +20,7 @@ from driftloop.cli.options import (
     QuantOption,
     ResumableOption,
     SkipBadFlag,
+    StoreOption,
     WaitOption,
     new_run_folder,
 )
@@ -100,6 +101,7 @@ def run(
         str | None,
         typer.Option(metavar="PATH", help="The same file, fetched from that path on the phone."),
     ] = None,
+    store: StoreOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run the ladder on images, compare, judge, report.
@@ -136,7 +138,7 @@ def run(
         app=app,
         app_pull=app_pull,
     )
-    raise typer.Exit(_run_and_show(request, as_json).exit_code)
+    raise typer.Exit(_run_and_show(request, as_json, store).exit_code)
 
 
 def demo(
@@ -183,10 +185,10 @@ def demo(
     raise typer.Exit(verdict.exit_code or audited)
 
 
-def _run_and_show(request: RunRequest, as_json: bool) -> Verdict:
+def _run_and_show(request: RunRequest, as_json: bool, store: Path | None = None) -> Verdict:
     """Evaluates with progress on stderr, writes the reports, prints the table and the verdict."""
     from driftloop import reports
-    from driftloop.harness.releases.store import Store, store_path
+    from driftloop.cli.runs import kept_in
     from driftloop.harness.running import run_plan
     from driftloop.harness.running.run import evaluate
     from driftloop.reports import summary, terminal
@@ -198,7 +200,7 @@ def _run_and_show(request: RunRequest, as_json: bool) -> Verdict:
         evaluation = evaluate(request, board)
         writing = board.track("writing reports")
         writing(0, 1)
-        run = summary.of(evaluation, Store(store_path()))
+        run = summary.of(evaluation, kept_in(store))
         written = reports.build(run)
         writing(1, 1)
     show(

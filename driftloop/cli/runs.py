@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from driftloop.cli.console import say, show, show_json
-from driftloop.cli.options import JsonFlag, RunArgument
+from driftloop.cli.options import JsonFlag, RunArgument, StoreOption
 
 if TYPE_CHECKING:
     from driftloop.harness.releases.history import Answer
     from driftloop.harness.releases.store import Store
 
 app = typer.Typer(help="Releases kept as baselines for later runs.", no_args_is_help=True)
-StoreOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Where baselines are kept; by default $DRIFTLOOP_BASELINES or ./baselines.",
-    ),
-]
+_SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
+"""Where GitHub says which file becomes the page of a job."""
 
 
 def compare(
@@ -31,6 +27,13 @@ def compare(
     ] = None,
     baseline: Annotated[
         str | None, typer.Option(metavar="NAME", help="The name of a kept release.")
+    ] = None,
+    fail_on: Annotated[
+        list[Literal["gate", "drift", "slower"]] | None,
+        typer.Option(
+            help="Exit with 1 where the verdict got worse (gate), a drift appeared, or a phone's "
+            "session got slower by a tenth; may be repeated."
+        ),
     ] = None,
     store: StoreOption = None,
     as_json: JsonFlag = False,
@@ -45,13 +48,15 @@ def compare(
     from driftloop.reports import summary, terminal
     from driftloop.reports.changes import changes, refuse_if_nothing
 
-    kept = _store(store)
+    kept = kept_in(store)
     if baseline is not None:
         if before is not None:
             raise BadInput("name the earlier run by its folder or by --baseline, not by both")
         before = kept.folder(baseline)
     current = evaluation.load(run)
     if before is None:
+        if fail_on:
+            raise BadInput("--fail-on needs an earlier run to compare with: name it, or --baseline")
         show(
             as_json,
             lambda: current.verdict.model_dump(mode="json"),
@@ -61,9 +66,22 @@ def compare(
     found = changes(current, evaluation.load(before), baseline)
     refuse_if_nothing(found)
     show(as_json, lambda: found.model_dump(mode="json"), lambda: terminal.changes_view(found))
+    if worse := [one for one in fail_on or () if one in found.worse]:
+        say(f"worse than before: {', '.join(worse)}")
+        raise typer.Exit(1)
 
 
-def report(run: RunArgument, store: StoreOption = None, as_json: JsonFlag = False) -> None:
+def report(
+    run: RunArgument,
+    store: StoreOption = None,
+    github_summary: Annotated[
+        bool,
+        typer.Option(
+            "--github-summary", help=f"Append report.md to the file ${_SUMMARY_VARIABLE}."
+        ),
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
     """Rebuild a run's reports from its folder alone.
 
     Also sessions.jsonl and verdict.json. Baselines, where there are any, tell since when a drift
@@ -74,12 +92,28 @@ def report(run: RunArgument, store: StoreOption = None, as_json: JsonFlag = Fals
     from driftloop.reports import summary
 
     judged = evaluation.load(run)
-    written = [*judged.write(), *reports.build(summary.of(judged, _store(store)))]
+    written = [*judged.write(), *reports.build(summary.of(judged, kept_in(store)))]
+    if github_summary:
+        _append_to_summary((run / "report.md").read_text("utf-8"))
     if as_json:
         show_json([str(path) for path in written])
     else:
         for path in written:
             say(str(path))
+
+
+def _append_to_summary(note: str) -> None:
+    from driftloop.harness.errors import BadInput
+
+    if not (page := os.environ.get(_SUMMARY_VARIABLE)):
+        raise BadInput(
+            f"--github-summary is for a job of GitHub Actions: ${_SUMMARY_VARIABLE} is not set"
+        )
+    try:
+        with Path(page).open("a", encoding="utf-8") as kept:
+            kept.write(f"{note}\n")
+    except OSError as error:
+        raise BadInput(f"${_SUMMARY_VARIABLE}: {page}: {error.strerror}") from error
 
 
 def history(
@@ -99,12 +133,15 @@ def history(
 
     Damaged folders are named and left out.
     """
+    from driftloop.harness.errors import BadInput
     from driftloop.harness.releases.history import History
     from driftloop.reports import terminal
 
-    with History(runs, _store(store)) as found:
+    with History(runs, kept_in(store)) as found:
         for one in found.skipped:
             say(f"left out {one.folder}: {one.why}")
+        if found.is_empty:
+            raise BadInput(f"{runs}: no run with a verdict is below this folder, and no baseline")
         if sql is not None:
             answer = found.query(sql)
             show(as_json, lambda: _documents(answer), lambda: terminal.answer_view(answer))
@@ -125,7 +162,7 @@ def add(
     store: StoreOption = None,
 ) -> None:
     """Keep a run's plain records under a name: no pixels, no tensors."""
-    say(f"baseline {name}: {_store(store).add(run, name, replace=replace)}")
+    say(f"baseline {name}: {kept_in(store).add(run, name, replace=replace)}")
 
 
 @app.command("list")
@@ -133,7 +170,7 @@ def list_(store: StoreOption = None, as_json: JsonFlag = False) -> None:
     """Every baseline, the earliest first."""
     from driftloop.reports import terminal
 
-    kept = _store(store).baselines()
+    kept = kept_in(store).baselines()
     document = [
         {
             "name": one.name,
@@ -154,11 +191,12 @@ def remove(
     store: StoreOption = None,
 ) -> None:
     """Forget a baseline."""
-    _store(store).remove(name)
+    kept_in(store).remove(name)
     say(f"baseline {name} removed")
 
 
-def _store(folder: Path | None) -> Store:
+def kept_in(folder: Path | None) -> Store:
+    """The baselines of that folder, or of the one in use."""
     from driftloop.harness.releases.store import Store, store_path
 
     return Store(store_path(folder))

@@ -235,6 +235,11 @@ class History:
     def __exit__(self, *_raised: object) -> None:
         self._database.close()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no run with a verdict was found."""
+        return self._database.execute("SELECT count(*) = 0 FROM runs").fetchall()[0][0] is True
+
     def hops(self) -> tuple[HopRow, ...]:
         """The earliest run first, each in its ladder's order."""
         return self._rows(HopRow, "hops ORDER BY started_at, name, rung, phone")

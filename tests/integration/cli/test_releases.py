@@ -62,6 +62,7 @@ def test_what_cannot_be_compared_is_bad_input_with_its_reason(
         (("runs/other", "--baseline", "1.4"), "pixels.channels: rgb before, bgr now"),
         (("runs/new", "--baseline", "1.5"), "there are: 1.4"),
         (("runs/new", "runs/old", "--baseline", "1.4"), "not by both"),
+        (("runs/new", "--fail-on", "gate"), "--fail-on needs an earlier run"),
     ):
         done = driftloop.ok("compare", *arguments, cwd=project, status=2)
         assert done.stdout == ""
@@ -81,6 +82,8 @@ def test_a_history_holds_runs_and_releases_once(project: Path, driftloop: Driftl
     sql = "SELECT name, real_flips FROM hops ORDER BY name"
     answers = driftloop.json("history", "--sql", sql, cwd=project)
     assert answers == [{"name": "1.4", "real_flips": 1}, {"name": "new", "real_flips": 2}]
+    nothing = driftloop.ok("history", "none", "--store", "none", cwd=project, status=2)
+    assert "none: no run with a verdict" in nothing.stderr
     refused = driftloop.ok("history", "--sql", "DROP TABLE run_files", cwd=project, status=2)
     assert "SELECT" in refused.stderr
 
@@ -91,3 +94,16 @@ def test_baselines_are_kept_where_the_environment_says(
     monkeypatch.setenv("DRIFTLOOP_BASELINES", str(project / "elsewhere"))
     assert driftloop.json("baseline", "list", cwd=project) == []
     assert len(driftloop.json("baseline", "list", "--store", "baselines", cwd=project)) == 1
+
+
+def test_the_note_becomes_the_page_of_a_job(
+    project: Path, driftloop: Driftloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = project / "page.md"
+    page.write_text("before\n")
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    refused = driftloop.ok("report", "runs/new", "--github-summary", cwd=project, status=2)
+    assert "GITHUB_STEP_SUMMARY is not set" in refused.stderr
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
+    driftloop.ok("report", "runs/new", "--github-summary", cwd=project)
+    assert page.read_text().startswith("before\n## driftloop: ")

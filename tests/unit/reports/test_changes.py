@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from driftloop.cli.app import app
 from driftloop.harness import evaluation
 from driftloop.harness.errors import BadInput
 from driftloop.reports.changes import Changes, changes, refuse_if_nothing
@@ -111,6 +113,26 @@ def test_times_and_memory_are_compared_phone_by_phone(two_phones: Writer) -> Non
         assert one.session_p90_ms.change == pytest.approx(0.1)
         assert one.memory_peak_kib is not None
         assert one.memory_peak_kib.change == 0.0
+
+
+@pytest.mark.parametrize(
+    ("now", "worse"),
+    [
+        ({}, set()),
+        ({"answers": runs.FLIP}, {"gate"}),
+        ({"apart": runs.MOVED}, {"gate", "drift"}),
+        ({"milliseconds": 2500.0}, set()),
+        ({"milliseconds": 2700.0}, {"slower"}),
+    ],
+)
+def test_what_got_worse_sets_the_exit_code_that_is_asked_for(
+    two_phones: Writer, now: dict[str, Any], worse: set[str]
+) -> None:
+    folders = [str(two_phones(**fields).write()) for fields in (now, {})]
+    for kind in ("gate", "drift", "slower"):
+        done = CliRunner().invoke(app, ["compare", *folders, "--fail-on", kind])
+        assert done.exit_code == (kind in worse)
+        assert (f"worse than before: {kind}" in done.stderr) == (kind in worse)
 
 
 @pytest.mark.parametrize(
