@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from driftloop.devices.errors import DeviceError
+
+_KEPT = ("locks", "virtual")
 
 
 def cache_root() -> Path:
@@ -23,6 +27,46 @@ def cache_dir(*parts: str) -> Path:
     folder = cache_root().joinpath(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def cache_rooms() -> list[Path]:
+    """The folders of the cache, each of which holds things of one kind."""
+    return sorted(path for path in cache_root().glob("*") if path.is_dir())
+
+
+def size_bytes(path: Path) -> int:
+    """Of a file, or of all the files in a folder."""
+    return sum(one.lstat().st_size for one in _files(path))
+
+
+def prune_cache(unused_s: float) -> tuple[int, int]:
+    """Remove what no one has read or written for so long; how many entries and bytes that were.
+
+    Entries are what lies in the cache's folders, whole: all of them are found by content and made
+    again. Phones, and what locks are, stay: a lock that vanishes can be locked twice.
+    """
+    oldest_s, count, freed = time.time() - unused_s, 0, 0
+    for entry in (
+        one for room in cache_rooms() if room.name not in _KEPT for one in room.iterdir()
+    ):
+        used_s = max(
+            (max(one.lstat().st_atime, one.lstat().st_mtime) for one in _files(entry)), default=0
+        )
+        if entry.suffix == ".lock" or used_s >= oldest_s:
+            continue
+        freed, count = freed + size_bytes(entry), count + 1
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    return count, freed
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_dir() and not path.is_symlink():
+        yield from (one for one in path.rglob("*") if not one.is_dir() or one.is_symlink())
+    else:
+        yield path
 
 
 def print_path(make: Callable[[], Path]) -> int:

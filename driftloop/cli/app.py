@@ -11,6 +11,7 @@ import typer
 from driftloop.cli import (
     audit,
     bundles,
+    ci,
     console,
     fortune,
     measurements,
@@ -92,6 +93,8 @@ app.add_typer(probe.app, name="app")
 app.command()(runs.compare)
 app.command()(runs.report)
 app.add_typer(runs.app, name="baseline")
+app.command()(ci.ci)
+app.add_typer(ci.cache, name="cache")
 app.command()(runs.history)
 app.command()(measurements.latency)
 app.command()(measurements.calibrate)

@@ -77,7 +77,8 @@ def report(
     github_summary: Annotated[
         bool,
         typer.Option(
-            "--github-summary", help=f"Append report.md to the file ${_SUMMARY_VARIABLE}."
+            "--github-summary",
+            help=f"Append report.md to ${_SUMMARY_VARIABLE}, and annotate the job.",
         ),
     ] = False,
     as_json: JsonFlag = False,
@@ -92,9 +93,12 @@ def report(
     from driftloop.reports import summary
 
     judged = evaluation.load(run)
-    written = [*judged.write(), *reports.build(summary.of(judged, kept_in(store)))]
+    shown = summary.of(judged, kept_in(store))
+    written = [*judged.write(), *reports.build(shown)]
     if github_summary:
         _append_to_summary((run / "report.md").read_text("utf-8"))
+        if judged.verdict.verdict != "PASS" and not as_json:
+            typer.echo(f"::error title=driftloop {judged.verdict.verdict}::{shown.headline}")
     if as_json:
         show_json([str(path) for path in written])
     else:

@@ -105,5 +105,6 @@ def test_the_note_becomes_the_page_of_a_job(
     refused = driftloop.ok("report", "runs/new", "--github-summary", cwd=project, status=2)
     assert "GITHUB_STEP_SUMMARY is not set" in refused.stderr
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
-    driftloop.ok("report", "runs/new", "--github-summary", cwd=project)
+    done = driftloop.ok("report", "runs/new", "--github-summary", cwd=project)
+    assert done.stdout.startswith("::error title=driftloop ")
     assert page.read_text().startswith("before\n## driftloop: ")
