@@ -94,16 +94,7 @@ def test_what_nobody_used_is_pruned_whole_and_locks_and_phones_stay(kept: Path) 
 
 def test_the_size_of_each_part_is_shown(kept: Path) -> None:
     done = CliRunner().invoke(app, ["cache", "size", "--json"])
-    assert done.stdout.split() == [
-        "{",
-        '"results":',
-        "2000,",
-        '"runner":',
-        "3000,",
-        '"virtual":',
-        "1000",
-        "}",
-    ]
+    assert json.loads(done.stdout) == {"results": 2000, "runner": 3000, "virtual": 1000}
 
 
 def test_the_key_of_a_cache_is_the_same_each_time() -> None:
