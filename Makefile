@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint prepared bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,12 +37,16 @@ lint: $(READY)  ## ruff, mypy --strict, direction of dependencies
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(READY) lint  ## lint and all tests, both ABIs of the virtual phone
+test: $(READY)  ## lint and all tests, both ABIs of the virtual phone
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line lint prepared
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+# Models and runners that tests would otherwise wait for, one after another, while a core is idle.
+prepared: $(READY)
 	$(BIN)/python -m driftloop.fixtures.demo
 	$(BIN)/python -m driftloop.fixtures.deep
 	$(BIN)/python -m driftloop.devices.runner.build arm64-dotprod
 	$(BIN)/python -m driftloop.devices.runner.build x86_64-v3
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 bench: $(READY)  ## speeds as ratios, side by side in one run (about half an hour)
 	$(BIN)/python -m tests.bench
