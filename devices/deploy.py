@@ -7,6 +7,7 @@ hashed while it still arrives, so that almost nothing is left to do at its end.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,8 +24,20 @@ REMOTE_BLOBS = f"{REMOTE_ROOT}/blobs"
 _BATCH_BYTES = 8 * 1024 * 1024
 _ARRIVAL_SILENCE_S = 15
 _SLOWEST_BYTES_PER_S = 250_000
+_LISTING_LIMIT_S = 120.0
 _BATCH_FILES = 48
 """Keeps a batch's command below 4096 bytes, which the oldest adbd takes."""
+
+_NEEDED = ("sha256sum", "setsid", "nohup", "tail", "grep", "tr", "df")
+_LACKS = "lacks "
+_TOOLS = (
+    f"for tool in {' '.join(_NEEDED)}; do command -v $tool >/dev/null || echo {_LACKS}$tool; done; "
+    f"command -v dd >/dev/null && stat -c %s / >/dev/null 2>&1 || echo {_LACKS}dd"
+)
+"""Prints what the phone's shell lacks. Without dd and `stat -c` a large file is hashed only after
+it has arrived."""
+_LISTED = re.compile(r"-(\S{9})\S*(?: +\S+){3} +(\d{1,18}) .* (\S+)")
+"""A file's line of `ls -ln`: its mode, size and name."""
 
 Progress = Callable[[int, int], None]
 """Called with (bytes sent, bytes to send)."""
@@ -49,6 +62,15 @@ class _Stored(NamedTuple):
     executable: bool
 
 
+class _Folder(NamedTuple):
+    """The blob folder of a phone."""
+
+    blobs: dict[str, _Stored]
+    """Parts too, by name."""
+    hashes_while_arriving: bool
+    """Whether the phone's shell has the tools for it."""
+
+
 def deploy(
     phone: Phone, files: Sequence[LocalBlob], *, progress: Progress | None = None
 ) -> dict[str, str]:
@@ -60,12 +82,13 @@ def deploy(
     Raises:
         StorageFull: not enough space; nothing was sent.
         PermissionDenied: the phone lets nothing be written there.
-        StableError: a file is not what its hash says, here or after the transfer.
+        StableError: the phone's shell lacks a tool (nothing was sent), or a file is not what its
+            hash says, here or after the transfer.
     """
-    stored = _stored(phone)
+    stored, while_arriving = _stored(phone)
     wanted = {blob.sha256: blob for blob in files}
     if lacking := _lacking(stored, wanted.values()):
-        _send(phone, lacking, progress)
+        _send(phone, lacking, progress, while_arriving=while_arriving)
     plain = {sha256 for sha256, found in stored.items() if not found.executable}
     if became := [sha256 for sha256, blob in wanted.items() if blob.executable and sha256 in plain]:
         phone.shell(f"cd {REMOTE_BLOBS} && chmod 755 {shlex.join(became)}")
@@ -74,16 +97,17 @@ def deploy(
 
 def missing(phone: Phone, files: Sequence[LocalBlob]) -> set[str]:
     """The SHA-256 of what a deploy of `files` would send now."""
-    return {blob.sha256 for blob in _lacking(_stored(phone), files)}
+    return {blob.sha256 for blob in _lacking(_stored(phone).blobs, files)}
 
 
 def prune(phone: Phone, keep: set[str]) -> int:
     """Remove every blob whose SHA-256 is not in `keep`, and parts; the bytes that this freed."""
-    doomed = {name: found.size for name, found in _stored(phone).items() if name not in keep}
-    names = list(doomed)
-    for start in range(0, len(names), _BATCH_FILES):
-        batch = shlex.join(names[start : start + _BATCH_FILES])
-        phone.shell(f"cd {REMOTE_BLOBS} && rm -f {batch}")
+    doomed = {name: found.size for name, found in _stored(phone).blobs.items() if name not in keep}
+    if doomed:
+        kept = " ".join(f"-e {shlex.quote(name)}" for name in (*keep, "."))
+        phone.shell(
+            f"cd {REMOTE_BLOBS} && ls | grep -vxF {kept} | xargs rm -f", timeout_s=_LISTING_LIMIT_S
+        )
     return sum(doomed.values())
 
 
@@ -92,12 +116,12 @@ def _lacking(stored: dict[str, _Stored], files: Iterable[LocalBlob]) -> list[Loc
     return [blob for blob in files if sizes.get(blob.sha256) != blob.size]
 
 
-def _stored(phone: Phone) -> dict[str, _Stored]:
-    """What lies in the blob folder, parts too, by name; the folder is made if it is missing."""
-    command = f"mkdir -p {REMOTE_BLOBS} && cd {REMOTE_BLOBS} && ls >/dev/null || exit 1"
-    listing = "stat -c '%s %A %n' * 2>/dev/null || true"
+def _stored(phone: Phone) -> _Folder:
+    """What lies in the blob folder, which is made if it is missing."""
+    # Not `stat *`: the command line of 20,000 blobs is too long for the kernel.
+    listing = f"mkdir -p {REMOTE_BLOBS} && cd {REMOTE_BLOBS} && ls -ln"
     try:
-        printed = phone.shell(f"{command}; {listing}").stdout
+        printed = phone.shell(f"{_TOOLS}; {listing}", timeout_s=_LISTING_LIMIT_S).stdout
     except CommandFailed as error:
         why = reason(error.stderr)
         if "No space left" in why:
@@ -105,11 +129,21 @@ def _stored(phone: Phone) -> dict[str, _Stored]:
         raise PermissionDenied(
             f"{phone.serial}: cannot use {REMOTE_BLOBS}: {why}; remove that folder on the phone"
         ) from error
-    rows = (line.split(maxsplit=2) for line in printed.splitlines())
-    return {name: _Stored(int(size), "x" in mode) for size, mode, name in rows}
+    lines = printed.splitlines()
+    lacking = [line.removeprefix(_LACKS) for line in lines if line.startswith(_LACKS)]
+    if needed := [name for name in lacking if name in _NEEDED]:
+        raise StableError(
+            f"{phone.serial}: its shell has no {', '.join(needed)}, which driftloop needs; "
+            f"Android has it since version 6: use another phone, or its original system"
+        )
+    rows = filter(None, map(_LISTED.fullmatch, lines))
+    blobs = {row[3]: _Stored(int(row[2]), "x" in row[1]) for row in rows}
+    return _Folder(blobs, hashes_while_arriving=not lacking)
 
 
-def _send(phone: Phone, lacking: list[LocalBlob], progress: Progress | None) -> None:
+def _send(
+    phone: Phone, lacking: list[LocalBlob], progress: Progress | None, *, while_arriving: bool
+) -> None:
     # Parts of a run that was cut off would otherwise count against the space for this one.
     phone.shell(f"cd {REMOTE_BLOBS} && rm -f *.part")
     total = sum(blob.size for blob in lacking)
@@ -132,7 +166,7 @@ def _send(phone: Phone, lacking: list[LocalBlob], progress: Progress | None) -> 
     with ThreadPoolExecutor(max_workers=1) as background:
         for batch in _batches(lacking):
             arriving = None
-            if batch[0].size > _BATCH_BYTES:
+            if while_arriving and batch[0].size > _BATCH_BYTES:
                 arriving = background.submit(_hashed_while_arriving, phone, batch[0])
             for blob in batch:
                 part = f"{REMOTE_BLOBS}/{blob.sha256}.part"

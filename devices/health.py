@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 from driftloop.devices.phone import Phone
 
+_MOST_CHARACTERS = 64 * 1024
+_MOST_IN_A_LINE = 500
 _COMMANDS = (
-    "dumpsys thermalservice",
-    "dumpsys battery",
+    f"dumpsys thermalservice | head -c {_MOST_CHARACTERS}",
+    f"dumpsys battery | head -c {_MOST_CHARACTERS}",
     "for core in /sys/devices/system/cpu/cpu[0-9]*/cpufreq; do "
     "echo $(cat $core/scaling_max_freq $core/cpuinfo_max_freq); done",
     "cat /proc/meminfo",
@@ -27,21 +29,21 @@ _KINDS = (
     "BCL_PERCENTAGE", "NPU", "TPU", "DISPLAY", "MODEM", "SOC",
 )  # fmt: skip
 _LIGHT = 1
-_COLDEST_C = -40.0
+_COLDEST_C, _HOTTEST_C = -40.0, 200.0
 _CAP_OF_A_COOL_PHONE = 0.70
 """Cool phones were seen with caps down to 71 %; below that a cap counts as throttling."""
 
 _CURRENT_BLOCK = re.compile(r"^Current temperatures from HAL:.*\n((?:[ \t]+.*(?:\n|$))*)", re.M)
 _TEMPERATURE = re.compile(
-    r"Temperature\{mValue=(?P<value>[^,]+), mType=(?P<kind>-?\d+), "
+    r"Temperature\{mValue=(?P<value>[^,\n]+), mType=(?P<kind>-?\d+), "
     r"mName=(?P<name>.*?)(?:, mStatus=(?P<status>\d+))?\}"
 )
 _OLD_TEMPERATURE = re.compile(
     r"\{\.type = (?P<kind>\w+), \.name = \"?(?P<name>.*?)\"?, "
-    r"\.(?:value|currentValue) = (?P<value>[^,}]+)"
+    r"\.(?:value|currentValue) = (?P<value>[^,}\n]+)"
 )
 _SKIN_THRESHOLDS = re.compile(
-    r"TemperatureThreshold\{mType=3, mName=.*?, mHotThrottlingThresholds=\[([^\]]*)\]"
+    r"TemperatureThreshold\{mType=3, mName=.*?, mHotThrottlingThresholds=\[([^\]\n]*)\]"
 )
 _POWER_SOURCES = ("AC", "USB", "Wireless", "Dock")
 
@@ -121,8 +123,8 @@ def read(phone: Phone) -> Health:
 
 
 def parse(thermal: str, battery: str, frequencies: str, meminfo: str, boot_id: str) -> Health:
-    """Reads the answers to the commands of `read`."""
-    memory = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo, re.MULTILINE)
+    """Reads the answers to the commands of `read`, whatever they are."""
+    memory = re.search(r"^MemAvailable:[ \t]+(\d+) kB", _bounded(meminfo), re.MULTILINE)
     return Health(
         thermal=parse_thermal(thermal),
         battery=parse_battery(battery),
@@ -134,7 +136,8 @@ def parse(thermal: str, battery: str, frequencies: str, meminfo: str, boot_id: s
 
 def parse_thermal(printed: str) -> Thermal:
     """Reads `dumpsys thermalservice` of Android 10 and later, in its newer and its HIDL form."""
-    status = re.search(r"^\s*Thermal Status: (\d+)", printed, re.MULTILINE)
+    printed = _bounded(printed)
+    status = re.search(r"^[ \t]*Thermal Status: (\d{1,9})", printed, re.MULTILINE)
     block = _CURRENT_BLOCK.search(printed)
     current = block[1] if block else ""
     found = [*_TEMPERATURE.finditer(current), *_OLD_TEMPERATURE.finditer(current)]
@@ -149,24 +152,25 @@ def parse_thermal(printed: str) -> Thermal:
 
 def parse_battery(printed: str) -> Battery:
     """Reads `dumpsys battery`; of lines that vendors repeat, the first counts."""
+    printed = _bounded(printed)
     level, scale = _battery_number("level", printed), _battery_number("scale", printed)
     tenths = _battery_number("temperature", printed)
     sources = {
         name: said[1] == "true"
         for name in _POWER_SOURCES
-        if (said := re.search(rf"^\s*{name} powered: (true|false)\s*$", printed, re.MULTILINE))
+        if (said := re.search(rf"^[ \t]*{name} powered: (true|false)[ \t]*$", printed, re.M))
     }
     plugged = next((name.lower() for name, on in sources.items() if on), "none")
     return Battery(
         percent=None if level is None else round(100 * level / (scale or 100)),
-        celsius=None if tenths is None else tenths / 10,
+        celsius=None if tenths is None or abs(tenths) > 10 * _HOTTEST_C else tenths / 10,
         power_source=plugged if sources else None,
     )
 
 
 def lowest_cap(printed: str) -> float | None:
     """The lowest ratio of the lines `ALLOWED_KHZ DESIGNED_KHZ`; None where no line has both."""
-    pairs = re.findall(r"^(\d+) ([1-9]\d*)$", printed, re.MULTILINE)
+    pairs = re.findall(r"^(\d{1,9}) ([1-9]\d{0,8})$", _bounded(printed), re.MULTILINE)
     return min((int(allowed) / int(designed) for allowed, designed in pairs), default=None)
 
 
@@ -179,17 +183,26 @@ def _temperature(name: str, kind: str, value: str) -> Temperature | None:
     word = kind
     if re.fullmatch(r"-?\d+", kind):
         word = _KINDS[int(kind)] if 0 <= int(kind) < len(_KINDS) else "UNKNOWN"
-    if word.startswith("BCL_") or math.isnan(celsius) or celsius == 0.0 or celsius < _COLDEST_C:
+    if word.startswith("BCL_") or celsius == 0.0 or not _COLDEST_C <= celsius <= _HOTTEST_C:
         return None
     return Temperature(name=name.strip(), kind=word, celsius=celsius)
 
 
 def _light(hot: str) -> float | None:
     """The threshold at which status LIGHT begins, from `NaN, 38.0, ...` by severity."""
-    limits = [float(word) for word in hot.split(",") if word.strip()]
-    return next((limit for limit in limits[_LIGHT:] if not math.isnan(limit)), None)
+    try:
+        limits = [float(word) for word in hot.split(",") if word.strip()]
+    except ValueError:
+        return None
+    return next((limit for limit in limits[_LIGHT:] if math.isfinite(limit)), None)
 
 
 def _battery_number(key: str, printed: str) -> int | None:
-    found = re.search(rf"^\s*{key}: (-?\d+)\s*$", printed, re.MULTILINE)
+    found = re.search(rf"^[ \t]*{key}: (-?\d{{1,9}})[ \t]*$", printed, re.MULTILINE)
     return int(found[1]) if found else None
+
+
+def _bounded(printed: str) -> str:
+    """What a phone may print of its state; a line of a megabyte would hold the patterns up."""
+    lines = printed[:_MOST_CHARACTERS].splitlines()
+    return "".join(f"{line}\n" for line in lines if len(line) <= _MOST_IN_A_LINE)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from driftloop.devices.disturbances import Disturbances
 from driftloop.devices.errors import (
     CommandFailed,
     CommandTimeout,
@@ -73,6 +74,10 @@ class RemoteProcess:
 
 class Phone(Transport):
     """One phone, real or virtual. Holds no connection: it may go and come back between calls."""
+
+    def __init__(self, server: Server, address: str, serial: str = "") -> None:
+        super().__init__(server, address, serial)
+        self.disturbances = Disturbances()
 
     def __repr__(self) -> str:
         return f"Phone({self.serial!r} as {self.address} at {self.server.host}:{self.server.port})"
@@ -154,11 +159,9 @@ class Phone(Transport):
     def free_bytes(self, path: str = "/data/local/tmp") -> int:
         """Bytes that an unprivileged program can still write where the existing `path` lies."""
         printed = self.shell(f"df -k {shlex.quote(path)}").stdout
-        # A long device name pushes the numbers to a line of their own, so count from the end.
-        fields = printed.split()
-        if len(fields) < 6 or not fields[-3].isdigit():
-            raise StableError(f"{self.serial}: cannot read the free space from {printed!r}")
-        return int(fields[-3]) * 1024
+        if (free := free_bytes_of(printed)) is None:
+            raise StableError(f"{self.serial}: cannot read the free space from {printed[:200]!r}")
+        return free
 
     def spawn(self, argv: Sequence[str], *, log: str) -> RemoteProcess:
         """Start a program that outlives the connection; it appends stdout and stderr to `log`.
@@ -213,7 +216,12 @@ class Phone(Transport):
             try:
                 return request()
             except TransientError:
-                self.reconnect()
+                self.disturbances.link_breaks += 1
+                began_s = time.monotonic()
+                try:
+                    self.reconnect()
+                finally:
+                    self.disturbances.waited_s += time.monotonic() - began_s
                 if lost:
                     lost()
         return request()
@@ -280,6 +288,13 @@ def _holder(name: str) -> str:
     except KeyError:
         user = f"number {uid}"
     return f" (process {pid} of user {user})"
+
+
+def free_bytes_of(printed: str) -> int | None:
+    """The free bytes that `df -k PATH` printed; None where it printed something else."""
+    # A long device name pushes the numbers to a line of their own, so count from the end.
+    fields = printed.split()
+    return int(fields[-3]) * 1024 if len(fields) > 5 and fields[-3].isdigit() else None
 
 
 def hash_limit_s(size: int) -> float:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from driftloop.harness.comparison.hop import HopResult, Share
 from driftloop.harness.evaluation import Evaluation
 from driftloop.harness.judgement.gate import counted
+from driftloop.harness.progress import duration
 from driftloop.harness.records.observation import Observation
-from driftloop.harness.records.record import PhoneRecord
+from driftloop.harness.records.record import PhoneRecord, RunRecord
 from driftloop.harness.releases.store import Store
 from driftloop.reports import wording
 from driftloop.reports.answers import Answer, Cause, answers, causes, headline, shipping
@@ -66,7 +67,10 @@ def of(run: Evaluation, store: Store | None = None) -> Summary:
         ladder=tuple(Rung(*who, hops.get(who), right.get(who)) for who in record.deliveries),
         cases=differing_cases(record, verdict.hops, observations),
         sessions=session_views(run.sessions),
-        conditions=tuple((phone, _conditions(phone, observations)) for phone in record.phones),
+        conditions=tuple(
+            (phone, _conditions(phone, observations) | _disturbances(record, phone))
+            for phone in record.phones
+        ),
     )
 
 
@@ -101,4 +105,17 @@ def _conditions(phone: PhoneRecord, observations: Sequence[Observation]) -> dict
         # Of the slowest-capped core.
         "clock limit": f"{clock} of the highest" if clock else None,
         "restarts": boots - 1 if boots > 1 else None,
+    }
+
+
+def _disturbances(record: RunRecord, phone: PhoneRecord) -> dict[str, object]:
+    """None for what did not happen."""
+    said = next((one for one in record.disturbances if one.serial == phone.serial), None)
+    if said is None:
+        return {}
+    lost = f"{counted(said.link_breaks, 'time')}, {duration(said.waited_s)} of waiting"
+    return {
+        "connection lost": lost if said.link_breaks else None,
+        "runner started": counted(said.starts, "time"),
+        "remarks": "; ".join(said.remarks) or None,
     }

@@ -6,16 +6,32 @@ Files of another start are never appended to, so a line torn by a crash stays th
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from driftloop.devices.phone import REMOTE_ROOT, Phone, RemoteProcess
-from driftloop.devices.runner.protocol import LINE, Heartbeat, Line, Request
+from driftloop.devices.phone import REMOTE_ROOT, Phone, RemoteProcess, free_bytes_of
+from driftloop.devices.runner.ending import Scene, activity
+from driftloop.devices.runner.protocol import (
+    LINE,
+    PROTOCOL_VERSION,
+    Attestation,
+    Heartbeat,
+    Line,
+    Request,
+)
 
 REMOTE_RUNS = f"{REMOTE_ROOT}/runs"
 _LOG_LINES = 5
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_WATCH = (
+    f'cat {_BOOT_ID} >"$0/boot"; '
+    'setsid "$1" "$0/request.json" "$0/results.jsonl" "$0/heartbeat.json" & '
+    'cat /proc/$!/stat >"$0/started"; wait $!; echo $? >"$0/status"'
+)
+"""A shell that outlives the connection too: only the parent of a process learns how it ended."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +44,8 @@ class Poll:
     lines: list[Line]
     offset: int
     """Bytes of the results file that have been read: whole lines only."""
+    damage: str | None
+    """What is wrong with the line after `lines`. Nothing from there on can be believed."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +71,10 @@ class Attempt:
 
     def start(self, program: str) -> RemoteProcess:
         """Start the runner so that it outlives the connection."""
-        outputs = (f"{self.folder}/results.jsonl", f"{self.folder}/heartbeat.json")
-        return self.phone.spawn(
-            [program, self.request_path, *outputs], log=f"{self.folder}/log.txt"
-        )
+        watch = ["sh", "-c", _WATCH, self.folder, program]
+        watching = self.phone.spawn(watch, log=f"{self.folder}/log.txt")
+        stat = self._awaited("started")
+        return RemoteProcess.of_stat(stat) if stat else watching
 
     def process(self) -> RemoteProcess | None:
         """The runner of this attempt if it still runs, whoever started it."""
@@ -73,24 +91,74 @@ class Attempt:
             f"cat {folder}/heartbeat.json",
             f"tail -c +{offset + 1} {folder}/results.jsonl",
         )
-        whole = results[: results.rfind("\n") + 1]
+        lines, size, damage = whole_lines(results)
         return Poll(
             alive=process is not None and RemoteProcess.living(stat) == process,
             heartbeat=_heartbeat(heartbeat),
-            lines=[LINE.validate_json(line) for line in whole.splitlines()],
-            offset=offset + len(whole),
+            lines=lines,
+            offset=offset + size,
+            damage=damage,
         )
 
-    def last_words(self) -> str:
-        """The end of what the runner printed, as one line; empty if it printed nothing."""
-        (printed,) = self.phone.ask(f"tail -n {_LOG_LINES} {shlex.quote(self.folder)}/log.txt")
-        return " | ".join(line.strip() for line in printed.splitlines() if line.strip())
+    def asked(self) -> set[tuple[str, int, int]]:
+        """(case, session, position) of every image that this attempt was to answer."""
+        (printed,) = self.phone.ask(f"cat {shlex.quote(self.request_path)}")
+        try:
+            request = Request.model_validate_json(printed)
+        except ValidationError:
+            return set()
+        return {(one.case_id, one.session, one.position) for one in request.images}
+
+    def scene(self, process: RemoteProcess | None) -> Scene:
+        """What the phone says of the end of `process`, which is no longer alive."""
+        folder = shlex.quote(self.folder)
+        names_it = f"grep -w {process.pid if process else 0} | tail -n 50 | cut -c 1-300"
+        status = self._awaited("status")
+        boot, boot_now, df, meminfo, log, words = self.phone.ask(
+            f"cat {folder}/boot",
+            f"cat {_BOOT_ID}",
+            f"df -k {folder}",
+            "cat /proc/meminfo",
+            f"(timeout 5 logcat -d -t 3000; dmesg) 2>/dev/null | {names_it}",
+            f"tail -n {_LOG_LINES} {folder}/log.txt | cut -c 1-1000",
+        )
+        words = " | ".join(line.strip() for line in words.splitlines() if line.strip())
+        return Scene.of(status, (boot, boot_now), free_bytes_of(df), meminfo, log, words)
+
+    def activity(self, process: RemoteProcess) -> str:
+        """Whether a process that no longer reports still does anything."""
+        stat = f"cat /proc/{process.pid}/stat"
+        return activity(*self.phone.ask(stat, f"sleep 1; {stat}"))
+
+    def _awaited(self, name: str) -> str:
+        """What a file of the folder holds that is written just now; empty if it does not come."""
+        file = shlex.quote(f"{self.folder}/{name}")
+        (printed,) = self.phone.ask(
+            f"tries=0; until [ -s {file} ] || [ $tries -ge 50 ]; do sleep 0.02; "
+            f"tries=$((tries + 1)); done; cat {file}"
+        )
+        return printed
+
+
+def whole_lines(results: str) -> tuple[list[Line], int, str | None]:
+    """The whole lines of `results` up to the first damaged one, their size in bytes, and what is
+    wrong with that one."""
+    lines: list[Line] = []
+    size = 0
+    for text in results.split("\n")[:-1]:
+        try:
+            lines.append(_line(text))
+        except ValueError as error:
+            return lines, size, _reason(error)
+        size += len(text) + 1  # ASCII, so that a character is a byte
+    return lines, size, None
 
 
 def attempts(phone: Phone, run_folder: str) -> list[Attempt]:
     """The attempts of a run in their order; none of them need be alive."""
     (printed,) = phone.ask(f"ls {shlex.quote(run_folder)}")
-    return [Attempt(phone, f"{run_folder}/{name}") for name in sorted(printed.split())]
+    names = sorted(name for name in printed.split() if re.fullmatch(r"\d{4}", name))
+    return [Attempt(phone, f"{run_folder}/{name}") for name in names]
 
 
 def end_all(phone: Phone, *, below: str = REMOTE_RUNS, but: str | None = None) -> int:
@@ -115,6 +183,22 @@ def _processes(phone: Phone, argument: str, *, whole: bool = True) -> list[Remot
         f"if tr '\\0' '\\n' <$file | grep -q {exact}; then cat ${{file%cmdline}}stat; fi; done"
     )
     return [found for line in printed.splitlines() if (found := RemoteProcess.living(line))]
+
+
+def _line(text: str) -> Line:
+    if not text.isascii():
+        raise ValueError("it holds a character that is not ASCII")
+    line = LINE.validate_json(text)
+    if isinstance(line, Attestation) and line.protocol != PROTOCOL_VERSION:
+        raise ValueError(f"it is of protocol {line.protocol}, not {PROTOCOL_VERSION}")
+    return line
+
+
+def _reason(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return ": ".join([".".join(map(str, first["loc"])) or "the line", first["msg"]])
 
 
 def _heartbeat(text: str) -> Heartbeat | None:

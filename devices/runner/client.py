@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from driftloop.devices import deploy
 from driftloop.devices.errors import RunnerFailed
 from driftloop.devices.phone import Phone, RemoteProcess
+from driftloop.devices.runner import ending, variants
 from driftloop.devices.runner.attempt import REMOTE_RUNS, Attempt, attempts, end_all
 from driftloop.devices.runner.protocol import (
     Attestation,
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     Tensors = dict[str, NDArray[np.float32]]
 
 _POLL_S = 0.08
+_KEPT_DAYS = 7
+_MOST_STARTS = 10
+_MOST_FRUITLESS = 3
+"""Starts in a row that bring no answer."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +70,18 @@ def run(
     was stopped stays so: a later call of it starts no other image either. `Finished.images` is the
     number of images answered.
 
+    A runner that was killed, and one whose results are damaged, is started again for what is left,
+    a few times. What cannot be believed, such as an answer that was not asked for, is no answer:
+    it becomes a remark of the phone's disturbances.
+
     An Attestation comes before the results of its process, so there is one more of them each time
-    a run was resumed after its runner had ended. The caller holds the phone's lease. Runners that
-    other runs left behind are ended first: a later call of theirs resumes.
+    a runner was started again. The caller holds the phone's lease. Runners that other runs left
+    behind are ended first: a later call of theirs resumes.
 
     Raises:
-        RunnerFailed: the process refused the request, died, hung or was stuck; the results so far
-            have been yielded, and the same call starts a new process for the rest.
+        RunnerFailed: the process refused the request, crashed, hung, was stuck or was killed again
+            and again; the results so far have been yielded, and the same call starts a new process
+            for the rest.
         PhoneOffline: the connection was lost and the phone did not come back; the runner goes on.
         DeviceError: whatever a deploy raises.
     """
@@ -106,7 +116,7 @@ def _fetched(phone: Phone, work: Work, result: ImageResult) -> Tensors:
     """The tensors of `result`, which are then no longer on the phone."""
     import numpy as np
 
-    (attempt,) = phone.patiently(lambda: attempts(phone, run_folder(work)))
+    attempt = phone.patiently(lambda: attempts(phone, run_folder(work)))[-1]
     remote = f"{attempt.tensors_folder}/{tensors_name(result.session, result.position)}"
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "tensors"
@@ -132,6 +142,15 @@ def discard(phone: Phone, run_id: str) -> None:
     phone.shell(f"rm -rf {shlex.quote(folder)}")
 
 
+def prune(phone: Phone, keep: str) -> None:
+    """Remove what runs other than `keep` left on the phone a week ago, by its own clock."""
+    phone.shell(
+        f"find {REMOTE_RUNS} -mindepth 1 -maxdepth 1 -mtime +{_KEPT_DAYS} "
+        f"! -name {shlex.quote(keep)} -exec rm -rf {{}} + 2>/dev/null",
+        check=False,
+    )
+
+
 @dataclass
 class _Run:
     """One call of `run`. `pending` shrinks as answers come in."""
@@ -144,6 +163,8 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.pending = list(self.work.images)
+        self.answered: dict[tuple[str, int, int], ImageResult] = {}
+        """Without what differs from one time to the next."""
         self.folder = run_folder(self.work)
         # Beside the attempts, so that every one of them finds it.
         self.stop_path = f"{self.folder}.stop"
@@ -151,20 +172,37 @@ class _Run:
     def lines(self, on_deploy: deploy.Progress | None) -> Iterator[Line]:
         earlier = self.phone.patiently(lambda: attempts(self.phone, self.folder))
         self.phone.patiently(lambda: end_all(self.phone, but=self.folder))
+        self.phone.patiently(lambda: prune(self.phone, self.work.run_id))
         self.stopped = self.phone.patiently(lambda: self.phone.exists(self.stop_path))
+        fault = None
         for attempt in earlier:
             process = self.phone.patiently(attempt.process)
-            # How an earlier process ended does not matter: what it left undone is started anew.
-            yield from self._followed(attempt, process)
+            # How an earlier process refused does not matter: what it left undone is started anew.
+            ended = yield from self._followed(attempt, process)
+            fault = ended if ended and ended.kind in ending.PASSING else fault
         self._heed_stop()
-        if self._wanted():
-            attempt = Attempt(self.phone, f"{self.folder}/{len(earlier):04d}")
+        number = 1 + int(earlier[-1].folder[-4:]) if earlier else 0
+        starts = fruitless = 0
+        while self._wanted():
+            if fault is not None:
+                if starts == _MOST_STARTS or fruitless == _MOST_FRUITLESS:
+                    raise RunnerFailed(self.phone.serial, fault.kind, fault.detail)
+                self._say(
+                    f"{fault.kind}: {fault.detail}; {len(self._wanted())} images are run again"
+                )
+            attempt = Attempt(self.phone, f"{self.folder}/{number + starts:04d}")
+            left = len(self.pending)
             fault = yield from self._followed(attempt, self._start(attempt, on_deploy))
+            starts += 1
+            fruitless = 0 if len(self.pending) < left else fruitless + 1
             if fault is None and (missing := len(self._wanted())):
                 fault = RunnerFault(kind="internal", detail=f"{missing} images left out")
-            if fault is not None:
+            if fault is not None and fault.kind not in ending.PASSING:
                 raise RunnerFailed(self.phone.serial, fault.kind, fault.detail)
         yield Finished(images=len(self.work.images) - len(self.pending))
+
+    def _say(self, what: str) -> None:
+        self.phone.disturbances.remark(f"{self.phone.serial}: {what}")
 
     def _wanted(self) -> list[WorkImage]:
         """Pending images that are still to be run."""
@@ -185,6 +223,7 @@ class _Run:
             self._wanted(), remote, stop_path=self.stop_path, tensors_folder=attempt.tensors_folder
         )
         self.phone.patiently(lambda: attempt.prepare(request))
+        self.phone.disturbances.starts += 1
 
         def start() -> RemoteProcess:
             # A start whose answer was lost with the connection may have worked.
@@ -199,7 +238,7 @@ class _Run:
 
         Returns how the process ended: None when it finished its request.
         """
-        offset = 0
+        offset = results = 0
         patience = _Patience(self.limits)
         while True:
             self._heed_stop(patience.restart)
@@ -208,28 +247,60 @@ class _Run:
             for line in poll.lines:
                 if isinstance(line, Finished):
                     return line.error
-                if isinstance(line, Attestation) or self._takes(line):
+                results += isinstance(line, ImageResult)
+                if isinstance(line, Attestation) or self._takes(attempt, line):
                     yield line
+            if poll.damage is not None:
+                self._kill(process)
+                after = f"after {results} answers in {attempt.folder}"
+                detail = f"what the runner wrote {after} cannot be read ({poll.damage})"
+                return RunnerFault(kind="damaged", detail=detail)
+            if process is None:
+                return None
             if not poll.alive:
-                return self._death(attempt, poll.heartbeat)
-            if process and (fault := patience.fault(poll.heartbeat, len(poll.lines))):
-                self.phone.patiently(lambda: self.phone.kill(process))
-                return fault
+                scene = self.phone.patiently(partial(attempt.scene, process))
+                return ending.fault(scene, poll.heartbeat, self._misfit)
+            if fault := patience.fault(poll.heartbeat, len(poll.lines)):
+                return self._given_up(attempt, process, fault)
             time.sleep(_POLL_S)
 
-    def _takes(self, result: ImageResult) -> bool:
+    def _takes(self, attempt: Attempt, result: ImageResult) -> bool:
         """Whether the result answers a pending image, which then is no longer pending."""
+        slot = (result.case_id, result.session, result.position)
+        said = result.model_copy(update={"timings_ms": None, "memory_peak_kib": 0, "memory_kib": 0})
         for place, image in enumerate(self.pending):
             if image.is_answered_by(result):
                 del self.pending[place]
+                self.answered[slot] = said
                 return True
+        which = f"case {result.case_id} (session {result.session}, position {result.position})"
+        if slot not in self.answered:
+            # Another call may have asked this attempt for other images of the run.
+            if slot not in self.phone.patiently(attempt.asked):
+                self._say(f"the phone answered {which}, which it was not asked; it does not count")
+        elif (first := self.answered[slot]) != said:
+            texts = f"{first.text[:40]!r}, then {said.text[:40]!r}"
+            self._say(f"the phone answered {which} twice and not alike: {texts}; the first counts")
         return False
 
-    def _death(self, attempt: Attempt, heartbeat: Heartbeat | None) -> RunnerFault:
-        where = f"in stage {heartbeat.stage} of image {heartbeat.image}" if heartbeat else "at once"
-        words = self.phone.patiently(attempt.last_words)
-        why = f"its last output: {words}" if words else "killed by a signal or for lack of memory"
-        return RunnerFault(kind="died", detail=f"it ended {where}; {why}")
+    def _given_up(
+        self, attempt: Attempt, process: RemoteProcess, fault: RunnerFault
+    ) -> RunnerFault:
+        """`fault`, with what the process that it is about does; it is then ended."""
+        doing = self.phone.patiently(partial(attempt.activity, process))
+        self._kill(process)
+        scene = self.phone.patiently(partial(attempt.scene, process))
+        if scene.is_full:
+            return RunnerFault(kind="storage", detail=f"{fault.detail}; {ending.full(scene)}")
+        return RunnerFault(kind=fault.kind, detail=f"{fault.detail}; {doing}; it was ended")
+
+    def _kill(self, process: RemoteProcess | None) -> None:
+        if process is not None:
+            self.phone.patiently(partial(self.phone.kill, process))
+
+    def _misfit(self) -> str:
+        identity = self.phone.patiently(self.phone.identity)
+        return variants.misfit(variants.of_program(self.work.runner), identity)
 
 
 @dataclass
@@ -258,6 +329,6 @@ class _Patience:
             ("stuck", "result", self.result_s, self.limits.image_s),
         ):
             if now_s - since_s > limit_s:
-                detail = f"no {sign} for {limit_s:g} s in stage {stage}; it was ended"
+                detail = f"no {sign} for {limit_s:g} s in stage {stage}"
                 return RunnerFault(kind=kind, detail=detail)
         return None

@@ -2,7 +2,7 @@
 
 The host pushes one `Request` as JSON. The runner appends one flushed JSON line per record to the
 results file: first an `Attestation`, then one `ImageResult` per image in order, last a `Finished`.
-Every record carries `record`, its kind. Times are milliseconds from a monotonic clock.
+Lines are ASCII, so that a byte that is not shows damage. Every record carries `record`, its kind. Times are milliseconds from a monotonic clock.
 Beside the results the runner keeps rewriting one `Heartbeat`.
 
 What every arm that fills these records must do alike:
@@ -32,11 +32,18 @@ whose arithmetic is the reference's must come out as exactly 0; float16 would ad
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 PROTOCOL_VERSION = 3
+
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+PromptId = Annotated[int, Field(ge=-1, lt=2**31)]
+Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Record(BaseModel):
@@ -128,7 +135,7 @@ class Request(Settings):
 
 
 class TokenLogprob(_Record):
-    id: int
+    id: TokenId
     logprob: float
 
 
@@ -205,7 +212,7 @@ def tensors_name(session: int, position: int) -> str:
 class Token(_Record):
     """One generated token. `top` holds the `top_k` likeliest ids of this step, likeliest first."""
 
-    id: int
+    id: TokenId
     piece: str
     logprob: float
     top: list[TokenLogprob]
@@ -214,14 +221,14 @@ class Token(_Record):
 class Timings(_Record):
     """Milliseconds per stage of one image; model load is not part of it."""
 
-    image_decode: float
-    tokenize: float
-    encode: list[float]
+    image_decode: Milliseconds
+    tokenize: Milliseconds
+    encode: list[Milliseconds]
     """One entry per tile."""
-    prefill: float
-    decode: list[float]
+    prefill: Milliseconds
+    decode: list[Milliseconds]
     """One entry per step after the first token, whose logits prefill already gave."""
-    total: float
+    total: Milliseconds
 
 
 class ThreadPlacement(_Record):
@@ -261,14 +268,14 @@ class Attestation(_Record):
     mmproj_sha256: str
     settings: RunSettings | None = None
     """None for an arm that is no llama.cpp."""
-    load_ms: float
-    pid: int
+    load_ms: Milliseconds
+    pid: Count
 
 
 class RunnerFault(_Record):
     """`kind` is one of image_decode, trajectory, tokenize, context_full, encode, decode (per
     image), or request, model_load, mmproj_load, context, internal (for the process, by its own
-    word), or died, hung, stuck (for the process, as the host sees it)."""
+    word), or one of `devices.runner.ending`'s (for the process, as the host sees it)."""
 
     kind: str
     detail: str
@@ -279,14 +286,14 @@ class ImageResult(_Record):
 
     record: Literal["image"] = "image"
     case_id: str
-    session: int
-    position: int
+    session: Count
+    position: Count
     pixels_sha256: str | None
     """SHA-256 over the decoded RGB bytes, row by row."""
-    grid: tuple[int, int] | None
+    grid: tuple[Count, Count] | None
     """Tiles as (rows, columns) without the overview; (0, 0) for `single`."""
-    image_tokens: int | None
-    prompt_ids: list[int]
+    image_tokens: Count | None
+    prompt_ids: list[PromptId]
     """Text ids as evaluated; each image token is -1."""
     tokens: list[Token]
     label_logprobs: dict[str, float]
@@ -299,9 +306,26 @@ class ImageResult(_Record):
     text: str
     stop_reason: Literal["eog", "max_tokens", "error"]
     timings_ms: Timings | None
-    memory_peak_kib: int
-    memory_kib: int
+    memory_peak_kib: Count
+    memory_kib: Count
     error: RunnerFault | None = None
+
+    @model_validator(mode="after")
+    def _computed(self) -> ImageResult:
+        """The runner ends an image whose numbers are none, so a NaN in its answer is damage."""
+        if any(map(math.isnan, self._numbers())):
+            raise ValueError("a number of the answer is NaN")
+        return self
+
+    def _numbers(self) -> Iterator[float]:
+        yield from self.label_logprobs.values()
+        for token in self.tokens:
+            yield from (token.logprob, *(rival.logprob for rival in token.top))
+        for seen in (self.evidence.pixels, self.evidence.embed, self.evidence.prefill):
+            if seen is not None:
+                yield from (seen.mean, seen.rms, seen.minimum, seen.maximum, *seen.projection)
+        for layer in self.driven:
+            yield from (layer.error, layer.gain, layer.shift)
 
 
 class Heartbeat(_Record):
@@ -323,7 +347,7 @@ class Finished(_Record):
     """The last line: how the process ended."""
 
     record: Literal["finished"] = "finished"
-    images: int
+    images: Count
     error: RunnerFault | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from driftloop.devices.errors import StableError
@@ -81,3 +82,33 @@ def named(name: str) -> Variant:
     if name not in by_name:
         raise StableError(f"no runner variant is called {name!r}; there are {', '.join(by_name)}")
     return by_name[name]
+
+
+def of_program(program: Path) -> Variant | None:
+    """The variant that a runner was built as, by the name that it attests; None without one."""
+    content = program.read_bytes()
+    return next((one for one in ALL if b"\0%s\0" % one.name.encode() in content), None)
+
+
+def misfit(variant: Variant | None, machine: Machine) -> str:
+    """Why a program of `variant` may meet an instruction that `machine` does not know."""
+    if variant is None:
+        return "the program does not say which CPU it was built for"
+    lacking = [one for one in variant.needs if one not in machine.cpu_features]
+    if variant.abi != machine.abi:
+        lacking = [variant.abi]
+    elif not lacking:
+        return (
+            f"this CPU names everything that variant {variant.name} needs, so one of its cores may "
+            f"lack it; {_lesser(variant)}"
+        )
+    try:
+        fitting = f"variant {choose(machine).name} would run"
+    except StableError:
+        fitting = "no variant would run"
+    return f"the runner was built for {', '.join(lacking)}, which this CPU does not have; {fitting}"
+
+
+def _lesser(variant: Variant) -> str:
+    lesser = [one for one in ALL[ALL.index(variant) + 1 :] if one.abi == variant.abi]
+    return f"variant {lesser[0].name} needs less" if lesser else "no variant needs less"

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from driftloop.devices.hashing import file_sha256
 from driftloop.devices.phone import Phone
-from driftloop.devices.runner.protocol import RunnerFault, Timings, Token
+from driftloop.devices.runner.protocol import PromptId, RunnerFault, Timings, Token, TokenId
 from driftloop.harness.arms.base import Prepared, observed
 from driftloop.harness.cases import Case
 from driftloop.harness.contract import Contract
@@ -61,9 +61,9 @@ class AppLine(Record):
     grid: tuple[int, int] | None = None
     """Tiles as (rows, columns) without the overview; (0, 0) for a single tile."""
     image_tokens: int | None = Field(default=None, ge=0)
-    prompt_ids: list[int] | None = None
+    prompt_ids: list[PromptId] | None = None
     """The whole prompt; -1 for each token of the image."""
-    token_ids: list[int] | None = None
+    token_ids: list[TokenId] | None = None
     """As generated, the end token among them."""
     label_logprobs: dict[str, float] = Field(default_factory=dict)
     """Of each label's first token at the first step, in nats."""

@@ -66,6 +66,8 @@ class PhoneArm:
         self._stop = threading.Event()
         self._images: dict[Place, Prepared] = {}
         self._attestation: Attestation | None = None
+        self._load_ms: dict[Place, float] = {}
+        """Of the process that answered: a session may have been finished by another."""
 
     def attest(self) -> Attestation:
         """What the runner said of itself when it started; known once `observe` has begun."""
@@ -98,6 +100,9 @@ class PhoneArm:
                 elif isinstance(line, ImageResult):
                     session = answered[line.session]
                     session.append(line)
+                    if self._attestation:
+                        place = (line.session, line.position)
+                        self._load_ms[place] = self._attestation.load_ms
                     if len(session) == sizes[line.session]:
                         after = self._health()
                         yield from self._observations(session, before, after)
@@ -182,7 +187,7 @@ class PhoneArm:
             memory_peak_kib=result.memory_peak_kib,
             memory_kib=result.memory_kib,
             boot_id=after.boot_id,
-            load_ms=self._attestation.load_ms if self._attestation else None,
+            load_ms=self._load_ms.get((result.session, result.position)),
         )
 
 

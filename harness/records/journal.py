@@ -15,14 +15,22 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from driftloop.devices.disturbances import Disturbances
 from driftloop.devices.errors import DeviceError
 from driftloop.harness import atomic, jsonl
 from driftloop.harness.errors import ArmUnavailable, RunFolderError
 from driftloop.harness.jsonl import Appender
 from driftloop.harness.ladder import Who
 from driftloop.harness.records.inquiry import INQUIRY_FILE, Inquiry
-from driftloop.harness.records.observation import ArmAttestation, Observation
-from driftloop.harness.records.record import ArmFailure, CaseRecord, Outlook, RunRecord, Stop
+from driftloop.harness.records.observation import ArmAttestation, Observation, Slot
+from driftloop.harness.records.record import (
+    ArmFailure,
+    CaseRecord,
+    DisturbancesRecord,
+    Outlook,
+    RunRecord,
+    Stop,
+)
 
 RUN_FILE = "run.json"
 OBSERVATIONS_FILE = "observations.jsonl"
@@ -69,9 +77,28 @@ class RunFolder:
         """The observations in the order in which they were written, without a torn last line.
 
         Raises:
-            RunFolderError: the file cannot be read, or a whole line is no observation.
+            RunFolderError: the file cannot be read, a whole line is no observation, or one that
+                the run never asked for or that has been made before.
         """
-        return jsonl.read(self.observations_path, Observation, RunFolderError)
+        return self._checked(self.record())
+
+    def _checked(self, record: RunRecord) -> Iterator[Observation]:
+        """What `read` gives of a folder whose `run.json` is `record`."""
+        cases = {case.place: case for case in (*record.cases, *record.canaries)}
+        parties = set(record.deliveries)
+        lines: dict[Slot, str] = {}
+        for where, line in jsonl.lines_of(self.observations_path, RunFolderError):
+            seen = jsonl.parsed(Observation, line, where, RunFolderError)
+            case, first = cases.get(seen.place), lines.setdefault(seen.slot, where)
+            if (
+                case is None
+                or seen.who not in parties
+                or (case.id, case.canary) != (seen.case_id, seen.canary)
+            ):
+                raise RunFolderError(f"{where}: {_named(seen)} was never asked for by this run")
+            if first != where:
+                raise RunFolderError(f"{where}: {_named(seen)} is there already, at {first}")
+            yield seen
 
 
 class Journal(RunFolder):
@@ -102,8 +129,10 @@ class Journal(RunFolder):
             raise RunFolderError(f"{self.path} cannot be used as a run folder: {error}") from error
         try:
             self._record = self._resumed(wanted)
+            self._disturbed = {one.serial: one for one in self._record.disturbances}
+            """By earlier commands of the run."""
             self._save()
-            self._seen = {seen.slot: seen for seen in super().read()}
+            self._seen = {seen.slot: seen for seen in self._checked(self._record)}
             self._inquiry = super().inquiry()
             self._file = Appender(self.observations_path, RunFolderError)
         except OSError as error:
@@ -159,9 +188,7 @@ class Journal(RunFolder):
         with self._guard:
             if observation.slot in self._seen:
                 raise RunFolderError(
-                    f"{self.observations_path} already holds {observation.arm} "
-                    f"on {observation.phone or 'this host'}, session {observation.session}, "
-                    f"position {observation.position}"
+                    f"{self.observations_path} already holds {_named(observation)}"
                 )
             self._file.append([observation])
             self._seen[observation.slot] = observation
@@ -191,6 +218,20 @@ class Journal(RunFolder):
         """Record that a phone needs no more cases."""
         with self._guard:
             self._update(stops=(*self._record.stops, stop))
+
+    def disturbed(self, serial: str, by: Disturbances) -> None:
+        """Record what this command saw of a phone so far; what earlier ones saw is added."""
+        with self._guard:
+            before = self._disturbed.get(serial)
+            now = DisturbancesRecord(
+                serial=serial,
+                link_breaks=by.link_breaks + (before.link_breaks if before else 0),
+                waited_s=by.waited_s + (before.waited_s if before else 0.0),
+                starts=by.starts + (before.starts if before else 0),
+                remarks=tuple(dict.fromkeys([*(before.remarks if before else ()), *by.remarks])),
+            )
+            others = (one for one in self._record.disturbances if one.serial != serial)
+            self._update(disturbances=(*others, now))
 
     def foresee(self, outlook: Outlook) -> None:
         """Record how long the run is expected to take."""
@@ -237,6 +278,7 @@ class Journal(RunFolder):
                 "left_out": tuple(one for one in wanted.left_out if one.phone not in phones),
                 "attestations": earlier.attestations,
                 "stops": earlier.stops,
+                "disturbances": earlier.disturbances,
             }
         )
 
@@ -252,6 +294,11 @@ def write_file(path: Path, text: str) -> Path:
     except OSError as error:
         raise RunFolderError(f"{path} cannot be written: {error}") from error
     return path
+
+
+def _named(seen: Observation) -> str:
+    where = f"{seen.arm} on {seen.phone or 'this host'}"
+    return f"{where}, session {seen.session}, position {seen.position}, case {seen.case_id!r}"
 
 
 def _identity(item: ArmAttestation) -> ArmAttestation:

@@ -114,6 +114,16 @@ class Stop(ArmRecord):
     why: str
 
 
+class DisturbancesRecord(Record):
+    """What kept a phone from answering, in all commands of the run: `devices.disturbances`."""
+
+    serial: str
+    link_breaks: int
+    waited_s: float
+    starts: int
+    remarks: tuple[str, ...]
+
+
 class Space(Record):
     """The most disk space that a run can need, and what is free."""
 
@@ -185,6 +195,7 @@ class RunRecord(Record):
     gates: Gates
     attestations: tuple[ArmAttestation, ...] = ()
     failures: tuple[ArmFailure, ...] = ()
+    disturbances: tuple[DisturbancesRecord, ...] = ()
 
     @property
     def specs(self) -> tuple[ladder.ArmSpec, ...]:

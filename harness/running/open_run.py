@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
+from driftloop.devices.errors import DeviceError
 from driftloop.devices.phone import Phone
+from driftloop.devices.runner import client
 from driftloop.harness.arms.base import Arm
 from driftloop.harness.arms.phone import PhoneArm
 from driftloop.harness.arms.process import ArmProcess
@@ -25,6 +28,8 @@ class OpenRun:
         self.journal = journal
         self.progress = progress
         self.phones = {phone.serial: phone for phone in attached}
+        for phone in attached:
+            phone.disturbances.say = progress.say
         self.specs = {spec.name: spec for spec in plan.runnable}
         self._on_host: dict[ArmSpec, ArmProcess] = {}
         self._on_phones: dict[tuple[ArmSpec, str], PhoneArm] = {}
@@ -35,6 +40,21 @@ class OpenRun:
     def __exit__(self, *_raised: object) -> None:
         for arm in self._on_host.values():
             arm.close()
+        self.keep_disturbances()
+
+    def keep_disturbances(self) -> None:
+        """Record what kept each phone from answering so far."""
+        for serial, phone in self.phones.items():
+            self.journal.disturbed(serial, phone.disturbances)
+
+    def tidy(self) -> None:
+        """Remove from the phones what a run leaves there. What a phone that failed has answered
+        since stays, for the command that goes on with the run."""
+        failed = {one.phone for one in self.journal.current.failures}
+        for serial, phone in self.phones.items():
+            with suppress(DeviceError):
+                if serial not in failed:
+                    client.discard(phone, self.journal.current.run_id)
 
     @property
     def parties(self) -> list[Who]:

@@ -46,6 +46,8 @@ def evaluate(request: RunRequest, progress: Progress) -> Evaluation:
             driven_layers.drive(run)
             if request.deep:
                 whole_tensors.keep(run)
+            run.tidy()
+            run.keep_disturbances()
             journal.finish(datetime.now(UTC))
             seen = tuple(journal.read())
             judged = evaluation.of(request.out, journal.current, seen, journal.inquiry())

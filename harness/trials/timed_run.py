@@ -10,7 +10,7 @@ from statistics import median
 from driftloop.devices import health
 from driftloop.devices.errors import RunnerFailed
 from driftloop.devices.phone import Phone
-from driftloop.devices.runner import client
+from driftloop.devices.runner import client, ending
 from driftloop.devices.runner.protocol import Attestation, ImageResult
 from driftloop.devices.runner.work import Work
 from driftloop.harness.judgement.latency import stage_times
@@ -18,26 +18,14 @@ from driftloop.harness.progress import Advance
 from driftloop.harness.trials.plan import Step
 from driftloop.harness.trials.record import WARM_UP_IMAGES, Exclusion, Reading, TrialRun
 
-_MAY_PASS = ("died", "hung", "stuck")
+_MAY_PASS = (*ending.PASSING, "died", "hung", "stuck")
 """Ends of a runner that may not repeat in another run; all others are refusals."""
 _COOLING_STEP_S = 2.0
 
 
-class WatchedPhone(Phone):
-    """A phone that counts how often its connection was lost."""
-
-    def __init__(self, phone: Phone) -> None:
-        super().__init__(phone.server, phone.address, phone.serial)
-        self.losses = 0
-
-    def reconnect(self, timeout_s: float = 60.0) -> None:
-        """As `Phone.reconnect`, counted."""
-        self.losses += 1
-        super().reconnect(timeout_s)
-
-    def reading(self) -> Reading:
-        """How the phone is now."""
-        return Reading.of(self.patiently(lambda: health.read(self)))
+def reading(phone: Phone) -> Reading:
+    """How the phone is now."""
+    return Reading.of(phone.patiently(lambda: health.read(phone)))
 
 
 @dataclass(frozen=True)
@@ -55,14 +43,14 @@ class Measured:
     """How the runner ended, where it ended early."""
 
 
-def measure(phone: WatchedPhone, work: Work, on_deploy: Advance) -> Measured:
+def measure(phone: Phone, work: Work, on_deploy: Advance) -> Measured:
     """Run `work` in a process of its own; only blobs stay on the phone.
 
     Raises:
         DeviceError: the phone is gone, or the runner refuses the request or one of its images.
     """
     phone.patiently(lambda: client.discard(phone, work.run_id))  # of a trial that was killed
-    losses, before = phone.losses, phone.reading()
+    losses, before = phone.disturbances.link_breaks, reading(phone)
     images: list[ImageResult] = []
     attestations: list[Attestation] = []
     fault = None
@@ -76,14 +64,15 @@ def measure(phone: WatchedPhone, work: Work, on_deploy: Advance) -> Measured:
         if error.kind not in _MAY_PASS:
             raise
         fault = error.detail
-    after = phone.reading()
+    after = reading(phone)
     phone.patiently(lambda: client.discard(phone, work.run_id))
     for image in images:
         if image.error is not None:
             raise RunnerFailed(
                 phone.serial, image.error.kind, f"{image.case_id}: {image.error.detail}"
             )
-    return Measured(images, attestations, before, after, phone.losses - losses, fault)
+    losses = phone.disturbances.link_breaks - losses
+    return Measured(images, attestations, before, after, losses, fault)
 
 
 def as_run(measured: Measured, number: int, step: Step, earlier: Sequence[TrialRun]) -> TrialRun:
@@ -133,11 +122,11 @@ def exclusion(measured: Measured, counted: Sequence[TrialRun]) -> tuple[Exclusio
     return None
 
 
-def cool_down(phone: WatchedPhone, limit_s: float, say: Callable[[str], None]) -> None:
+def cool_down(phone: Phone, limit_s: float, say: Callable[[str], None]) -> None:
     """Wait until the phone is not throttled, `limit_s` at most."""
     deadline_s = time.monotonic() + limit_s
     announced = False
-    while phone.reading().throttled and time.monotonic() < deadline_s:
+    while reading(phone).throttled and time.monotonic() < deadline_s:
         if not announced:
             say(f"{phone.serial} is throttled: waiting up to {limit_s:.0f} s for it to cool down")
             announced = True

@@ -36,7 +36,6 @@ from driftloop.harness.trials.record import (
     TrialRecord,
     TrialRun,
 )
-from driftloop.harness.trials.timed_run import WatchedPhone
 
 TEXT_FILE = "latency.md"
 
@@ -173,11 +172,11 @@ def _images(request: TrialRequest, contract: Contract, progress: Progress) -> li
     ]
 
 
-def _only(attached: list[Phone]) -> WatchedPhone:
+def _only(attached: list[Phone]) -> Phone:
     if len(attached) != 1:
         serials = ", ".join(phone.serial for phone in attached)
         raise BadInput(f"a latency trial is about one phone, {len(attached)} are named: {serials}")
-    return WatchedPhone(attached[0])
+    return attached[0]
 
 
 def _begun(request: TrialRequest, subjects: dict[Contender, Subject], phone: Phone) -> TrialRecord:
@@ -211,7 +210,7 @@ def _run(
     trial: TrialRecord,
     step: Step,
     subject: Subject,
-    phone: WatchedPhone,
+    phone: Phone,
     progress: Progress,
     say: Callable[[str], None],
 ) -> TrialRun:

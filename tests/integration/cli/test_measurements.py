@@ -30,7 +30,7 @@ from driftloop.fixtures import textures
 from driftloop.fixtures.drifts.release import PRELUDES, contract
 from driftloop.harness.progress import Unseen
 from driftloop.harness.remedy import Remedies
-from driftloop.harness.trials.timed_run import Measured, WatchedPhone, exclusion, measure
+from driftloop.harness.trials.timed_run import Measured, exclusion, measure
 from driftloop.harness.trials.trial import Entry, TrialRequest, prepare
 from tests.integration.cli.conftest import Driftloop, command, read_json, width
 from tests.runner_work import ONE_THREAD
@@ -158,7 +158,6 @@ def test_a_throttled_phone_makes_no_claim(
 def test_a_lost_connection_and_a_new_start_of_the_phone_are_seen(
     state: VirtualPhone, phone: Phone, bundle: Path, pictures: Path, single: str, tmp_path: Path
 ) -> None:
-    watched = WatchedPhone(phone)
     entry = Entry(bundle, single)
     request = TrialRequest(phone.serial, entry, entry, str(pictures), tmp_path, images_per_run=60)
     subject = prepare(request, phone, Unseen())["baseline"]
@@ -167,7 +166,7 @@ def test_a_lost_connection_and_a_new_start_of_the_phone_are_seen(
         work = replace(subject.work, run_id=run_id)
         found: list[Measured] = []
         measuring = threading.Thread(
-            target=lambda: found.append(measure(watched, work, lambda *_: None))
+            target=lambda: found.append(measure(phone, work, lambda *_: None))
         )
         measuring.start()
         beat = f"{run_folder(work)}/0000/heartbeat.json"

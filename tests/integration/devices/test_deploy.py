@@ -6,6 +6,8 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -17,7 +19,8 @@ from driftloop.devices.errors import PermissionDenied, StableError, StorageFull,
 from driftloop.devices.hashing import file_sha256
 from driftloop.devices.phone import Phone
 from driftloop.devices.server import Server
-from driftloop.devices.virtual import VirtualPhone
+from driftloop.devices.virtual import VirtualPhone, parts
+from driftloop.devices.virtual.folder import PhoneFolder
 
 
 @pytest.fixture(autouse=True)
@@ -157,3 +160,62 @@ def test_pruning_keeps_what_is_named_and_says_what_it_freed(phone: Phone, tmp_pa
     assert prune(phone, {keep.sha256}) == 2004
     assert set(changed(phone)) == {keep.sha256}
     assert prune(phone, {keep.sha256}) == 0
+
+
+def test_forty_thousand_blobs_are_listed_and_pruned(
+    phone: Phone, x86_phone: VirtualPhone, tmp_path: Path
+) -> None:
+    file = blob(tmp_path, 1000, 1)
+    deploy(phone, [file])
+    here = PhoneFolder(x86_phone.root).data / REMOTE_BLOBS.removeprefix("/data/")
+    for number in range(40_000):
+        (here / f"{number:064d}").touch()
+    told: list[tuple[int, int]] = []
+    deploy(phone, [file], progress=lambda done, all_: told.append((done, all_)))
+    assert told == []
+    prune(phone, {file.sha256})
+    assert [path.name for path in here.iterdir()] == [file.sha256]
+
+
+@contextmanager
+def phone_without(
+    tools: set[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Phone]:
+    """A phone whose shell lacks some tools, as a vendor may leave them out."""
+    installed = parts.install(emulator=False)
+    system_bin = folder / "system-bin"
+    system_bin.mkdir()
+    for tool in installed.system_bin.iterdir():
+        if tool.name in tools:
+            continue
+        if tool.is_symlink():
+            (system_bin / tool.name).symlink_to(tool.readlink())
+        else:
+            (system_bin / tool.name).write_bytes(tool.read_bytes())
+            (system_bin / tool.name).chmod(0o755)
+    bare = replace(installed, system_bin=system_bin)
+    monkeypatch.setattr(parts, "install", lambda **_: bare)
+    machine = virtual.start("x86_64")
+    try:
+        yield adb.find(machine.serial)
+    finally:
+        virtual.stop(machine.name)
+
+
+def test_a_missing_tool_is_named_before_anything_is_sent(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with phone_without({"sha256sum", "setsid"}, tmp_path, monkeypatch) as phone:
+        with pytest.raises(StableError, match="its shell has no sha256sum, setsid") as caught:
+            deploy(phone, [blob(tmp_path, 1000, 1)])
+        assert "\n" not in str(caught.value)
+        assert phone.shell("ls /data/local/tmp").stdout == ""
+
+
+def test_without_dd_and_stat_a_large_file_is_hashed_after_it_has_arrived(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with phone_without({"dd", "stat"}, tmp_path, monkeypatch) as phone:
+        file = blob(tmp_path, 20_000_000, 1)
+        (path,) = deploy(phone, [file]).values()
+        assert phone.shell(f"sha256sum <{path}").stdout.startswith(file.sha256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -9,21 +10,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from driftloop.devices import adb
+from driftloop.devices import adb, virtual
 from driftloop.devices.errors import RunnerFailed
 from driftloop.devices.hashing import file_sha256
 from driftloop.devices.phone import Phone
 from driftloop.devices.runner import variants
-from driftloop.devices.runner.attempt import REMOTE_RUNS, attempts
+from driftloop.devices.runner.attempt import REMOTE_RUNS, attempts, end_all
 from driftloop.devices.runner.client import Limits, discard, run, run_folder
 from driftloop.devices.runner.protocol import Attestation, Finished
 from driftloop.devices.runner.work import Work, WorkImage
+from driftloop.devices.server import Server
 from driftloop.devices.virtual import VirtualPhone
 from tests.runner_work import TinyRunner, answers, attestations, image_results, slots
 
@@ -72,6 +76,7 @@ def test_the_attestation_names_the_build_the_machine_and_the_models(tiny: TinyRu
     assert isinstance(attestation, Attestation)
     variant = variants.choose(tiny.phone.identity())
     assert attestation.variant == variant.name
+    assert variants.of_program(todo.runner) is variant
     assert set(variant.needs) <= set(attestation.cpu_features_found)
     options = {option.removeprefix("GGML_") for option in variant.ggml}
     assert options - {"SSE42"} <= set(attestation.cpu_features_used)
@@ -163,6 +168,8 @@ def test_the_end_of_adbd_costs_no_answer(tiny: TinyRunner, x86_phone: VirtualPho
             os.kill(x86_phone.adbd_pid(), signal.SIGKILL)
     assert sorted(slots(seen)) == every_slot(todo)
     assert len(attestations(seen)) == 1, "the runner was never started again"
+    assert tiny.phone.disturbances.link_breaks >= 2
+    assert tiny.phone.disturbances.waited_s > 0
 
 
 _HOST = """
@@ -206,21 +213,124 @@ def signalled(phone: Phone, todo: Work, name: str, after: int) -> Iterator[objec
                 phone.shell(f"kill -{name} {pid}")
 
 
-def test_a_dead_runner_is_reported_and_the_next_call_does_the_rest(tiny: TinyRunner) -> None:
+def test_a_killed_runner_is_started_again_for_what_is_left(tiny: TinyRunner) -> None:
     todo = tiny.long_work(90)
-    with pytest.raises(RunnerFailed) as caught:
-        list(signalled(tiny.phone, todo, "KILL", after=5))
-    assert caught.value.kind == "died"
-    assert "stage" in caught.value.detail
+    seen = list(signalled(tiny.phone, todo, "KILL", after=5))
+    assert sorted(slots(seen)) == every_slot(todo)
+    assert len(attestations(seen)) == tiny.phone.disturbances.starts == 2
+    (said,) = tiny.phone.disturbances.remarks
+    assert re.search(
+        r"SIGKILL ended it in stage \w+ of image \d+; .* \d+ images are run again", said
+    )
+
+
+def test_a_runner_that_is_killed_again_and_again_is_given_up(tiny: TinyRunner) -> None:
+    started = []
+    with pytest.raises(RunnerFailed, match="SIGKILL") as caught:
+        for line in run(tiny.phone, tiny.long_work(180)):
+            started += attestations([line])
+            if isinstance(line, Attestation):
+                tiny.phone.shell(f"kill -9 {line.pid}")
+    assert caught.value.kind == "killed"
+    assert 3 <= len(started) <= 10
+
+
+def test_a_crash_is_named_and_left_to_the_next_call(tiny: TinyRunner) -> None:
+    todo = tiny.long_work(90)
+    with pytest.raises(RunnerFailed, match="SIGILL .*this CPU names everything") as caught:
+        list(signalled(tiny.phone, todo, "ILL", after=5))
+    assert (caught.value.kind, tiny.phone.disturbances.starts) == ("crashed", 1)
     again = list(run(tiny.phone, todo))
     assert sorted(slots(again)) == every_slot(todo)
     assert len(attestations(again)) == 2
+
+
+def test_a_restart_of_the_phone_is_told_from_a_killed_runner(
+    tiny: TinyRunner, x86_phone: VirtualPhone
+) -> None:
+    todo = tiny.long_work(90)
+    seen = []
+    for line in run(tiny.phone, todo):
+        seen.append(line)
+        if len(seen) == 5:
+            x86_phone.state.update(boot_id=str(uuid.uuid4()))
+            end_all(tiny.phone)
+    assert sorted(slots(seen)) == every_slot(todo)
+    assert "the phone was restarted" in tiny.phone.disturbances.remarks[0]
+
+
+def test_a_full_disk_is_named_and_nothing_is_lost(tiny: TinyRunner, server: Server) -> None:
+    with small(40) as phone:
+        tiny = replace(tiny, phone=phone)
+        todo = tiny.long_work(90)
+        seen = []
+        with pytest.raises(RunnerFailed, match="storage is full") as caught:
+            for line in run(phone, todo, limits=Limits(heartbeat_s=3.0)):
+                seen.append(line)
+                if len(seen) == 5:
+                    phone.shell("cat /dev/zero >/data/local/tmp/fill", check=False)
+        assert caught.value.kind == "storage"
+        phone.shell("rm /data/local/tmp/fill")
+        assert sorted(slots(run(phone, todo))) == every_slot(todo)
+
+
+@contextmanager
+def small(storage_mb: int) -> Iterator[Phone]:
+    """A phone with so little storage."""
+    machine = virtual.start("x86_64", storage_mb=storage_mb)
+    try:
+        yield adb.find(machine.serial)
+    finally:
+        virtual.stop(machine.name)
+
+
+def rewritten(phone: Phone, todo: Work, change: Callable[[list[bytes]], list[bytes]]) -> None:
+    """Changes the lines of what the first attempt wrote."""
+    results = f"{run_folder(todo)}/0000/results.jsonl"
+    lines = phone.shell(f"cat {results}").stdout.encode().splitlines()
+    phone.push(b"".join(line + b"\n" for line in change(lines)), results)
+
+
+def test_results_are_believed_up_to_a_damaged_line_and_the_rest_is_run_again(
+    tiny: TinyRunner,
+) -> None:
+    todo = tiny.long_work(10)
+    first = tiny.answer(todo)
+    rewritten(tiny.phone, todo, lambda lines: [*lines[:6], b"\xe2\x80\xa8{}", *lines[6:]])
+    for _ in range(2):
+        seen = list(run(tiny.phone, todo))
+        assert answers(seen) == answers(first)
+        assert len(attestations(seen)) == 2
+    (said,) = tiny.phone.disturbances.remarks
+    assert "after 5 answers" in said
+    assert "25 images are run again" in said
+
+
+def test_an_answer_to_nothing_and_a_second_other_answer_are_said_and_do_not_count(
+    tiny: TinyRunner,
+) -> None:
+    todo = tiny.long_work(3)
+    first = tiny.answer(todo)
+
+    def doubled(lines: list[bytes]) -> list[bytes]:
+        again = json.loads(lines[1])
+        other = json.dumps(again | {"text": "another"}).encode()
+        stranger = json.dumps(again | {"case_id": "stranger"}).encode()
+        return [*lines[:3], lines[1], other, stranger, *lines[3:]]
+
+    rewritten(tiny.phone, todo, doubled)
+    assert tiny.answer(todo) == first
+    twice, unasked = tiny.phone.disturbances.remarks
+    assert "twice and not alike" in twice
+    assert "'another'" in twice
+    assert "case stranger" in unasked
 
 
 def test_a_runner_without_a_sign_of_life_is_ended(tiny: TinyRunner) -> None:
     with pytest.raises(RunnerFailed) as caught:
         list(signalled(tiny.phone, tiny.long_work(90), "STOP", after=2))
     assert caught.value.kind == "hung"
+    assert "its process is stopped" in caught.value.detail
     assert runner_pids(tiny.phone) == []
 
 
@@ -244,8 +354,12 @@ def test_a_runner_that_was_left_behind_is_ended(tiny: TinyRunner, ended_by: str)
     next(left)
     left.close()
     assert len(runner_pids(tiny.phone)) == 1
+    old, recent = f"{REMOTE_RUNS}/old", f"{REMOTE_RUNS}/recent"
+    tiny.phone.shell(f"mkdir -p {old}/x {recent} && touch -d '2020-01-01 00:00:00' {old}")
     if ended_by == "another run":
         tiny.answer(tiny.work(run_id="mine"))
+        assert not tiny.phone.exists(old)
+        assert tiny.phone.exists(recent)
     else:
         discard(tiny.phone, "left")
         assert not tiny.phone.exists(f"{REMOTE_RUNS}/left")

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from driftloop.devices import adb
+from driftloop.devices.runner.attempt import REMOTE_RUNS
 from driftloop.devices.virtual import VirtualPhone
 from driftloop.fixtures import textures
 from driftloop.harness.bundle import Bundle
@@ -79,9 +81,13 @@ def test_where_nothing_flips_no_arm_answers_much_more_than_the_phone(
         "agreement", "context", "time", "disk"
     ]  # fmt: skip
     assert x86_phone.serial in watched.lines[3]
-    outlook = RunFolder(tmp_path / "run").record().outlook
-    assert outlook is not None
-    assert outlook.most_s is not None, "known since the first block"
+    record = RunFolder(tmp_path / "run").record()
+    assert record.outlook is not None
+    assert record.outlook.most_s is not None, "known since the first block"
+    (disturbances,) = record.disturbances
+    assert disturbances.starts >= 1
+    phone = adb.find(x86_phone.serial)
+    assert not phone.exists(f"{REMOTE_RUNS}/{record.run_id}"), "nothing of it stays on the phone"
 
     pictures = {path.stem for path in (tmp_path / "run" / "pixels").iterdir()}
     assert len(pictures) < FEWEST + 2 * BLOCK, "only of what was answered"

@@ -1,8 +1,10 @@
-"""Progress where lines stay, the levels of what is shown, and the log file."""
+"""Progress where lines stay, the levels of what is shown, the log file; and valid JSON."""
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,3 +93,9 @@ def test_the_log_file_holds_every_line_and_stderr_those_of_the_level_asked_for(
 def test_a_log_file_that_cannot_be_written_is_bad_input(tmp_path: Path, restored: None) -> None:
     with pytest.raises(BadInput, match=r"--log-file .*: Is a directory"):
         console.configure(logging.INFO, tmp_path)
+
+
+def test_numbers_that_json_does_not_have_are_null(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_json([{"temp_c": math.inf, "free": 1.5, "rest": (math.nan, {"low": -math.inf})}])
+    said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert said == [{"temp_c": None, "free": 1.5, "rest": [None, {"low": None}]}]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 
 from driftloop.devices.health import (
@@ -109,6 +112,37 @@ def test_a_phone_that_tells_nothing_gives_a_reading_of_nothing() -> None:
     assert (health.thermal_status, health.temp_c, health.cpu_max_ratio) == (None, None, None)
     assert (health.memory_available_kib, health.boot_id) == (None, None)
     assert not health.throttled
+
+
+MEGABYTE = 1 << 20
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "thermal",
+    [
+        "Current temperatures from HAL:\n\t" + "Temperature{mValue=1, mType=3, mName=" * 30_000,
+        "Current temperatures from HAL:\n" + "\t{.type = SKIN, .name = " * 40_000,
+        "TemperatureThreshold{mType=3, mName=" * 30_000,
+        "\tTemperature{mValue=1\n" * 50_000,
+        "\n" * MEGABYTE,
+        " " * MEGABYTE,
+        "Thermal Status: " + "9" * MEGABYTE,
+        THERMAL.replace("36.0, 38.0", "warm, 38.0").replace("34.6", "1e999").replace("41.2", "-")
+        + "9" * MEGABYTE,
+    ],
+    ids=["names", "older", "thresholds", "values", "newlines", "blanks", "digits", "words"],
+)
+def test_whatever_a_phone_prints_is_read_in_bounded_time(thermal: str) -> None:
+    health = parse(thermal, thermal, thermal, thermal, thermal)
+    assert health.thermal_status in (None, 2)
+    assert all(math.isfinite(sensor.celsius) for sensor in health.thermal.temperatures)
+    assert json.dumps(health.temp_c, allow_nan=False)
+
+
+def test_a_line_too_long_to_be_one_of_a_phones_hides_no_other() -> None:
+    thermal = parse_thermal("x" * 5000 + "\n" + THERMAL)
+    assert thermal == parse_thermal(THERMAL)
 
 
 COOL = THERMAL.replace("Status: 2", "Status: 0")

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from driftloop.devices.disturbances import Disturbances
 from driftloop.devices.runner.protocol import RunnerFault
 from driftloop.harness import ladder
 from driftloop.harness.errors import RunFolderError
 from driftloop.harness.judgement.gate import GATE_NAMES
 from driftloop.harness.records.inquiry import Inquiry
+from driftloop.harness.records.journal import Journal
 from driftloop.harness.records.record import ArmFailure
 from driftloop.reports.cases import sentence
 from tests.unit.harness.run_factory import driven_case
@@ -157,6 +159,20 @@ def test_conditions_span_the_whole_run(run_writer: Writer) -> None:
     assert (hot["throttled"], hot["thermal status"], hot["restarts"]) == ("2 of 24 images", 2, None)
     assert hot["temperature"] == "31.5 to 38.4 °C"
     assert hot["clock limit"] == "80 to 100 % of the highest"
+
+
+def test_what_disturbed_a_phone_is_beside_its_conditions(run_writer: Writer) -> None:
+    run = run_writer()
+    undisturbed = run.summary()
+    assert "connection lost" not in undisturbed.conditions[0][1]
+    with Journal(run.path, undisturbed.evaluation.record) as journal:
+        seen = Disturbances(link_breaks=2, waited_s=12.4, starts=3)
+        seen.remark("PHONE: killed: SIGKILL ended it")
+        journal.disturbed(runs.REAL_PHONE, seen)
+    facts = runs.summarized(run.path).conditions[0][1]
+    assert facts["connection lost"] == "2 times, 12 s of waiting"
+    assert facts["runner started"] == "3 times"
+    assert facts["remarks"] == "PHONE: killed: SIGKILL ended it"
 
 
 def test_canaries_are_no_cases(run_writer: Writer) -> None:

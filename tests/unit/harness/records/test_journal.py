@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driftloop.harness import contract
+from driftloop.devices.disturbances import Disturbances
+from driftloop.harness import contract, evaluation
 from driftloop.harness.errors import RunFolderError
 from driftloop.harness.records.journal import Journal, RunFolder
 from driftloop.harness.records.observation import Observation
-from driftloop.harness.records.record import ArmFailure, BundleRecord
+from driftloop.harness.records.record import ArmFailure, BundleRecord, DisturbancesRecord
 
 from ..run_factory import (
     LABELS,
@@ -117,6 +118,75 @@ def test_a_damaged_line_in_the_middle_is_named_not_dropped(tmp_path: Path) -> No
         list(RunFolder(tmp_path).read())
     with pytest.raises(RunFolderError, match=":2: damaged"):
         Journal(tmp_path, run_record())
+
+
+SPARE = {"arm": "torch", "session": 0, "position": 0, "case_id": "case-00"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({}, "session 0, position 0, case 'case-00' is there already, at .*:1$"),
+        ({"text": "fire", "label": "fire"}, "is there already, at .*:1$"),
+        ({"position": 3}, "torch on this host, session 0, position 3.* was never asked for"),
+        ({"session": 2**62}, "never asked for"),
+        ({"position": 1}, "position 1, case 'case-00' was never asked for"),
+        ({"arm": "desktop:q8_0"}, "desktop:q8_0 on this host.* never asked for"),
+        ({"phone": "PHONE1"}, "torch on PHONE1.* never asked for"),
+        ({"position": 1, "case_id": "case-01", "canary": "black"}, "never asked for"),
+    ],
+)
+def test_a_line_that_the_run_did_not_write_is_named_and_is_bad_input(
+    tmp_path: Path, changed: dict[str, object], says: str
+) -> None:
+    journal = journalled(tmp_path, observation())
+    line = observation(**(SPARE | changed)).model_dump_json()  # type: ignore[arg-type]
+    with journal.observations_path.open("a") as file:
+        file.write(f"{line}\n")
+    for read in (
+        lambda: list(RunFolder(tmp_path).read()),
+        lambda: Journal(tmp_path, run_record()),
+        lambda: evaluation.load(tmp_path),
+    ):
+        with pytest.raises(RunFolderError, match=rf"observations\.jsonl:2: .*{says}") as caught:
+            read()
+        assert caught.value.exit_code == 2
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ('"total":2000.0', '"total":-1.0'),
+        ('"total":2000.0', '"total":NaN'),
+        ('"id":10', f'"id":{2**70}'),
+    ],
+)
+def test_numbers_that_no_run_can_have_seen_are_damage(
+    tmp_path: Path, damage: tuple[str, str]
+) -> None:
+    journal = journalled(tmp_path, observation())
+    text = journal.observations_path.read_text()
+    assert damage[0] in text
+    journal.observations_path.write_text(text.replace(*damage, 1))
+    with pytest.raises(RunFolderError, match=":1: damaged"):
+        list(RunFolder(tmp_path).read())
+
+
+def test_what_disturbed_a_phone_adds_up_over_the_commands_of_a_run(tmp_path: Path) -> None:
+    for _ in range(2):
+        with Journal(tmp_path, run_record()) as journal:
+            seen = Disturbances(link_breaks=1, waited_s=2.5, starts=3)
+            journal.disturbed("A", seen)
+            seen.remark("a line")
+            seen.remark("a line")
+            journal.disturbed("B", Disturbances(starts=1))
+            journal.disturbed("A", seen)
+    by_serial = {one.serial: one for one in RunFolder(tmp_path).record().disturbances}
+    assert by_serial["A"] == DisturbancesRecord(
+        serial="A", link_breaks=2, waited_s=5.0, starts=6, remarks=("a line",)
+    )
+    assert by_serial["B"].starts == 2
 
 
 def test_a_resumed_run_keeps_its_id_start_and_attestations_and_its_phones_add_up(
