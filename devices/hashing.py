@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from driftloop.devices import files
+
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of one file, in hex; read in blocks, whatever its size."""
-    with path.open("rb") as stream:
+    """SHA-256 of one regular file, in hex; read in blocks, whatever its size."""
+    with files.opened(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

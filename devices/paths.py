@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from driftloop.devices.errors import DeviceError
+from driftloop.devices.visible import visible
 
 _KEPT = ("locks", "virtual")
 
@@ -23,9 +24,13 @@ def cache_root() -> Path:
 
 
 def cache_dir(*parts: str) -> Path:
-    """A folder under the cache root, made if it is missing."""
-    folder = cache_root().joinpath(*parts)
-    folder.mkdir(parents=True, exist_ok=True)
+    """A folder under the cache root, made if it is missing, for this user's eyes alone."""
+    root = cache_root()
+    for folder in (root, root.joinpath(*parts[:1]), root.joinpath(*parts)):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    own = root.joinpath(*parts[:1])
+    if parts and own.stat().st_mode & 0o077 and own.stat().st_uid == os.geteuid():
+        own.chmod(0o700)  # made by an earlier version
     return folder
 
 
@@ -74,6 +79,6 @@ def print_path(make: Callable[[], Path]) -> int:
     try:
         sys.stdout.write(f"{make()}\n")
     except DeviceError as error:
-        sys.stderr.write(f"driftloop: {error}\n")
+        sys.stderr.write(f"driftloop: {visible(str(error))}\n")
         return error.exit_code
     return 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
@@ -14,8 +15,10 @@ from driftloop.harness.errors import CaseError
 from driftloop.harness.images import IMAGE_SUFFIXES
 from driftloop.harness.tables import Row, TableError
 
-MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl"})
+MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".tsv"})
 _IMAGE_COLUMNS = ("image", "path")
+_NAMED = 4
+"""Kinds of files that a remark names."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class CaseSet:
 
     cases: tuple[Case, ...]
     refused: tuple[CaseError, ...]
+    remarks: tuple[str, ...] = ()
+    """What else was there and is not read, one line each: other files, further columns."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +68,12 @@ def load_cases(spec: str, labels: Sequence[str], *, skip_bad: bool = False) -> C
 
     `spec` is one of:
 
-    - a folder: every image below it, by suffix, sorted; a subfolder named as one of `labels` gives
-      its images that label. Hidden files are left out.
+    - a folder: every image below it, by suffix, sorted; a subfolder named as one of `labels`, in
+      whatever letters, gives its images that label. Hidden files are left out.
     - a glob (`**` goes into folders): every file it matches, with labels as for a folder.
-    - a CSV or JSONL manifest: columns `image` (or `path`), relative to the manifest, and `label`,
-      which may be missing or empty. A line may occur twice; the second gets the id `NAME#2`.
+    - a CSV, TSV or JSONL manifest: columns `image` (or `path`), relative to the manifest, and
+      `label`, which may be missing or empty. A line may occur twice; the second gets the id
+      `NAME#2`.
     - one image file.
 
     Images are not opened here: see `harness.running.images.prepare_cases`.
@@ -79,11 +85,14 @@ def load_cases(spec: str, labels: Sequence[str], *, skip_bad: bool = False) -> C
     """
     path = Path(spec)
     refused: list[CaseError] = []
+    remarks: tuple[str, ...] = ()
     if _exists(path):
         if path.is_dir():
-            entries = [_under(path, found, labels) for found in _images_below(path)]
+            images, others = _files_below(path)
+            entries = [_under(path, found, labels) for found in images]
+            remarks = _left_out(path, others)
         elif path.suffix.lower() in MANIFEST_SUFFIXES:
-            entries, refused = _from_manifest(path, labels)
+            entries, refused, remarks = _from_manifest(path, labels)
         else:
             entries = [Case(path.name, path, None)]
     elif glob.has_magic(spec):
@@ -99,8 +108,9 @@ def load_cases(spec: str, labels: Sequence[str], *, skip_bad: bool = False) -> C
         raise CaseError(spec, "no-images", detail)
     if not entries:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise CaseError(spec, "no-images", f"no image in it; looked for {suffixes}")
-    return CaseSet(tuple(_with_ids(entries)), tuple(refused))
+        beside = f" ({remarks[0]})" if remarks else ""
+        raise CaseError(spec, "no-images", f"no image in it; looked for {suffixes}{beside}")
+    return CaseSet(tuple(_with_ids(entries)), tuple(refused), remarks)
 
 
 def drawn(cases: Sequence[Case], most: int | None, seed: int) -> tuple[Case, ...]:
@@ -139,18 +149,40 @@ def _exists(path: Path) -> bool:
         raise CaseError(str(path), "unreadable", f"{error}; check the path") from error
 
 
-def _images_below(folder: Path) -> list[Path]:
+def _files_below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Images by their suffix, and all other files; both sorted."""
+
     def refuse(error: OSError) -> None:
         detail = f"{error.strerror}; check its permissions"
         raise CaseError(str(error.filename), "unreadable", detail) from error
 
-    found = []
+    images: list[Path] = []
+    others: list[Path] = []
     for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]  # not walked into
-        visible = [name for name in names if not name.startswith(".")]
-        images = [name for name in visible if PurePath(name).suffix.lower() in IMAGE_SUFFIXES]
-        found += [Path(parent) / name for name in images]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+        for name in (name for name in names if not name.startswith(".")):
+            is_image = PurePath(name).suffix.lower() in IMAGE_SUFFIXES
+            (images if is_image else others).append(Path(parent) / name)
+    for found in (images, others):
+        found.sort(key=lambda path: path.relative_to(folder).as_posix())
+    return images, others
+
+
+def _left_out(folder: Path, others: Sequence[Path]) -> tuple[str, ...]:
+    """A remark on files that are no images by their suffix; none where there are none."""
+    kinds = Counter(path.suffix.lower() for path in others)
+    if not kinds:
+        return ()
+    first = {path.suffix.lower(): path.name for path in reversed(others)}
+    said = [
+        f"{count} {suffix or 'without a suffix'} ({first[suffix]})"
+        for suffix, count in kinds.most_common(_NAMED)
+    ]
+    rest = f" and {len(kinds) - _NAMED} more kinds" if len(kinds) > _NAMED else ""
+    return (
+        f"{folder}: left out {len(others)} of its files, which are no images known here: "
+        f"{', '.join(said)}{rest}; convert those that are photographs to JPEG",
+    )
 
 
 def _glob_root(pattern: Path) -> Path:
@@ -165,17 +197,22 @@ def _glob_root(pattern: Path) -> Path:
 def _under(root: Path, path: Path, labels: Sequence[str]) -> Case:
     relative = path.relative_to(root)
     folders = reversed(relative.parts[:-1])
-    label = next((name for name in folders if name in labels), None)
+    spelled = (name.strip().lower() for name in folders)
+    label = next((name for name in spelled if name in labels), None)
     return Case(relative.as_posix(), path, label)
 
 
-def _from_manifest(manifest: Path, labels: Sequence[str]) -> tuple[list[Case], list[CaseError]]:
+def _from_manifest(
+    manifest: Path, labels: Sequence[str]
+) -> tuple[list[Case], list[CaseError], tuple[str, ...]]:
     entries: list[Case] = []
     refused: list[CaseError] = []
+    columns: dict[str, None] = {}
     try:
-        if manifest.suffix.lower() == ".csv":
+        if manifest.suffix.lower() != ".jsonl":
             _check_columns(manifest)
         for row in tables.rows(manifest):
+            columns |= dict.fromkeys(row.values)
             entry = _entry(manifest, row, labels)
             if isinstance(entry, CaseError):
                 refused.append(entry)
@@ -187,7 +224,16 @@ def _from_manifest(manifest: Path, labels: Sequence[str]) -> tuple[list[Case], l
             raise CaseError(str(manifest), "manifest", detail) from error
         detail = f"{error.detail}; check the manifest"
         raise CaseError(str(manifest), "unreadable", detail) from error
-    return entries, refused
+    return entries, refused, _unread(manifest, columns)
+
+
+def _unread(manifest: Path, columns: Iterable[str]) -> tuple[str, ...]:
+    """A remark on columns that are not read: one of them may be a misspelled `label`."""
+    others = [name for name in columns if name not in ("", "label", *_IMAGE_COLUMNS)]
+    if not others:
+        return ()
+    said = f"its columns {', '.join(map(repr, others[:_NAMED]))} are not read"
+    return (f"{manifest}: {said}; image and label are",)
 
 
 def _check_columns(manifest: Path) -> None:
@@ -210,10 +256,13 @@ def _entry(manifest: Path, entry: Row, labels: Sequence[str]) -> Case | CaseErro
     if label is not None and label not in labels:
         known = ", ".join(labels)
         return CaseError(where, "unknown-label", f"{label!r} is no label; use one of {known}")
-    path = manifest.parent / image
+    path = manifest.parent / image.strip()
+    if not _exists(path) and "\\" in image:  # written on Windows
+        image = image.replace("\\", "/")
+        path = manifest.parent / image.strip()
     if not _exists(path):
         return CaseError(where, "missing", f"no such file as {path}; check its column `image`")
-    return Case(PurePath(image).as_posix(), path, label)
+    return Case(PurePath(image.strip()).as_posix(), path, label)
 
 
 def _with_ids(entries: Sequence[Case]) -> Iterator[Case]:

@@ -7,14 +7,15 @@ model. No code that comes with a checkpoint is ever run.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from math import prod
+from pathlib import Path, PurePath
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from driftloop.devices import files
 from driftloop.devices.hashing import file_sha256
 from driftloop.harness.errors import CheckpointError, extra
 
@@ -30,6 +31,11 @@ END_OF_GENERATION = ("<end_of_utterance>", "<|im_end|>", "<|endoftext|>", "<|end
 _HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+_INDEX: Final = "model.safetensors.index.json"
+_TYPES: Final = {"F32": 4, "F16": 2, "BF16": 2}
+"""How weights may be stored, with the bytes of a value: what torch and the converter both read."""
+_MOST_HEADER: Final = 100 * 2**20
+"""safetensors' own limit."""
 
 
 @dataclass(frozen=True)
@@ -66,21 +72,27 @@ def load(path_or_id: str | Path) -> Checkpoint:
     architecture."""
     source = str(path_or_id)
     folder = _folder(source)
-    if (folder / "adapter_config.json").is_file() and not any(folder.glob("model*.safetensors*")):
+    if (folder / "adapter_config.json").is_file():
         base = _json(source, folder / "adapter_config.json").get("base_model_name_or_path")
-        raise CheckpointError(
-            f"checkpoint {source}: an adapter without its base model ({base or 'not named'}); "
-            f"merge them (PEFT's merge_and_unload) and save the whole model"
-        )
+        beside = any(folder.glob("model*.safetensors*"))
+        what = "not merged into the model beside it" if beside else "without its base model"
+        detail = f"an adapter {what} ({base or 'not named'}); merge them (PEFT's merge_and_unload)"
+        raise _refusal(source, f"{detail} and save the whole model")
     config = _json(source, folder / "config.json")
-    architecture = (config.get("architectures") or ["none named"])[0]
+    named = config.get("architectures")
+    architecture = named[0] if isinstance(named, list) and named else "none named"
     if architecture not in _ARCHITECTURES:
         detail = f"architecture {architecture}; give a SmolVLM or Idefics3 checkpoint"
         raise _refusal(source, detail)
+    if (packed := config.get("quantization_config")) is not None:
+        method = packed.get("quant_method", "") if isinstance(packed, dict) else packed
+        detail = f"config.json has a quantization_config ({method}): its weights are quantized"
+        raise _refusal(source, f"{detail} already; save the model in bfloat16 or float32")
     tile_size, tokens_per_tile = _vision(source, config)
     if not any((folder / name).is_file() for name in _PROCESSOR_FILES):
         raise _refusal(source, f"no {_PROCESSOR_FILES[0]}; save the processor beside the model")
-    declared = (processor_settings(folder).get("max_image_size") or {}).get("longest_edge")
+    tile = processor_settings(folder).get("max_image_size")
+    declared = tile.get("longest_edge") if isinstance(tile, dict) else tile
     if declared != tile_size:
         raise _refusal(
             source,
@@ -118,7 +130,7 @@ def load_processor(checkpoint: Checkpoint) -> Idefics3Processor:
             pixels,
             tokenizer,
             image_seq_len=checkpoint.tokens_per_tile,
-            chat_template=template.read_text("utf-8") if template.is_file() else None,
+            chat_template=files.read(template).decode() if template.is_file() else None,
         )
     except (OSError, ValueError, TypeError) as error:
         raise _unreadable(checkpoint, "processor", error) from error
@@ -160,14 +172,24 @@ def end_of_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 
 
 def processor_settings(folder: Path) -> dict[str, Any]:
-    """The image processor's own settings; newer checkpoints keep them inside the processor's."""
-    own, whole = (folder / name for name in _PROCESSOR_FILES)
-    if own.is_file():
-        settings = _json(str(folder), own)
-    else:
-        settings = _json(str(folder), whole).get("image_processor") or {}
+    """The image processor's own settings; newer checkpoints keep them inside the processor's.
+    Raises CheckpointError where both files have them and disagree: transformers takes one, the
+    converter the other."""
     names = {"image_processor_type", "processor_class", "auto_map", "video_sampling"}
-    return {key: value for key, value in settings.items() if key not in names}
+    found: dict[str, Any] = {}
+    for name in reversed(_PROCESSOR_FILES):
+        settings = _json(str(folder), folder / name) if (folder / name).is_file() else {}
+        if name != _PROCESSOR_FILES[0]:
+            settings = settings.get("image_processor") or {}
+        for key in sorted(settings.keys() & found.keys() - names):
+            if settings[key] != found[key]:
+                raise _refusal(
+                    str(folder),
+                    f"{name} says {key} {settings[key]}, processor_config.json {found[key]}; "
+                    "keep what the model was trained with and correct the other",
+                )
+        found |= settings
+    return {key: value for key, value in found.items() if key not in names}
 
 
 @dataclass(frozen=True)
@@ -182,16 +204,23 @@ class StoredTensor:
     """Of its data, from the start of the file, in bytes."""
     end: int
 
+    @property
+    def fits(self) -> bool:
+        """Whether its bytes are as many as its values take."""
+        size = _TYPES.get(self.dtype)
+        return size is None or self.end - self.begin == prod(self.shape) * size
+
 
 def stored_tensors(file: Path) -> dict[str, StoredTensor]:
     """The header of a safetensors file (its length as u64 LE, then JSON), by tensor name. Raises
     OSError: it cannot be read; ValueError: it is no safetensors file, or cut short."""
-    with file.open("rb") as stream:
+    with files.opened(file) as stream:
+        files.refuse_lfs_pointer(stream.peek(64))
         start, size = stream.read(8), file.stat().st_size
         length = int.from_bytes(start, "little")
-        if len(start) < 8 or 8 + length > size:
+        if len(start) < 8 or 8 + length > size or length > _MOST_HEADER:
             raise ValueError("its header is cut short")
-        header = json.loads(stream.read(length))
+        header = files.json_of(stream.read(length))
     try:
         tensors = {
             name: StoredTensor(
@@ -203,8 +232,11 @@ def stored_tensors(file: Path) -> dict[str, StoredTensor]:
             for name, entry in header.items()
             if name != "__metadata__"
         }
+        odd = next((name for name, tensor in tensors.items() if not tensor.fits), None)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"its header is damaged ({error!r})") from error
+    if odd is not None:
+        raise ValueError(f"its header is damaged: {odd} has other bytes than its shape takes")
     if cut := next((name for name, tensor in tensors.items() if tensor.end > size), None):
         raise ValueError(f"the data of {cut} are cut off")
     return tensors
@@ -237,7 +269,7 @@ def _folder(source: str) -> Path:
 
 def _json(source: str, file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text("utf-8"))
+        content = files.json_of(files.read(file))
     except FileNotFoundError:
         raise _refusal(source, f"no {file.name}") from None
     except (OSError, ValueError) as error:
@@ -252,31 +284,58 @@ def _vision(source: str, config: dict[str, Any]) -> tuple[int, int]:
     try:
         size, patch = int(vision["image_size"]), int(vision["patch_size"])
         side = size // patch // int(config["scale_factor"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        if min(size, patch, side) < 1:
+            raise ValueError("no image token at all")
+    except (KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise _refusal(
             source,
             "config.json does not give vision_config.image_size, vision_config.patch_size and "
-            "scale_factor as whole numbers",
+            "scale_factor as whole numbers of which a tile can be made",
         ) from error
     return size, side * side
 
 
 def _weights(source: str, folder: Path) -> tuple[Path, ...]:
-    names = ["model.safetensors"]
-    if (index := folder / "model.safetensors.index.json").is_file():
-        names = sorted(set(_json(source, index).get("weight_map", {}).values()))
-    files = tuple(folder / name for name in names)
-    for file in files:
-        try:
-            ends = [tensor.end for tensor in stored_tensors(file).values()]
-        except FileNotFoundError:
-            raise _refusal(source, f"no {file.name}; save the model as safetensors") from None
-        except (OSError, ValueError) as error:
-            detail = f"{file.name} is cut short or damaged: {error}"
-            raise _refusal(source, detail) from error
-        if not ends or max(ends) != file.stat().st_size:
-            raise _refusal(source, f"{file.name} is cut short or damaged")
-    return files
+    single, index = folder / "model.safetensors", folder / _INDEX
+    missing = "save the model as safetensors"
+    names = [single.name]
+    if index.is_file():
+        if single.is_file():
+            stale = min(single, index, key=lambda file: file.stat().st_mtime)
+            detail = f"{single.name} lies beside {index.name}, each with weights of its own"
+            raise _refusal(source, f"{detail}; remove the stale one ({stale.name} is older)")
+        table = _json(source, index).get("weight_map")
+        names = sorted(set(table.values())) if isinstance(table, dict) and table else []
+        if not names or any(PurePath(name).name != name for name in names):
+            raise _refusal(source, f"{index.name} names no files beside it; save the model again")
+        missing = f"{index.name} names it: copy it too"
+    further = sorted({file.name for file in folder.glob("model*.safetensors")} - set(names))
+    if further and not index.is_file() and not single.is_file():
+        raise _refusal(source, f"no {index.name} beside {further[0]}; copy it too")
+    if further:
+        listed = index.name if index.is_file() else single.name
+        detail = f"{further[0]} does not belong to {listed}, and the converter would take it too"
+        raise _refusal(source, f"{detail}; remove it")
+    weights = tuple(folder / name for name in names)
+    for file in weights:
+        _check_weights(source, file, missing)
+    return weights
+
+
+def _check_weights(source: str, file: Path, missing: str) -> None:
+    try:
+        tensors = stored_tensors(file)
+    except FileNotFoundError:
+        raise _refusal(source, f"no {file.name}; {missing}") from None
+    except (OSError, ValueError) as error:
+        detail = f"{file.name} is cut short or damaged: {error}"
+        raise _refusal(source, detail) from error
+    if not tensors or max(tensor.end for tensor in tensors.values()) != file.stat().st_size:
+        raise _refusal(source, f"{file.name} is cut short or damaged")
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _TYPES:
+            detail = f"{name} in {file.name} is stored as {tensor.dtype}"
+            raise _refusal(source, f"{detail}; save the model in bfloat16, float16 or float32")
 
 
 def _transformers() -> ModuleType:
@@ -290,4 +349,5 @@ def _transformers() -> ModuleType:
 
 def _unreadable(checkpoint: Checkpoint, part: str, error: Exception) -> CheckpointError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return _refusal(checkpoint.source, f"transformers cannot read its {part}: {reason}")
+    detail = f"transformers cannot read its {part} ({reason}); save it with save_pretrained again"
+    return _refusal(checkpoint.source, detail)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from driftloop.devices.runner.protocol import Decoding
 from driftloop.harness.errors import ContractError
@@ -31,7 +32,17 @@ Alpha = Literal["composited", "dropped"]
 Arithmetic = Literal["float32", "float64"]
 Colour = Literal["to-srgb", "ignored"]
 Tiling = Literal["single", "split"]
-CacheType = Literal["f16", "q8_0", "q4_0"]
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+"""Every type that llama.cpp takes (`kv_cache_types` in common/arg.cpp)."""
+
+_FLOATS: Final = ("f32", "f16", "bf16")
+_MOST_CONTEXT: Final = 2**17
+"""Far above any SmolVLM's. llama.cpp takes 2**31 - 1 too, and ends in a segmentation fault."""
+_MOST_THREADS: Final = 512
+"""ggml's own limit, GGML_MAX_N_THREADS; above it the runner ends without a word."""
+_MOST_TOKENS: Final = 2**20
+_MOST_TEXT: Final = 2**16
+_IMAGE_TOKEN: Final = "<image>"  # noqa: S105  (a token of the model, not a secret)
 
 _TRAINING_LANCZOS = {
     "recipe": "lanczos",
@@ -66,21 +77,37 @@ class Pixels(Record):
 class Prompt(Record):
     """The text around the image. `marker` is libmtmd's placeholder, not a token of the model."""
 
-    text: str
-    marker: str = "<__media__>"
+    text: str = Field(max_length=_MOST_TEXT)
+    marker: str = Field(default="<__media__>", min_length=1, max_length=_MOST_TEXT)
     add_special: bool = True
     parse_special: bool = True
+
+    @field_validator("text", "marker")
+    @classmethod
+    def _plain(cls, text: str) -> str:
+        if "\0" in text:
+            raise ValueError("it holds a NUL, where llama.cpp ends every text; take it out")
+        if r"\n" in text:
+            raise ValueError(
+                r"it holds the two characters \n; TOML has line breaks in double quotes"
+            )
+        return text
 
     @model_validator(mode="after")
     def _one_marker(self) -> Prompt:
         if self.text.count(self.marker) != 1:
             raise ValueError(f"prompt.text must contain the marker {self.marker!r} exactly once")
+        if self.parse_special and _IMAGE_TOKEN in self.text.replace(self.marker, ""):
+            raise ValueError(
+                f"prompt.text holds {_IMAGE_TOKEN} beside the marker {self.marker!r}: an image's "
+                "token without an image; take it out"
+            )
         return self
 
 
 class Limits(Record):
-    max_tokens: int = Field(default=32, ge=1)
-    images_per_session: int = Field(default=3, ge=1)
+    max_tokens: int = Field(default=32, ge=1, le=_MOST_CONTEXT)
+    images_per_session: int = Field(default=3, ge=1, le=1000)
 
 
 class Answer(Record):
@@ -92,6 +119,32 @@ class Answer(Record):
 
     labels: tuple[str, ...] = ("water", "land", "fire", "wood", "metal")
     reading: Literal["contains", "word"] = "contains"
+
+    @model_validator(mode="after")
+    def _every_label_can_be_read(self) -> Answer:
+        if not self.labels:
+            raise ValueError("labels: it is empty; name the words that an answer may be")
+        for place, label in enumerate(self.labels):
+            written = " ".join(label.lower().split())
+            if not written:
+                raise ValueError(f"labels: number {place + 1} is empty; take it out")
+            if label != written:
+                raise ValueError(
+                    f"labels: {label!r} can never be read, as answers are stripped and in lower "
+                    f"case; write {written!r}"
+                )
+            if not label.isprintable():
+                raise ValueError(f"labels: {label!r} holds what no text shows; write it out")
+            earlier = self.labels[:place]
+            if label in earlier:
+                raise ValueError(f"labels: {label!r} stands twice; take one out")
+            hides = next((one for one in earlier if one in label), None)
+            if hides is not None and self.reading == "contains":
+                raise ValueError(
+                    f"labels: {label!r} can never be read, as {hides!r} before it is a part of it; "
+                    f"put {label!r} first"
+                )
+        return self
 
     def read(self, text: str) -> str | None:
         """The label in `text`, or None."""
@@ -105,18 +158,18 @@ class Answer(Record):
 class Runtime(Record):
     """llama.cpp's settings. `threads = 0` is the app's rule: clamp(cores / 2, 2, 6)."""
 
-    context: int = Field(default=1024, ge=64)
-    batch: int = Field(default=512, ge=1)
+    context: int = Field(default=1024, ge=64, le=_MOST_CONTEXT)
+    batch: int = Field(default=512, ge=1, le=_MOST_CONTEXT)
     cache_type_k: CacheType = "q4_0"
     cache_type_v: CacheType = "q4_0"
     flash_attention: bool = True
-    threads: int = Field(default=0, ge=0)
-    vision_threads: int = Field(default=4, ge=1)
+    threads: int = Field(default=0, ge=0, le=_MOST_THREADS)
+    vision_threads: int = Field(default=4, ge=1, le=_MOST_THREADS)
     backend: Literal["cpu"] = "cpu"
 
     @model_validator(mode="after")
     def _quantized_v_needs_flash_attention(self) -> Runtime:
-        if self.cache_type_v != "f16" and not self.flash_attention:
+        if self.cache_type_v not in _FLOATS and not self.flash_attention:
             raise ValueError("llama.cpp needs runtime.flash_attention for a quantized V cache")
         return self
 
@@ -144,7 +197,7 @@ class Runtime(Record):
 class Contract(Record):
     """Everything the app fixes about inference."""
 
-    name: str
+    name: str = Field(min_length=1, max_length=200)
     pixels: Pixels = Pixels()
     tiling: Tiling = "single"
     prompt: Prompt
@@ -152,6 +205,18 @@ class Contract(Record):
     decoding: Decoding = Decoding()
     answer: Answer = Answer()
     runtime: Runtime = Runtime()
+
+    @field_validator("decoding")
+    @classmethod
+    def _computable(cls, decoding: Decoding) -> Decoding:
+        for name in ("temperature", "repeat_penalty"):
+            if not math.isfinite(getattr(decoding, name)):
+                raise ValueError(f"{name} is {getattr(decoding, name)}; write a number")
+        if decoding.top_k > _MOST_TOKENS:
+            raise ValueError(f"top_k is {decoding.top_k}, more than any vocabulary has; 0 is all")
+        if any(not token or "\0" in token for token in decoding.stop):
+            raise ValueError("stop holds an empty token or a NUL; name tokens as they are spelled")
+        return decoding
 
     @property
     def sha256(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,17 +15,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from driftloop.devices import files
 from driftloop.devices.hashing import file_sha256
 from driftloop.devices.paths import cache_dir
 from driftloop.devices.runner.llama_cpp import LLAMA_COMMIT, llama_cpp_source
 from driftloop.harness import bundle as bundles
 from driftloop.harness import checkpoint as checkpoints
+from driftloop.harness.bundle.conversion_check import refuse_unfit
 from driftloop.harness.bundle.gguf_file import GgufFile
 from driftloop.harness.bundle.key_check import own_quant
 from driftloop.harness.bundle.manifest import CHECKPOINT_FOLDER, MANIFEST_NAME
 from driftloop.harness.checkpoint import Checkpoint
 from driftloop.harness.contract import Contract
-from driftloop.harness.errors import BundleError
+from driftloop.harness.errors import BundleError, CheckpointError
 from driftloop.harness.quantize import quant_types
 from driftloop.harness.records.inquiry import FileFault, Half
 
@@ -134,7 +135,7 @@ class _Making:
         """A GGUF as the half of the pair `quant`, itself of the type `own`."""
         name = _file_name(half, quant)
         self.say(f"{half}: copying {path}")
-        shutil.copyfile(path, self.folder / name)
+        _copy(path, self.folder / name)
         weights = bundles.Weights.of(self.folder, name, own)
         origin = {"quant": own if own != quant else None, "adopted_from": path.name}
         self.halves[half][quant] = weights.model_copy(update=origin)
@@ -217,19 +218,46 @@ def _making(
         say(f"checkpoint: copying {source.path}")
         # Copies, no links: training again into the same folder would change the bundle.
         (folder / CHECKPOINT_FOLDER).mkdir(parents=True)
-        others = (path for pattern in _CHECKPOINT_FILES for path in source.path.glob(pattern))
-        for path in (*source.weights, *others):
-            shutil.copyfile(path, folder / CHECKPOINT_FOLDER / path.name)
+        others = {path for pattern in _CHECKPOINT_FILES for path in source.path.glob(pattern)}
+        for path in (*source.weights, *sorted(others)):
+            _refuse_link_out(path, source.path)
+            _copy(path, folder / CHECKPOINT_FOLDER / path.name)
         # Where llama.cpp's tools write to; kept where a step fails, for the error names it.
         log = cache_dir("logs") / f"convert-{out.name}-{os.getpid()}.log"
         log.write_bytes(b"")
         making = _Making(folder, source, contract, log, say)
-        yield making
+        try:
+            say("checkpoint: checking")
+            refuse_unfit(folder / CHECKPOINT_FOLDER, contract)
+            yield making
+        except (BundleError, CheckpointError) as error:
+            # The folder that it names is gone when it is read.
+            said = str(error).replace(str(folder / CHECKPOINT_FOLDER), str(source.path))
+            error.args = (said.replace(str(folder), str(out)),)
+            raise
         if out.exists():
             out.rename(Path(scratch) / "old")
         folder.rename(out)
     if not making.left_out:  # a reason that was given may name the log
         log.unlink(missing_ok=True)
+
+
+def _refuse_link_out(path: Path, folder: Path) -> None:
+    """Raises CheckpointError where a file of the checkpoint is a link to a place outside it. The
+    Hugging Face hub's cache links each file of a snapshot to its `blobs`."""
+    target = Path(os.path.realpath(path))
+    inside = (folder.resolve(), folder.resolve().parent.parent / "blobs")
+    if not any(target.is_relative_to(one) for one in inside):
+        raise CheckpointError(
+            f"{path}: a link to {target}, outside the checkpoint; copy the file there or remove it"
+        )
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        files.copy(source, target)
+    except OSError as error:
+        raise BundleError(f"{source}: cannot be copied: {error.strerror}") from error
 
 
 def _wanted(quants: Sequence[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from driftloop.devices import files
 from driftloop.harness.errors import DriftloopError
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -86,7 +87,8 @@ def lines_of(
     A file that does not exist has none, unless `missing` says what that means.
     """
     try:
-        content = path.read_bytes()
+        with files.opened(path) as file:
+            content = file.read()
     except (FileNotFoundError, NotADirectoryError):
         if missing is None:
             return
@@ -103,7 +105,7 @@ def document(path: Path, model: type[_Model], fault: _Fault) -> _Model | None:
     Raises `fault` where the file cannot be read, or holds no `model`.
     """
     try:
-        text = path.read_text("utf-8")
+        text = files.read(path).decode("utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:

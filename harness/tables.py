@@ -1,15 +1,25 @@
-"""Tables of images and labels as people save them: one reader for CSV, TSV, JSONL and JSON."""
+"""Tables of images and labels as people save them: one reader for CSV, TSV, JSONL and JSON.
+
+Spreadsheets save "CSV" with semicolons or tabs, in UTF-16, and with headers as people write them.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from driftloop.devices import files
+
+_BOMS: Final = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 SUFFIXES: Final = (".jsonl", ".json", ".csv", ".tsv")
 
 
@@ -35,21 +45,20 @@ class Row:
 
 def text_of(file: Path) -> str:
     """The table's text, a byte-order mark left out. Raises TableError where it cannot be read or is
-    no UTF-8 text."""
+    neither UTF-8 text nor UTF-16 with such a mark."""
     try:
-        return file.read_text("utf-8-sig")
+        raw = files.read(file)
+        encoding = next((name for mark, name in _BOMS.items() if raw.startswith(mark)), "utf-8")
+        text = raw.decode(encoding)
     except (OSError, UnicodeDecodeError) as error:
         raise TableError(getattr(error, "strerror", None) or "not UTF-8 text") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def columns(file: Path) -> list[str]:
-    """The header of a CSV or TSV table. Raises TableError as `text_of`, and where quotes do not
-    pair."""
-    reader = _reader(file, text_of(file))
-    try:
-        return list(reader.fieldnames or [])
-    except csv.Error as error:
-        raise TableError(str(error), max(1, reader.line_num)) from error
+    """The header of a CSV or TSV table, in lower case. Raises TableError as `text_of`, and where
+    quotes do not pair or a column stands twice."""
+    return list(_reader(file, text_of(file)).fieldnames or [])
 
 
 def rows(file: Path, *, strict: bool = True) -> Iterator[Row]:
@@ -62,25 +71,38 @@ def rows(file: Path, *, strict: bool = True) -> Iterator[Row]:
         reader = _reader(file, text, strict)
         try:
             for row in reader:
-                yield Row(reader.line_num, {key: row[key] for key in row if key is not None})
+                beyond = row.pop(None, [])  # type: ignore[call-overload]
+                if strict and any(beyond):
+                    yield Row(reader.line_num, {}, "more cells than the header has columns")
+                else:
+                    yield Row(reader.line_num, row)
         except csv.Error as error:
             raise TableError(str(error), reader.line_num) from error
     elif suffix == ".json":
         yield from _list(text)
     else:
-        for line, written in enumerate(text.splitlines(), start=1):
+        for line, written in enumerate(text.split("\n"), start=1):
             if written.strip():
                 yield _object(line, written)
 
 
 def _reader(file: Path, text: str, strict: bool = True) -> csv.DictReader[str]:
-    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
-    return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
+    header = text.partition("\n")[0]
+    delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
+    try:
+        names = [name.strip().lower() for name in reader.fieldnames or []]
+    except csv.Error as error:
+        raise TableError(str(error), max(1, reader.line_num)) from error
+    if twice := next((name for name in names if name and names.count(name) > 1), None):
+        raise TableError(f"the column {twice!r} stands twice in its header", 1)
+    reader.fieldnames = names
+    return reader
 
 
 def _object(line: int, written: str) -> Row:
     try:
-        found = json.loads(written)
+        found = files.json_of(written)
     except ValueError as error:
         return Row(line, {}, f"not JSON ({error})")
     return Row(line, found) if isinstance(found, dict) else Row(line, {}, "not an object")
@@ -89,7 +111,7 @@ def _object(line: int, written: str) -> Row:
 def _list(text: str) -> Iterator[Row]:
     """A list of objects, or the first list in an object that wraps it."""
     try:
-        content = json.loads(text)
+        content = files.json_of(text)
     except ValueError as error:
         raise TableError(f"not JSON ({error})") from error
     if isinstance(content, dict):

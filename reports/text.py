@@ -7,23 +7,9 @@ ElementTree; Markdown has no such guard and gets `markdown_code`.
 
 from __future__ import annotations
 
-import unicodedata
+from driftloop.devices.visible import visible as visible
 
-_SHOWN = {"\n": "⏎", "\r": "␍", "\t": "⇥", "\x00": "␀", "\x1b": "␛"}
-_INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
 _MARKDOWN_ACTIVE = frozenset("&<>|*_`[]\\~@#$:")
-
-
-def visible(text: str, limit: int | None = None) -> str:
-    """`text` on one line with every invisible character spelled out; at most `limit` characters.
-
-    Line breaks become ⏎; anything else invisible becomes its code point, such as ⟨U+202E⟩. The
-    result is valid in XML 1.0 and can be encoded as UTF-8 whatever `text` contains.
-    """
-    shown = "".join(_shown(character) for character in text)
-    if limit is not None and len(shown) > limit:
-        return shown[: limit - 1] + "…"
-    return shown
 
 
 def markdown_code(text: str, limit: int | None = None) -> str:
@@ -49,14 +35,6 @@ def plain(text: str | None) -> str:
     if text is None:
         return "none"
     return visible(text) if text.strip() else "(empty)"
-
-
-def _shown(character: str) -> str:
-    if character in _SHOWN:
-        return _SHOWN[character]
-    if character != " " and unicodedata.category(character) in _INVISIBLE_CATEGORIES:
-        return f"⟨U+{ord(character):04X}⟩"
-    return character
 
 
 def _is_active(text: str, place: int) -> bool:

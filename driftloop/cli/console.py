@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
 
+from driftloop.devices.visible import visible, visible_lines
 from driftloop.harness.errors import BadInput
 from driftloop.harness.progress import ProgressBoard, duration
 
@@ -23,15 +24,18 @@ if TYPE_CHECKING:
 
 _SILENCE_S = 10.0
 """After this long without a line, people wonder whether a command still runs."""
+_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+"""Those that JSON leaves as they are."""
 _WHOLE_RUN_S = 1e9
 """Longer than any run: the period over which rich averages a bar's speed."""
 
 
 class _Stderr(logging.Handler):
-    """Looks stderr up at each line, since progress bars replace it while they are shown."""
+    """Looks stderr up at each line, since progress bars replace it while they are shown. Control
+    characters, which names and phones may hold, become visible."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(f"{self.format(record)}\n")
+        sys.stderr.write(f"{visible_lines(self.format(record))}\n")
 
 
 _LOG = logging.getLogger("driftloop")
@@ -81,7 +85,7 @@ def show(
 def show_json(document: object) -> None:
     """Print one JSON document on stdout; numbers that JSON does not have as null."""
     text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(text.translate(_CONTROLS) + "\n")
 
 
 def _finite(document: object) -> object:
@@ -99,7 +103,8 @@ def show_view(view: View | Sequence[View]) -> None:
     console = Console(highlight=False)
     for part in view if isinstance(view, list | tuple) else [view]:
         is_text = isinstance(part, str)
-        console.print(part, soft_wrap=is_text, markup=not is_text)
+        shown = visible_lines(part) if isinstance(part, str) else part
+        console.print(shown, soft_wrap=is_text, markup=not is_text)
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
@@ -118,7 +123,9 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
             overflow="fold",
         )
     for row in rows:
-        made.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        made.add_row(
+            *(Text(visible_lines(cell)) if isinstance(cell, str) else cell for cell in row)
+        )
     return made
 
 
@@ -138,7 +145,7 @@ def progress_board() -> Iterator[ProgressBoard]:
     from rich.console import Console
 
     columns = (
-        progress.TextColumn("{task.description:<26}"),
+        progress.TextColumn("{task.description:<26}", markup=False),
         progress.BarColumn(bar_width=28),
         progress.MofNCompleteColumn(),
         progress.TimeElapsedColumn(),
@@ -152,7 +159,7 @@ def progress_board() -> Iterator[ProgressBoard]:
 
         def show(name: str, done: int, total: int) -> None:
             if name not in tasks:
-                tasks[name] = bars.add_task(name, total=total)
+                tasks[name] = bars.add_task(visible(name), total=total)
             bars.update(tasks[name], completed=done, total=total)
 
         yield ProgressBoard(show, say)

@@ -64,6 +64,8 @@ def prepare(
             skip_bad=skip_bad,
             progress=board.track("prepared"),
         )
+    for remark in outcome.remarks:
+        say(remark)
     for refused in outcome.refused:
         say(f"left out: {refused}")
     _show_balance(outcome.dataset, settings.labels, as_json)

@@ -6,7 +6,6 @@ Any engine can write them. What a line leaves out is unknown, and never counts a
 from __future__ import annotations
 
 import math
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,7 @@ from typing import Final
 
 from pydantic import Field, ValidationError, model_validator
 
+from driftloop.devices import files
 from driftloop.devices.hashing import file_sha256
 from driftloop.devices.phone import Phone
 from driftloop.devices.runner.protocol import PromptId, RunnerFault, Timings, Token, TokenId
@@ -239,12 +239,7 @@ def _by_name(cases: Sequence[Case]) -> dict[str, list[str]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, AppLine]]:
     try:
-        status = path.stat()  # before it is opened: opening a FIFO would block
-        if not stat.S_ISREG(status.st_mode):
-            raise BadInput(f"{path} is no regular file; name the app's JSON lines")
-        if status.st_size > _MOST_BYTES:
-            raise BadInput(f"{path}: {status.st_size >> 20} MiB are too much for JSON lines")
-        with path.open("rb") as file:
+        with files.opened(path, _MOST_BYTES) as file:
             for number, raw in enumerate(file, start=1):
                 if raw.strip():
                     yield number, _line(path, number, raw)

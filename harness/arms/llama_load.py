@@ -11,12 +11,13 @@ import os
 from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
+from gguf import GGMLQuantizationType
 from llama_cpp import llama_cpp, mtmd_cpp
 
 from driftloop.harness.arms.graph_watch import GraphWatch, VisionWatch
-from driftloop.harness.contract import Runtime
+from driftloop.harness.contract import CacheType, Runtime
 from driftloop.harness.errors import ArmUnavailable, BundleError
 
 Handle = Any
@@ -29,10 +30,8 @@ LOGGER.propagate = False
 _ERROR: Final = 3
 _LEVELS: Final = {1: logging.DEBUG, 2: logging.DEBUG, _ERROR: logging.INFO}
 """ggml_log_level -> Python's. Nothing is above INFO: what stops us becomes an exception."""
-_CACHE_TYPES: Final = {
-    "f16": llama_cpp.GGML_TYPE_F16,
-    "q8_0": llama_cpp.GGML_TYPE_Q8_0,
-    "q4_0": llama_cpp.GGML_TYPE_Q4_0,
+_CACHE_TYPES: Final[dict[str, int]] = {
+    name: int(GGMLQuantizationType[name.upper()]) for name in get_args(CacheType)
 }
 
 _recent_errors: deque[str] = deque(maxlen=8)

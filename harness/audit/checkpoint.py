@@ -3,7 +3,6 @@ prompt's ids under a contract. Its weights are not read."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image
 
+from driftloop.devices import files
 from driftloop.harness.audit import values
 from driftloop.harness.audit.aspects import BY_KEY, stated
 from driftloop.harness.audit.findings import DEFAULT_TILING, Finding
@@ -71,7 +71,7 @@ class Tokens:
         from jinja2 import TemplateError
 
         file = self.checkpoint.path / "chat_template.jinja"
-        template = file.read_text("utf-8") if file.is_file() else self.tokenizer.chat_template
+        template = files.read(file).decode() if file.is_file() else self.tokenizer.chat_template
         options = {"chat_template": template, "tokenize": False, "add_generation_prompt": True}
         try:
             text = self.tokenizer.apply_chat_template(list(messages), **options)
@@ -145,7 +145,7 @@ def _generation(file: Path) -> Iterator[Finding]:
     if not file.is_file():
         return
     try:
-        settings = json.loads(file.read_text("utf-8"))
+        settings = files.json_of(files.read(file))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file}: cannot be read: {error}") from error
     yield Finding("sampling", _SIDE, values.sampling(settings), str(file))

@@ -158,7 +158,8 @@ def read_target(target: str, labels: Sequence[str]) -> Target:
     """Which of `labels` the target is, and in which form."""
     body, ends = _without_end(target)
     lowered = body.strip().lower()
-    words = [word for word in re.findall(r"[^\W_]+", lowered) if word in labels]
+    spelled = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
+    words = re.findall(rf"(?<![^\W_])(?:{spelled})(?![^\W_])", lowered)
     label = words[0] if len(set(words)) == 1 else None
     if label is None:
         return Target(None, "several labels" if words else "none of the labels", ends)

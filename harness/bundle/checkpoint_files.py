@@ -5,7 +5,6 @@ Weights are read with numpy alone, bfloat16 included, without loading the model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from driftloop.devices import files
 from driftloop.harness.checkpoint import StoredTensor, stored_tensors
 from driftloop.harness.errors import BundleError, CheckpointError
 
@@ -22,7 +22,8 @@ _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
 }
-_NEEDED: Final = ("max_image_size", "size", "image_mean", "image_std")
+_EDGES: Final = ("max_image_size", "size")
+_NEEDED: Final = (*_EDGES, "image_mean", "image_std")
 """Of the image processor: without them it is unknown what an image becomes."""
 
 
@@ -65,6 +66,11 @@ class CheckpointTensors:
             stored.path, _DTYPES[stored.dtype], mode="r", offset=stored.begin, shape=shape
         )
 
+    def alike(self, one: str, other: str) -> bool:
+        """Whether two tensors hold the same values."""
+        same = self.shape(one) == self.shape(other)
+        return same and bool(np.array_equal(self.stored(one), self.stored(other)))
+
     def rows(
         self, name: str, chosen: slice | NDArray[np.intp] = slice(None)
     ) -> NDArray[np.float32]:
@@ -94,22 +100,35 @@ def read_settings(checkpoint: Path) -> CheckpointSettings:
     processor: dict[str, Any] = {}
     for name in ("preprocessor_config.json", "processor_config.json"):
         content = read_json(checkpoint / name)
-        processor |= (content.pop("image_processor", None) or {}) | content
+        inside = content.pop("image_processor", None)
+        processor |= (inside if isinstance(inside, dict) else {}) | content
     for key in _NEEDED:
-        if key not in processor:
+        if processor.get(key) is None:
             raise BundleError(
                 f"{checkpoint}: its image processor's config has no {key}; "
                 "save the processor beside the model and build the bundle again"
             )
+        if key in _EDGES and not isinstance(processor[key], dict):
+            raise BundleError(
+                f"{checkpoint}: its image processor's {key} is {processor[key]!r}; "
+                'write {"longest_edge": N} and build the bundle again'
+            )
     model = read_json(checkpoint / "config.json")
-    parts = (model.get(f"{tower}_config") or {} for tower in ("text", "vision"))
-    return CheckpointSettings(processor, model, *parts)
+    text, vision = (model.get(f"{tower}_config") or {} for tower in ("text", "vision"))
+    if not isinstance(text, dict) or not isinstance(vision, dict):
+        raise BundleError(
+            f"{checkpoint / 'config.json'}: text_config or vision_config is no object; "
+            "save the model and build the bundle again"
+        )
+    return CheckpointSettings(processor, model, text, vision)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is no such file. Raises BundleError if it is damaged."""
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        content: dict[str, Any] = files.json_of(files.read(path))
+        if not isinstance(content, dict):
+            raise ValueError("not a JSON object")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import re
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from driftloop.devices import files
 from driftloop.harness.bundle.quant_types import layout, read
 from driftloop.harness.bundle.tensor_names import group_of, swapped_ffn
 from driftloop.harness.errors import BundleError
 
+_Held = TypeVar("_Held")
 Value = Any
 """What a key may hold: a number, a bool, a string, or a list of them."""
 Chosen = slice | NDArray[np.intp]
@@ -37,6 +40,12 @@ _SCALARS: Final = {
     10: "<Q", 11: "<q", 12: "<d",
 }  # fmt: skip
 _STRING, _ARRAY = 8, 9
+_ALIGNMENT: Final = "general.alignment"
+_WHOLE: Final = re.compile(
+    r"(llama|clip\.vision)\.(embedding_length|feed_forward_length|block_count|image_size|patch_size|"
+    r"projection_dim|projector\.scale_factor|attention\.(head_count|head_count_kv|key_length))"
+)
+"""Keys that are reckoned with."""
 _AGAIN: Final = "copy or build the bundle again"
 
 
@@ -70,11 +79,13 @@ class GgufHeader:
 def read_header(path: Path) -> GgufHeader:
     """Keys and tensors of a GGUF file. Raises ValueError: it is no GGUF of a known version, or ends
     within its header; OSError: it cannot be opened."""
-    if path.stat().st_size < len(b"GGUF"):
-        raise ValueError("it is empty")
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with files.opened(path) as stream:
+        files.refuse_lfs_pointer(stream.peek(64))
+        if not stream.peek(1):
+            raise ValueError("it is empty")
         try:
-            return _Cursor(data).header()
+            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _Cursor(data).header()
         except (struct.error, UnicodeDecodeError, KeyError, OverflowError) as error:
             raise ValueError("it ends within its header, or its header is damaged") from error
 
@@ -89,14 +100,14 @@ class _Cursor:
         if (version := self._scalar("<I")) not in (2, 3):
             raise ValueError(f"GGUF version {version} is not known")
         tensor_count, key_count = self._scalar("<Q"), self._scalar("<Q")
-        keys = {self._string(): self._value(self._scalar("<I")) for _ in range(key_count)}
+        keys = _once((self._string(), self._value(self._scalar("<I"))) for _ in range(key_count))
         tensors = [self._tensor() for _ in range(tensor_count)]
-        alignment = int(keys.get("general.alignment", 32))
+        alignment = keys.get(_ALIGNMENT, 32)
+        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+            raise ValueError(f"{_ALIGNMENT} is {alignment!r}, no power of two")
         start = -(-self._at // alignment) * alignment
-        return GgufHeader(
-            keys,
-            {name: TensorInfo(*kind, start + offset) for name, kind, offset in tensors},
-        )
+        placed = ((name, TensorInfo(*kind, start + offset)) for name, kind, offset in tensors)
+        return GgufHeader(keys, _once(placed))
 
     def _tensor(self) -> tuple[str, tuple[tuple[int, ...], str], int]:
         from gguf import GGMLQuantizationType
@@ -112,6 +123,8 @@ class _Cursor:
         if kind != _ARRAY:
             return self._scalar(_SCALARS[kind])
         inner, count = self._scalar("<I"), self._scalar("<Q")
+        if inner == _ARRAY:
+            raise ValueError("it holds a list of lists, which no GGUF may")
         if inner in _SCALARS:
             code = f"<{count}{_SCALARS[inner][1]}"
             return list(struct.unpack(code, self._bytes(struct.calcsize(code))))
@@ -132,6 +145,15 @@ class _Cursor:
         return taken
 
 
+def _once(pairs: Iterable[tuple[str, _Held]]) -> dict[str, _Held]:
+    found: dict[str, _Held] = {}
+    for name, held in pairs:
+        if name in found:
+            raise ValueError(f"{name!r} stands in it twice")
+        found[name] = held
+    return found
+
+
 class GgufFile:
     """An open GGUF. Tensor data stay on disk until asked for; llama.cpp's own code decodes them.
     Tensors have the names under which libmtmd uses them: see `swapped_ffn`."""
@@ -147,6 +169,10 @@ class GgufFile:
         except (OSError, ValueError) as error:
             raise BundleError(f"{path}: no GGUF file, or truncated: {error}; {_AGAIN}") from error
         self.keys = header.keys
+        for key, value in self.keys.items():
+            least = 0 if key.endswith("block_count") else 1
+            if _WHOLE.fullmatch(key) and (type(value) is not int or value < least):
+                raise BundleError(f"{path}: the key {key} is {value!r}, no size; {_AGAIN}")
         shapes = {name: info.shape for name, info in header.tensors.items()}
         self.swapped_ffn = swapped_ffn(shapes, self.keys.get("clip.vision.embedding_length"))
         self.tensors = {

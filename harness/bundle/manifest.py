@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError
 
+from driftloop.devices import files
 from driftloop.devices.hashing import file_sha256
 from driftloop.devices.paths import cache_dir
 from driftloop.harness.atomic import write_text
@@ -228,7 +229,9 @@ def read_manifest(path: Path) -> Bundle:
     if not folder.is_dir():
         raise BundleError(f"bundle {path}: no such folder; `driftloop bundle build` makes one")
     try:
-        manifest = Manifest.model_validate_json(manifest_path.read_bytes())
+        content = files.read(manifest_path)
+        files.json_of(content)  # which refuses what pydantic lets pass: a key that stands twice
+        manifest = Manifest.model_validate_json(content)
     except FileNotFoundError:
         raise BundleError(
             f"bundle {path}: it has no {MANIFEST_NAME}; `driftloop bundle build` makes a bundle"
@@ -239,6 +242,8 @@ def read_manifest(path: Path) -> Bundle:
         raise BundleError(
             f"{manifest_path}: {first_problem(error)}; build the bundle again"
         ) from error
+    except ValueError as error:
+        raise BundleError(f"{manifest_path}: {error}; copy or build the bundle again") from error
     return Bundle(folder, manifest)
 
 

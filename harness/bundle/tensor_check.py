@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-import numpy as np
-
 from driftloop.harness.bundle import tensor_names
 from driftloop.harness.bundle.checkpoint_files import CheckpointTensors
 from driftloop.harness.bundle.gguf_file import GgufFile
@@ -125,11 +123,7 @@ def _missing(gguf: GgufFile, tensors: CheckpointTensors) -> Iterator[Finding]:
 
 def _ties(tensors: CheckpointTensors) -> bool:
     """Whether the checkpoint's output matrix is a copy of its embeddings."""
-    return (
-        _EMBEDDINGS_SOURCE in tensors
-        and tensors.shape(_EMBEDDINGS_SOURCE) == tensors.shape(_HEAD)
-        and bool(np.array_equal(tensors.stored(_EMBEDDINGS_SOURCE), tensors.stored(_HEAD)))
-    )
+    return _EMBEDDINGS_SOURCE in tensors and tensors.alike(_EMBEDDINGS_SOURCE, _HEAD)
 
 
 def other_types(gguf: GgufFile, wanted: GgufFile) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from driftloop.harness import tables
+from driftloop.harness.cases import MANIFEST_SUFFIXES
 from driftloop.harness.dataset import assemble
 from driftloop.harness.dataset.assemble import BookEntry
 from driftloop.harness.dataset.manifest import Dataset, Entry, Sha256
@@ -102,8 +103,10 @@ def _by_name(dataset: Dataset) -> dict[str, list[Entry]]:
 
 def _rows(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     suffix = table.suffix.lower()
-    if suffix not in (".csv", ".jsonl"):
-        raise DatasetError(f"{table}: neither .csv nor .jsonl; export the labels as one of them")
+    if suffix not in MANIFEST_SUFFIXES:
+        raise DatasetError(
+            f"{table}: neither .csv, .tsv nor .jsonl; export the labels as one of them"
+        )
     try:
         for row in tables.rows(table):
             where = f"{table}:{row.line}"

@@ -50,10 +50,11 @@ _PNG = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 
 @dataclass(frozen=True)
 class Outcome:
-    """A prepared dataset and the images that `skip_bad` left out."""
+    """A prepared dataset, the images that `skip_bad` left out, and remarks on the sources."""
 
     dataset: Dataset
     refused: tuple[CaseError, ...]
+    remarks: tuple[str, ...]
 
 
 def prepare(
@@ -105,7 +106,7 @@ def prepare(
         dataset = assemble(folder, items, settings)
         review.save_contact_sheet(dataset, settings)
         _tidy(folder, dataset)
-    return Outcome(dataset, tuple(refused))
+    return Outcome(dataset, tuple(refused), found.remarks)
 
 
 _Task = tuple[Case, Prepared | None]

@@ -196,6 +196,7 @@ def notes(
         lines.append("no phone took part")
     if record.refused:
         lines.append(f"{counted(len(record.refused), 'image')} refused and left out")
+    lines += record.remarks
     lines += [
         f"{located(stop.arm, stop.phone)} stopped after {stop.images} images: {stop.why}"
         for stop in record.stops

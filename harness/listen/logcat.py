@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from driftloop.devices import files
 from driftloop.harness.errors import AuditError
 from driftloop.harness.shipped import shipped
 
@@ -41,17 +41,12 @@ def of_file(path: Path) -> Iterator[LogLine]:
     """The lines of a saved log; raises AuditError where it is no regular file, is larger than
     `MOST_BYTES`, or cannot be read."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise AuditError(f"{path} is no file; name a log saved with adb logcat -d > app.log")
-        if status.st_size > MOST_BYTES:
-            size = f"{path} has {status.st_size / 2**20:.0f} MiB, and {MOST_BYTES >> 20} are read"
-            raise AuditError(f"{size}; cut it to the app's lines, as in: adb logcat -d --pid PID")
-        with path.open("rb") as source:
+        with files.opened(path, MOST_BYTES) as source:
             for number, line in enumerate(iter(lambda: source.readline(_LONGEST), b""), start=1):
                 yield parsed(number, line.decode("utf-8", "replace"))
     except OSError as error:
-        raise AuditError(f"{path}: cannot be read: {error.strerror}") from error
+        said = "name a log of the app's lines, saved as in: adb logcat -d --pid PID > app.log"
+        raise AuditError(f"{path}: cannot be read: {error.strerror}; {said}") from error
 
 
 def of_phone(phone: Phone, package: str | None, seconds: int) -> Iterator[LogLine]:

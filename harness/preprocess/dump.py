@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
+from driftloop.devices import files
 from driftloop.harness.contract import Pixels
 from driftloop.harness.errors import CaseError
 from driftloop.harness.images import DECODE_FAULTS
@@ -121,11 +122,9 @@ def read_dump(dump: bytes | Path) -> Image.Image:
     """The square that a dump holds, in mode RGB. Raises CaseError as `identify_dump` does."""
     name = "<dump>" if isinstance(dump, bytes) else str(dump)
     try:
-        if isinstance(dump, Path) and dump.stat().st_size > _MOST_BYTES:
-            raise CaseError(name, "dump", "too large for a square; dump exactly the app's bitmap")
-        data = dump if isinstance(dump, bytes) else dump.read_bytes()
+        data = dump if isinstance(dump, bytes) else files.read(dump, _MOST_BYTES)
     except OSError as error:
-        raise CaseError(name, "unreadable", f"{error.strerror}; check the path") from error
+        raise CaseError(name, "unreadable", f"{error.strerror}; dump the app's bitmap") from error
     if data.startswith(b"\x89PNG"):
         return _read_png(name, data)
     for channels in (3, _BITMAP_CHANNELS):

@@ -186,6 +186,8 @@ class RunRecord(Record):
     canaries: tuple[CaseRecord, ...] = ()
     """Images beside the cases, in sessions of their own after the last; see `carries_canaries`."""
     refused: tuple[RefusedRecord, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """On the images, one line each: copies that were counted once, files that were not read."""
     sampling: Sampling = Sampling()
     outlook: Outlook | None = None
     stops: tuple[Stop, ...] = ()

@@ -6,7 +6,6 @@ version, or a damaged one, is named and left out.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -16,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import duckdb
 
+from driftloop.devices import files
 from driftloop.harness.errors import BadInput
 from driftloop.harness.records.journal import RUN_FILE, VERDICT_FILE
 from driftloop.harness.releases.store import Store
@@ -320,7 +320,7 @@ def _run_id(folder: Path) -> str:
     ids = []
     for file in (RUN_FILE, VERDICT_FILE):
         path = folder / file
-        document = json.loads(path.read_text("utf-8"))
+        document = files.json_of(files.read(path))
         if not isinstance(document, dict) or not isinstance(document.get("run_id"), str):
             raise ValueError(f"{file}: no record of a run")
         ids.append(document["run_id"])

@@ -18,6 +18,7 @@ from typing import Final
 from filelock import FileLock
 from pydantic import ValidationError
 
+from driftloop.devices import files
 from driftloop.harness.errors import BadInput, RunFolderError
 from driftloop.harness.ladder import located
 from driftloop.harness.records.inquiry import INQUIRY_FILE
@@ -167,7 +168,7 @@ def _refuse_incomplete(run: Path) -> None:
 
     path = run / VERDICT_FILE
     try:
-        verdict = Verdict.model_validate_json(path.read_text("utf-8"))
+        verdict = Verdict.model_validate_json(files.read(path))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise RunFolderError(
             f"{path} cannot be read; driftloop report {run} writes it anew"

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from driftloop.harness.arms.base import Prepared, Side
 from driftloop.harness.cases import Case, Session, first_of
 from driftloop.harness.contract import Pixels
 from driftloop.harness.errors import CaseError
-from driftloop.harness.images import DECODE_FAULTS
+from driftloop.harness.images import DECODE_FAULTS, is_turned
 from driftloop.harness.ladder import Role
 from driftloop.harness.preprocess import PREPARATION_VERSION, pixels_sha256, prepare_case
 from driftloop.harness.progress import Advance
@@ -66,7 +66,7 @@ def prepare_cases(
 
     Raises:
         CaseError: an image is refused and `skip_bad` is off, after all were tried (the detail says
-            how many); or every one is refused (kind `no-images`).
+            how many).
         OSError: `out_dir` cannot be written.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -82,10 +82,6 @@ def prepare_cases(
             progress(done, len(given))
     if refused and not skip_bad:
         raise first_of(refused)
-    if refused and not ready:
-        first = refused[0]
-        detail = f"all {len(refused)} images were refused, the first as {first.kind}"
-        raise CaseError(first.path, "no-images", f"{detail}: {first.detail}")
     return PreparedSet(tuple(ready), tuple(refused))
 
 
@@ -170,6 +166,8 @@ class Sides:
     sessions: list[Session]
     refused: tuple[CaseError, ...]
     """Images that one of the sides could not prepare."""
+    remarks: tuple[str, ...]
+    """What else is to be known about the images, one line each."""
 
     def of(self, role: Role) -> Side:
         """That role's side; the run's own where phones were given nothing else."""
@@ -193,19 +191,37 @@ def prepare(
     """Every case in its place with the pixels of each side, and the canaries after the last.
 
     `under`: sides without images, at least that of the role `app`. `most`: the number of cases at
-    most, drawn by `seed`. Raises as `cases.load_cases` and `prepare_cases` do.
+    most, drawn by `seed`. The same pixels are taken once, however often they are given: copies are
+    no further observations. Raises as `cases.load_cases` and `prepare_cases` do, and CaseError
+    where the same pixels have two labels, or (kind `no-images`) every image is refused.
     """
     contract = under["app"].contract
     found = cases.load_cases(images, contract.answer.labels, skip_bad=skip_bad)
-    taken, refused = cases.drawn(found.cases, most, seed), found.refused
+    left, refused, copies = list(found.cases), list(found.refused), list[str]()
+    taken: list[Case] = []
     folder = cache_dir("pixels")
-    prepared: dict[Role, dict[str, PreparedCase]] = {}
-    for role, side in under.items():
-        what = f"preparing {'' if role == 'app' else f'{role} '}pixels"
-        ready = prepare_cases(taken, side.contract.pixels, folder, track(what), skip_bad=skip_bad)
-        prepared[role] = {one.case.id: one for one in ready.cases}
-        taken = tuple(one.case for one in ready.cases)
-        refused = (*refused, *ready.refused)
+    prepared: dict[Role, dict[str, PreparedCase]] = {role: {} for role in under}
+    while left and (most is None or len(taken) < most):
+        given = cases.drawn(left, None if most is None else most - len(taken), seed)
+        ids = {case.id for case in given}
+        left = [case for case in left if case.id not in ids]
+        for role, side in under.items():
+            what = f"preparing {'' if role == 'app' else f'{role} '}pixels"
+            ready = prepare_cases(
+                given, side.contract.pixels, folder, track(what), skip_bad=skip_bad
+            )
+            prepared[role] |= {one.case.id: one for one in ready.cases}
+            given = tuple(one.case for one in ready.cases)
+            refused += ready.refused
+        pixels = {case.id: prepared["app"][case.id].pixels_sha256 for case in (*taken, *given)}
+        taken = list(_distinct((*taken, *given), pixels, copies, refused))
+        if refused and not skip_bad:
+            raise first_of(refused)
+    if not taken:
+        first = refused[0]
+        detail = f"all {len(refused)} images were refused, the first as {first.kind}"
+        raise CaseError(first.path, "no-images", f"{detail}: {first.detail}")
+    remarks = [*found.remarks, *_remarks(taken, copies, contract.pixels)]
     sessions = cases.sessions(taken, contract.limits.images_per_session, seed)
     slots = [slot for session in sessions for slot in session.slots]
     by_role: dict[Role, Side] = {}
@@ -215,4 +231,37 @@ def prepare(
         watched = canaries(first, len(sessions), side.contract.pixels.size, folder)
         by_place = {(image.session, image.position): image for image in (*placed, *watched)}
         by_role[role] = replace(side, images=by_place)
-    return Sides(by_role, sessions, refused)
+    return Sides(by_role, sessions, tuple(refused), tuple(remarks))
+
+
+def _distinct(
+    given: Sequence[Case], pixels: Mapping[str, str], copies: list[str], refused: list[CaseError]
+) -> Iterator[Case]:
+    """One case for each picture, a labelled one where there is one. The others go to `copies`;
+    pictures that have two labels go to `refused`."""
+    groups: dict[str, list[Case]] = {}
+    for case in given:
+        groups.setdefault(pixels[case.id], []).append(case)
+    for alike in groups.values():
+        by_label = {case.label: case for case in alike if case.label is not None}
+        if len(by_label) > 1:
+            one, other, *_ = by_label.values()
+            detail = f"it is labelled {one.label!r}, and the same pixels ({other.path})"
+            detail = f"{detail} {other.label!r}; correct one of them"
+            refused.append(CaseError(str(one.path), "two-labels", detail))
+            continue
+        kept = next(iter(by_label.values()), alike[0])
+        copies += (f"{case.id} is {kept.id}" for case in alike if case is not kept)
+        yield kept
+
+
+def _remarks(taken: Sequence[Case], copies: Sequence[str], pixels: Pixels) -> Iterator[str]:
+    if copies:
+        are = "image is a copy of another" if len(copies) == 1 else "images are copies of others"
+        yield f"{len(copies)} {are}, pixel for pixel, and counted once ({copies[0]})"
+    turned = [] if pixels.apply_exif else [case for case in taken if is_turned(case.path)]
+    if turned:
+        yield (
+            f"{len(turned)} of {len(taken)} images carry an EXIF orientation, which the app "
+            f"ignores: the model sees them turned ({turned[0].id})"
+        )

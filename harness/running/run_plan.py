@@ -125,9 +125,13 @@ def plan(request: RunRequest, attached: Sequence[Phone], progress: Progress) -> 
         progress.track,
         skip_bad=request.skip_bad,
     )
+    for remark in prepared.remarks:
+        progress.say(remark)
     cases = [slot.case for session in prepared.sessions for slot in session.slots]
     if request.fixed is not None and len(cases) < request.fixed:
-        raise BadInput(f"--fixed {request.fixed}: {request.images} holds only {len(cases)} images")
+        raise BadInput(
+            f"--fixed {request.fixed}: {request.images} holds only {len(cases)} images that differ"
+        )
     answers = None if request.app is None else app_lines.read(request.app, cases, contract)
     return Plan(
         request=request,

@@ -69,6 +69,7 @@ def of(
         refused=tuple(
             RefusedRecord(path=bad.path, kind=bad.kind, detail=bad.detail) for bad in sides.refused
         ),
+        remarks=sides.remarks,
         sampling=Sampling(fixed=request.fixed),
         packages=installed_versions(_RECORDED),
         git_commit=_git_commit(),

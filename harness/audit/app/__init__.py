@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import re
 import time
-import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from driftloop.devices import files
 from driftloop.harness.atomic import write_text
 from driftloop.harness.audit.app import readers, rules
 from driftloop.harness.audit.app.constants import Constants
@@ -36,6 +36,7 @@ from driftloop.harness.audit.aspects import BY_KEY
 from driftloop.harness.audit.findings import CONFIRMED_IN, Finding, Quote, Value, settled
 from driftloop.harness.contract import Contract
 from driftloop.harness.errors import AuditError
+from driftloop.harness.shipped import loads
 
 __all__ = ["CONFIRMED_IN", "read", "scan"]
 
@@ -141,10 +142,10 @@ def _confirmed(file: Path, contract: Contract) -> dict[str, Quote] | None:
     """The settled aspects of `file`; None where there is no such file. Raises AuditError where it
     is no TOML, or an entry is no aspect, or a value is of another kind than the contract's."""
     try:
-        table = tomllib.loads(file.read_text("utf-8"))
+        table = loads(files.read(file).decode("utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise AuditError(f"{file}: cannot be read: {error}; correct it, or delete it") from error
     return {aspect: _entry(file, aspect, entry, contract) for aspect, entry in table.items()}
 

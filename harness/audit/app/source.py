@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from driftloop.devices import files
 from driftloop.harness.audit.app import grammar
 from driftloop.harness.audit.app.grammar import Fact
 from driftloop.harness.errors import BadInput
@@ -184,10 +185,7 @@ class Source:
 
 def _read(path: Path) -> bytes | str:
     try:
-        size = path.stat().st_size
-        if size > _LARGEST:
-            return f"{size / 1e6:.1f} MB, larger than {_LARGEST / 1e6:.0f} MB: not read"
-        content = path.read_bytes()
+        content = files.read(path, _LARGEST)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     if b"\0" in content:

@@ -95,6 +95,9 @@ def findings(
         found = ids.count(wanted.image_id)
         note = f"{found} image tokens against {wanted.image_tokens} under the contract"
         tiling = "single" if found == tokens.checkpoint.tokens_per_tile else "split"
+        tiles = 0 if batch.pixel_values is None else _tiles(batch.pixel_values[index])
+        if tiles and found and tiles * tokens.checkpoint.tokens_per_tile != found:
+            tiling = f"pixels of {tiles} tiles beside {found} image tokens"
         yield Finding("tiling", _SIDE, tiling if found else None, where, note)
         span = _answer(ids, answer, tokens)
         if span is None:
@@ -102,7 +105,13 @@ def findings(
             yield Finding("output", _SIDE, None, where, note)
             continue
         yield from _texts(ids, span[0], tokens, contract, where)
-        yield from _trained(ids, labels, span, tokens, where)
+        padded = 0 if batch.labels is None else int((batch.labels[index][~kept] != IGNORED).sum())
+        yield from _trained(ids, labels, span, tokens, where, padded)
+
+
+def _tiles(pixels: Values) -> int:
+    """Without those of zeros, by which the shorter of a batch are filled up."""
+    return int(pixels.any(axis=(1, 2, 3)).sum())
 
 
 def _answer(ids: list[int], answer: str, tokens: Tokens) -> tuple[int, int] | None:
@@ -146,9 +155,15 @@ def _without_image(ids: list[int], tokens: Tokens) -> list[int]:
 
 
 def _trained(
-    ids: list[int], labels: list[int] | None, span: tuple[int, int], tokens: Tokens, where: str
+    ids: list[int],
+    labels: list[int] | None,
+    span: tuple[int, int],
+    tokens: Tokens,
+    where: str,
+    padded: int,
 ) -> Iterator[Finding]:
-    """What the loss covers, and whether the end token is a part of it."""
+    """What the loss covers, and whether the end token is a part of it. `padded`: labels of padding
+    that the loss does not leave out."""
     start, end = span
     vocabulary = tokens.tokenizer.get_vocab()
     ends = {vocabulary.get(name) for name in END_OF_GENERATION} | {tokens.tokenizer.eos_token_id}
@@ -161,6 +176,8 @@ def _trained(
     on_answer = sum(label != IGNORED for label in labels[start:])
     value = "nothing of the answer" if not on_answer else "prompt too" if on_prompt else "answer"
     note = f"{on_prompt} of {start} prompt tokens and {on_answer} after them are in the loss"
+    if padded:
+        value, note = "padding too", f"{note}, and {padded} of padding"
     yield Finding("loss", _SIDE, value, where, note)
     is_masked = closing is not None and labels[closing] == IGNORED
     note = "it is there but its label is -100: masked with the padding?" if is_masked else ""

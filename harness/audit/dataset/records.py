@@ -266,7 +266,7 @@ def _image(value: object, root: Path) -> tuple[str, Callable[[], Image.Image] | 
     # Without a folder of its own a name may lie in the usual one beside the table.
     places = (root / value, root / "images" / value)
     path = next((place for place in places if place.is_file()), places[0])
-    return value, lambda: Image.open(path)
+    return value, (lambda: Image.open(path)) if path.is_file() else None
 
 
 def _first(row: Mapping[str, Any], keys: Sequence[str]) -> Any:  # noqa: ANN401  (any JSON)

@@ -3,27 +3,27 @@ the tables of `keys.toml`. Every key that is not in them is left alone and count
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, time
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
 from pydantic import Field
 
+from driftloop.devices import files
 from driftloop.harness import tables
 from driftloop.harness.audit import prompt_parts, values
 from driftloop.harness.audit.aspects import BY_KEY
 from driftloop.harness.audit.checkpoint import Tokens
 from driftloop.harness.audit.findings import Finding, Value
 from driftloop.harness.contract import Contract
-from driftloop.harness.errors import AuditError, extra
+from driftloop.harness.errors import AuditError
 from driftloop.harness.jsonl import Record
-from driftloop.harness.shipped import shipped
+from driftloop.harness.shipped import loads, shipped
 from driftloop.harness.tables import TableError
 
 EXTENSION: Final = "driftloop-keys.toml"
@@ -109,7 +109,7 @@ def _tables(file: Path) -> tuple[dict[str, str], dict[str, dict[str, str | bool]
     extension = file.parent / EXTENSION
     if extension.is_file():
         try:
-            both.append(_Tables.model_validate(tomllib.loads(extension.read_text("utf-8"))))
+            both.append(_Tables.model_validate(loads(files.read(extension).decode("utf-8"))))
         except (OSError, ValueError) as error:
             said = " ".join(str(error).split())
             raise AuditError(f"{extension}: cannot be read: {said}") from error
@@ -285,22 +285,34 @@ def _normal(key: str) -> str:
 
 def _settings_of(file: Path) -> list[Setting]:
     form = {".toml": "TOML", ".json": "JSON"}.get(file.suffix.lower(), "YAML")
-    with extra("audit", "reading a trainer's YAML"):
-        import yaml
     try:
         text = tables.text_of(file)
         if form == "YAML":
-            parsed: object = list(yaml.safe_load_all(text))
+            parsed: object = list(yaml.load_all(text, _EachKeyOnce))
         else:
-            parsed = tomllib.loads(text) if form == "TOML" else json.loads(text)
+            parsed = loads(text) if form == "TOML" else files.json_of(text)
     except TableError as error:
         raise AuditError(f"{file}: cannot be read: {error}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise AuditError(f"{file}: not {form}: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        said = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise AuditError(f"{file}: not {form}: {' '.join(said.split())}") from error
     found = list(_settings(parsed, (), _Lines(text)))
     if not found:
         raise AuditError(f"{file}: no settings are in it; give a trainer's YAML, TOML or JSON")
     return found
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """PyYAML takes the last of two keys of one name, a trainer perhaps the first."""
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node] | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = next((name for name, count in names.items() if count > 1 and name != "<<"), None)
+        if twice is not None:
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"the key {twice} stands twice in the table from line {line} on")
+        return node
 
 
 class _Lines:

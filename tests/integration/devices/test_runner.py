@@ -237,7 +237,7 @@ def test_a_runner_that_is_killed_again_and_again_is_given_up(tiny: TinyRunner) -
 
 def test_a_crash_is_named_and_left_to_the_next_call(tiny: TinyRunner) -> None:
     todo = tiny.long_work(90)
-    with pytest.raises(RunnerFailed, match="SIGILL .*this CPU names everything") as caught:
+    with pytest.raises(RunnerFailed, match=r"SIGILL .*this CPU names everything") as caught:
         list(signalled(tiny.phone, todo, "ILL", after=5))
     assert (caught.value.kind, tiny.phone.disturbances.starts) == ("crashed", 1)
     again = list(run(tiny.phone, todo))

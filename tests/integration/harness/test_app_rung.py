@@ -244,7 +244,7 @@ def test_a_pipe_in_the_place_of_the_lines_is_refused_and_not_waited_for(
     tiny_bundle: Bundle, images: Path, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "app.jsonl")
-    with pytest.raises(BadInput, match="is no regular file"):
+    with pytest.raises(BadInput, match="not a regular file"):
         evaluate(asked(tiny_bundle.path, images, tmp_path), Unseen())
 
 

@@ -53,6 +53,26 @@ def test_every_entry_of_the_catalogue_is_handled_or_refused_in_one_line_that_nam
     assert len({entry.outcome for entry in refused}) >= 12
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("twelve-bit.jpg", "a 12-bit JPEG, which Android's BitmapFactory does not decode; export"),
+        ("lossless.jpg", "a lossless JPEG, which Android's"),
+        ("lossless-sixteen-bit.jpg", "a lossless JPEG, which Android's"),
+        ("jpeg-ls.jpg", "JPEG-LS, which Android's"),
+        ("photo.heic", "a HEIC or AVIF picture, which is not decoded here; convert it to JPEG"),
+        ("heic-named.jpg", "a HEIC or AVIF picture"),
+        ("raw.dng", "decodes no TIFF here; save it as PNG"),
+    ],
+)
+def test_a_format_that_no_phone_decodes_is_named(
+    name: str, said: str, catalogue: list[awkward.Awkward]
+) -> None:
+    (path,) = (entry.path for entry in catalogue if entry.name == name)
+    with pytest.raises(CaseError, match=said):
+        open_image(path)
+
+
 def test_the_catalogue_is_the_same_bytes_every_time(
     catalogue: list[awkward.Awkward], tmp_path: Path
 ) -> None:

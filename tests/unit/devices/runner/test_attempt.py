@@ -34,7 +34,7 @@ def line(document: dict[str, Any], **changed: object) -> str:
 
 def test_lines_are_read_up_to_a_torn_last_one() -> None:
     whole = f"{line(ATTESTATION)}\n{line(ANSWER)}\n"
-    (attestation, answer), size, damage = whole_lines(whole + FINISHED[:20])
+    (_, answer), size, damage = whole_lines(whole + FINISHED[:20])
     assert (size, damage) == (len(whole), None)
     assert isinstance(answer, ImageResult)
     assert answer.text == "\u2028 water"

@@ -485,6 +485,6 @@ def test_a_proven_loss_of_accuracy_fails_and_too_few_labels_claim_nothing() -> N
 
 def test_24_cases_decide_nothing_and_notes_say_what_was_not_there() -> None:
     refused = (RefusedRecord(path="x.png", kind="truncated", detail="half a file"),)
-    verdict = judged(desktop(n=24), 24, refused=refused)
+    verdict = judged(desktop(n=24), 24, refused=refused, remarks=("2 are copies",))
     assert verdict.verdict == "INCONCLUSIVE"
-    assert verdict.notes == ("no phone took part", "1 image refused and left out")
+    assert verdict.notes == ("no phone took part", "1 image refused and left out", "2 are copies")

@@ -44,7 +44,11 @@ def test_a_file_that_is_none_and_one_that_is_too_large_are_said_in_a_line(tmp_pa
     large = tmp_path / "large.log"
     with large.open("wb") as file:
         file.truncate(logcat.MOST_BYTES + 1)
-    for path, said in ((pipe, "is no file"), (large, "257|256 MiB"), (tmp_path / "no", "read")):
+    for path, said in (
+        (pipe, "a FIFO, not a regular"),
+        (large, "268.4 MB"),
+        (tmp_path / "no", "read"),
+    ):
         with pytest.raises(AuditError, match=said):
             list(logcat.of_file(path))
 

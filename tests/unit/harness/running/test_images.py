@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from driftloop.harness.contract import Pixels
 from driftloop.harness.errors import CaseError
 from driftloop.harness.preprocess import pixels_sha256, prepare_as
 from driftloop.harness.progress import Unseen
-from driftloop.harness.running.images import canaries, prepare, prepare_cases
+from driftloop.harness.running.images import Sides, canaries, prepare, prepare_cases
 
 from ..bundle_factory import Miniature
 
@@ -90,17 +92,83 @@ def test_skip_bad_goes_on_and_says_what_was_left_out(photos: list[Case], tmp_pat
     ready = prepare_cases(given, Pixels(), tmp_path / "out", skip_bad=True)
     assert [prepared.case for prepared in ready.cases] == photos
     assert [bad.kind for bad in ready.refused] == ["not-an-image"]
-    with pytest.raises(CaseError, match="no-images"):
-        prepare_cases(given[:1], Pixels(), tmp_path / "out", skip_bad=True)
+
+
+Prepare = Callable[..., Sides]
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
+    """What a run takes of a folder or table of images."""
+    monkeypatch.setenv("DRIFTLOOP_CACHE", str(tmp_path / "cache"))
+    contract = contracts.load("default")
+
+    def prepare_(images: Path, most: int | None = None, **over: object) -> Sides:
+        pixels = contract.pixels.model_copy(update=over)
+        side = Side(
+            contract.model_copy(update={"pixels": pixels}), Miniature().write(tmp_path / "b")
+        )
+        return prepare(str(images), {"app": side}, 1, most, Unseen().track, skip_bad=False)
+
+    return prepare_
+
+
+def taken(sides: Sides) -> list[Case]:
+    return [case for session in sides.sessions for case in session.cases]
+
+
+def test_the_same_pixels_ninety_times_are_one_image(
+    photos: list[Case], tmp_path: Path, prepared: Prepare
+) -> None:
+    table = tmp_path / "photos" / "same.csv"
+    table.write_text("image,label\n" + "0.png,water\n" * 90)
+    sides = prepared(table)
+    assert [(case.id, case.label) for case in taken(sides)] == [("0.png", "water")]
+    assert sides.remarks == (
+        "89 images are copies of others, pixel for pixel, and counted once (0.png#2 is 0.png)",
+    )
+
+
+def test_a_copy_in_another_file_counts_once_and_another_is_drawn_for_it(
+    photos: list[Case], tmp_path: Path, prepared: Prepare
+) -> None:
+    folder = tmp_path / "photos"
+    for number in range(20):
+        shutil.copyfile(photos[0].path, folder / f"copy{number}.png")
+    Image.open(photos[0].path).save(folder / "again.png", compress_level=0)
+    sides = prepared(folder, most=4)
+    assert len(taken(sides)) == 4
+    assert "counted once" in sides.remarks[-1]
+
+
+def test_the_same_pixels_under_two_labels_are_refused_by_both_names(
+    photos: list[Case], tmp_path: Path, prepared: Prepare
+) -> None:
+    table = tmp_path / "photos" / "two.csv"
+    table.write_text("image,label\n0.png,water\n1.png,fire\n0.png,fire\n")
+    with pytest.raises(CaseError) as refused:
+        prepared(table)
+    assert refused.value.kind == "two-labels"
+    assert "0.png: two-labels: it is labelled 'water', and the same pixels" in str(refused.value)
+    table.write_text("image,label\n0.png,\n0.png,fire\n")
+    assert [case.label for case in taken(prepared(table))] == ["fire"]
+
+
+def test_an_orientation_that_the_app_ignores_is_counted(tmp_path: Path, prepared: Prepare) -> None:
+    folder = tmp_path / "turned"
+    folder.mkdir()
+    for number in range(3):
+        exif = awkward.turned() if number else Image.Exif()
+        awkward.picture(300, 200, seed=number).save(folder / f"{number}.jpg", exif=exif)
+    (said,) = prepared(folder).remarks
+    assert said.startswith("2 of 3 images carry an EXIF orientation, which the app ignores")
+    assert prepared(folder, apply_exif=True).remarks == ()
 
 
 def test_placed_images_stand_where_their_sessions_put_them(
-    photos: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: list[Case], prepared: Prepare
 ) -> None:
-    monkeypatch.setenv("DRIFTLOOP_CACHE", str(tmp_path / "cache"))
-    side = Side(contracts.load("default"), Miniature().write(tmp_path / "bundle"))
-    folder = str(photos[0].path.parent)
-    sides = prepare(folder, {"app": side}, 1, None, Unseen().track, skip_bad=False)
+    sides = prepared(photos[0].path.parent)
     slots = [slot for session in sides.sessions for slot in session.slots]
     assert [(slot.session, slot.position) for slot in slots] == [(0, 0), (0, 1), (0, 2), (1, 0)]
     assert [slot.case for slot in slots] == sessions_of(photos)
