@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from driftloop.devices.errors import DeviceError
+from driftloop.devices.errors import BadRequest, DeviceError
 from driftloop.devices.visible import visible
 
 _KEPT = ("locks", "virtual")
@@ -24,13 +24,23 @@ def cache_root() -> Path:
 
 
 def cache_dir(*parts: str) -> Path:
-    """A folder under the cache root, made if it is missing, for this user's eyes alone."""
+    """A folder under the cache root, made if it is missing, for this user's eyes alone.
+
+    Raises:
+        BadRequest: it cannot be made.
+    """
     root = cache_root()
-    for folder in (root, root.joinpath(*parts[:1]), root.joinpath(*parts)):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    own = root.joinpath(*parts[:1])
-    if parts and own.stat().st_mode & 0o077 and own.stat().st_uid == os.geteuid():
-        own.chmod(0o700)  # made by an earlier version
+    own, folder = root.joinpath(*parts[:1]), root.joinpath(*parts)
+    try:
+        for one in (root, own, folder):
+            one.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if parts and own.stat().st_mode & 0o077 and own.stat().st_uid == os.geteuid():
+            own.chmod(0o700)  # as 0.1.0 did not
+    except OSError as error:
+        raise BadRequest(
+            f"the cache cannot be used: {folder}: {error.strerror}; "
+            "set DRIFTLOOP_CACHE to a folder that you may write to"
+        ) from error
     return folder
 
 

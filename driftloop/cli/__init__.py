@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -20,6 +21,10 @@ def main() -> None:
     from driftloop.devices.errors import DeviceError
     from driftloop.harness.errors import DriftloopError
 
+    for stream in (sys.stdout, sys.stderr):
+        # Of what a terminal cannot show, an ASCII one above all, the rest is still worth reading.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except (DriftloopError, DeviceError) as error:
@@ -37,6 +42,7 @@ def main() -> None:
 
 def _kept(error: Exception) -> str:
     """The error in one line, with the file that holds its traceback."""
+    from driftloop.devices.errors import BadRequest
     from driftloop.devices.paths import cache_dir
     from driftloop.harness import atomic
 
@@ -45,6 +51,6 @@ def _kept(error: Exception) -> str:
     try:
         path = cache_dir("logs") / f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
         atomic.write_text(path, whole)
-    except OSError:
+    except (BadRequest, OSError):
         return f"{line}\n{whole}"
     return f"{line}; please report it with {path}"

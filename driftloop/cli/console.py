@@ -84,7 +84,8 @@ def show(
 
 def show_json(document: object) -> None:
     """Print one JSON document on stdout; numbers that JSON does not have as null."""
-    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
+    ascii_only = sys.stdout.encoding.lower().replace("-", "") != "utf8"
+    text = json.dumps(_finite(document), indent=2, ensure_ascii=ascii_only, allow_nan=False)
     sys.stdout.write(text.translate(_CONTROLS) + "\n")
 
 

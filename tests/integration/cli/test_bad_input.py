@@ -163,6 +163,21 @@ def test_a_phone_or_files_that_are_not_there_are_refused_and_nothing_is_sent(
     assert not phone.exists(REMOTE_BLOBS)
 
 
+def test_a_cache_that_cannot_be_made_is_named(driftloop: Driftloop, tmp_path: Path) -> None:
+    cache = _text(tmp_path, "file", "") / "cache"
+    done = driftloop("phone", "list", cache=cache)
+    assert done.returncode == USAGE
+    one_line(done, f"{cache}: Not a directory; set DRIFTLOOP_CACHE")
+
+
+def test_a_terminal_of_ascii_alone_gets_what_it_can_show(
+    driftloop: Driftloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    assert "? " in driftloop.ok("doctor", status=None).stdout
+    assert driftloop.json("doctor", status=None)
+
+
 def test_a_phone_without_logcat_says_so(driftloop: Driftloop, x86_phone: VirtualPhone) -> None:
     done = driftloop.ok("listen", "--phone", x86_phone.serial, status=USAGE)
     assert "logcat does not run" in done.stderr
