@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from driftloop.reports.summary import Summary
@@ -26,3 +29,22 @@ def build(summary: Summary) -> list[Path]:
     }
     folder = summary.evaluation.folder
     return [write_file(folder / name, text) for name, text in documents.items()]
+
+
+def build_release(summaries: Sequence[Summary], out: Path) -> list[Path]:
+    """Write release.html and release.md, of several runs, into `out`, which is made.
+
+    Raises:
+        RunFolderError: the folder is not writable.
+    """
+    from driftloop.harness.records.journal import write_file
+    from driftloop.reports import pages
+
+    links = {
+        one.evaluation.record.run_id: quote(
+            os.path.relpath(one.evaluation.folder.resolve() / "report.html", out.resolve())
+        )
+        for one in summaries
+    }
+    page, note = pages.release(summaries, links)
+    return [write_file(out / "release.html", page), write_file(out / "release.md", note)]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from driftloop.harness.comparison import attestation
 from driftloop.harness.judgement.gate import counted
-from driftloop.reports import cases, pictures, wording
+from driftloop.harness.judgement.verdict import Word
+from driftloop.reports import cases, phones, pictures, wording
 from driftloop.reports.evidence import gather
 from driftloop.reports.summary import Summary
 from driftloop.reports.text import markdown_code, markdown_text, plain, visible
@@ -21,6 +23,7 @@ MAX_SESSIONS: Final = 12
 """Differing sessions shown in full."""
 MAX_ROWS: Final = 60
 """Other sessions, a row each."""
+_GRAVEST: Final[tuple[Word, ...]] = ("FAIL", "INFRA", "INCONCLUSIVE", "PASS")
 _OPEN: Final = ("fail", "inconclusive")
 
 
@@ -48,6 +51,8 @@ def html(summary: Summary) -> str:
         summary,
         escaped=True,
         sections=sections,
+        phones=phones.rows([run]),
+        questions=list(phones.QUESTIONS),
         evidence=evidence,
         pixel_pairs=[pictures.pixel_pair(hop, *pair, urls) for hop, pair in evidence.pixels],
         loud_canaries=[one for one in verdict.canaries if one.outcome != "pass"],
@@ -75,7 +80,35 @@ def markdown(summary: Summary) -> str:
     )
 
 
+def release(summaries: Sequence[Summary], links: Mapping[str, str]) -> tuple[str, str]:
+    """The page and the note of several runs. `links`: run id -> the address of its own page."""
+    rows = phones.rows(one.evaluation for one in summaries)
+    words = [one.evaluation.verdict.verdict for one in summaries]
+    values = {
+        "runs": summaries,
+        "rows": rows,
+        "phones": [row for row in rows if row.name != phones.HOST],
+        "questions": list(phones.QUESTIONS),
+        "word": next(word for word in _GRAVEST if word in words),
+        "links": links,
+    }
+    page, note = (
+        _environment(escaped).get_template(f"release.{kind}.j2").render(values)
+        for escaped, kind in ((True, "html"), (False, "md"))
+    )
+    return page, note
+
+
 def _rendered(template: str, summary: Summary, *, escaped: bool, **values: object) -> str:
+    run = summary.evaluation
+    return (
+        _environment(escaped)
+        .get_template(template)
+        .render(summary=summary, run=run, record=run.record, verdict=run.verdict, **values)
+    )
+
+
+def _environment(escaped: bool) -> Environment:
     environment = Environment(
         loader=PackageLoader("driftloop.reports", "templates"),
         autoescape=escaped,  # noqa: S701 - Markdown is no HTML, and escaped by its own filters
@@ -96,11 +129,4 @@ def _rendered(template: str, summary: Summary, *, escaped: bool, **values: objec
     )
     for name in ("percent", "nats", "limit", "of", "bounds", "equality", "latency_cells"):
         environment.filters[name] = getattr(wording, name)
-    run = summary.evaluation
-    return environment.get_template(template).render(
-        summary=summary,
-        run=run,
-        record=run.record,
-        verdict=run.verdict,
-        **values,
-    )
+    return environment

@@ -72,7 +72,11 @@ def compare(
 
 
 def report(
-    run: RunArgument,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Of several runs: the folder for the release's page."),
+    ] = None,
     store: StoreOption = None,
     github_summary: Annotated[
         bool,
@@ -83,22 +87,33 @@ def report(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Rebuild a run's reports from its folder alone.
+    """Rebuild a run's reports from its folder alone; of several runs, also one page of all phones.
 
     Also sessions.jsonl and verdict.json. Baselines, where there are any, tell since when a drift
     is there.
     """
     from driftloop import reports
     from driftloop.harness import evaluation
+    from driftloop.harness.errors import BadInput
     from driftloop.reports import summary
 
-    judged = evaluation.load(run)
-    shown = summary.of(judged, kept_in(store))
-    written = [*judged.write(), *reports.build(shown)]
+    if (len(runs) > 1) != (out is not None):
+        raise BadInput(
+            "several runs have one page: name its folder with --out DIR; one run has none"
+        )
+    written, shown = [], []
+    for folder in runs:
+        judged = evaluation.load(folder)
+        shown.append(summary.of(judged, kept_in(store)))
+        written += [*judged.write(), *reports.build(shown[-1])]
+        if judged.verdict.verdict != "PASS" and github_summary and not as_json:
+            word, sentence = judged.verdict.verdict, shown[-1].headline
+            typer.echo(f"::error title=driftloop {word}::{sentence}")
+    if out is not None:
+        written += reports.build_release(shown, out)
     if github_summary:
-        _append_to_summary((run / "report.md").read_text("utf-8"))
-        if judged.verdict.verdict != "PASS" and not as_json:
-            typer.echo(f"::error title=driftloop {judged.verdict.verdict}::{shown.headline}")
+        note = out / "release.md" if out else runs[0] / "report.md"
+        _append_to_summary(note.read_text("utf-8"))
     if as_json:
         show_json([str(path) for path in written])
     else:

@@ -1,0 +1,93 @@
+"""Phones down, questions across: what a release's gates say of each phone, in one run or several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from driftloop.harness.evaluation import Evaluation
+from driftloop.harness.judgement.gate import GateName, Outcome, counted
+from driftloop.harness.records.record import PhoneRecord
+from driftloop.reports.wording import GATE_WORDS
+
+Shown = Outcome | Literal["INFRA"]
+QUESTIONS: Final[dict[str, frozenset[GateName]]] = {
+    "answers": frozenset({"agreement", "accuracy", "blame", "numeric_flips"}),
+    "sessions": frozenset({"session_agreement"}),
+    "speed": frozenset({"session_s"}),
+    "memory": frozenset({"memory_mib"}),
+    "health": frozenset({"attestation", "canary", "errors"}),
+}
+"""What people ask of a phone, and the gates that answer it."""
+_WORST_FIRST: Final[tuple[Shown, ...]] = ("fail", "INFRA", "inconclusive", "not judged", "pass")
+HOST: Final = "this host"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The worst outcome of a question's gates, and the first reason for it."""
+
+    outcome: Shown
+    why: str
+
+
+@dataclass(frozen=True)
+class PhoneRow:
+    """One phone of one run; `host` for the arms that ran on no phone."""
+
+    run: Evaluation
+    name: str
+    detail: str
+    """Android version and serial."""
+    cells: tuple[Cell, ...]
+    """In the order of QUESTIONS."""
+
+    @property
+    def gravity(self) -> int:
+        """0 for the worst."""
+        return min(_WORST_FIRST.index(cell.outcome) for cell in self.cells)
+
+
+def rows(runs: Iterable[Evaluation]) -> list[PhoneRow]:
+    """Every phone of every run, and each run's host; those that fail first."""
+    return sorted((row for run in runs for row in _of(run)), key=lambda row: row.gravity)
+
+
+def _of(run: Evaluation) -> Iterator[PhoneRow]:
+    yield PhoneRow(run, HOST, "", _cells(run, None))
+    for phone in run.record.phones:
+        yield PhoneRow(run, phone.model or phone.serial, _detail(phone), _cells(run, phone.serial))
+    for missed in run.record.left_out:
+        left_out = Cell("INFRA", f"left out: {missed.detail}")
+        yield PhoneRow(run, missed.phone, "", (left_out,) * len(QUESTIONS))
+
+
+def _detail(phone: PhoneRecord) -> str:
+    virtual = "virtual, " if phone.virtual else ""
+    return f"{virtual}Android {phone.android_version}, {phone.serial}"
+
+
+def _cells(run: Evaluation, phone: str | None) -> tuple[Cell, ...]:
+    verdict = run.verdict
+    owing = next((one for one in verdict.undelivered if one.phone == phone), None)
+    if owing is not None:
+        missing = f"{owing.missing} of {counted(owing.of, 'observation')} missing: {owing.why}"
+        return (Cell("INFRA", missing),) * len(QUESTIONS)
+    return tuple(
+        _worst(
+            [
+                Cell(gate.outcome, f"{GATE_WORDS[gate.name]}: {gate.why}")
+                for gate in verdict.gates
+                if gate.phone == phone and gate.name in names
+            ]
+        )
+        for names in QUESTIONS.values()
+    )
+
+
+def _worst(cells: Sequence[Cell]) -> Cell:
+    # What nothing judged says nothing beside what something did.
+    judged = [cell for cell in cells if cell.outcome != "not judged"] or cells
+    nothing = Cell("not judged", "no gate of a run on this host")
+    return min(judged, key=lambda cell: _WORST_FIRST.index(cell.outcome), default=nothing)
