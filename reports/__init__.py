@@ -37,6 +37,7 @@ def build_release(summaries: Sequence[Summary], out: Path) -> list[Path]:
     Raises:
         RunFolderError: the folder is not writable.
     """
+    from driftloop.harness.errors import RunFolderError
     from driftloop.harness.records.journal import write_file
     from driftloop.reports import pages
 
@@ -47,4 +48,8 @@ def build_release(summaries: Sequence[Summary], out: Path) -> list[Path]:
         for one in summaries
     }
     page, note = pages.release(summaries, links)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"--out {out}: {error.strerror}") from error
     return [write_file(out / "release.html", page), write_file(out / "release.md", note)]

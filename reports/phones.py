@@ -1,4 +1,4 @@
-"""Phones down, questions across: what a release's gates say of each phone, in one run or several."""
+"""Phones down, questions across: what the gates say of each phone, in one run or several."""
 
 from __future__ import annotations
 

@@ -97,10 +97,8 @@ def report(
     from driftloop.harness.errors import BadInput
     from driftloop.reports import summary
 
-    if (len(runs) > 1) != (out is not None):
-        raise BadInput(
-            "several runs have one page: name its folder with --out DIR; one run has none"
-        )
+    if len(runs) > 1 and out is None:
+        raise BadInput("several runs have one page: name the folder for it with --out DIR")
     written, shown = [], []
     for folder in runs:
         judged = evaluation.load(folder)
