@@ -9,7 +9,7 @@ from driftloop.harness.comparison.hop import HopResult, Share
 from driftloop.harness.evaluation import Evaluation
 from driftloop.harness.judgement.gate import counted
 from driftloop.harness.progress import duration
-from driftloop.harness.records.observation import Observation
+from driftloop.harness.records.observation import Conditions, Observation
 from driftloop.harness.records.record import PhoneRecord, RunRecord
 from driftloop.harness.releases.store import Store
 from driftloop.reports import wording
@@ -83,7 +83,6 @@ def _conditions(phone: PhoneRecord, observations: Sequence[Observation]) -> dict
         return wording.span(scale * min(found), scale * max(found), unit) if found else None
 
     statuses = [one.thermal_status for one in seen if one.thermal_status is not None]
-    throttled = sum(one.throttled for one in seen)
     battery = [span("battery_percent", "%") or "not reported", span("battery_temp_c", "°C")]
     clock = span("cpu_max_ratio", "%", 100)
     memory = phone.memory_total_kib
@@ -93,11 +92,7 @@ def _conditions(phone: PhoneRecord, observations: Sequence[Observation]) -> dict
         "system": f"Android {phone.android_version}, {phone.abi}",
         "cores": phone.cores,
         "memory": f"{memory / 1048576:.1f} GiB" if memory else None,
-        "throttled": f"{throttled} of {counted(len(seen), 'image')}"
-        if throttled
-        else "never"
-        if seen
-        else None,
+        "throttled": _throttled(seen),
         "temperature": span("temp_c", "°C") or "not reported",
         "thermal status": max(statuses, default=None),
         "battery": ", ".join(part for part in battery if part),
@@ -106,6 +101,16 @@ def _conditions(phone: PhoneRecord, observations: Sequence[Observation]) -> dict
         "clock limit": f"{clock} of the highest" if clock else None,
         "restarts": boots - 1 if boots > 1 else None,
     }
+
+
+def _throttled(seen: Sequence[Conditions]) -> str | None:
+    """A phone that reports nothing of its heat was not cool: that is not known."""
+    if count := sum(one.throttled for one in seen):
+        return f"{count} of {counted(len(seen), 'image')}"
+    signs = {(one.thermal_status, one.temp_c, one.cpu_max_ratio) for one in seen}
+    if signs == {(None, None, None)}:
+        return "not known: the phone reports no heat"
+    return "never" if seen else None
 
 
 def _disturbances(record: RunRecord, phone: PhoneRecord) -> dict[str, object]:

@@ -161,6 +161,11 @@ def test_conditions_span_the_whole_run(run_writer: Writer) -> None:
     assert hot["clock limit"] == "80 to 100 % of the highest"
 
 
+def test_a_phone_that_reports_no_heat_was_not_cool(run_writer: Writer) -> None:
+    ((_, silent),) = run_writer(heat_known=False).summary().conditions
+    assert silent["throttled"] == "not known: the phone reports no heat"
+
+
 def test_what_disturbed_a_phone_is_beside_its_conditions(run_writer: Writer) -> None:
     run = run_writer()
     undisturbed = run.summary()
