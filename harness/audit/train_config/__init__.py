@@ -32,6 +32,8 @@ EXTENSION: Final = "driftloop-keys.toml"
 _SIDE: Final = "train-config"
 _SWITCHES: Final = frozenset({"do_sample", "temperature", "num_beams"})
 """Settings without which the others of sampling decide nothing."""
+_IMAGE_TOKENS: Final = 64
+"""Of a tile, in every published SmolVLM."""
 _SHOWN: Final = 48
 """Characters of a value that a finding quotes."""
 _COLUMNS: Final = frozenset({"labels", "label", "label_ids", "start_positions", "end_positions"})
@@ -262,7 +264,13 @@ class _Reading:
         truncations = self.of_meaning["truncation"]
         truncates = all(values.truth(one.value) is not False for one in truncations)
         room, tokens = setting.value, self.tokens
-        if tokens is None or not isinstance(room, int) or not truncates:
+        if not isinstance(room, int) or not truncates:
+            return
+        if tokens is None:
+            least = _IMAGE_TOKENS + len(self.contract.prompt.text.split())
+            if room < least:
+                note = f"{_IMAGE_TOKENS} image tokens of SmolVLM's, and one or more for every word"
+                yield "sequence", f"cuts examples of {least} tokens or more", note
             return
         said = [self._in_table("tiling", one) for one in self.of_meaning["tiling"]]
         contract = tokens.trained_under(self.contract, said[0] == "split" if any(said) else None)

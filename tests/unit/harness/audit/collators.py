@@ -117,6 +117,28 @@ at_512 = fault(change=lambda image: _letterboxed(image, 512))
 white = fault(change=lambda image: _letterboxed(image, 256, (255, 255, 255)))
 
 
+def loss_on_image_tokens(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    batch = batch_of(processor, examples)
+    is_image = batch["input_ids"] == processor.tokenizer.convert_tokens_to_ids("<image>")
+    return batch | {"labels": torch.where(is_image, batch["input_ids"], batch["labels"])}
+
+
+def loss_on_padding(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    batch = batch_of(processor, examples)
+    padding = torch.full((len(examples), 3), processor.tokenizer.pad_token_id)
+    ends = {
+        "input_ids": padding,
+        "labels": padding,
+        "attention_mask": torch.zeros_like(padding),
+    }
+    return batch | {name: torch.cat([batch[name], end], 1) for name, end in ends.items()}
+
+
+def tiles_beside_one(examples: list[dict[str, Any]], processor: Any) -> Batch:
+    tiles = batch_of(processor, examples, split=True)["pixel_values"]
+    return batch_of(processor, examples) | {"pixel_values": tiles}
+
+
 def end_token_masked(examples: list[dict[str, Any]], processor: Any) -> Batch:
     batch = batch_of(processor, examples)
     batch["labels"][batch["input_ids"] == processor.tokenizer.eos_token_id] = -100

@@ -230,3 +230,22 @@ def test_a_sequence_length_is_compared_with_the_real_number_of_tokens(
 ) -> None:
     row = judged(text, "c.yaml", tmp_path, contract).get("sequence")
     assert row is None if found is None else str(row and row.value).startswith(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("factory.yaml", "cutoff_len: 20\nmax_new_tokens: 32\n", "cuts examples of 79 tokens"),
+        ("sft.json", '{"max_seq_length": 20, "max_length": 20}', "cuts examples of 79 tokens"),
+        ("trainer.yaml", "max_length: 20\ntruncation: true\n", "cuts examples of 79 tokens"),
+        ("off.yaml", "max_length: 20\ntruncation: false\n", None),
+        ("long.yaml", "max_length: 79\n", None),
+    ],
+)
+def test_a_length_that_no_smolvlms_example_fits_is_said_without_a_checkpoint(
+    name: str, text: str, found: str | None, tmp_path: Path, contract: Contract
+) -> None:
+    (tmp_path / name).write_text(text, "utf-8")
+    rows = wrong(train_config.read(tmp_path / name, contract)[0], contract)
+    assert set(rows) == ({"sequence"} if found else set())
+    assert found is None or str(rows["sequence"].value).startswith(found)

@@ -72,3 +72,19 @@ def test_a_found_prompt_can_be_tried_as_a_contract(
     assert other is not None
     assert text in other.prompt.text
     assert other.prompt.text.count(other.prompt.marker) == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "label", "form"),
+    [
+        ("sea water", "sea water", "label"),
+        ("fire_wood<end_of_utterance>", "fire_wood", "label"),
+        ("fire", "fire", "label"),
+        ("It is sea water.", "sea water", "label inside a text"),
+        ("fire and water", None, "several labels"),
+        ("firewood", None, "none of the labels"),
+    ],
+)
+def test_a_target_may_be_of_several_words(target: str, label: str | None, form: str) -> None:
+    read = prompt_parts.read_target(target, ("fire", "water", "sea water", "fire_wood"))
+    assert (read.label, read.form) == (label, form)
