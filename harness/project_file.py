@@ -19,12 +19,16 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from driftloop.harness.errors import BadInput
 
-if TYPE_CHECKING:
-    from click import Command
+
+class Command(Protocol):
+    """What is read of a command of click, of which typer carries its own copy."""
+
+    params: list[Any]
+
 
 _PLACES = (("driftloop.toml", ()), ("pyproject.toml", ("tool", "driftloop")))
 """Files, the first of which counts, and the table that holds driftloop's own."""

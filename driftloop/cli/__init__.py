@@ -19,6 +19,7 @@ def main() -> None:
     from driftloop.cli.app import app
     from driftloop.cli.console import fail
     from driftloop.devices.errors import DeviceError
+    from driftloop.devices.visible import visible_lines
     from driftloop.harness.errors import DriftloopError
 
     for stream in (sys.stdout, sys.stderr):
@@ -36,7 +37,9 @@ def main() -> None:
         fail("stopped; the same command with the same --out resumes here")
         sys.exit(_INTERRUPTED)
     except Exception as error:  # noqa: BLE001  (a crash must not look like a FAIL, exit code 1)
-        fail(f"a fault of driftloop itself, {_kept(error)}")
+        line, _, rest = _kept(error).partition("\n")
+        fail(f"a fault of driftloop itself, {line}")
+        sys.stderr.write(visible_lines(rest))
         sys.exit(_CRASHED)
 
 

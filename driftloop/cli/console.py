@@ -31,11 +31,10 @@ _WHOLE_RUN_S = 1e9
 
 
 class _Stderr(logging.Handler):
-    """Looks stderr up at each line, since progress bars replace it while they are shown. Control
-    characters, which names and phones may hold, become visible."""
+    """Looks stderr up at each line, since progress bars replace it while they are shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(f"{visible_lines(self.format(record))}\n")
+        sys.stderr.write(f"{self.format(record)}\n")
 
 
 _LOG = logging.getLogger("driftloop")
@@ -63,12 +62,12 @@ def configure(level: int, log_file: Path | None = None) -> None:
 
 def say(line: str) -> None:
     """Write one remark to stderr."""
-    _LOG.info("%s", line)
+    _LOG.info("%s", visible(line))
 
 
 def fail(line: str) -> None:
     """Write the line that ends a command, which `--quiet` does not hide."""
-    _LOG.error("driftloop: %s", line)
+    _LOG.error("driftloop: %s", visible(line))
 
 
 def show(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
     from driftloop.harness.releases.store import Store
 
 app = typer.Typer(help="Releases kept as baselines for later runs.", no_args_is_help=True)
+
+
+class _Worse(StrEnum):
+    """What `--fail-on` takes, of `reports.changes.Worsening`: typer takes no list of literals."""
+
+    GATE = "gate"
+    DRIFT = "drift"
+    SLOWER = "slower"
+
+
 _SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 """Where GitHub says which file becomes the page of a job."""
 
@@ -29,7 +40,7 @@ def compare(
         str | None, typer.Option(metavar="NAME", help="The name of a kept release.")
     ] = None,
     fail_on: Annotated[
-        list[Literal["gate", "drift", "slower"]] | None,
+        list[_Worse] | None,
         typer.Option(
             help="Exit with 1 where the verdict got worse (gate), a drift appeared, or a phone's "
             "session got slower by a tenth; may be repeated."

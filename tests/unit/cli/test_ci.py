@@ -33,6 +33,7 @@ def _written(tmp_path: Path, forge: str) -> str:
 def test_a_workflow_meets_its_forges_schema(tmp_path: Path, forge: str) -> None:
     _written(tmp_path, forge)
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", SCHEMAS[forge]]
+    check += ["--default-filetype", "yaml"]
     done = subprocess.run([*check, tmp_path / forge], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
