@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+_MOST_REMARKS = 50
+
 
 @dataclass
 class Disturbances:
@@ -22,7 +24,9 @@ class Disturbances:
     """Gets each remark as it is found."""
 
     def remark(self, line: str) -> None:
-        """Keep and say `line`; once, however often the same is found again."""
+        """Keep and say `line`; once, however often it is found again, and no endless number."""
+        if len(self.remarks) >= _MOST_REMARKS:
+            line = "more than that is wrong with what the phone says"
         if line not in self.remarks:
             self.remarks.append(line)
             self.say(line)

@@ -165,6 +165,7 @@ class _Run:
         self.pending = list(self.work.images)
         self.answered: dict[tuple[str, int, int], ImageResult] = {}
         """Without what differs from one time to the next."""
+        self.asked: dict[Attempt, set[tuple[str, int, int]]] = {}
         self.folder = run_folder(self.work)
         # Beside the attempts, so that every one of them finds it.
         self.stop_path = f"{self.folder}.stop"
@@ -174,12 +175,12 @@ class _Run:
         self.phone.patiently(lambda: end_all(self.phone, but=self.folder))
         self.phone.patiently(lambda: prune(self.phone, self.work.run_id))
         self.stopped = self.phone.patiently(lambda: self.phone.exists(self.stop_path))
-        fault = None
+        fault: RunnerFault | None = None
         for attempt in earlier:
             process = self.phone.patiently(attempt.process)
             # How an earlier process refused does not matter: what it left undone is started anew.
             ended = yield from self._followed(attempt, process)
-            fault = ended if ended and ended.kind in ending.PASSING else fault
+            fault = ended if ended and ended.kind in ending.PASSING else None
         self._heed_stop()
         number = 1 + int(earlier[-1].folder[-4:]) if earlier else 0
         starts = fruitless = 0
@@ -276,7 +277,9 @@ class _Run:
         which = f"case {result.case_id} (session {result.session}, position {result.position})"
         if slot not in self.answered:
             # Another call may have asked this attempt for other images of the run.
-            if slot not in self.phone.patiently(attempt.asked):
+            if attempt not in self.asked:
+                self.asked[attempt] = self.phone.patiently(attempt.asked)
+            if slot not in self.asked[attempt]:
                 self._say(f"the phone answered {which}, which it was not asked; it does not count")
         elif (first := self.answered[slot]) != said:
             texts = f"{first.text[:40]!r}, then {said.text[:40]!r}"

@@ -48,7 +48,7 @@ class Scene:
         cls,
         status: str,
         boots: tuple[str, str],
-        free: int | None,
+        free_bytes: int | None,
         meminfo: str,
         log: str,
         words: str,
@@ -58,7 +58,7 @@ class Scene:
         return cls(
             status=int(status) if re.fullmatch(r"\d{1,3}\s*", status) else None,
             rebooted=bool(then and now) and then != now,
-            free_bytes=free,
+            free_bytes=free_bytes,
             memory=_memory(meminfo),
             killer=next(filter(_MEMORY_KILLER.search, log.splitlines()), "").strip(),
             words=words,
@@ -77,7 +77,9 @@ def fault(scene: Scene, heartbeat: Heartbeat | None, misfit: Callable[[], str]) 
 
     `misfit` says how its program fits the CPU; asked only after an illegal instruction.
     """
-    where = f"in stage {heartbeat.stage} of image {heartbeat.image}" if heartbeat else "at once"
+    where = f"in stage {heartbeat.stage}" if heartbeat else "at once"
+    if heartbeat and heartbeat.image >= 0:
+        where += f" of image {heartbeat.image}"
     status = scene.status
     words = f"; its last output: {scene.words}" if scene.words else ""
     if scene.rebooted:

@@ -2,7 +2,8 @@
 
 The host pushes one `Request` as JSON. The runner appends one flushed JSON line per record to the
 results file: first an `Attestation`, then one `ImageResult` per image in order, last a `Finished`.
-Lines are ASCII, so that a byte that is not shows damage. Every record carries `record`, its kind. Times are milliseconds from a monotonic clock.
+Every record carries `record`, its kind. Lines are ASCII, so that any other byte shows damage. Times
+are milliseconds from a monotonic clock.
 Beside the results the runner keeps rewriting one `Heartbeat`.
 
 What every arm that fills these records must do alike:

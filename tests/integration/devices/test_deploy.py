@@ -209,7 +209,7 @@ def test_a_missing_tool_is_named_before_anything_is_sent(
         with pytest.raises(StableError, match="its shell has no sha256sum, setsid") as caught:
             deploy(phone, [blob(tmp_path, 1000, 1)])
         assert "\n" not in str(caught.value)
-        assert phone.shell("ls /data/local/tmp").stdout == ""
+        assert phone.shell(f"ls {REMOTE_BLOBS}").stdout == ""
 
 
 def test_without_dd_and_stat_a_large_file_is_hashed_after_it_has_arrived(

@@ -21,9 +21,11 @@ import pytest
 from driftloop.devices import adb, virtual
 from driftloop.devices.errors import RunnerFailed
 from driftloop.devices.hashing import file_sha256
+from driftloop.devices.identity import Abi
 from driftloop.devices.phone import Phone
 from driftloop.devices.runner import variants
 from driftloop.devices.runner.attempt import REMOTE_RUNS, attempts, end_all
+from driftloop.devices.runner.build import runner_binary
 from driftloop.devices.runner.client import Limits, discard, run, run_folder
 from driftloop.devices.runner.protocol import Attestation, Finished
 from driftloop.devices.runner.work import Work, WorkImage
@@ -219,20 +221,27 @@ def test_a_killed_runner_is_started_again_for_what_is_left(tiny: TinyRunner) -> 
     assert sorted(slots(seen)) == every_slot(todo)
     assert len(attestations(seen)) == tiny.phone.disturbances.starts == 2
     (said,) = tiny.phone.disturbances.remarks
-    assert re.search(
-        r"SIGKILL ended it in stage \w+ of image \d+; .* \d+ images are run again", said
-    )
+    assert re.search(r"killed: SIGKILL ended it in stage .* \d+ images are run again$", said)
+
+
+def disturbed(phone: Phone, todo: Work, act: Callable[[list[object]], object]) -> list[object]:
+    """The lines of `run`; after each of them `act` is given those so far."""
+    seen: list[object] = []
+    for line in run(phone, todo, limits=Limits(heartbeat_s=3.0)):
+        seen.append(line)
+        act(seen)
+    return seen
 
 
 def test_a_runner_that_is_killed_again_and_again_is_given_up(tiny: TinyRunner) -> None:
-    started = []
+    def kill(seen: list[object]) -> None:
+        if isinstance(seen[-1], Attestation):
+            tiny.phone.shell(f"kill -9 {seen[-1].pid}")
+
     with pytest.raises(RunnerFailed, match="SIGKILL") as caught:
-        for line in run(tiny.phone, tiny.long_work(180)):
-            started += attestations([line])
-            if isinstance(line, Attestation):
-                tiny.phone.shell(f"kill -9 {line.pid}")
+        disturbed(tiny.phone, tiny.long_work(180), kill)
     assert caught.value.kind == "killed"
-    assert 3 <= len(started) <= 10
+    assert 3 <= tiny.phone.disturbances.starts <= 10
 
 
 def test_a_crash_is_named_and_left_to_the_next_call(tiny: TinyRunner) -> None:
@@ -245,39 +254,52 @@ def test_a_crash_is_named_and_left_to_the_next_call(tiny: TinyRunner) -> None:
     assert len(attestations(again)) == 2
 
 
+def test_an_illegal_instruction_names_what_the_cpu_lacks_and_what_would_run(
+    tiny: TinyRunner, server: Server
+) -> None:
+    with started("arm64-v8a", cpu="cortex-a53") as phone:
+        todo = replace(tiny.work(), runner=runner_binary(variants.ARM64_DOTPROD))
+        with pytest.raises(RunnerFailed) as caught:
+            list(run(phone, todo))
+    assert caught.value.kind == "crashed"
+    assert (
+        "SIGILL (an illegal instruction: the runner was built for asimddp, fphp, asimdhp, which "
+        "this CPU does not have; variant arm64 would run)"
+    ) in str(caught.value)
+
+
 def test_a_restart_of_the_phone_is_told_from_a_killed_runner(
     tiny: TinyRunner, x86_phone: VirtualPhone
 ) -> None:
-    todo = tiny.long_work(90)
-    seen = []
-    for line in run(tiny.phone, todo):
-        seen.append(line)
+    def restart(seen: list[object]) -> None:
         if len(seen) == 5:
             x86_phone.state.update(boot_id=str(uuid.uuid4()))
             end_all(tiny.phone)
-    assert sorted(slots(seen)) == every_slot(todo)
+
+    todo = tiny.long_work(90)
+    assert sorted(slots(disturbed(tiny.phone, todo, restart))) == every_slot(todo)
     assert "the phone was restarted" in tiny.phone.disturbances.remarks[0]
 
 
 def test_a_full_disk_is_named_and_nothing_is_lost(tiny: TinyRunner, server: Server) -> None:
-    with small(40) as phone:
-        tiny = replace(tiny, phone=phone)
-        todo = tiny.long_work(90)
-        seen = []
+    with started("x86_64", storage_mb=40) as phone:
+        todo = replace(tiny, phone=phone).long_work(90)
+
+        def fill(seen: list[object]) -> None:
+            if len(seen) == 5:
+                phone.shell("cat /dev/zero >/data/local/tmp/fill", check=False)
+
         with pytest.raises(RunnerFailed, match="storage is full") as caught:
-            for line in run(phone, todo, limits=Limits(heartbeat_s=3.0)):
-                seen.append(line)
-                if len(seen) == 5:
-                    phone.shell("cat /dev/zero >/data/local/tmp/fill", check=False)
+            disturbed(phone, todo, fill)
         assert caught.value.kind == "storage"
         phone.shell("rm /data/local/tmp/fill")
         assert sorted(slots(run(phone, todo))) == every_slot(todo)
 
 
 @contextmanager
-def small(storage_mb: int) -> Iterator[Phone]:
-    """A phone with so little storage."""
-    machine = virtual.start("x86_64", storage_mb=storage_mb)
+def started(abi: Abi, *, cpu: str | None = None, storage_mb: int | None = None) -> Iterator[Phone]:
+    """A phone for one test."""
+    machine = virtual.start(abi, cpu=cpu, storage_mb=storage_mb)
     try:
         yield adb.find(machine.serial)
     finally:

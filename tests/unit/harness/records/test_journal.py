@@ -140,7 +140,7 @@ def test_a_line_that_the_run_did_not_write_is_named_and_is_bad_input(
     tmp_path: Path, changed: dict[str, object], says: str
 ) -> None:
     journal = journalled(tmp_path, observation())
-    line = observation(**(SPARE | changed)).model_dump_json()  # type: ignore[arg-type]
+    line = observation(**(SPARE | changed)).model_dump_json()
     with journal.observations_path.open("a") as file:
         file.write(f"{line}\n")
     for read in (
