@@ -25,7 +25,7 @@ class Unfit(OSError):
     """No regular file, or too large. `str` and `strerror` are one line without the path."""
 
     def __str__(self) -> str:
-        return self.strerror
+        return str(self.strerror)
 
 
 @contextmanager

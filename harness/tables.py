@@ -71,7 +71,7 @@ def rows(file: Path, *, strict: bool = True) -> Iterator[Row]:
         reader = _reader(file, text, strict)
         try:
             for row in reader:
-                beyond = row.pop(None, [])  # type: ignore[call-overload]
+                beyond = row.pop(None, [])
                 if strict and any(beyond):
                     yield Row(reader.line_num, {}, "more cells than the header has columns")
                 else:

@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
 _SILENCE_S = 10.0
 """After this long without a line, people wonder whether a command still runs."""
-_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
-"""Those that JSON leaves as they are."""
+_CONTROLS = {
+    code: f"\\u{code:04x}"
+    for first, last in ((0x7F, 0x9F), (0x200B, 0x200F), (0x2028, 0x202E), (0x2060, 0x206F))
+    for code in range(first, last + 1)
+}
+"""Control characters and direction overrides that JSON leaves as they are."""
 _WHOLE_RUN_S = 1e9
 """Longer than any run: the period over which rich averages a bar's speed."""
 

@@ -249,10 +249,9 @@ def read_manifest(path: Path) -> Bundle:
 
 def check_size(path: Path, record: FileRecord) -> None:
     """BundleError where a file is missing or has another size than its record."""
-    try:
-        size_bytes = path.stat().st_size
-    except OSError:
-        raise BundleError(f"{path}: missing from the bundle; copy or build it again") from None
+    if not path.is_file():
+        raise BundleError(f"{path}: missing from the bundle; copy or build it again")
+    size_bytes = path.stat().st_size
     if size_bytes != record.size_bytes:
         state = "truncated" if size_bytes < record.size_bytes else "changed"
         raise BundleError(

@@ -39,7 +39,7 @@ def import_labels(folder: Path, table: Path) -> Dataset:
         lines: dict[str, BookEntry] = {}
         named: set[str] = set()
         for where, row in _rows(table):
-            image = str(row["image"])
+            image = str(row["image"]).strip().replace("\\", "/")  # as Windows writes paths
             found = by_name.get(image) or by_name.get(PurePath(image).name)
             if not found:
                 raise DatasetError(

@@ -218,9 +218,9 @@ def prepare(
         if refused and not skip_bad:
             raise first_of(refused)
     if not taken:
-        first = refused[0]
-        detail = f"all {len(refused)} images were refused, the first as {first.kind}"
-        raise CaseError(first.path, "no-images", f"{detail}: {first.detail}")
+        bad = refused[0]
+        detail = f"all {len(refused)} images were refused, the first as {bad.kind}"
+        raise CaseError(bad.path, "no-images", f"{detail}: {bad.detail}")
     remarks = [*found.remarks, *_remarks(taken, copies, contract.pixels)]
     sessions = cases.sessions(taken, contract.limits.images_per_session, seed)
     slots = [slot for session in sessions for slot in session.slots]
@@ -243,14 +243,14 @@ def _distinct(
     for case in given:
         groups.setdefault(pixels[case.id], []).append(case)
     for alike in groups.values():
-        by_label = {case.label: case for case in alike if case.label is not None}
+        by_label = {case.label: case for case in reversed(alike) if case.label is not None}
         if len(by_label) > 1:
-            one, other, *_ = by_label.values()
+            *_, other, one = by_label.values()
             detail = f"it is labelled {one.label!r}, and the same pixels ({other.path})"
             detail = f"{detail} {other.label!r}; correct one of them"
             refused.append(CaseError(str(one.path), "two-labels", detail))
             continue
-        kept = next(iter(by_label.values()), alike[0])
+        kept = next(reversed(by_label.values()), alike[0])
         copies += (f"{case.id} is {kept.id}" for case in alike if case is not kept)
         yield kept
 

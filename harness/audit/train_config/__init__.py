@@ -310,7 +310,7 @@ def _settings_of(file: Path) -> list[Setting]:
     return found
 
 
-class _EachKeyOnce(yaml.SafeLoader):
+class _EachKeyOnce(yaml.SafeLoader):  # type: ignore[misc]
     """PyYAML takes the last of two keys of one name, a trainer perhaps the first."""
 
     def compose_mapping_node(self, anchor: dict[Any, yaml.Node] | None) -> yaml.MappingNode:

@@ -9,6 +9,7 @@ import shutil
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from driftloop.harness.arms.base import Prepared
 from driftloop.harness.arms.desktop import DesktopArm, vision_threads
 from driftloop.harness.arms.torch import TorchArm
 from driftloop.harness.bundle import Bundle
-from driftloop.harness.contract import Contract, Prompt, Runtime, Tiling
+from driftloop.harness.contract import CacheType, Contract, Prompt, Runtime, Tiling
 from driftloop.harness.errors import BundleError, ContractError
 from driftloop.harness.preprocess import pixels_sha256
 from driftloop.harness.records.observation import Observation
@@ -361,12 +362,14 @@ def test_torchs_attestation_names_versions_threads_and_the_checkpoint(tiny_bundl
     assert said.text_model_sha256 == checkpoints.load(tiny_bundle.checkpoint).sha256
 
 
-@pytest.mark.parametrize(("batch", "micro_batch"), [(512, 512), (7, 7)])
+@pytest.mark.parametrize(
+    ("batch", "cache"), [(512, "q4_0"), *((7, kind) for kind in get_args(CacheType))]
+)
 def test_desktops_attestation_says_which_build_files_and_settings_answered(
-    batch: int, micro_batch: int, tiny_bundle: Bundle
+    batch: int, cache: CacheType, tiny_bundle: Bundle
 ) -> None:
     """The micro-batch in force is told though nobody set it."""
-    runtime = APP.model_copy(update={"batch": batch})
+    runtime = APP.model_copy(update={"batch": batch, "cache_type_k": cache, "cache_type_v": cache})
     with closing(DesktopArm(tiny_bundle, "q8_0", runtime, CONTRACT, "desktop:q8_0+app")) as arm:
         said = arm.attest()
     for sha256, path in (
@@ -379,9 +382,9 @@ def test_desktops_attestation_says_which_build_files_and_settings_answered(
     assert said.settings == RunSettings(
         context=1024,
         batch=batch,
-        micro_batch=micro_batch,
-        cache_type_k="q4_0",
-        cache_type_v="q4_0",
+        micro_batch=batch,
+        cache_type_k=cache,
+        cache_type_v=cache,
         flash_attention=True,
         max_tokens=32,
         decoding=Decoding(),

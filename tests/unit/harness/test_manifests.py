@@ -63,7 +63,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "no image in a line": ("t.csv", b"image,label\n,fire\n", "t.csv:2: missing-column: it names no image"),
     "half of UTF-16": ("t.csv", b"\xff\xfei", "t.csv: unreadable: not UTF-8 text"),
     "Latin-1": ("t.csv", "image,label\nfähre.png,fire\n".encode("latin-1"), "t.csv: unreadable: not UTF-8 text"),
-    "a quote that does not end": ("t.csv", b'image,label\n"a.png,fire\n', "t.csv: manifest: line 2"),
+    "a quote that does not end": ("t.csv", b'image,label\n"a.png,fire\n', "t.csv: manifest: line 1: unexpected end of data"),
     "a list as a line": ("t.jsonl", b"[1]\n", "t.jsonl:1: manifest: not an object"),
     "an image that is a number": ("t.jsonl", b'{"image": 3}\n', "t.jsonl:1: missing-column"),
     "nothing": ("t.csv", b"", "t.csv: missing-column: it has none"),

@@ -30,6 +30,8 @@ def edited(source: Path, folder: Path, name: str, edit: Edit) -> Path:
     content = json.loads((copy / name).read_text())
     edit(content)
     (copy / name).write_text(json.dumps(content))
+    if name == PIXELS:  # the only place of these settings, as in older checkpoints
+        (copy / "processor_config.json").unlink()
     return copy
 
 

@@ -44,6 +44,23 @@ def test_images_are_named_by_source_square_or_file_name(
     assert labelled[two.source].label_image_sha256 == HASH
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.tsv", "image\tlabel\n{}\tfire\n"),
+        ("labels.csv", "Image; Label\n{}; fire\n"),
+        ("labels.csv", "image\tlabel\r\n{}\tfire\r\n"),
+    ],
+)
+def test_a_table_may_be_as_a_spreadsheet_saves_it(
+    name: str, text: str, unlabelled: data.Dataset, tmp_path: Path
+) -> None:
+    source = unlabelled.entries[0].source
+    table = _table(tmp_path, text.format(source.replace("/", "\\")), name)
+    (labelled,) = import_labels(unlabelled.folder, table).labelled
+    assert (labelled.source, labelled.label) == (source, "fire")
+
+
 def test_imported_labels_move_the_split_and_outlive_another_preparation(
     unlabelled: data.Dataset, tmp_path: Path, make: Make
 ) -> None:

@@ -32,6 +32,12 @@ def test_every_square_is_what_the_phone_arm_prepares(
         assert (entry.pixels, entry.recipe) == (pixels, pixels.recipe)
 
 
+def test_what_is_no_image_is_named_and_left_out(photos: Path, tmp_path: Path) -> None:
+    (photos / "IMG_1.HEIC").write_bytes(b"x")
+    (said,) = prepare(str(photos), tmp_path / "out", Pixels(), SETTINGS, workers=1).remarks
+    assert "left out 1 of its files, which are no images known here: 1 .heic (IMG_1.HEIC)" in said
+
+
 def test_the_manifest_tells_source_label_and_split(make: Make, photos: Path) -> None:
     make()
     dataset = data.load(photos.parent / "dataset")

@@ -102,12 +102,11 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
     """What a run takes of a folder or table of images."""
     monkeypatch.setenv("DRIFTLOOP_CACHE", str(tmp_path / "cache"))
     contract = contracts.load("default")
+    bundle = Miniature().write(tmp_path / "bundle")
 
     def prepare_(images: Path, most: int | None = None, **over: object) -> Sides:
         pixels = contract.pixels.model_copy(update=over)
-        side = Side(
-            contract.model_copy(update={"pixels": pixels}), Miniature().write(tmp_path / "b")
-        )
+        side = Side(contract.model_copy(update={"pixels": pixels}), bundle)
         return prepare(str(images), {"app": side}, 1, most, Unseen().track, skip_bad=False)
 
     return prepare_
