@@ -119,7 +119,7 @@ def test_times_and_memory_are_compared_phone_by_phone(two_phones: Writer) -> Non
     ("now", "worse"),
     [
         ({}, set()),
-        ({"answers": runs.FLIP}, {"gate"}),
+        ({"answers": runs.FLIP}, {"gate", "drift"}),
         ({"apart": runs.MOVED}, {"gate", "drift"}),
         ({"milliseconds": 2500.0}, set()),
         ({"milliseconds": 2700.0}, {"slower"}),
