@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
+from typing import TypeVar
 
 from driftloop.harness import tables
 from driftloop.harness.errors import CaseError
@@ -19,6 +20,7 @@ MANIFEST_SUFFIXES = frozenset({".csv", ".jsonl", ".tsv"})
 _IMAGE_COLUMNS = ("image", "path")
 _NAMED = 4
 """Kinds of files that a remark names."""
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def load_cases(spec: str, labels: Sequence[str], *, skip_bad: bool = False) -> C
     return CaseSet(tuple(_with_ids(entries)), tuple(refused), remarks)
 
 
-def drawn(cases: Sequence[Case], most: int | None, seed: int) -> tuple[Case, ...]:
+def drawn(cases: Sequence[_Item], most: int | None, seed: int) -> tuple[_Item, ...]:
     """All of `cases`, or a random sample of `most` where there are more."""
     if most is None or len(cases) <= most:
         return tuple(cases)

@@ -120,7 +120,6 @@ def load_processor(checkpoint: Checkpoint) -> Idefics3Processor:
         Idefics3ImageProcessorPil,
     )
 
-    template = checkpoint.path / "chat_template.jinja"
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             checkpoint.path, trust_remote_code=False
@@ -130,10 +129,18 @@ def load_processor(checkpoint: Checkpoint) -> Idefics3Processor:
             pixels,
             tokenizer,
             image_seq_len=checkpoint.tokens_per_tile,
-            chat_template=files.read(template).decode() if template.is_file() else None,
+            chat_template=_chat_template(checkpoint.path),
         )
     except (OSError, ValueError, TypeError) as error:
         raise _unreadable(checkpoint, "processor", error) from error
+
+
+def _chat_template(folder: Path) -> str | None:
+    """In a file of its own; published SmolVLM checkpoints have it as JSON."""
+    written, older = folder / "chat_template.jinja", folder / "chat_template.json"
+    if written.is_file():
+        return files.read(written).decode("utf-8")
+    return _json(str(folder), older).get("chat_template") if older.is_file() else None
 
 
 def load_model(checkpoint: Checkpoint) -> PreTrainedModel:

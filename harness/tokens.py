@@ -12,6 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final, get_args
 
 from driftloop.devices.paths import cache_dir
+from driftloop.devices.runner.protocol import Timings
 from driftloop.harness import atomic, ladder
 from driftloop.harness import checkpoint as checkpoints
 from driftloop.harness.arms.base import Prepared, Side, host_arm
@@ -191,7 +192,7 @@ def _budget(
     around = places[-1] - places[0] + 1
     image_tokens = ids.count(OBSERVED_IMAGE_ID)
     rows, columns = grid = seen[0].grid or (0, 0)
-    timings = [one.timings_ms for one in seen[1:] if one.timings_ms]
+    timings = [one.timings_ms for one in seen[1:] if isinstance(one.timings_ms, Timings)]
     return Budget(
         tiling=contract.tiling,
         grid=grid,

@@ -66,7 +66,7 @@ def audit(
         bundle=bundle,
         train_config=train_config,
         collator=collator,
-        app_source=app_source,
+        app=app_source,
         originals=sources,
         update=update,
     )
@@ -125,7 +125,6 @@ def listen(
     from driftloop.cli.audit_table import log_view
     from driftloop.harness import contract as contracts
     from driftloop.harness import listen as app_log
-    from driftloop.harness.audit import app
     from driftloop.harness.audit.rows import rows
 
     chosen = contracts.load(contract)
@@ -137,6 +136,8 @@ def listen(
     found = rows(heard.findings(chosen, images, name), chosen)
     beyond = list(heard.others())
     if app_source is not None:
+        from driftloop.harness.audit import app
+
         stated = {row.aspect: row.quotes[0] for row in found if row.value is not None}
         for note in app.read(app_source, chosen, heard=stated)[1]:
             say(note)

@@ -26,7 +26,7 @@ from driftloop.harness.ladder import APP
 from driftloop.harness.preprocess import identify_dump, pixels_sha256
 from driftloop.harness.preprocess.dump import read_dump
 from driftloop.harness.records.inquiry import AppRemarks
-from driftloop.harness.records.observation import Conditions, Observation
+from driftloop.harness.records.observation import Conditions, Observation, TotalTime
 
 _MOST_BYTES: Final = 256 * 2**20
 _MOST_TEXT: Final = 64 * 1024
@@ -67,7 +67,7 @@ class AppLine(Record):
     """As generated, the end token among them."""
     label_logprobs: dict[str, float] = Field(default_factory=dict)
     """Of each label's first token at the first step, in nats."""
-    timings_ms: Timings | None = None
+    timings_ms: Timings | TotalTime | None = None
     text_model_sha256: str | None = None
     mmproj_sha256: str | None = None
     versions: dict[str, str] = Field(default_factory=dict)

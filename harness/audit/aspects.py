@@ -1,8 +1,5 @@
-"""The aspects in which training, bundle and app can differ from the contract, in table order.
-
-The first seven are the alignment table, without which nothing is aligned. What some aspects cost
-can be measured at inference (`changed`); what any other costs shows only by training.
-"""
+"""The aspects in which training, bundle and app can differ from the contract, in table order. What
+some cost can be measured at inference (`changed`); what any other costs shows only by training."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from pydantic import ValidationError
 
 from driftloop.harness.audit import prompt_parts
 from driftloop.harness.audit.findings import Finding, Side, Value
-from driftloop.harness.audit.prompt_parts import Parts
+from driftloop.harness.audit.prompt_parts import IMAGE_TOKEN
 from driftloop.harness.contract import Contract, merged
 
 APP_THREADS: Final = "clamp(cores / 2, 2, 6)"
@@ -41,19 +38,14 @@ class Aspect:
     remarks: Mapping[Value, str] = field(default_factory=dict)
     """What is worth knowing about a value even where the contract has the same."""
 
-    @property
-    def is_stated(self) -> bool:
-        """Whether a contract states it."""
-        return self.always is None and bool(self.path or self.part)
-
-    def expected(self, contract: Contract) -> Value | None:
-        """The value under `contract`; None where that is left open."""
-        if not self.is_stated:
+    def expected(self, contract: Contract) -> Value:
+        """The value under `contract`, which is `spelled_out`."""
+        if self.always is not None:
             return self.always
         if self.part:
-            part = str(getattr(_parts(contract), self.part))
+            part = str(getattr(prompt_parts.of_contract(contract), self.part))
             return bool(part) if self.part == "context" else part
-        value: Value = attrgetter(self.path.replace("pixels.", "pixels.spelled_out."))(contract)
+        value: Value = attrgetter(self.path)(contract)
         return APP_THREADS if self.key == "threads" and value == 0 else value
 
 
@@ -62,7 +54,7 @@ _QUANTIZED: Final[Mapping[Value, str]] = dict.fromkeys(
 )
 
 ASPECTS: Final = (
-    # the alignment table
+    # the alignment table, without which nothing is aligned
     Aspect("image_size", "image size", "pixels.size"),
     Aspect("padding", "image format: padding", "pixels.padding"),
     Aspect("marker", "prompt format: image", always="image token"),
@@ -115,11 +107,6 @@ ASPECTS: Final = (
     Aspect("threads", "threads", "runtime.threads"),
     Aspect("vision_threads", "vision threads", "runtime.vision_threads"),
     Aspect("backend", "backend", "runtime.backend"),
-    Aspect(
-        "gpu_fallback",
-        "GPU fall-back",
-        remarks={"silent": "nobody sees on which backend an answer was made"},
-    ),
     Aspect("cache_cleared", "KV cache cleared", always=True),
     Aspect("session_images", "images a session", "limits.images_per_session"),
     Aspect("weights", "weight type", always="q8_0"),
@@ -128,48 +115,41 @@ ASPECTS: Final = (
 
 BY_KEY: Final[Mapping[str, Aspect]] = {aspect.key: aspect for aspect in ASPECTS}
 
-_TRAINING: Final = ASPECTS[: ASPECTS.index(BY_KEY["answer_reading"])]
-"""What decides a training example."""
+
+def spelled_out(contract: Contract) -> Contract:
+    """`contract` with a recipe that stands for several choices replaced by them."""
+    return contract.model_copy(update={"pixels": contract.pixels.spelled_out})
 
 
-def changed(contract: Contract, key: str, value: Value | None) -> Contract | None:
-    """`contract`, its pixels spelled out, with that one aspect as it was found; None where no
+def changed(contract: Contract, key: str, value: Value) -> Contract | None:
+    """`contract`, which is `spelled_out`, with that one aspect as it was found; None where no
     contract can say it, or where it cannot be tried at inference."""
-    spelled = contract.model_copy(update={"pixels": contract.pixels.spelled_out})
-    table = _change(spelled, BY_KEY[key], value) if value is not None else None
-    if table is None:
+    aspect, text, marker = BY_KEY[key], contract.prompt.text, contract.prompt.marker
+    table, _, name = aspect.path.rpartition(".")
+    change: dict[str, Any] = {table: {name: value}} if table else {name: value}
+    if key == "marker" and value == "literal text" and IMAGE_TOKEN not in text:
+        # Spelled out after the image, as a chat template with an image placeholder does.
+        text = text.replace(marker, IMAGE_TOKEN + marker)
+        change = {"prompt": {"text": text, "marker": IMAGE_TOKEN}}
+    elif aspect.part:
+        if key == "context_block" and value is not True:
+            return None
+        if key == "chat_template" and str(value).count("{prompt}") != 1:
+            return None
+        part: Any = _CONTEXT_BLOCK if key == "context_block" else value
+        parts = replace(prompt_parts.of_contract(contract), **{aspect.part: part})
+        change = {"prompt": {"text": parts.text}}
+    elif not aspect.path.startswith(_TRIED):
         return None
     try:
-        return Contract.model_validate(merged(spelled.model_dump(), table))
+        return Contract.model_validate(merged(contract.model_dump(), change))
     except ValidationError:
         return None
 
 
-def _parts(contract: Contract) -> Parts:
-    return prompt_parts.split(contract.prompt.text, contract.prompt.marker)
-
-
-def _change(contract: Contract, aspect: Aspect, value: Any) -> dict[str, Any] | None:  # noqa: ANN401
-    """The part of a contract (`harness.contract.merged`) that takes on a found value."""
-    text, image, marker = contract.prompt.text, prompt_parts.IMAGE_TOKEN, contract.prompt.marker
-    if aspect.key == "marker" and value == "literal text" and image not in text:
-        # Spelled out after the image, as a chat template with an image placeholder does.
-        return {"prompt": {"text": text.replace(marker, image + marker), "marker": image}}
-    if aspect.key == "context_block":
-        value = _CONTEXT_BLOCK if value is True else None
-    if aspect.key == "chat_template" and str(value).count("{prompt}") != 1:
-        value = None
-    if aspect.part and value is not None:
-        parts = replace(_parts(contract), **{aspect.part: value})
-        return {"prompt": {"text": parts.text}}
-    if not aspect.path.startswith(_TRIED):
-        return None
-    table, _, name = aspect.path.rpartition(".")
-    return {table: {name: value}} if table else {name: value}
-
-
 def stated(contract: Contract, side: Side, where: str) -> Iterator[Finding]:
     """What the contract that a bundle, or a checkpoint's training, was made under says."""
-    for aspect in _TRAINING if side == "checkpoint" else ASPECTS:
-        if aspect.is_stated:
+    contract, of_training = spelled_out(contract), ASPECTS.index(BY_KEY["answer_reading"])
+    for aspect in ASPECTS[:of_training] if side == "checkpoint" else ASPECTS:
+        if aspect.always is None:
             yield Finding(aspect.key, side, aspect.expected(contract), where)

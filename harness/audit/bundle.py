@@ -15,30 +15,24 @@ from driftloop.harness.bundle.key_check import mmproj_keys, tokenizer_findings
 from driftloop.harness.contract import Contract
 
 _SIDE: Final = "bundle"
-_SHIPPED: Final = "q8_0"
-_NAMED: Final = 3
 
 
 def findings(bundle: Bundle, tokens: Tokens, contract: Contract) -> Iterator[Finding]:
-    """What `bundle` says, compared with the checkpoint of `tokens`.
-
-    Raises:
-        BundleError: a GGUF cannot be read.
-        CheckpointError: the checkpoint's weights cannot be read.
-    """
+    """What `bundle` says, compared with the checkpoint of `tokens`. Raises BundleError where a GGUF
+    cannot be read, CheckpointError where the checkpoint's weights cannot."""
     manifest = str(bundle.path / "manifest.json")
     where = f"{manifest}: contract"
     yield from stated(bundle.contract, _SIDE, where)
     for aspect in ("marker", "sampling", "images_per_prompt", "output"):
         yield Finding(aspect, _SIDE, BY_KEY[aspect].always, where, "as every contract has it")
     quants = bundle.quants
-    shipped = _SHIPPED if _SHIPPED in quants else quants[0]
+    shipped = "q8_0" if "q8_0" in quants else quants[0]
     yield Finding("weights", _SIDE, shipped, manifest, f"it holds {', '.join(quants)}")
     mmproj, text = GgufFile(bundle.mmproj(shipped)), GgufFile(bundle.text_model(shipped))
     checkpoint = tokens.checkpoint.path
     value, note = "of this checkpoint", ""
     if others := mmproj_against_checkpoint(mmproj.path, checkpoint):
-        named = ", ".join(tensor.name for tensor in others[:_NAMED])
+        named = ", ".join(tensor.name for tensor in others[:3])
         note = f"not from the vision tower of {tokens.checkpoint.source}: {named} first"
         value = f"{len(others)} tensors of another model"
     yield Finding("mmproj", _SIDE, value, str(mmproj.path), note)
@@ -54,9 +48,7 @@ def findings(bundle: Bundle, tokens: Tokens, contract: Contract) -> Iterator[Fin
         yield Finding("add_special", _SIDE, added, str(text.path))
     prompt = tokens.prompt(contract)
     room, limit = contract.runtime.context, contract.limits.max_tokens
-    note = (
-        f"{len(prompt.ids)} prompt tokens ({prompt.image_tokens} of them the image's) and "
-        f"{limit} for the answer, in a context of {room}"
-    )
+    said = f"{len(prompt.ids)} prompt tokens ({prompt.image_tokens} of them the image's)"
+    note = f"{said} and {limit} for the answer, in a context of {room}"
     fits = len(prompt.ids) + limit <= room
     yield Finding("prompt_fits", _SIDE, fits, str(bundle.path), note)

@@ -1,5 +1,4 @@
-"""A checkpoint's own files: the defaults of its processor, tokenizer and `generate`, and the
-prompt's ids under a contract. Its weights are not read."""
+"""A checkpoint's own files, but for its weights."""
 
 from __future__ import annotations
 
@@ -20,13 +19,12 @@ from driftloop.harness.checkpoint import Checkpoint, load_processor, processor_s
 from driftloop.harness.contract import Contract
 from driftloop.harness.errors import CheckpointError
 from driftloop.harness.training import record
-from driftloop.harness.training.prompt import IMAGE_TOKEN, PromptIds, encode
+from driftloop.harness.training.prompt import PromptIds, encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _SIDE: Final = "checkpoint"
-_LEVELS: Final = 255
 _BY_DESIGN: Final = ("marker", "chat_template", "loss", "end_token", "output", "images_per_prompt")
 """What `driftloop train` always gets right."""
 
@@ -47,11 +45,6 @@ class Tokens:
         """Of the checkpoint's image processor."""
         return processor_settings(self.checkpoint.path)
 
-    @cached_property
-    def image_texts(self) -> tuple[str, ...]:
-        """The texts that this tokenizer takes for the image's token."""
-        return (IMAGE_TOKEN,) if len(self.ids(IMAGE_TOKEN)) == 1 else ()
-
     def ids(self, text: str) -> list[int]:
         """Of `text` alone, without special tokens around it."""
         return list(self.tokenizer.encode(text, add_special_tokens=False))
@@ -65,37 +58,20 @@ class Tokens:
         """Tokens of the longest label with its end."""
         return 1 + max(len(self.ids(label)) for label in contract.answer.labels)
 
-    def written(self, messages: Sequence[Any]) -> str | None:
-        """A conversation up to the answer as the checkpoint's chat template writes it, the image as
-        `<image>`; None where there is no template or it refuses the conversation."""
-        from jinja2 import TemplateError
-
-        file = self.checkpoint.path / "chat_template.jinja"
-        template = files.read(file).decode() if file.is_file() else self.tokenizer.chat_template
-        options = {"chat_template": template, "tokenize": False, "add_generation_prompt": True}
-        try:
-            text = self.tokenizer.apply_chat_template(list(messages), **options)
-        except (TemplateError, TypeError, ValueError, KeyError):
-            return None
-        return text if isinstance(template, str) and isinstance(text, str) else None
-
     def prompt(self, contract: Contract) -> PromptIds:
         """The prompt's ids as the model gets them."""
         tile = self.checkpoint.tile_size
         longest = int((self.settings.get("size") or {}).get("longest_edge", tile))
-        is_split = contract.tiling == "split" and longest > tile
-        side = math.ceil(longest / tile) if is_split else 0
-        tokens_per_tile = self.checkpoint.tokens_per_tile
-        return encode(self.tokenizer, contract.prompt, (side, side), tokens_per_tile)
+        side = math.ceil(longest / tile) if contract.tiling == "split" and longest > tile else 0
+        grid, tokens_per_tile = (side, side), self.checkpoint.tokens_per_tile
+        return encode(self.tokenizer, contract.prompt, grid, tokens_per_tile)
 
     def trained_under(self, contract: Contract, split: bool | None) -> Contract:
-        """`contract` with training's tiling: `split`, else as the checkpoint's record says, else
-        its processor's default."""
-        trained = record.load(self.checkpoint.path) if split is None else None
-        if split is None:
-            split = bool(self.settings.get("do_image_splitting", True))
-        tiling = trained.contract.tiling if trained else "split" if split else "single"
-        return contract.model_copy(update={"tiling": tiling})
+        """`contract` with training's tiling: `split`, else as recorded, else the processor's."""
+        if split is None and (trained := record.load(self.checkpoint.path)) is not None:
+            return contract.model_copy(update={"tiling": trained.contract.tiling})
+        is_split = self.settings.get("do_image_splitting", True) if split is None else split
+        return contract.model_copy(update={"tiling": "split" if is_split else "single"})
 
 
 def findings(tokens: Tokens, contract: Contract) -> Iterator[Finding]:
@@ -108,18 +84,12 @@ def findings(tokens: Tokens, contract: Contract) -> Iterator[Finding]:
     if trained is not None:
         where = str(folder / record.RECORD_NAME)
         yield from stated(trained.contract, _SIDE, where)
-        for aspect in _BY_DESIGN:
-            note = "as `driftloop train` always does"
-            yield Finding(aspect, _SIDE, BY_KEY[aspect].always, where, note)
+        note = "as `driftloop train` always does"
+        yield from (Finding(one, _SIDE, BY_KEY[one].always, where, note) for one in _BY_DESIGN)
     else:
-        comes = "a" if any(folder.glob("chat_template.*")) else "no"
-        note = f"{comes} chat template comes with it; --collator or --train-config shows its use"
-        yield Finding("chat_template", _SIDE, None, str(folder), note)
         found = tokens.trained_under(contract, None)
-        note = (
-            f"the processor's default: {tokens.prompt(found).image_tokens} image tokens, "
-            f"{tokens.prompt(contract).image_tokens} under the contract"
-        )
+        own, wanted = (tokens.prompt(one).image_tokens for one in (found, contract))
+        note = f"the processor's default: {own} image tokens, {wanted} under the contract"
         yield Finding("tiling", _SIDE, found.tiling, f"{settings}{DEFAULT_TILING}", note)
     yield from _processor(tokens.settings, settings)
     yield from _generation(folder / "generation_config.json")
@@ -130,15 +100,14 @@ def _processor(settings: Mapping[str, Any], where: str) -> Iterator[Finding]:
     resample = settings.get("resample", Image.Resampling.LANCZOS)
     name = values.filter_name(resample) or str(resample)
     yield Finding("tile_resize", _SIDE, name, f"{where}: resample")
-    factor = settings.get("rescale_factor", 1 / _LEVELS) if settings.get("do_rescale", True) else 1
-    value, place = "the checkpoint's", f"{where}: image_mean, image_std"
+    factor = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1
+    value = "the checkpoint's"
     note = f"mean {settings.get('image_mean')}, deviation {settings.get('image_std')}"
-    if abs(factor * _LEVELS - 1) > 1e-6:
-        value, place = f"levels times {factor}", where
-        note = "libmtmd always divides levels by 255"
+    if abs(factor * 255 - 1) > 1e-6:
+        value, note = f"levels times {factor}", "libmtmd always divides levels by 255"
     elif not settings.get("do_normalize", True):
-        value, place, note = "none", f"{where}: do_normalize", "libmtmd always normalises"
-    yield Finding("normalisation", _SIDE, value, place, note)
+        value, note = "none", "libmtmd always normalises"
+    yield Finding("normalisation", _SIDE, value, where, note)
 
 
 def _generation(file: Path) -> Iterator[Finding]:

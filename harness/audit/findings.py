@@ -44,7 +44,6 @@ class Finding:
     """One thing that was read. `value` None: it is there, but could not be read."""
 
     aspect: str
-    """Key of an `harness.audit.aspects.Aspect`."""
     side: Side
     value: Value | None
     """In the aspect's own terms, comparable with what the contract says."""
@@ -80,8 +79,8 @@ def tallied(found: Iterable[Finding], where: str) -> Iterator[Finding]:
 def settled(aspect: str, side: Side, found: Sequence[Quote], is_whole: bool = True) -> Finding:
     """What the candidates `found` come to: the value if there is only one, else None with all of
     them, the best guess first. `is_whole`: the whole source was seen; otherwise nothing is read."""
-    # Of the same line found twice, the surer finding stands.
-    ordered = sorted(found, key=lambda one: one.is_sure)
+    # Of the same line found twice, the surer finding stands, then the one that says why.
+    ordered = sorted(found, key=lambda one: (one.is_sure, one.why != ""))
     unique = list({(one.value, one.where): one for one in ordered}.values())
     if not unique:
         note = f"no line states it; write it into {CONFIRMED_IN}"

@@ -1,9 +1,5 @@
-"""What a mismatch costs in the checkpoint's own answers.
-
-They are measured with the torch arm, under the contract and under the contract with that one
-thing changed; last with all changes together. It is the hop from `torch:training` to `torch`, taken
-apart. Answers are kept as the torch arm's are, so that nothing is answered twice.
-"""
+"""What a mismatch costs in the checkpoint's own answers: the hop from `torch:training` to `torch`,
+taken apart. Answers are kept as the torch arm's are, so that nothing is answered twice."""
 
 from __future__ import annotations
 
@@ -37,7 +33,6 @@ class Change:
     """One thing that differs from the contract."""
 
     aspect: str
-    """Key of an `harness.audit.aspects.Aspect`."""
     found: Value
     contract: Contract
 
@@ -50,9 +45,8 @@ class Impact:
     cases: int
     """Answered both ways."""
     changed: int
-    """Of `cases`, those with another label."""
     unanswered: int
-    """Cases with an answer under the contract alone: refused pixels, a prompt too long."""
+    """Further cases, with an answer under the contract alone: refused pixels, a prompt too long."""
     labelled: int
     """Of `cases`, those whose true label is known."""
     right_before: int
@@ -87,12 +81,9 @@ def impacts(
     *,
     together: Contract | None = None,
 ) -> list[Impact]:
-    """One `Impact` per change, worst first; without changes nothing is run.
-
-    `images` as `harness.cases.load_cases` takes them, and refuses them. `together`: the contract
-    with all that was changed; its impact, whose `change` is None, comes last. Raises ArmUnavailable
-    where torch is not installed.
-    """
+    """One `Impact` per change, worst first; none without changes. `together`: the contract with all
+    that was changed; its impact, whose `change` is None, comes last. Raises ArmUnavailable where
+    torch is not installed."""
     if not changes:
         return []
     bench = _Bench(checkpoint, contract, images, progress)
@@ -118,12 +109,11 @@ class _Bench:
         self._before = self._answers(contract, "the contract", skip_bad=False)
 
     def impact(self, change: Change | None, contract: Contract) -> Impact:
-        """What `contract` changes in the answers."""
         name = "all together" if change is None else change.aspect
         after = self._answers(contract, name, skip_bad=True)
         both = [(seen, after[case]) for case, seen in self._before.items() if case in after]
         truths = {case.id: case.label for case in self._cases if case.label is not None}
-        known = [pair for pair in both if pair[0].case_id in truths]
+        known = [(*pair, truths[pair[0].case_id]) for pair in both if pair[0].case_id in truths]
         shifts = [
             shift
             for ours, theirs in both
@@ -135,8 +125,8 @@ class _Bench:
             changed=sum(ours.label != theirs.label for ours, theirs in both),
             unanswered=len(self._before) - len(both),
             labelled=len(known),
-            right_before=sum(ours.label == truths[ours.case_id] for ours, _ in known),
-            right_after=sum(theirs.label == truths[theirs.case_id] for _, theirs in known),
+            right_before=sum(ours.label == truth for ours, _, truth in known),
+            right_after=sum(theirs.label == truth for _, theirs, truth in known),
             mean_shift=sum(shifts) / len(shifts) if shifts else None,
         )
 

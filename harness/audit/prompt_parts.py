@@ -1,5 +1,4 @@
-"""Prompts and targets, taken apart: how the image stands in the prompt, the text around it, and
-whether the target is the label alone."""
+"""Prompts and targets, taken apart."""
 
 from __future__ import annotations
 
@@ -27,20 +26,19 @@ END_TOKENS = (*END_OF_GENERATION, "<eos>", "<|eot_id|>", "<end_of_turn>")
 
 _CONTEXT = re.compile(r"(?:(?<=\n)|^)[ \t]*context[ \t]*:[^\n]*(?:\n+|$)", re.IGNORECASE)
 _ROLE = r"(?:user|human|system)"
+_TURN = r"(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>)"
 _OPENING = re.compile(
     r"^\s*(?:(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>)\s*)?"
-    r"(?:(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>)\s*system\b.*?"
-    r"(?:<\|im_end\|>|<end_of_utterance>|<\|eot_id\|>|<end_of_turn>)\s*)?"
-    r"(?:(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>)\s*"
-    rf"{_ROLE}(?:<\|end_header_id\|>)?[ \t]*:?[ \t]*\n*"
+    rf"(?:{_TURN}\s*system\b.*?(?:<\|im_end\|>|<end_of_utterance>|<\|eot_id\|>|<end_of_turn>)\s*)?"
+    rf"(?:{_TURN}\s*{_ROLE}(?:<\|end_header_id\|>)?[ \t]*:?[ \t]*\n*"
     rf"|<\|{_ROLE}\|>\n?|\[INST\][ ]?|{_ROLE}[ ]?:[ \t]*\n?"
     r"|###[ ]?(?:instruction|user)[ ]?:\s*\n?)",
     re.IGNORECASE | re.DOTALL,
 )
 _CLOSING = re.compile(
     r"(?:(?:<end_of_utterance>|<\|im_end\|>|<\|eot_id\|>|<\|end\|>|<end_of_turn>|</s>)\s*"
-    r"(?:(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>)?\s*"
-    r"(?:assistant|model)(?:<\|end_header_id\|>)?[ \t]*:?[ \t]*\n*|<\|assistant\|>\n?)?"
+    rf"(?:{_TURN}?\s*(?:assistant|model)(?:<\|end_header_id\|>)?[ \t]*:?[ \t]*\n*"
+    r"|<\|assistant\|>\n?)?"
     r"|[ ]?\[/INST\]|\n+(?:<\|im_start\|>)?assistant[ ]?:?[ \t]*\n?|\n+<\|assistant\|>\n?"
     r"|[ ]assistant:"
     r"|\n+###[ ]?(?:response|assistant)[ ]?:\s*)$",
@@ -99,22 +97,19 @@ def split(text: str, marker: str) -> Parts:
     )
 
 
+def of_contract(contract: Contract) -> Parts:
+    """Its prompt, taken apart."""
+    return split(contract.prompt.text, contract.prompt.marker)
+
+
 def findings(
-    text: str,
-    side: Side,
-    where: str,
-    contract: Contract,
-    image_texts: Collection[str] | None = None,
+    text: str, side: Side, where: str, contract: Contract, has_token: bool = False
 ) -> list[Finding]:
     """What a prompt, as it is sent or trained on, says about itself, the answer left out.
-
-    `image_texts`: the texts in it that become the image's tokens, as `<image>` once a tokenizer
-    showed it to be one. None: libmtmd's markers for the app, which uses it, none for training.
-    """
-    if image_texts is None:
-        image_texts = (*LIBMTMD_MARKERS, contract.prompt.marker) if side == "app" else ()
+    `has_token`: training's tokenizer is known to take `<image>` for the image."""
     parts = split(text, contract.prompt.marker)
-    value, note = _marker(parts, side, image_texts)
+    known = (*LIBMTMD_MARKERS, contract.prompt.marker) if side == "app" else (IMAGE_TOKEN,)
+    value, note = _marker(parts, side, known if side == "app" or has_token else ())
     found: list[tuple[str, Value | None, str]] = [
         ("marker", value, note),
         ("prompt_words", " ".join([parts.before, parts.words]).strip(), ""),

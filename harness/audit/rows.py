@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from driftloop.harness.audit.aspects import ASPECTS, BY_KEY
+from driftloop.harness.audit.aspects import ASPECTS, BY_KEY, spelled_out
 from driftloop.harness.audit.findings import CONFIRMED_IN, Finding, Side, Value
 from driftloop.harness.contract import Contract
 
@@ -41,7 +41,6 @@ class Row(Finding):
     """One finding beside the contract."""
 
     contract: Value | None = None
-    """None: the contract leaves it open."""
     match: bool | None = None
     """None: it could not be read."""
     impact: str = ""
@@ -74,6 +73,7 @@ class Missing:
 
 def rows(findings: Iterable[Finding], contract: Contract) -> list[Row]:
     """A row per finding, in the order of the table; equal findings of one side become one row."""
+    contract = spelled_out(contract)
     order = {aspect.key: index for index, aspect in enumerate(ASPECTS)}
     ordered = sorted(dict.fromkeys(findings), key=lambda finding: order[finding.aspect])
     sides: dict[tuple[str, Value | None], set[Side]] = {}
@@ -88,7 +88,7 @@ def _row(finding: Finding, contract: Contract, sides: Set[Side]) -> Row:
     row = Row(**vars(finding), contract=aspect.expected(contract))
     if row.value is None:
         return row
-    if row.contract in (None, row.value):
+    if row.value == row.contract:
         return replace(row, match=True, impact=aspect.remarks.get(row.value, ""))
     agree = "app" in sides and not sides.isdisjoint(_GROUPS["training"])
     return replace(row, match=False, note="; ".join(filter(None, [row.note, _BOTH * agree])))

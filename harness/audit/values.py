@@ -6,21 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from PIL import Image
-
-COLOURS: Final = {
-    "white": "white",
-    "mean": "mean colour",
-    "none": "none",
-    **dict.fromkeys(("black", "zeros", "zero", "constant"), "black"),
-    **dict.fromkeys(("edge", "replicate"), "edge"),
-    **dict.fromkeys(("reflect", "symmetric"), "reflect"),
-    **dict.fromkeys(("gray", "grey"), "grey"),
-}
+COLOURS: Final = {one: one for one in ("white", "black", "none", "edge", "reflect", "grey")} | {
+    "zeros": "black", "constant": "black", "replicate": "edge", "symmetric": "reflect",
+    "gray": "grey", "mean": "mean colour",
+}  # fmt: skip
 """Padding colours and modes by the names that libraries have for them."""
-_FILTERS: Final = {"linear": "bilinear", "cubic": "bicubic"} | dict.fromkeys(
-    ("lanczos4", "antialias"), "lanczos"
-)
+_FILTERS: Final = {"linear": "bilinear", "cubic": "bicubic", "lanczos4": "lanczos"}
 _TRUTHS: Final = {
     **dict.fromkeys(("true", "yes", "on", "enabled", "1"), True),
     **dict.fromkeys(("false", "no", "off", "disabled", "0"), False),
@@ -89,7 +80,9 @@ def sampling(settings: Mapping[str, Any]) -> str:
 def filter_name(value: object) -> str | None:
     """A resize filter: Pillow's number or any library's name."""
     if not isinstance(value, str):
-        return next((one.name.lower() for one in Image.Resampling if one == whole(value)), None)
+        from PIL.Image import Resampling
+
+        return next((one.name.lower() for one in Resampling if one == whole(value)), None)
     name = re.split(r"[.:]", value.strip().lower())[-1].removeprefix("inter_")
     name = name.removeprefix("resampling_").replace("-", "_")
     return _FILTERS.get(name, name)

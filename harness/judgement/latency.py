@@ -12,7 +12,7 @@ from driftloop.devices.runner.protocol import Timings
 from driftloop.harness import stats
 from driftloop.harness.jsonl import Record
 from driftloop.harness.ladder import Who
-from driftloop.harness.records.observation import ArmRecord, Observation, by_who
+from driftloop.harness.records.observation import ArmRecord, Observation, TotalTime, by_who
 
 SESSION_BUDGET_S = (15.0, 24.0)
 """What the app promises for a session of three images."""
@@ -51,7 +51,8 @@ class ArmLatency(ArmRecord):
     cached: int
     """Images used whose times come from the content cache."""
     stages: dict[str, StageLatency]
-    """image_decode, tokenize, encode (all tiles), prefill, decode (all steps), total."""
+    """image_decode, tokenize, encode (all tiles), prefill, decode (all steps), total; total alone
+    where an image was timed as a whole."""
     tokens_per_s: float | None
     """Decode steps over decode time; the first token comes with prefill and is not counted."""
     session: StageLatency | None
@@ -66,8 +67,10 @@ class ArmLatency(ArmRecord):
     """Over the separate loads of the model, distinguished by their time."""
 
 
-def stage_times(timings: Timings) -> dict[str, float]:
+def stage_times(timings: Timings | TotalTime) -> dict[str, float]:
     """Milliseconds of each stage of one image: encode over all tiles, decode over all steps."""
+    if isinstance(timings, TotalTime):
+        return {"total": timings.total}
     return {
         "image_decode": timings.image_decode,
         "tokenize": timings.tokenize,
@@ -111,7 +114,7 @@ def _summary(who: Who, seen: Sequence[Observation], session_sizes: Mapping[int, 
         unanswered=len(seen) - len(answered),
         cached=sum(item.conditions.cached for item, _ in used),
         stages={name: latency for name, latency in stages.items() if latency is not None},
-        tokens_per_s=_tokens_per_s([timings for _, timings in used]),
+        tokens_per_s=_tokens_per_s([one for _, one in used if isinstance(one, Timings)]),
         session=StageLatency.over(totals),
         sessions_ms=tuple(totals),
         interrupted=interrupted,
@@ -127,13 +130,13 @@ def _tokens_per_s(timings: Sequence[Timings]) -> float | None:
 
 
 def _sessions(
-    used: Sequence[tuple[Observation, Timings]], session_sizes: Mapping[int, int]
+    used: Sequence[tuple[Observation, Timings | TotalTime]], session_sizes: Mapping[int, int]
 ) -> tuple[list[float], int]:
     """Milliseconds of every whole session of one process, and how many came from several.
 
     Processes are distinguished by how long they took to load the model, and by the phone's boot.
     """
-    by_session: dict[int, list[tuple[Observation, Timings]]] = {}
+    by_session: dict[int, list[tuple[Observation, Timings | TotalTime]]] = {}
     for item, timings in used:
         by_session.setdefault(item.session, []).append((item, timings))
     totals = []

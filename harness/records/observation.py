@@ -51,6 +51,12 @@ class Conditions(Record):
     """True when the answer came from the content cache instead of a new run."""
 
 
+class TotalTime(Record):
+    """Of an arm that times an image as a whole, in milliseconds."""
+
+    total: float
+
+
 class Observation(Record):
     """What one arm saw for one case: fingerprints of its stages, answer, timings, conditions."""
 
@@ -75,7 +81,7 @@ class Observation(Record):
     text: str
     label: str | None
     stop_reason: Literal["eog", "max_tokens", "error"]
-    timings_ms: Timings | None
+    timings_ms: Timings | TotalTime | None
     conditions: Conditions
     error: RunnerFault | None = None
     canary: Canary | None = None

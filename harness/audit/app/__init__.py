@@ -1,16 +1,13 @@
 """An Android app's own account of the contract: lines of its Kotlin, Java and C++, quoted.
 
-Nothing is interpreted. A rule (`rules.toml`) finds lines that state an aspect; what one line states
-alone is read, of several a person chooses once, the rest is not read. That choice stands in
-`driftloop-app.toml`, one line an aspect: its value, the place and the line. What the source leaves
-open stands there as comments; taking the `#` off one of them settles it. The file is committed
+Nothing is interpreted. A rule (`rules.toml`) finds lines that state an aspect. What one line states
+alone is read, of several a person chooses once, in `driftloop-app.toml`: the file is committed
 beside the app, and from then on it is what the contract is compared with.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,27 +15,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from driftloop.devices import files
 from driftloop.harness.atomic import write_text
 from driftloop.harness.audit.app import readers, rules
 from driftloop.harness.audit.app.constants import Constants
-from driftloop.harness.audit.app.grammar import Fact
 from driftloop.harness.audit.app.rules import ASPECTS
-from driftloop.harness.audit.app.source import (
-    FILE_SECONDS,
-    LANGUAGES,
-    PARSE_ALL,
-    SECONDS,
-    File,
-    Source,
-)
+from driftloop.harness.audit.app.source import FILE_SECONDS, LANGUAGES, PARSE_ALL, SECONDS, Source
 from driftloop.harness.audit.aspects import BY_KEY
 from driftloop.harness.audit.findings import CONFIRMED_IN, Finding, Quote, Value, settled
 from driftloop.harness.contract import Contract
 from driftloop.harness.errors import AuditError
-from driftloop.harness.shipped import loads
-
-__all__ = ["CONFIRMED_IN", "read", "scan"]
+from driftloop.harness.shipped import toml_table
 
 _READERS: Final = vars(readers)
 _HEAD: Final = """\
@@ -57,15 +43,9 @@ def read(
     heard: Mapping[str, Quote] | None = None,
 ) -> tuple[list[Finding], list[str]]:
     """What the app's source under `folder` says, or what is confirmed of it; and one line for each
-    thing to know about its files.
-
-    The first time, and with `update`, `driftloop-app.toml` is written into `folder`. `heard`: what
-    the app's log says; as the stronger evidence it is written there in place of what stood.
-
-    Raises:
-        BadInput: no such folder, no source in it, or a file of confirmed values that is none.
-        ArmUnavailable: the packages of the extra `audit` are not installed.
-    """
+    thing to know about its files. `driftloop-app.toml` is written there the first time, with
+    `update`, and with `heard`, what the app's log says: the stronger evidence. Raises BadInput: no
+    such folder, no source in it, or a file of confirmed values that is none."""
     found, notes = scan(folder, contract)
     file = folder / CONFIRMED_IN
     before = _confirmed(file, contract)
@@ -91,62 +71,48 @@ def read(
 
 def scan(folder: Path, contract: Contract) -> tuple[list[Finding], list[str]]:
     """What the app's source under `folder` says about each aspect, and one line for each file that
-    was not read, or not well. `contract` only decides which texts and lists are of its labels.
-
-    Raises:
-        BadInput: no such folder, or no Kotlin, Java or C++ in it.
-        ArmUnavailable: the packages of the extra `audit` are not installed.
-    """
+    was not read, or not well. Raises BadInput: no such folder, or no Kotlin, Java or C++ in it."""
     source = Source(folder)
     found: defaultdict[str, list[Quote]] = defaultdict(list)
     for candidate in readers.settled_together(list(_candidates(source, contract))):
         found[candidate.aspect].append(candidate)
     is_whole = source.is_whole and not source.is_late
     readings = [settled(key, "app", found[key], is_whole) for key in ASPECTS]
-    return readings, source.notes()
+    wrong = (f"{file.name}: {note}" for file in source.files for note in file.notes)
+    return readings, [*source.left_out, *wrong]
 
 
 def _candidates(source: Source, contract: Contract) -> Iterator[Quote]:
     constants = Constants(source)
-    labels = "|".join(re.escape(label) for label in contract.answer.labels if label)
-    lists = re.compile(rf'(?i)"(?:{labels or "(?!)"})"')
+    labels = frozenset(label.lower() for label in contract.answer.labels if label)
     # Files that make a text model's context, where another makes one and gives it images.
-    engines = [one for one in source.files if rules.pattern("MAKES_CONTEXT").search(one.text)]
-    blind = frozenset(one for one in engines if not rules.pattern("FEEDS").search(one.text))
+    engines = [one for one in source.files if rules.holds(one, "MAKES_CONTEXT")]
+    blind = frozenset(one for one in engines if not rules.holds(one, "FEEDS"))
     blind = blind if len(blind) < len(engines) else frozenset()
     is_small = sum(len(file.content) for file in source.files) <= PARSE_ALL
     for file in source.files:
         if source.is_late:
             source.stop(f"the scan stopped after {SECONDS:g} s")
             return
-        if is_small or rules.pattern("STATES").search(file.text) or lists.search(file.text):
-            until = time.process_time() + FILE_SECONDS
-            for fact, rule in _wanted(file):
-                if time.process_time() > until:
-                    file.notes.append("takes too long: not read to its end")
-                    break
-                scene = rules.Scene(fact, file, constants, contract, blind)
-                if scene.fits(rule):
+        has_label = any(f'"{label}"' in file.lowered for label in labels)
+        if not is_small and not has_label and not rules.holds(file, "STATES"):
+            continue
+        until = time.process_time() + FILE_SECONDS
+        for count, fact in enumerate(file.parsed):
+            if count % 64 == 0 and time.process_time() > until:
+                file.notes.append("takes too long: read only in part")
+                break
+            if wanted := rules.named(fact.name, fact.kind, file.language):
+                scene = rules.Scene(fact, file, constants, contract, labels, blind)
+                for rule in filter(scene.fits, wanted):
                     yield from _READERS[rule.read](scene, rule)
 
 
-def _wanted(file: File) -> Iterator[tuple[Fact, rules.Rule]]:
-    """The file's facts, each with the rules that look for its like."""
-    for name, facts in file.facts.items():
-        kinds = frozenset(fact.kind for fact in facts)
-        for rule in rules.named(name, file.language, kinds):
-            yield from ((fact, rule) for fact in facts if fact.kind in rule.find)
-
-
 def _confirmed(file: Path, contract: Contract) -> dict[str, Quote] | None:
-    """The settled aspects of `file`; None where there is no such file. Raises AuditError where it
-    is no TOML, or an entry is no aspect, or a value is of another kind than the contract's."""
-    try:
-        table = loads(files.read(file).decode("utf-8"))
-    except FileNotFoundError:
+    """The settled aspects of `file`; None where it is not there. AuditError: an entry is none."""
+    if not file.exists():
         return None
-    except (OSError, ValueError) as error:
-        raise AuditError(f"{file}: cannot be read: {error}; correct it, or delete it") from error
+    table = toml_table(file, str(file), AuditError)
     return {aspect: _entry(file, aspect, entry, contract) for aspect, entry in table.items()}
 
 
@@ -155,12 +121,11 @@ def _entry(file: Path, aspect: str, entry: Any, contract: Contract) -> Quote:  #
         raise AuditError(f"{file}: {aspect!r} is none of {', '.join(ASPECTS)}")
     table = entry if isinstance(entry, dict) else {"value": entry}
     value = table.get("value")
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        value = tuple(value)
+    value = tuple(value) if isinstance(value, list) else value
     if not isinstance(value, str | int | float | bool | tuple):
         raise AuditError(f"{file}: {aspect} has no value; write {aspect} = {{ value = ... }}")
     wanted = BY_KEY[aspect].expected(contract)
-    if wanted is not None and aspect != "threads" and type(value) is not type(wanted):
+    if aspect != "threads" and type(value) is not type(wanted):
         said = f"{aspect} is {value!r}; write it as the contract does, {wanted!r}"
         raise AuditError(f"{file}: {said}")
     return Quote(value, str(table.get("at", "")), str(table.get("line", "")))
@@ -181,7 +146,6 @@ def _kept(
 
 
 def _as_confirmed(found: Finding, folder: Path, stands: Quote | None) -> Finding:
-    """An aspect as it is confirmed, else as it is read."""
     if stands is None:
         return found
     if change := _change(stands, folder, found):
@@ -192,8 +156,7 @@ def _as_confirmed(found: Finding, folder: Path, stands: Quote | None) -> Finding
 
 
 def _change(stands: Quote, folder: Path, found: Finding) -> str | None:
-    """What became of a confirmed line, in words; None: it still says this. A value by hand and a
-    log's line have none that could change."""
+    """What became of a confirmed line of the source, in words; None: it still says this."""
     name = stands.where.rpartition(":")[0]
     if Path(name).suffix.lower() not in LANGUAGES:
         return None
@@ -211,7 +174,6 @@ def _change(stands: Quote, folder: Path, found: Finding) -> str | None:
 
 
 def _written(found: Finding, stands: Quote | None) -> Iterator[str]:
-    """The lines of `driftloop-app.toml` about one aspect."""
     if stands is not None:
         yield _line(found.aspect, stands)
         return

@@ -1,22 +1,17 @@
-"""The constant table: what a name stands for, where one declaration or one call says it.
-
-A name is looked up in its own function, then among the arguments that the function is called with
-(a JNI function by its method), then among the constants of its file and of the project. What is
-put together from several parts, or changed on the way, is not followed.
-"""
+"""What a name stands for, where one declaration or one call says it: in its own function, among the
+arguments of the function's calls (a JNI function by its method), among the constants of its file
+and of the project. What is changed on the way is not followed."""
 
 from __future__ import annotations
 
 import re
 import textwrap
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from functools import lru_cache
+from typing import Final
 
-from driftloop.harness.audit.app.grammar import TEXTS, Fact, inner, operands, parted, text
+from driftloop.harness.audit.app.grammar import TEXTS, Fact, Node, inner, operands, parted, text
 from driftloop.harness.audit.app.source import File, Source
-
-if TYPE_CHECKING:
-    from tree_sitter import Node
 
 Literal = str | int | float | bool
 
@@ -37,12 +32,12 @@ _RAW_MARKS: Final = re.compile(r"\$\{([^{}]*)\}|\$([A-Za-z_]\w*)")
 _MARKS: Final = re.compile(rf"(?s){_RAW_MARKS.pattern}|\\(u[0-9a-fA-F]{{4}}|x[0-9a-fA-F]{{2}}|.)")
 """In any other text: a name, or an escaped character."""
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\n": ""}
-_MARKERS: Final = {
-    "mtmd_default_marker": "<__media__>",
-    "mtmd_get_marker": "<__media__>",
-    "MTMD_DEFAULT_MARKER": "<__media__>",
-    "MTMD_DEFAULT_IMAGE_MARKER": "<__image__>",
-}
+_STEPS: Final = re.compile(
+    r"\b(\w+)\s*(?:\+\+|--|(?:[-+*/%|&^]|<<|>>)=)|(?:\+\+|--|(?<!&)&)\s*(\w+)"
+)
+_MARKERS: Final = {"MTMD_DEFAULT_IMAGE_MARKER": "<__image__>"} | dict.fromkeys(
+    ("mtmd_default_marker", "mtmd_get_marker", "MTMD_DEFAULT_MARKER"), "<__media__>"
+)
 
 
 @dataclass(frozen=True)
@@ -60,11 +55,11 @@ class Worth:
     """False where something else may take its place: a default, a variable."""
 
 
+@dataclass(frozen=True)
 class Constants:
     """Names to literals within one project."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    source: Source
 
     def worth(
         self, node: Node, file: File, quoted: Node | None = None, hops: int = _HOPS
@@ -124,7 +119,7 @@ class Constants:
         default = self.worth(written, file, written, hops - 1) if written else []
         calls = [
             (fact, other)
-            for other in self._source.naming(name)
+            for other in self.source.naming(name)
             for fact in other.facts.get(name, ())
             if fact.kind == "call"
             and not (before and other.language == "cpp")
@@ -142,7 +137,7 @@ class Constants:
         return found or [replace(one, is_sure=False) for one in default]
 
     def _constant(self, name: str, file: File, hops: int) -> list[Worth]:
-        files = [file] if declared(name, file, None) else self._source.naming(name)
+        files = [file] if declared(name, file, None) else self.source.naming(name)
         places = [(fact, one) for one in files for fact in declared(name, one, None)]
         return [
             replace(one, is_sure=one.is_sure and fact.is_fixed)
@@ -162,7 +157,8 @@ class Constants:
 
         def put(match: re.Match[str]) -> str:
             if match.lastindex == 3:
-                return _escaped(match[3])
+                said = match[3]
+                return chr(int(said[1:], 16)) if len(said) > 1 else _ESCAPES.get(said, said)
             name = match[1] or match[2] or ""
             return self._inserted(name, node, file, hops) if is_kotlin else match[0]
 
@@ -193,12 +189,16 @@ def declared(name: str, file: File, function: Fact | None) -> list[Fact]:
 
 def is_changed(name: str, file: File, function: Fact) -> bool:
     """Whether `function` gives `name` another value than it has from its declaration or caller."""
-    word = re.escape(name)
-    steps = rf"\b{word}\s*(?:\+\+|--|(?:[-+*/%|&^]|<<|>>)=)|(?:\+\+|--|[^&]&)\s*{word}\b"
     sets = (fact for fact in file.facts.get(name, ()) if fact.kind == "set" and not fact.target)
-    return re.search(steps, function.text) is not None or any(
+    return name in _stepped(function.text) or any(
         fact.node.type.startswith("assignment") and function.holds(fact.node) for fact in sets
     )
+
+
+@lru_cache(maxsize=4096)
+def _stepped(code: str) -> frozenset[str]:
+    """The names that are counted up or down there, added to, or handed on to be written to."""
+    return frozenset(one[1] or one[2] for one in _STEPS.finditer(code))
 
 
 def initial(name: str, file: File, function: Fact | None) -> Node | None:
@@ -224,8 +224,3 @@ def _plain(written: str) -> Literal | None:
     if match is None:
         return None
     return int(match[1].replace("_", ""), 0) if match[1] else float(match[2])
-
-
-def _escaped(said: str) -> str:
-    is_code = said[0] in "ux" and len(said) > 1
-    return chr(int(said[1:], 16)) if is_code else _ESCAPES.get(said, said)

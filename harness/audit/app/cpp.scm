@@ -1,12 +1,9 @@
-[(call_expression) (parameter_declaration) (declaration) (assignment_expression) (initializer_pair)
- (field_declaration) (preproc_def) (enumerator) (binary_expression) (string_literal)
- (raw_string_literal) (concatenated_string) (function_definition) (ERROR) (MISSING)] @start
-
 (call_expression function: (_) @name arguments: (argument_list) @args) @call
 ; `T x(f(), g);`, which C++ takes for a function's declaration
 (parameter_declaration type: (_) @name declarator: (abstract_function_declarator)) @call
 ; `T x{a, b};` makes a T as a call does
-(declaration type: (_) @name declarator: (init_declarator value: (initializer_list) @args) @call)
+(declaration
+  type: (_) @name declarator: (init_declarator value: (initializer_list) @args) @call) @whole
 (assignment_expression left: (_) @name operator: "=" right: (_) @value) @set
 (initializer_pair designator: (_) @name value: (_) @value) @set
 (declaration
@@ -22,8 +19,7 @@
   function: (field_expression argument: (_) @name field: (field_identifier) @how)
   arguments: (argument_list . (_) @value .)
   (#eq? @how "push_back")) @write
-(binary_expression left: (_) @name operator: ["<" "<=" ">" ">=" "=="] right: (_) @value) @compare
-(binary_expression operator: "+") @text
+(binary_expression) @compare
 [(ERROR) (MISSING)] @error
 
 (parenthesized_expression (_) @inner)

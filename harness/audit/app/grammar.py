@@ -1,33 +1,44 @@
-"""Kotlin, Java and C++ reduced to facts: a call, a name that is set, one that is declared, a text.
-What becomes a fact stands in `kotlin.scm`, `java.scm` and `cpp.scm`; nothing is followed here."""
+"""Kotlin, Java and C++ reduced to facts, by the forms of `kotlin.scm`, `java.scm` and `cpp.scm`.
+Importing this raises ArmUnavailable where the grammars are not installed."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib import import_module, resources
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from importlib import resources
+from typing import Final, Literal, get_args
 
 from driftloop.harness.errors import extra
 
-if TYPE_CHECKING:
-    from tree_sitter import Language, Node, Query
+with extra("audit", "reading an app's source"):
+    import tree_sitter_cpp
+    import tree_sitter_java
+    import tree_sitter_kotlin
+    from tree_sitter import Language, Parser, Query, QueryCursor
+    from tree_sitter import Node as Node
 
 Kind = Literal[
     "call", "set", "write", "declare", "compare", "text", "function", "class", "error",
     "parameter", "default",
 ]  # fmt: skip
-_KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+_KINDS: Final = frozenset(get_args(Kind))
+_OPERATORS: Final = {"+": "text", **dict.fromkeys(("<", "<=", ">", ">=", "=="), "compare")}
+"""Of two sides, and what they make."""
 
+_LANGUAGES: Final = {
+    "cpp": Language(tree_sitter_cpp.language()),
+    "java": Language(tree_sitter_java.language()),
+    "kotlin": Language(tree_sitter_kotlin.language()),
+}
 TEXTS: Final = frozenset(
     {"string_literal", "multiline_string_literal", "raw_string_literal", "concatenated_string"}
 )
 _LONGEST: Final = 6000
 """Bytes. Nested code would otherwise be read as often as it is deep."""
-_DEEPEST: Final = 20_000
-"""Nodes inside one another. A query does not end where a tree is some 65,000 deep."""
+_DEEPEST: Final = 1000
+"""Nodes inside one another that are looked at: a query takes the square of it."""
 _NAMES: Final = frozenset({"identifier", "field_identifier", "type_identifier"})
 _ELEMENTS: Final = frozenset(
     {"index_expression", "subscript_expression", "array_access", "pointer_expression"}
@@ -37,36 +48,47 @@ _PARTED: Final = re.compile(r"(?s)(.*?)(?:\?\.|!!\.|\.|->|::)?\s*([A-Za-z_]\w*)(
 _JNI: Final = re.compile(r"_(?![123]|0[0-9a-f]{4})")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)  # not frozen: there are tens of thousands of them
 class Fact:
     """One thing that a file says of a name."""
 
-    kind: Kind
+    kind: str
     name: str
     """Of a comparison, its whole left side; of a text, nothing."""
     node: Node
     value: Node | None = None
     """What it is set to, declared as or compared with; a parameter's default."""
-    args: tuple[Node, ...] = ()
-    keywords: Mapping[str, Node] = field(default_factory=dict)
+    held: Node | None = None
+    """The brackets around a call's arguments."""
     target: str = ""
     """What stands before the name, `params` of `params.n_ctx`; of an element, all of `a[i]`."""
     is_fixed: bool = True
     """False where another value may take its place: a `var`, a default."""
     parameters: tuple[Fact, ...] = ()
 
-    @cached_property
-    def span(self) -> tuple[int, int]:
-        """Its first byte, and the one behind its last."""
-        return self.node.start_byte, self.node.end_byte
-
     def holds(self, node: Node) -> bool:
-        """Whether `node` stands in it."""
-        return self.span[0] <= node.start_byte < self.span[1]
+        return self.node.start_byte <= node.start_byte < self.node.end_byte
+
+    @cached_property
+    def args(self) -> tuple[Node, ...]:
+        """A call's arguments; of Kotlin's, what is given for each."""
+        held = self.held.named_children if self.held is not None else []
+        return tuple(
+            one.named_children[-1] if one.type == "value_argument" and one.named_children else one
+            for one in held
+            if not one.type.endswith(("comment", "initializer_pair"))
+        )
+
+    @cached_property
+    def keywords(self) -> dict[str, Node]:
+        """Those of a call's arguments that have names."""
+        held = self.held.named_children if self.held is not None else []
+        named = [one for one in held if any(part.type == "=" for part in one.children)]
+        return {text(one.named_children[0]): one.named_children[-1] for one in named}
 
     @cached_property
     def text(self) -> str:
-        """All of it, as it is written."""
+        """All of it, however long."""
         return (self.node.text or b"").decode("utf-8", "replace")
 
     @property
@@ -78,76 +100,58 @@ class Fact:
 
 
 @cache
-def language(name: str) -> Language:
-    """The grammar of `name`; raises ArmUnavailable where it is not installed."""
-    with extra("audit", "reading an app's source"):
-        from tree_sitter import Language
-
-        return Language(import_module(f"tree_sitter_{name}").language())
-
-
-@cache
 def _queries(name: str) -> tuple[Query, ...]:
-    """Of the nodes to look at, of the forms of those that say something (the capture of a form's
-    whole is the kind of `Fact`), and of what leaves a value as it is: brackets, casts, calls."""
-    from tree_sitter import Query
-
+    """Of the forms that are facts (a whole has its kind's name), and of what only wraps a value."""
     written = (resources.files(__package__) / f"{name}.scm").read_text("utf-8")
-    return tuple(Query(language(name), part) for part in written.split("\n\n"))
+    return tuple(Query(_LANGUAGES[name], part) for part in written.split("\n\n"))
 
 
 def inner(node: Node, name: str) -> Node | None:
     """What stands inside brackets, a cast, or a call that leaves a value as it is."""
-    from tree_sitter import QueryCursor
-
-    cursor = QueryCursor(_queries(name)[2])
+    cursor = QueryCursor(_queries(name)[1])
     cursor.set_max_start_depth(0)
     return next(iter(cursor.captures(node).get("inner", ())), None)
 
 
 def facts(content: bytes, name: str) -> Iterator[Fact]:
     """The facts of `content`, in the order they are written in."""
-    from tree_sitter import Parser, QueryCursor
-
-    root = Parser(language(name)).parse(content).root_node
-    starts, forms, _ = _queries(name)
-    cursor = QueryCursor(starts)
+    cursor = QueryCursor(_queries(name)[0])
     cursor.set_max_start_depth(_DEEPEST)
-    nodes = cursor.captures(root).get("start", [])
-    # Held against one node at a time: within a tree thousands deep, forms take the square of that.
-    cursor = QueryCursor(forms)
-    cursor.set_max_start_depth(0)
+    found: list[tuple[int, int, int, str, Node, dict[str, Node]]] = []
+    for _, match in cursor.matches(Parser(_LANGUAGES[name]).parse(content).root_node):
+        captured = {name: nodes[0] for name, nodes in match.items()}
+        kind = next(one for one in captured if one in _KINDS)
+        node = captured[kind]
+        if kind == "compare":
+            sign = (node.child_by_field_name("operator") or node).type
+            if sign not in _OPERATORS:
+                continue
+            kind = _OPERATORS[sign]
+        start = captured.get("whole", node)
+        found.append((start.start_byte, -start.end_byte, len(found), kind, node, captured))
     told, sum_at = set[int](), -1  # the parts of a sum, which is one text
-    for start in sorted(nodes, key=lambda node: (node.start_byte, -node.end_byte)):
-        for _, match in cursor.matches(start):
-            captured = {name: found[0] for name, found in match.items()}
-            kind = next(kind for kind in _KINDS if kind in captured)
-            node = captured[kind]
-            if kind == "function":
-                yield from _function(node, captured["name"], captured["parameters"])
-            elif kind == "error":
+    for *_, kind, node, captured in sorted(found):
+        if kind == "function":
+            yield from _function(node, captured["name"], captured["parameters"])
+        elif kind == "error":
+            yield Fact(kind, "", node)
+        elif kind != "text":
+            yield _fact(node, kind, captured, content)
+        elif node.id not in told and node.start_byte != sum_at:
+            parts, sum_at = operands(node), node.start_byte
+            # A part may be a text itself or made of one, as `std::string("a")` is.
+            held = [part.child_by_field_name("arguments") for part in parts]
+            inside = [one for given in held if given is not None for one in given.named_children]
+            texts = [one.id for one in (*parts, *inside) if one.type in TEXTS]
+            told.update(texts)
+            if not parts or texts:
                 yield Fact(kind, "", node)
-            elif kind != "text":
-                yield _fact(node, kind, captured, content)
-            elif node.id not in told and node.start_byte != sum_at:
-                parts, sum_at = operands(node), node.start_byte
-                texts = [text.id for part in parts for text in _texts(part)]
-                told.update(texts)
-                if not parts or texts:
-                    yield Fact(kind, "", node)
 
 
-def _texts(part: Node) -> list[Node]:
-    """The text that a part of a sum is, or is made of, as `std::string("a")` is."""
-    held = part.child_by_field_name("arguments")
-    inside = held.named_children if held is not None else []
-    return [one for one in (part, *inside) if one.type in TEXTS]
-
-
-def _fact(node: Node, kind: Kind, captured: Mapping[str, Node], content: bytes) -> Fact:
-    name, value = captured["name"], captured.get("value")
+def _fact(node: Node, kind: str, captured: Mapping[str, Node], content: bytes) -> Fact:
     if kind == "compare":
-        return Fact(kind, text(name), node, value)
+        return Fact(kind, text(node.named_children[0]), node, node.named_children[-1])
+    name, value = captured["name"], captured.get("value")
     if kind == "declare":
         before = content[captured.get("whole", node).start_byte : name.start_byte]
         is_constant = node.type in ("preproc_def", "enumerator") or _FIXED.search(before)
@@ -160,22 +164,7 @@ def _fact(node: Node, kind: Kind, captured: Mapping[str, Node], content: bytes) 
     start = min(node.start_byte, name.start_byte)
     said = content[start : name.end_byte] if name.end_byte - start <= _LONGEST else b""
     target, called = parted(said.decode("utf-8", "replace").lstrip("."))
-    args, keywords = _arguments(captured["args"]) if "args" in captured else ((), {})
-    return Fact(kind, called, node, value, args, keywords, target)
-
-
-def _arguments(held: Node) -> tuple[tuple[Node, ...], dict[str, Node]]:
-    args: list[Node] = []
-    keywords: dict[str, Node] = {}
-    for child in held.named_children:
-        value = child
-        if child.type == "value_argument" and child.named_children:  # Kotlin
-            value = child.named_children[-1]
-            if any(part.type == "=" for part in child.children):
-                keywords[text(child.named_children[0])] = value
-        if not child.type.endswith(("comment", "initializer_pair")):
-            args.append(value)
-    return tuple(args), keywords
+    return Fact(kind, called, node, value, captured.get("args"), target)
 
 
 def _function(node: Node, name: Node, held: Node) -> Iterator[Fact]:
@@ -226,5 +215,7 @@ def text(node: Node) -> str:
 
 def parted(written: str) -> tuple[str, str]:
     """`a.b->c` as `a.b` and `c`."""
+    if written.isidentifier():
+        return "", written
     match = _PARTED.fullmatch(written)
     return (match[1].strip(), match[2]) if match else ("", written.strip())

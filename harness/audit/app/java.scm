@@ -1,8 +1,3 @@
-[(method_invocation) (object_creation_expression) (assignment_expression) (field_declaration)
- (local_variable_declaration) (binary_expression) (string_literal) (method_declaration)
- (constructor_declaration) (class_declaration) (interface_declaration) (enum_declaration)
- (ERROR) (MISSING)] @start
-
 (method_invocation name: (_) @name arguments: (_) @args) @call
 (object_creation_expression type: (_) @name arguments: (_) @args) @call
 (assignment_expression left: (_) @name operator: "=" right: (_) @value) @set
@@ -18,8 +13,7 @@
 (method_invocation
   object: (_) @name name: (identifier) @how arguments: (argument_list . (_) @value .)
   (#any-of? @how "put" "add" "write")) @write
-(binary_expression left: (_) @name operator: ["<" "<=" ">" ">=" "=="] right: (_) @value) @compare
-(binary_expression operator: "+") @text
+(binary_expression) @compare
 [(ERROR) (MISSING)] @error
 
 (parenthesized_expression (_) @inner)

@@ -1,7 +1,3 @@
-[(call_expression) (assignment) (value_argument) (property_declaration) (class_parameter)
- (binary_expression) (string_literal) (multiline_string_literal) (function_declaration)
- (class_declaration) (object_declaration) (companion_object) (ERROR) (MISSING)] @start
-
 (call_expression . (_) @name (value_arguments) @args) @call
 (assignment left: (_) @name operator: "=" right: (_) @value) @set
 (value_argument . (identifier) @name "=" . (_) @value) @set
@@ -16,8 +12,7 @@
   (navigation_expression (_) @name (identifier) @how)
   (value_arguments . (value_argument . (_) @value .) .)
   (#any-of? @how "put" "add" "write")) @write
-(binary_expression left: (_) @name operator: ["<" "<=" ">" ">=" "=="] right: (_) @value) @compare
-(binary_expression operator: "+") @text
+(binary_expression) @compare
 [(ERROR) (MISSING)] @error
 
 (parenthesized_expression (_) @inner)

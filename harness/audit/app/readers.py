@@ -1,5 +1,4 @@
-"""How a value is read from a line that a rule found, one function for each `read` of `rules.toml`:
-first settings, then texts (marker, prompts, labels, model files, how a label is found)."""
+"""How a value is read from a line that a rule found: a function for each `read` of `rules.toml`."""
 
 from __future__ import annotations
 
@@ -8,18 +7,14 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 from driftloop.harness.audit import prompt_parts, values
-from driftloop.harness.audit.app.constants import UNKNOWN, Literal, Worth, initial
-from driftloop.harness.audit.app.grammar import parted, text
-from driftloop.harness.audit.app.rules import Rule, Scene, pattern
+from driftloop.harness.audit.app.constants import UNKNOWN, Worth, initial
+from driftloop.harness.audit.app.grammar import Node, parted, text
+from driftloop.harness.audit.app.rules import Rule, Scene, holds, pattern
 from driftloop.harness.audit.findings import Quote, Value
 from driftloop.harness.audit.prompt_parts import IMAGE_TOKEN, LIBMTMD_MARKERS
-
-if TYPE_CHECKING:
-    from tree_sitter import Node
 
 _HOPS: Final = 3
 _FREE_NAME: Final = re.compile(r"(?<![\w.>:])[A-Za-z_]\w*(?![\w(:])")
@@ -42,15 +37,13 @@ _CALLS: Final = ("call_expression", "method_invocation", "object_creation_expres
 _ENDS: Final = ("property_declaration", "init_declarator", "block")
 _HOLDERS: Final = (*_ENDS[:2], "variable_declarator", "preproc_def", "assignment", "parameter")
 
-
-def _temperature(value: Literal | None) -> str | None:
-    is_number = values.number(value) is not None
-    return values.sampling({"temperature": value}) if is_number else None
-
-
-_OF_THE_LITERAL: Final[Mapping[Value, Callable[[Literal | None], Value | None]]] = {
-    "whole": values.whole, "truth": values.truth, "temperature": _temperature
-}  # fmt: skip
+_OF_THE_LITERAL: Final[Mapping[Value, Callable[[Any], Value | None]]] = {
+    "whole": values.whole,
+    "truth": values.truth,
+    "temperature": lambda said: (
+        None if values.number(said) is None else values.sampling({"temperature": said})
+    ),
+}
 """What a row's `says` may say in place of a value: how the literal is taken."""
 
 
@@ -96,10 +89,9 @@ def first_write(scene: Scene, rule: Rule) -> Iterator[Quote]:
 
 
 def limit(scene: Scene, rule: Rule) -> Iterator[Quote]:
-    """A number of tokens by its name. What is computed from another such name says nothing new, but
-    what is looked up by one does."""
-    if not pattern("GENERATES").search(scene.file.text):
-        rule = rule.model_copy(update={"is_sure": False, "why": "nothing near it generates"})
+    """A number of tokens by its name. What is computed from another such name says nothing new."""
+    if not holds(scene.file, "GENERATES"):
+        rule = rule.model_copy(update={"is_sure": False, "why": "nothing in it generates text"})
     node = rule.node(scene.fact)
     written = text(node) if node is not None else ""
     names = re.findall(r"\w+", written) if '"' not in written else ()
@@ -138,31 +130,28 @@ def _worths(scene: Scene, rule: Rule) -> list[Worth]:
 def _spoken(scene: Scene, rule: Rule, worth: Worth) -> Iterator[Quote]:
     said = "".join(worth.said.split())
     said = said if len(said) <= _LONGEST else ""  # of which no row says more than "computed"
-    for form, value in rule.says.items():
-        if (match := form.fullmatch(said)) is None:
-            continue
-        spoken: Value | None = value
-        if of_literal := _OF_THE_LITERAL.get(value):
-            spoken = of_literal(worth.value)
-            # What is computed is worth a line only where the line is of the aspect for sure.
-            if spoken is None and (not rule.is_sure or scene.fact.kind == "parameter"):
-                return
-        elif isinstance(value, str):
-            spoken = match.expand(value).lower() if value != "computed" else None
-        yield scene.says(rule, spoken, worth)
+    if (found := rule.said(said)) is None:
         return
-
-
-@cache
-def _may_state(labels: tuple[str, ...]) -> re.Pattern[str]:
-    return pattern("|".join(["MAY_STATE", *map(re.escape, filter(None, labels))]))
+    match, value = found
+    spoken: Value | None = value
+    if of_literal := _OF_THE_LITERAL.get(value):
+        spoken = of_literal(worth.value)
+        # What is computed is worth a line only where the line is of the aspect for sure.
+        if spoken is None and (not rule.is_sure or scene.fact.kind == "parameter"):
+            return
+    elif isinstance(value, str):
+        spoken = match.expand(value).lower() if value != "computed" else None
+    yield scene.says(rule, spoken, worth)
 
 
 def text_of(scene: Scene, rule: Rule) -> Iterator[Quote]:
     """Everything that one text states about the prompt."""
     node, labels = scene.fact.node, scene.contract.answer.labels
+    written = text(node).lower()
+    may_state = any(one in written for one in scene.labels) or pattern("MAY_STATE").search(written)
+    if not may_state and not holds(scene.file, "PROMPT_NAME"):
+        return
     declared, called = _standing(node)
-    may_state = _may_state(labels).search(text(node))
     if not may_state and not pattern("PROMPT_NAME").search(declared):
         return
     if pattern("FOR_PEOPLE").fullmatch(called):
@@ -177,12 +166,12 @@ def text_of(scene: Scene, rule: Rule) -> Iterator[Quote]:
         why, value = "libmtmd takes <image> for plain characters", f"{IMAGE_TOKEN} as text"
         yield scene.says(rule, value, aspect="marker", is_sure=False, why=why)
     elif pattern("TURN").search(found):
-        said, why = found.replace(UNKNOWN, "{prompt}"), "it may be of prompts without an image"
+        said, why = found.replace(UNKNOWN, "{prompt}"), "this may apply to prompts without an image"
         yield scene.says(rule, said, aspect="chat_template", is_sure=False, why=why)
     spoken = [one for one in labels if one and re.search(rf"(?i)\b{re.escape(one)}\b", found)]
     is_prompt = len(spoken) >= max(min(_LABELS, len(labels)), 1) and len(found.split()) > 1
     is_named = pattern("PROMPT_NAME").search(declared) is not None and " " in found.strip()
-    is_named = is_named and pattern("SYSTEM").search(declared) is None
+    is_named = is_named and "system" not in declared.lower()
     words = found.replace(marker, "") if marker else found
     is_empty = not prompt_parts.split(words, scene.contract.prompt.marker).words
     if UNKNOWN in found or is_empty or not (is_prompt or is_named):
@@ -236,25 +225,23 @@ def model_file(scene: Scene, rule: Rule) -> Iterator[Quote]:
 def label_list(scene: Scene, rule: Rule) -> Iterator[Quote]:
     """A list of words in which most of the contract's labels stand."""
     fact = scene.fact
-    items, declared = fact.args, fact.name
-    if fact.value is not None:
-        is_list = fact.value.type in ("array_initializer", "initializer_list")
-        items = tuple(fact.value.named_children) if is_list else ()
-    if not _fewest(scene) <= len(items) <= _ITEMS:
+    items = fact.args
+    if fact.value is not None and fact.value.type in ("array_initializer", "initializer_list"):
+        items = tuple(fact.value.named_children)
+    if not 1 < len(items) <= _ITEMS:
         return
-    if fact.value is None:
-        declared, _ = _standing(fact.node)
     firsts = [one.named_children[0] if one.type == "infix_expression" else one for one in items]
     words = tuple(scene.constants.text(one, scene.file) or UNKNOWN for one in firsts)
     if not _are_labels(scene, words) or any(UNKNOWN in word or len(word) > 40 for word in words):
         return
     # A list outside any function is used where a function names it.
+    declared = fact.name if fact.value is not None else _standing(fact.node)[0]
     name = re.findall(r"\w+", declared.partition(":")[0])[-1:] or ["(?!)"]
     used_in = [one.text for one in scene.file.functions if re.search(rf"\b{name[0]}\b", one.text)]
     places = [scene.around] if scene.function is not None else used_in
     is_named = pattern("ANSWERS").search(scene.function_name + declared)
     is_sure = bool(is_named and any(map(_USES.search, places)))
-    why = "" if is_sure else "a list of these words, maybe for the screen"
+    why = "" if is_sure else "a list of these words, perhaps for the screen"
     yield scene.says(rule, words, is_sure=is_sure, why=why)
 
 
@@ -280,25 +267,19 @@ def answer_by(scene: Scene, rule: Rule) -> Iterator[Quote]:
 
 
 def _labels_in(scene: Scene) -> tuple[str, ...]:
-    known = {label.lower() for label in scene.contract.answer.labels}
     said = re.findall(r'"([^"\n]*)"', scene.around)
-    return tuple(dict.fromkeys(one for one in said if one.lower() in known))
-
-
-def _fewest(scene: Scene) -> int:
-    known = {label.lower() for label in scene.contract.answer.labels}
-    return max(2, (len(known) + 1) // 2)
+    return tuple(dict.fromkeys(one for one in said if one.lower() in scene.labels))
 
 
 def _are_labels(scene: Scene, words: Sequence[str]) -> bool:
-    known = {label.lower() for label in scene.contract.answer.labels}
-    return len(known & {word.lower() for word in words}) >= _fewest(scene)
+    """Whether most of the labels are among `words`, two of them at least."""
+    found = len(scene.labels & {word.lower() for word in words})
+    return found > 1 and 2 * found >= len(scene.labels)
 
 
 def settled_together(found: list[Quote]) -> Iterator[Quote]:
-    """`found` with what several lines decide together: an mmproj beside the one text model of its
-    own stem is this checkpoint's, an app that sets its own marker means the image by it, and no
-    template is certain only where the app hands texts to libmtmd itself and has no other."""
+    """`found` with what several lines decide together: whose an mmproj is, what `<image>` is to an
+    app with a marker of its own, and whether it is certain that there is no template."""
     own = any(one.why == _OWN_MARKER for one in found)
     stems = {_stem(one.why.rpartition(" ")[2]) for one in found if one.aspect == "weights"}
     templates = {one.value for one in found if one.aspect == "chat_template"}
@@ -322,8 +303,7 @@ def _stem(name: str) -> str:
 
 
 def _standing(node: Node) -> tuple[str, str]:
-    """The name that `node` is the value of, or the first argument of a call in it; and what is
-    called with it. Empty: there is none near it."""
+    """The name that `node`, or a call of it, is the value of; and what is called with it."""
     declared, called, inner, is_first = "", "", node, True
     for _ in range(_NEAR):
         if (holder := inner.parent) is None:

@@ -6,21 +6,19 @@ import itertools
 import os
 import re
 import time
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from driftloop.devices import files
 from driftloop.harness.audit.app import grammar
-from driftloop.harness.audit.app.grammar import Fact
+from driftloop.harness.audit.app.grammar import Fact, Node
 from driftloop.harness.errors import BadInput
 from driftloop.harness.shipped import shipped
-
-if TYPE_CHECKING:
-    from tree_sitter import Node
 
 SECONDS: Final = 8.0
 """CPU time, so that a busy machine reads as much; then the scan stops and says how far it came."""
@@ -33,6 +31,7 @@ _LARGEST: Final = 1_000_000
 _MOST_FILES: Final = 20_000
 _DEEPEST_CODE: Final = 400
 """Brackets inside one another."""
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"()[]{}"))
 _EVERYWHERE: Final = 60
 """A name that occurs in this many files leads nowhere."""
 _WRITTEN: Final = shipped("driftloop.harness.audit.app", "source.toml")
@@ -49,89 +48,80 @@ class File:
     """Below the app's folder."""
     language: str
     content: bytes = field(repr=False)
-    deadline: float
     notes: list[str] = field(default_factory=list)
     """What is wrong with it, in words."""
 
     def line(self, node: Node) -> int:
-        """The line that `node` begins on, from 1; of a call, the one with what is called, which
-        in a chain of calls is not the first."""
+        """The line, from 1, that `node` begins on; of a call in a chain, the one with its name."""
         if node.type == "call_expression":
             return int(node.children[0].end_point[0]) + 1
         named = node.child_by_field_name("name") if node.type == "method_invocation" else None
         return int((named or node).start_point[0]) + 1
 
-    def quoted(self, line: int) -> str:
-        """That line as it stands, without white space around it."""
-        return self._lines[line - 1].strip() if 0 < line <= len(self._lines) else ""
-
     @cached_property
     def text(self) -> str:
-        """All of it."""
         return self.content.decode("utf-8", "replace")
 
     @cached_property
-    def _lines(self) -> list[str]:
+    def words(self) -> frozenset[bytes]:
+        return frozenset(re.findall(rb"\w+", self.content))
+
+    @cached_property
+    def lowered(self) -> str:
+        return self.text.lower()
+
+    @cached_property
+    def lines(self) -> list[str]:
         return self.text.split("\n")
 
     @cached_property
     def facts(self) -> dict[str, list[Fact]]:
         """What the file says, by the name it says it of."""
         found: defaultdict[str, list[Fact]] = defaultdict(list)
-        for one in self._parsed:
+        for one in self.parsed:
             found[one.name].append(one)
         return found
 
     @cached_property
     def functions(self) -> list[Fact]:
-        """Every function."""
-        return [one for one in self._parsed if one.kind == "function"]
+        return [one for one in self.parsed if one.kind == "function"]
 
     def function_at(self, node: Node) -> Fact | None:
         """The innermost function around `node`."""
-        start = node.start_byte
-        around = [one for one in self.functions if one.span[0] <= start < one.span[1]]
-        return around[-1] if around else None
+        before = bisect_right(self.functions, node.start_byte, key=lambda one: one.node.start_byte)
+        around = (self.functions[at] for at in range(before - 1, -1, -1))
+        return next((one for one in around if one.holds(node)), None)
 
     @cached_property
-    def _parsed(self) -> list[Fact]:
+    def parsed(self) -> list[Fact]:
         known = _WRITTEN["languages"][self.language]
-        content, count = re.subn(known["blanked"].encode(), _blanked, self.content)
+        content, count = re.subn(known.get("blanked", "(?!)").encode(), _blanked, self.content)
         if count and "said" in known:
             self.notes.append(known["said"])
-        code = re.sub(_WRITTEN["comment_or_text"].encode(), _blanked, content)
-        brackets = (1 if bracket in b"([{" else -1 for bracket in re.findall(rb"[()\[\]{}]", code))
-        if max(itertools.accumulate(brackets), default=0) > _DEEPEST_CODE:
+        # Comments and texts may hold anything; they are only gone through where that decides.
+        if _depth(content) > _DEEPEST_CODE and _depth(_bare(content)) > _DEEPEST_CODE:
             self.notes.append("nested too deeply: not read")
             return []
-        until = min(self.deadline, time.process_time() + FILE_SECONDS)
-        found: list[Fact] = []
-        for one in grammar.facts(content, self.language):
-            if time.process_time() > until:
-                self.notes.append("takes too long to parse: not read")
-                return []
-            found.append(one)
+        found = list(grammar.facts(content, self.language))
         told = {one.name for one in found if one.kind in ("function", "class")}
-        named = re.finditer(known["declared"].encode(), code)
-        lost = sorted({one[one.lastindex or 0].decode() for one in named} - told)
+        lost = _declared(known, content) - told
+        lost = lost and _declared(known, _bare(content)) - told
         error = next((one for one in found if one.kind == "error"), None)
         if lost:
-            self.notes.append(f"{lost[0]} vanishes in parsing: not all is read")
+            self.notes.append(f"{min(lost)} is lost in parsing: the file is read only in part")
         elif error is not None:
             line = self.line(error.node)
-            self.notes.append(f"line {line} does not parse: what stands near it may be missed")
+            self.notes.append(f"line {line} cannot be parsed: what is near it may be missed")
         return found
 
 
 class Source:
-    """All files of the app. Raises BadInput where there is no such folder, or no Kotlin, Java, C or
-    C++ in it, and ArmUnavailable where the grammars are not installed."""
+    """All files of the app. Raises BadInput where the folder holds no Kotlin, Java or C++."""
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             said = "no such folder; --app-source takes the folder of the app's source"
             raise BadInput(f"{folder}: {said}")
-        grammar.language("kotlin")
         self.deadline = time.process_time() + SECONDS
         self.files: list[File] = []
         self.left_out: list[str] = []
@@ -141,21 +131,19 @@ class Source:
         self._by_name: dict[str, list[File]] = {}
         for count, path in enumerate(_walked(folder)):
             if count >= _MOST_FILES or self.is_late:
-                self.stop(f"the folder is not read to its end: stopped after {count:,} files")
+                self.stop(f"only {count:,} files of the folder were read")
                 break
             name = path.relative_to(folder).as_posix()
             if isinstance(read := _read(path), str):
                 self.left_out.append(f"{name}: {read}")
             elif read:
-                language = LANGUAGES[path.suffix.lower()]
-                self.files.append(File(name, language, read, self.deadline))
+                self.files.append(File(name, LANGUAGES[path.suffix.lower()], read))
         if not self.files and not self.left_out:
             said = "no Kotlin, Java or C++ file in it"
             raise BadInput(f"{folder}: {said}; point --app-source at the app's source")
 
     @property
     def is_late(self) -> bool:
-        """The time for the scan has passed."""
         return time.process_time() > self.deadline
 
     def stop(self, why: str) -> None:
@@ -165,22 +153,12 @@ class Source:
 
     def naming(self, name: str) -> list[File]:
         """The files in which `name` occurs as a word; none where that is everywhere."""
-        if self.is_late:
-            return []
-        if name not in self._by_name:
-            written = name.encode()
-            word = re.compile(rb"\b" + re.escape(written) + rb"\b")
-            found = (
-                one for one in self.files if written in one.content and word.search(one.content)
-            )
+        if name not in self._by_name and not self.is_late:
+            word = name.encode()
+            found = (one for one in self.files if word in one.content and word in one.words)
             first = list(itertools.islice(found, _EVERYWHERE))
             self._by_name[name] = first if len(first) < _EVERYWHERE else []
-        return self._by_name[name]
-
-    def notes(self) -> list[str]:
-        """What was left out, then what is wrong with a file that was read; one line each."""
-        wrong = (f"{file.name}: {note}" for file in self.files for note in file.notes)
-        return [*self.left_out, *wrong]
+        return self._by_name.get(name, [])
 
 
 def _read(path: Path) -> bytes | str:
@@ -209,6 +187,21 @@ def _walked(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(one for one in folders if not re.match(_WRITTEN["not_the_app"], one))
         paths = (here / name for name in sorted(names) if Path(name).suffix.lower() in LANGUAGES)
         yield from (path for path in paths if not path.is_symlink())
+
+
+def _depth(content: bytes) -> int:
+    steps = (1 if bracket in b"([{" else -1 for bracket in content.translate(None, _NO_BRACKETS))
+    return max(itertools.accumulate(steps), default=0)
+
+
+def _declared(known: dict[str, str], content: bytes) -> set[str]:
+    found = re.finditer(known["declared"].encode(), content)
+    return {one[one.lastindex or 0].decode() for one in found}
+
+
+def _bare(content: bytes) -> bytes:
+    """Without what stands in comments and texts."""
+    return re.sub(_WRITTEN["comment_or_text"].encode(), _blanked, content)
 
 
 def _blanked(match: re.Match[bytes]) -> bytes:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image
 
-from driftloop.harness import dataset as datasets
 from driftloop.harness.audit.checkpoint import Tokens
 from driftloop.harness.audit.collator import batch, user_code
 from driftloop.harness.audit.collator.batch import Batch
 from driftloop.harness.audit.collator.user_code import ADAPTOR, Collator
-from driftloop.harness.audit.dataset import is_prepared, records
+from driftloop.harness.audit.dataset import records
 from driftloop.harness.audit.findings import Finding, tallied
 from driftloop.harness.audit.gauge import drawn
 from driftloop.harness.audit.prompt_parts import IMAGE_TOKEN
@@ -33,15 +32,6 @@ _TAKEN: Final = 3
 _PROMPTS: Final = ("prompt", "query", "instruction", "prefix")
 _ANSWERS: Final = ("target", "answer", "label", "response", "suffix", "multiple_choice_answer")
 _REASONS: Final = ("reason", "context", "caption")
-
-SMOLVLM_TEMPLATE: Final = (
-    "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
-    "{% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}"
-    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}"
-    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n"
-    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
-)
-"""As the published SmolVLM checkpoints have it."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +61,8 @@ class Sample:
             "images": [self.image],
             "question": words.lstrip(),
             "text": self.prompt + self.label,
-            "answers": [self.label],
             "messages": [{"role": role, "content": content} for role, content in turns],
             "conversations": [{"from": who, "value": text} for who, text in said],
-            "texts": [{"user": words.lstrip(), "assistant": self.label}],
-            "max_tokens": 32,
             **dict.fromkeys(_PROMPTS, self.prompt),
             **dict.fromkeys(_ANSWERS, self.label),
             **dict.fromkeys(_REASONS, "a photo"),
@@ -91,15 +78,8 @@ def findings(
     spec: str, tokens: Tokens, contract: Contract, dataset: Path | None
 ) -> Iterator[Finding]:
     """What the collator `spec` makes of samples of `dataset`, or of drawn pictures without one.
-
-    Raises:
-        AuditError: there is no such collator, or its code fails on every known shape of examples.
-        DatasetError: the dataset cannot be read.
-    """
+    Raises AuditError where there is no such collator or it takes no known shape of examples."""
     processor = load_processor(tokens.checkpoint)
-    has_template = _takes_images(processor)
-    if not has_template:
-        processor.chat_template = SMOLVLM_TEMPLATE
     collator = user_code.load(spec, _offered(processor, tokens, contract))
     labels, prompt = itertools.cycle(contract.answer.labels or ("",)), contract.prompt.text
     raw = [Sample(picture, prompt, label) for picture, label in zip(drawn(), labels, strict=False)]
@@ -110,10 +90,7 @@ def findings(
     run, shape = _run(collator, _shapes(collator, given, contract, processor))
     where = f"{spec}, on {len(given)} {'samples' if dataset else 'drawn samples'}"
     said = batch.findings(run, [one.label for one in given], tokens, contract, spec)
-    for one in tallied(said, f"{where} ({shape})"):
-        if one.aspect == "chat_template" and one.value != "none" and not has_template:
-            one = replace(one, note="SmolVLM's chat template stood in for the checkpoint's")
-        yield one
+    yield from tallied(said, f"{where} ({shape})")
     yield Finding("images_per_prompt", _SIDE, 1, where)
     images = [sample.image for sample in given]
     yield from batch.as_given(run.pixel_values, images, processor, where)
@@ -130,31 +107,21 @@ def findings(
 def _shapes(
     collator: Collator, given: Sequence[Sample], contract: Contract, processor: Idefics3Processor
 ) -> Iterator[_Shape]:
-    """Each shape that trainers hand to a collator, the commonest first; any other takes an
-    adaptor."""
+    """Each shape that trainers hand to a collator, the commonest first; others take an adaptor."""
     if (adaptor := collator.example) is not None:
         yield ADAPTOR, given, lambda one: adaptor(one.image, one.prompt, one.label)
         return
     token = [one.asked(one.prompt.replace(contract.prompt.marker, IMAGE_TOKEN)) for one in given]
     bare = [one.asked(one.prompt.replace(IMAGE_TOKEN, "").lstrip()) for one in token]
     yield "dictionaries, the image as <image>", token, Sample.dictionary
-    as_it_is = "dictionaries, the prompt as the dataset or the contract has it", given
-    without = "dictionaries, the prompt without a marker", bare
-    # A marker in drawn samples is nobody's text: the collator is not to blame for it.
-    is_theirs = any(sample.fields for sample in given)
-    for name, group in (as_it_is, without) if is_theirs else (without, as_it_is):
-        yield name, group, Sample.dictionary
+    yield "dictionaries, the prompt without a marker", bare, Sample.dictionary
     triple = "triples of image, prompt and label"
     yield triple, bare, lambda one: (one.image, one.prompt, one.label)
-    yield "pairs of image and label", given, lambda one: (one.image, one.label)
     own = "driftloop's own examples"
     yield own, given, lambda one: example(processor, contract, one.image, one.label)
 
 
 def _of_dataset(path: Path, contract: Contract) -> list[Sample]:
-    if is_prepared(path):
-        entries = datasets.load(path).labelled[:_TAKEN]
-        return [Sample(one.square(), contract.prompt.text, str(one.label)) for one in entries]
     found = records.read(path, contract.answer.labels).records
     opened = ((one, image) for one in found if (image := one.decoded) is not None)
     prompt, label = contract.prompt.text, contract.answer.labels[0]
@@ -210,14 +177,3 @@ def _offered(processor: Idefics3Processor, tokens: Tokens, contract: Contract) -
         "contract": contract,
         "checkpoint": folder,
     }
-
-
-def _takes_images(processor: Idefics3Processor) -> bool:
-    from jinja2 import TemplateError
-
-    talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
-    try:
-        processor.apply_chat_template(talk, add_generation_prompt=True)
-    except (TemplateError, TypeError, ValueError, KeyError):
-        return False
-    return True

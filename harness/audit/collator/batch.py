@@ -1,7 +1,5 @@
-"""A batch of a collator: prompt, answer and loss example by example, and its pixels.
-
-Pixel values are compared with what the checkpoint's own processor makes of the same pictures, the
-pictures that the processor was handed with those that the collator was given."""
+"""A batch of a collator: prompt, answer and loss example by example, and its pixels, which are
+compared with what the checkpoint's own processor makes of the same pictures."""
 
 from __future__ import annotations
 
@@ -74,8 +72,6 @@ def read(found: object, spec: str) -> Batch:
 
 
 def _array(values: Any, dtype: Any) -> NDArray[Any]:  # noqa: ANN401  (a tensor of any library)
-    if isinstance(values, list | tuple) and values and hasattr(values[0], "shape"):
-        values = np.stack([_array(value, dtype) for value in values])
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         # numpy has no bfloat16.
@@ -116,11 +112,8 @@ def _tiles(pixels: Values) -> int:
 
 def _answer(ids: list[int], answer: str, tokens: Tokens) -> tuple[int, int] | None:
     """Where the answer's ids stand: the last place, with or without a space before it."""
-    spellings = [
-        tokens.ids(f"{before}{form}")
-        for form in (answer, answer.capitalize())
-        for before in ("", " ", "\n")
-    ]
+    forms = (answer, answer.capitalize())
+    spellings = [tokens.ids(before + form) for form in forms for before in ("", " ", "\n")]
     places = [
         (start, start + len(spelled))
         for spelled in spellings
@@ -133,10 +126,14 @@ def _answer(ids: list[int], answer: str, tokens: Tokens) -> tuple[int, int] | No
 def _texts(
     ids: list[int], start: int, tokens: Tokens, contract: Contract, where: str
 ) -> Iterator[Finding]:
-    """What prompt and answer, which begins at `start`, say as texts."""
-    prompt, answer = tokens.text(_without_image(ids[:start], tokens)), tokens.text(ids[start:])
-    known = (IMAGE_TOKEN, *tokens.image_texts)
-    yield from prompt_parts.findings(prompt, _SIDE, where, contract, known)
+    """What prompt and answer, which begins at `start`, say as texts. The image's run of tokens,
+    with all that frames it, becomes one image token."""
+    around, image = tokens.tokenizer.convert_tokens_to_ids([AROUND_IMAGE, IMAGE_TOKEN])
+    asked, places = ids[:start], [at for at in range(start) if ids[at] in (around, image)]
+    if places:
+        asked[places[0] : places[-1] + 1] = [image]
+    prompt, answer = tokens.text(asked), tokens.text(ids[start:])
+    yield from prompt_parts.findings(prompt, _SIDE, where, contract, has_token=True)
     is_bare = prompt_parts.split(prompt, contract.prompt.marker).template == "{prompt}"
     space = answer[: len(answer) - len(answer.lstrip())]
     if space and is_bare:
@@ -145,13 +142,6 @@ def _texts(
     ends = [answer.find(token) for token in prompt_parts.END_TOKENS if token in answer]
     form = prompt_parts.read_target(answer[: min(ends, default=None)], contract.answer.labels).form
     yield Finding("output", _SIDE, form, where, f"the answer is {answer!r}")
-
-
-def _without_image(ids: list[int], tokens: Tokens) -> list[int]:
-    """The image's run of tokens, with all that frames it, as one image token."""
-    around, image = tokens.tokenizer.convert_tokens_to_ids([AROUND_IMAGE, IMAGE_TOKEN])
-    places = [at for at, token in enumerate(ids) if token in (around, image)]
-    return [*ids[: places[0]], image, *ids[places[-1] + 1 :]] if places else ids
 
 
 def _trained(
@@ -188,18 +178,18 @@ def as_given(
     found: Values | None, images: Sequence[Image.Image], processor: Idefics3Processor, where: str
 ) -> Iterator[Finding]:
     """Channels and normalisation, from values made of pictures that are already prepared."""
-    own = processor.image_processor
-    expected = None if found is None else _expected(images, own, found.shape[1])
-    fit, channels = None, "rgb"
-    if found is not None and expected is not None and found.shape == expected.shape:
-        fit, swapped = _fit(found, expected), _fit(found, expected[:, :, ::-1])
-        if swapped.residual < fit.residual * 0.5:
-            fit, channels = swapped, "bgr"
-    if fit is None or fit.residual > _LIKE:
+    own, fits = processor.image_processor, list[_Fit]()
+    if found is not None:
+        expected = _expected(images, own, found.shape[1])
+        if found.shape == expected.shape:
+            fits = [_fit(found, expected), _fit(found, expected[:, :, ::-1])]
+    if not fits or min(fit.residual for fit in fits) > _LIKE:
         note = "it has no pixel_values that any mean and deviation make of its pictures"
         yield Finding("normalisation", _SIDE, None, where, note)
         return
-    yield Finding("channels", _SIDE, channels, where)
+    is_swapped = fits[1].residual < fits[0].residual * 0.5
+    fit = fits[is_swapped]
+    yield Finding("channels", _SIDE, "bgr" if is_swapped else "rgb", where)
     # value = (level - mean) / deviation on both sides
     deviations = own.image_std / fit.slopes
     means = own.image_mean - fit.offsets * deviations
@@ -220,12 +210,11 @@ def _expected(images: Sequence[Image.Image], own: Idefics3ImageProcessorPil, til
 
 
 class _Fit(NamedTuple):
-    """Values as `slope * expected + offset`, channel by channel."""
+    """Values as `slope * expected + offset`, channel by channel, and the mean that is left."""
 
     slopes: NDArray[np.float64]
     offsets: NDArray[np.float64]
     residual: float
-    """Mean difference that is left."""
 
 
 def _fit(found: Values, expected: Values) -> _Fit:
@@ -262,10 +251,8 @@ def handed_on() -> Iterator[list[Image.Image]]:
 def own_preparation(
     taken: Sequence[Image.Image], handed: Sequence[Image.Image], contract: Contract, where: str
 ) -> Iterator[Finding]:
-    """How the collator makes squares of pictures that come as the camera took them.
-
-    Nothing where it hands them on as they are: its dataset is expected to be prepared.
-    """
+    """How the collator makes squares of pictures that come as the camera took them; nothing where
+    it hands them on as they are, since its dataset is expected to be prepared."""
     squares = [one.convert("RGB") for one in handed[-len(taken) :] if isinstance(one, Image.Image)]
     if len(squares) < len(taken):
         note = "its pictures go through no image processor of transformers"
@@ -281,9 +268,8 @@ def own_preparation(
     with TemporaryDirectory() as folder:
         pairs = []
         for picture, square in zip(taken, squares, strict=True):
-            name = f"{picture.width}x{picture.height}"
-            picture.save(file := Path(folder) / f"{name}.png")
-            pairs.append(Pair(f"a picture of {name}", square, file))
+            picture.save(file := Path(folder) / f"{picture.width}x{picture.height}.png")
+            pairs.append(Pair(square, file))
         for one in pixels.findings(pairs, _SIDE, where, contract, lambda *_: None):
             if one.aspect != "channels":  # which the pixel values show
                 yield one

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from PIL import Image
@@ -39,12 +39,9 @@ def load(spec: str, offered: Mapping[str, Any]) -> Collator:
 
     A function or object that takes examples is taken as it is. A class, or a function that asks
     only for things in `offered` (by name: processor, tokenizer, ...), is called first and gives the
-    collator. Further parameters of those names, and global names that a function uses and nobody
-    set, are given to a copy of it from `offered`; the module stays as it is. A function
-    `driftloop_example(image, prompt, label)` beside the collator says what an example looks like.
-
-    Raises:
-        AuditError: there is no such module or callable, or its code fails while it is made.
+    collator. Further parameters of those names, and global names that nobody set, are given to a
+    copy of it; the module stays as it is. Raises AuditError where there is no such callable, or its
+    code fails while it is made.
     """
     name, _, attribute = spec.rpartition(":")
     if not name or not attribute:
@@ -81,9 +78,8 @@ def load(spec: str, offered: Mapping[str, Any]) -> Collator:
 
 @contextlib.contextmanager
 def running(spec: str) -> Iterator[None]:
-    """The user's code runs; raises AuditError where it fails, one line with the exception's type,
-    message and place. A trainer's script that parses its arguments gets none, not driftloop's; what
-    it prints stays off stdout, which may be read by a machine."""
+    """The user's code runs; raises AuditError where it fails. A script that parses arguments gets
+    none, and what it prints stays off stdout, which may be read by a machine."""
     own = sys.argv
     sys.argv = [spec.rpartition(":")[0]]
     try:
@@ -113,8 +109,8 @@ def _said(error: Exception | SystemExit) -> str:
 
 
 def _asks(spec: str, names: list[str]) -> AuditError:
-    said = f"it asks for {', '.join(names)}, and not all of that is known here"
-    return AuditError(f"collator {spec}: {said}; name a function of the examples alone")
+    said = f"it asks for {', '.join(names)}, and driftloop cannot supply all of that"
+    return AuditError(f"collator {spec}: {said}; name a function that takes only the examples")
 
 
 def _imported(spec: str, name: str) -> ModuleType:
@@ -150,17 +146,13 @@ def _asked(target: Callable[..., Any]) -> dict[str, bool]:
 
 
 def _with_globals(found: Any, offered: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """A notebook's collate function takes its processor from the notebook: a copy of the function
-    that finds it, or `found` itself where nothing is missing."""
-    function = found if inspect.isfunction(found) else getattr(type(found), "__call__", None)  # noqa: B004
-    if inspect.isclass(found) or not inspect.isfunction(function):
+    """A notebook's function finds its processor there: a copy that takes it from `offered`."""
+    if not inspect.isfunction(found):
         return found
-    own = function.__globals__
-    names = (name for name in function.__code__.co_names if name in offered)
+    own = found.__globals__
+    names = (name for name in found.__code__.co_names if name in offered)
     missing = {name: offered[name] for name in names if own.get(name) is None}
-    if not missing:
-        return found
-    name, code, closure = function.__name__, function.__code__, function.__closure__
-    copy = FunctionType(code, {**own, **missing}, name, function.__defaults__, closure)
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy if function is found else MethodType(copy, found)
+    code, given = found.__code__, (found.__name__, found.__defaults__, found.__closure__)
+    copy = FunctionType(code, {**own, **missing}, *given)
+    copy.__kwdefaults__ = found.__kwdefaults__
+    return copy if missing else found

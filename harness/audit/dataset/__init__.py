@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from driftloop.devices.hashing import file_sha256
-from driftloop.harness import dataset as datasets
+from driftloop.harness import cases
 from driftloop.harness.audit import prompt_parts, values
 from driftloop.harness.audit.checkpoint import Tokens
 from driftloop.harness.audit.dataset import pixels, records
@@ -42,99 +41,56 @@ def findings(
     sources: Path | None = None,
     tokens: Tokens | None = None,
 ) -> Iterator[Finding]:
-    """What the dataset at `path` says.
-
-    `sources` is a folder with the images it was made from. `tokens`, of the checkpoint, tell what
-    its tokenizer takes for the image, and how it writes conversations.
-
-    Raises:
-        DatasetError: no dataset is there, or it is damaged.
-        ArmUnavailable: a package that its form needs is missing.
-    """
-    if is_prepared(path):
-        yield from _prepared(path, contract, advance, sources)
-        return
+    """What the dataset at `path` says; `sources` is a folder with the images it was made from. With
+    `tokens`, of the checkpoint, `<image>` is the image. Raises as `records.read`."""
     found = records.read(path, contract.answer.labels)
     root, known = str(found.root), contract.answer.labels
     said = (one for record in found.records for one in _texts(record, contract, tokens))
     yield from tallied(said, str(found.root / found.kind.removeprefix("table ")))
     answers = {record.target for record in found.records if record.target is not None}
     labels = {prompt_parts.read_target(one, known).label or one.strip() for one in answers}
-    yield from _label_set(labels, contract, root)
+    if outside := sorted(labels - set(known)):
+        note = f"{len(outside)} are no labels of the contract, {outside[0]!r} first"
+        yield Finding("labels", _SIDE, tuple(sorted(labels))[:_LABELS], root, note)
+    elif labels:
+        absent = ", ".join(label for label in known if label not in labels)
+        yield Finding("labels", _SIDE, known, root, f"no example of {absent}" if absent else "")
     yield from _sizes(found, contract)
-    sample = [(one, image) for one in _sample(found.records) if (image := one.decoded) is not None]
+    drawn = cases.drawn(found.records, _SAMPLE, seed=0)
+    sample = [(one, image) for one in drawn if (image := one.decoded) is not None]
     pairs = [
-        Pair(record.name, image, source)
+        Pair(image, source)
         for record, image in sample
         if (source := _source_of(record, found.root, sources)) is not None
     ]
-    if pairs:
-        yield from pixels.findings(pairs, _SIDE, root, contract, advance)
-    else:
-        yield from pixels.padding_by_looks([image for _, image in sample], root)
-        note = "how the pixels were made shows only beside the source images; give --sources"
-        yield Finding("resize", _SIDE, None, root, note)
-
-
-def is_prepared(path: Path) -> bool:
-    """True for a folder that `driftloop dataset prepare` made."""
-    manifest = path / datasets.MANIFEST_NAME
-    if not manifest.is_file():
-        return False
-    with manifest.open(encoding="utf-8", errors="replace") as lines:
-        return '"pixels_sha256"' in lines.readline()
-
-
-def _prepared(
-    path: Path, contract: Contract, advance: Advance, sources: Path | None
-) -> Iterator[Finding]:
-    loaded = datasets.load(path)
-    manifest = str(path / datasets.MANIFEST_NAME)
-    where = f"{manifest}, {len(loaded.entries)} of {len(loaded.entries)} entries"
-    stated = loaded.pixels.spelled_out
-    yield Finding("image_size", _SIDE, stated.size, where)
-    pairs = [
-        Pair(entry.image, entry.square(), source)
-        for entry in _sample(loaded.entries)
-        if (source := _source(sources, entry.source, entry.source_sha256)) is not None
-    ]
-    searched = list(pixels.findings(pairs, _SIDE, manifest, contract, advance)) if pairs else []
+    searched = list(pixels.findings(pairs, _SIDE, root, contract, advance)) if pairs else []
     yield from searched
     seen = {finding.aspect for finding in searched if finding.value is not None}
-    for aspect, field in pixels.ASPECTS.items():
-        if aspect not in seen:
-            yield Finding(aspect, _SIDE, getattr(stated, field), where, "as the manifest says")
-    labels = {entry.label for entry in loaded.entries if entry.label is not None}
-    yield from _label_set(labels, contract, where)
-    yield Finding("images_per_prompt", _SIDE, 1, where)
-    labelled = [entry for entry in loaded.entries if entry.label_image_sha256 is not None]
-    other = [entry for entry in labelled if entry.label_image_sha256 != entry.pixels_sha256]
-    value: str | None = "another picture" if other else "as the model sees it"
-    note = f"{len(other)} of {len(labelled)}, {other[0].source} first" if other else ""
-    if not labelled:
-        value, note = None, "the manifest does not say which pixels the labels were made on"
-    yield Finding("label_image", _SIDE, value, where, note)
+    if found.pixels is not None:
+        for aspect, field in pixels.ASPECTS.items():
+            if aspect not in seen:
+                value = getattr(found.pixels, field)
+                yield Finding(aspect, _SIDE, value, root, "as the manifest says")
+    elif not pairs:
+        yield from pixels.padding_by_looks([image for _, image in sample], root)
+        note = "only the source images show how the pixels were made; give --sources"
+        yield Finding("resize", _SIDE, None, root, note)
 
 
 def _texts(record: Record, contract: Contract, tokens: Tokens | None) -> Iterator[Finding]:
     where, target = record.where, record.target
     if record.prompt is not None:
-        known = tokens.image_texts if tokens else ()
-        if record.image_is_structured:
-            known = (prompt_parts.IMAGE_TOKEN,)
-        written = tokens.written(record.messages) if tokens and record.messages else None
-        text = written or record.prompt
-        for one in prompt_parts.findings(text, _SIDE, where, contract, known):
-            if record.messages and not written and one.aspect == "chat_template":
-                note = "a conversation; --checkpoint or --collator shows which template it gets"
+        has_token = tokens is not None or record.image_is_structured
+        for one in prompt_parts.findings(record.prompt, _SIDE, where, contract, has_token):
+            if record.is_conversation and one.aspect == "chat_template":
+                note = "a conversation; --collator shows which template it gets"
                 one = replace(one, value=None, note=note)
             yield one
     if target is not None:
         read = prompt_parts.read_target(target, contract.answer.labels)
         yield Finding("output", _SIDE, read.form, where, f"for example {target!r}")
-        if record.is_one_text:
-            note = "" if read.ends else "no end token is spelled out: the collator decides"
-            yield Finding("end_token", _SIDE, read.ends or None, where, note)
+        if read.ends:
+            yield Finding("end_token", _SIDE, True, where)
     if record.max_tokens is not None:
         yield Finding("max_tokens", _SIDE, record.max_tokens, where)
     yield Finding("images_per_prompt", _SIDE, record.images, where)
@@ -149,6 +105,8 @@ def _texts(record: Record, contract: Contract, tokens: Tokens | None) -> Iterato
 def _is_seen(value: object, record: Record, contract: Contract) -> bool | None:
     """Whether the picture that was labelled, known by hash, name or size, is the model's."""
     if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
+        if value == record.fields.get("pixels_sha256"):
+            return True
         file = record.seen(lambda image: getattr(image, "filename", ""))
         image = record.decoded
         is_file = bool(file) and file_sha256(Path(str(file))) == value
@@ -156,16 +114,6 @@ def _is_seen(value: object, record: Record, contract: Contract) -> bool | None:
     if isinstance(value, str) and Path(value).suffix.lower() in IMAGE_SUFFIXES:
         return value == record.name
     return values.is_square(value, contract.pixels.size)
-
-
-def _label_set(found: set[str], contract: Contract, where: str) -> Iterator[Finding]:
-    known = contract.answer.labels
-    if outside := sorted(found - set(known)):
-        note = f"{len(outside)} are no labels of the contract, {outside[0]!r} first"
-        yield Finding("labels", _SIDE, tuple(sorted(found))[:_LABELS], where, note)
-    elif found:
-        absent = ", ".join(label for label in known if label not in found)
-        yield Finding("labels", _SIDE, known, where, f"no example of {absent}" if absent else "")
 
 
 def _sizes(found: Records, contract: Contract) -> Iterator[Finding]:
@@ -184,30 +132,16 @@ def _sizes(found: Records, contract: Contract) -> Iterator[Finding]:
     note = f"{count} of {sizes.total()} are {shape}; different sizes: {len(sizes)}"
     yield Finding("image_size", _SIDE, width if width == height else shape, where, note)
     if width != height and max(width, height) == side:
-        yield Finding("padding", _SIDE, "none", where, "the pictures fill no square")
+        yield Finding("padding", _SIDE, "none", where, "the pictures are not square")
 
 
 def _source_of(record: Record, root: Path, sources: Path | None) -> Path | None:
-    """Of that name below `sources`; else as the dataset itself says."""
-    found = _source(sources, record.source or record.name)
-    if found is None and record.source not in (None, record.name):
-        own = root / str(record.source)
-        return own if own.is_file() else None
-    return found
-
-
-def _source(folder: Path | None, name: str, sha256: str | None = None) -> Path | None:
-    """The image called `name` below `folder`, whatever its suffix; the very one where `sha256`."""
-    if folder is None:
-        return None
-    bases = (folder / name, folder / Path(name).name)
-    alike = (path for base in bases for path in sorted(base.parent.glob(f"{base.stem}.*")))
-    images = (one for one in (*bases, *alike) if one.suffix.lower() in IMAGE_SUFFIXES)
+    """The image of the source's name below `sources`, whatever its suffix, and the very one where
+    the dataset knows its hash; else as the dataset itself says."""
+    name, sha256 = record.source or record.name, record.fields.get("source_sha256")
+    bases = [] if sources is None else [sources / name, sources / Path(name).name]
+    alike = [path for base in bases for path in sorted(base.parent.glob(f"{base.stem}.*"))]
+    own = [root / record.source] if record.source not in (None, record.name) else []
+    images = (one for one in (*bases, *alike, *own) if one.suffix.lower() in IMAGE_SUFFIXES)
     files = (one for one in images if one.is_file())
     return next((one for one in files if sha256 in (None, file_sha256(one))), None)
-
-
-def _sample(items: Sequence[Any]) -> list[Any]:
-    if len(items) <= _SAMPLE:
-        return list(items)
-    return random.Random(0).sample(list(items), _SAMPLE)  # noqa: S311 (a sample, not a secret)

@@ -1,5 +1,4 @@
-"""How the pixels of a dataset were really made: a sample of squares compared with their sources, or
-their padding by its looks where no source is known."""
+"""How the pixels of a dataset were really made."""
 
 from __future__ import annotations
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from driftloop.harness.audit import aspects
 from driftloop.harness.audit.findings import Finding, Side, Value
 from driftloop.harness.contract import Contract
 from driftloop.harness.errors import CaseError
@@ -20,14 +20,9 @@ from driftloop.harness.preprocess.search import Way, ranked
 from driftloop.harness.progress import Advance
 
 ASPECTS: Final = {
-    "resize": "recipe",
-    "size_arithmetic": "arithmetic",
-    "centring": "centring",
-    "padding": "padding",
-    "alpha": "alpha",
-    "colour_space": "colour",
-    "exif": "apply_exif",
-    "channels": "channels",
+    one.key: one.path.removeprefix("pixels.")
+    for one in aspects.ASPECTS
+    if one.path.startswith("pixels.") and one.key != "image_size"
 }
 """Aspect -> field of the contract's `[pixels]`."""
 
@@ -35,8 +30,7 @@ _TOO_FAR: Final = 12.0
 """Levels: a picture farther from every known way was not made from that source by any of them."""
 _EXACT: Final = 1e-9
 _NEARLY: Final = (1.1, 0.02)
-"""Where no way makes a picture exactly (JPEG, another library), those within this factor of the
-nearest distance and this many levels more cannot be told apart."""
+"""Ways cannot be told apart within this factor of the nearest distance and this many levels."""
 _NEEDED: Final = 2
 """Pictures with bars of a colour other than black, before they are taken for padding."""
 _ROWS: Final = 3
@@ -47,7 +41,6 @@ _ROWS: Final = 3
 class Pair:
     """A picture of the dataset and the image it was made from."""
 
-    name: str
     square: Image.Image
     source: Path
 
@@ -55,11 +48,7 @@ class Pair:
 def findings(
     pairs: Sequence[Pair], side: Side, where: str, contract: Contract, advance: Advance
 ) -> Iterator[Finding]:
-    """How `pairs` were made, aspect by aspect.
-
-    A value is the contract's wherever the pictures do not contradict it; else the value that most
-    of them show.
-    """
+    """How `pairs` were made: as the contract says unless they contradict it, else as most show."""
     nearest: list[Way] = []
     refused = ""
     shown: dict[str, list[set[Value]]] = {}
@@ -67,8 +56,7 @@ def findings(
         try:
             ways = ranked(pair.square, pair.source)
             if not ways or ways[0].mean_abs > _TOO_FAR:
-                said = f"by no known way from {pair.source.name}"
-                raise CaseError(pair.name, "made-otherwise", said)
+                raise CaseError(pair.source.name, "made-otherwise", "resized in no known way")
         except CaseError as error:
             refused = refused or str(error)
         else:
@@ -84,7 +72,7 @@ def findings(
     exact = "exactly these bytes" if distance < _EXACT else f"nearest, {distance:.2f} levels off"
     fits = Counter(way.fit for way in nearest)
     for aspect, sets in shown.items():
-        value, count = _agreed(sets, getattr(contract.pixels.spelled_out, ASPECTS[aspect]))
+        value, count = _agreed(sets, getattr(contract.pixels, ASPECTS[aspect]))
         note = f"{count} of {len(sets)} images that show it; {exact}"
         if aspect == "padding" and fits["inside"] < len(nearest):
             note = f"{fits.most_common(1)[0][0]}; {note}"
@@ -134,11 +122,10 @@ def _agreed(sets: Sequence[set[Value]], expected: Value) -> tuple[Value, int]:
 def padding_by_looks(squares: Sequence[Image.Image], where: str) -> Iterator[Finding]:
     """Padding by its looks: two bars of one colour, or of repeated rows, at opposite edges."""
     seen = Counter(kind for square in squares if (kind := _bar(np.asarray(square))) is not None)
-    others = {kind: seen[kind] for kind in seen if kind != "black" and seen[kind] >= _NEEDED}
-    for kind, count in Counter(others or {"black": seen["black"]}).most_common(1):
-        note = f"bars at the edges of {count} of {len(squares)} pictures, by their looks"
-        if count:
-            yield Finding("padding", "dataset", kind, where, note)
+    others = [kind for kind, count in seen.most_common() if kind != "black" and count >= _NEEDED]
+    for kind in others[:1] or [kind for kind in seen if kind == "black"]:
+        note = f"bars at the edges of {seen[kind]} of {len(squares)} pictures, judged by looks"
+        yield Finding("padding", "dataset", kind, where, note)
 
 
 def _bar(square: NDArray[np.uint8]) -> str | None:

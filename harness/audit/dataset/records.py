@@ -1,5 +1,4 @@
-"""Training datasets as others write them: label folders, tables, conversations, `datasets` folders.
-Every form becomes the same `Record`; what a form does not say stays None."""
+"""Training datasets as others write them; what one does not say stays None."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -15,6 +14,8 @@ from PIL import Image
 
 from driftloop.harness import tables
 from driftloop.harness.audit.prompt_parts import IMAGE_TOKEN, parted
+from driftloop.harness.contract import Pixels
+from driftloop.harness.dataset import MANIFEST_NAME, load
 from driftloop.harness.errors import DatasetError, extra
 from driftloop.harness.images import DECODE_FAULTS, IMAGE_SUFFIXES
 from driftloop.harness.tables import TableError
@@ -45,26 +46,21 @@ class Record:
     """`file:line`, or the image's file."""
     name: str
     """The image, readable."""
-    open: Callable[[], Image.Image] | None
+    open: Callable[[], Image.Image]
     """The image as it is stored; raises what Pillow raises."""
+    fields: Mapping[str, Any]
+    max_tokens: int | None
+    images: int
+    source: str | None
+    """The image this one was made from, as the dataset names it."""
     prompt: str | None = None
     image_is_structured: bool = False
     """The image is a part of its own in a conversation; `prompt` then says `<image>` for it."""
-    messages: Sequence[Mapping[str, Any]] | None = None
-    """The conversation the prompt was read from."""
+    is_conversation: bool = False
     target: str | None = None
-    is_one_text: bool = False
-    """Prompt and answer are one text in the dataset, which was split at the label."""
-    max_tokens: int | None = None
-    images: int = 1
-    source: str | None = None
-    """The image this one was made from, as the dataset names it."""
-    fields: Mapping[str, Any] = field(default_factory=dict)
 
     def seen(self, look: Callable[[Image.Image], _Seen]) -> _Seen | None:
         """What `look` gives for the image; None where there is none or it cannot be decoded."""
-        if self.open is None:
-            return None
         try:
             with self.open() as image:
                 return look(image)
@@ -82,17 +78,22 @@ class Records:
     root: Path
     kind: str
     records: tuple[Record, ...]
+    pixels: Pixels | None
+    """How its pictures were made, where `driftloop dataset prepare` did."""
 
 
 def read(path: Path, labels: Sequence[str]) -> Records:
     """Every entry of the dataset at `path`: a table (JSONL, JSON, CSV), a folder that holds one, a
     folder of images in one subfolder a label, or a Hugging Face `datasets` folder. Raises
     DatasetError where there is none or a line is no entry, ArmUnavailable without `datasets`."""
+    pixels, manifest = None, path / MANIFEST_NAME
+    if manifest.is_file() and b'"pixels_sha256"' in manifest.read_bytes().partition(b"\n")[0]:
+        pixels, path = load(path).pixels.spelled_out, manifest
     root, kind, entries = _form(path, labels)
     found = tuple(_record(*entry, labels) for entry in entries)
     if not found:
         raise DatasetError(f"{root}: no training example is found in it ({kind})")
-    return Records(root, kind, found)
+    return Records(root, kind, found, pixels)
 
 
 def _form(path: Path, labels: Sequence[str]) -> tuple[Path, str, Iterator[_Entry]]:
@@ -179,15 +180,9 @@ def _record(where: str, root: Path, row: Mapping[str, Any], labels: Sequence[str
     image, limit = _first(row, _IMAGE_KEYS), _first(row, _LIMIT_KEYS)
     images = image if isinstance(image, list) else [image]
     name, opened = _image(images[0] if images else None, root)
-    record = Record(
-        where=where,
-        name=name or where,
-        open=opened,
-        max_tokens=int(limit) if str(limit).strip().isdigit() else None,
-        images=len(images),
-        source=_string(_first(row, _SOURCE_KEYS)),
-        fields=row,
-    )
+    max_tokens = int(limit) if str(limit).strip().isdigit() else None
+    source = _string(_first(row, _SOURCE_KEYS))
+    record = Record(where, name or where, opened, row, max_tokens, len(images), source)
     if talk := _talk(row):
         return _of_conversation(record, talk)
     target, text = _first(row, _TARGET_KEYS), _string(row.get("text"))
@@ -197,7 +192,7 @@ def _record(where: str, root: Path, row: Mapping[str, Any], labels: Sequence[str
         said = {str(value) for key, value in row.items() if key not in _PROMPT_KEYS}
         target = named.pop() if len(named := said.intersection(labels)) == 1 else None
     if prompt is None and target is None and (parts := parted(text or "", labels)):
-        return replace(record, prompt=parts[0], target=parts[1], is_one_text=True)
+        prompt, target = parts
     return replace(record, prompt=prompt, target=_string(target))
 
 
@@ -225,7 +220,6 @@ def _talk(row: Mapping[str, Any]) -> list[Any]:
 def _of_conversation(record: Record, talk: Sequence[Any]) -> Record:
     """With prompt and target of a conversation; an image of its own becomes `<image>`."""
     prompt: list[str] = []
-    messages: list[dict[str, Any]] = []
     target, is_structured = None, False
     for turn in (turn for turn in talk if isinstance(turn, dict)):
         role = str(turn.get("role", turn.get("from", ""))).lower()
@@ -237,12 +231,9 @@ def _of_conversation(record: Record, talk: Sequence[Any]) -> Record:
             break
         is_structured |= None in said
         if role in _USERS:
-            role = "user"
             prompt.append("".join(IMAGE_TOKEN if one is None else one for one in said))
-        messages.append({"role": role, "content": content})
-    asked, talked = "\n".join(prompt), tuple(messages)
-    record = replace(record, prompt=asked, messages=talked, target=target)
-    return replace(record, image_is_structured=is_structured)
+    record = replace(record, prompt="\n".join(prompt), target=target)
+    return replace(record, is_conversation=True, image_is_structured=is_structured)
 
 
 def _part(part: Mapping[str, Any]) -> str | None:
@@ -253,20 +244,18 @@ def _part(part: Mapping[str, Any]) -> str | None:
     return str(part.get("text") or part.get("content") or "")
 
 
-def _image(value: object, root: Path) -> tuple[str, Callable[[], Image.Image] | None]:
+def _image(value: object, root: Path) -> tuple[str, Callable[[], Image.Image]]:
     if isinstance(value, Image.Image):
         return str(getattr(value, "filename", "")), lambda: value
     if isinstance(value, dict):
-        data, name = value.get("bytes"), _string(value.get("path") or value.get("url")) or ""
+        data, value = value.get("bytes"), value.get("path") or value.get("url")
         if isinstance(data, bytes):
-            return name, lambda: Image.open(io.BytesIO(data))
-        value = name
-    if not isinstance(value, str) or not value:
-        return "", None
+            return str(value or ""), lambda: Image.open(io.BytesIO(data))
+    name = _string(value) or ""
     # Without a folder of its own a name may lie in the usual one beside the table.
-    places = (root / value, root / "images" / value)
+    places = (root / name, root / "images" / name)
     path = next((place for place in places if place.is_file()), places[0])
-    return value, (lambda: Image.open(path)) if path.is_file() else None
+    return name, (lambda: Image.open(path)) if path.is_file() else None
 
 
 def _first(row: Mapping[str, Any], keys: Sequence[str]) -> Any:  # noqa: ANN401  (any JSON)

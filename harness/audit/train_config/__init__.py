@@ -1,18 +1,18 @@
-"""What a trainer's configuration (YAML, TOML or JSON) says: keys are found by what they mean, in
-the tables of `keys.toml`. Every key that is not in them is left alone and counted."""
+"""What a trainer's configuration (YAML, TOML or JSON) says, by the tables of `keys.toml`."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+import reprlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from driftloop.devices import files
 from driftloop.harness import tables
@@ -22,28 +22,21 @@ from driftloop.harness.audit.checkpoint import Tokens
 from driftloop.harness.audit.findings import Finding, Value
 from driftloop.harness.contract import Contract
 from driftloop.harness.errors import AuditError
-from driftloop.harness.jsonl import Record
-from driftloop.harness.shipped import loads, shipped
+from driftloop.harness.jsonl import Record, first_problem
+from driftloop.harness.shipped import loads, shipped, toml_table
 from driftloop.harness.tables import TableError
-
-EXTENSION: Final = "driftloop-keys.toml"
-"""Further tables, beside a trainer's configuration."""
 
 _SIDE: Final = "train-config"
 _SWITCHES: Final = frozenset({"do_sample", "temperature", "num_beams"})
 """Settings without which the others of sampling decide nothing."""
 _IMAGE_TOKENS: Final = 64
 """Of a tile, in every published SmolVLM."""
-_SHOWN: Final = 48
-"""Characters of a value that a finding quotes."""
 _COLUMNS: Final = frozenset({"labels", "label", "label_ids", "start_positions", "end_positions"})
 """transformers' own `label_names`: columns of a batch."""
 _LABEL_SIZES: Final = ("size", "resolution", "width", "image", "pixels", "edge")
 _OF_IMAGES: Final = ("image", "img", "pixel", "transform", "preprocess")
 _ANSWER: Final = re.compile(r"\{\{?\s*(?:label|target|answer|response|output|completion)\s*\}?\}")
-_LABELS: Final = re.compile(
-    r"\{\{?\s*(?:labels|classes|elements|categories|label_names|options)\s*\}?\}"
-)
+_LABELS: Final = re.compile(r"\{\{?\s*(?:labels|classes|elements|categories)\s*\}?\}")
 _CONTEXT: Final = re.compile(r"(context:\s*)\{\{?\s*\w+\s*\}?\}", re.IGNORECASE)
 _VARIABLE: Final = re.compile(r"\{\{?\s*(\w+)\s*\}?\}")
 _COMMENT: Final = re.compile(r"(^|\s)#.*", re.MULTILINE)
@@ -60,6 +53,8 @@ class Setting:
     value: Any
     """Text, a number, yes or no, nothing, or a list of such."""
     line: int
+    meaning: str
+    """Of its key, in the tables; empty where it is not in them."""
 
     @property
     def key(self) -> str:
@@ -77,24 +72,16 @@ class Setting:
 
 def read(file: Path, contract: Contract, tokens: Tokens | None = None) -> tuple[list[Finding], int]:
     """What the configuration in `file` says, and the number of settings that concern no aspect.
-
-    `tokens`: of the checkpoint that is trained, whose image token, normalisation and number of
-    tokens it is compared with; without one, SmolVLM's normalisation.
-
-    Raises:
-        AuditError: the file, or a table of keys beside it, cannot be read.
-    """
+    `tokens`: of the checkpoint that it is compared with; without one, SmolVLM's normalisation.
+    Raises AuditError where the file, or a table of keys beside it, cannot be read."""
     meanings, says = _tables(file)
-    found = [(meanings.get(setting.key, ""), setting) for setting in _settings_of(file)]
-    reading = _Reading(file, contract, tokens, says, defaultdict(list))
-    for meaning, setting in found:
-        if setting.value is not None:
-            reading.of_meaning[meaning].append(setting)
+    settings = _settings_of(file, meanings)
+    reading = _Reading(file, contract, tokens, says, settings)
     findings, keys_left = list(reading.sampling()), 0
-    for meaning, setting in found:
-        said = list(reading.findings(setting, meaning)) if setting.value is not None else []
+    for setting in settings:
+        said = list(reading.findings(setting)) if setting.value is not None else []
         findings += said
-        keys_left += not said and meaning != "sampling"
+        keys_left += not said and setting.meaning != "sampling"
     return findings, keys_left
 
 
@@ -107,21 +94,21 @@ class _Tables(Record):
 
 def _tables(file: Path) -> tuple[dict[str, str], dict[str, dict[str, str | bool]]]:
     """Key -> meaning, and meaning -> what its values say; what the user adds takes precedence."""
-    both = [_Tables.model_validate(shipped("driftloop.harness.audit.train_config", "keys.toml"))]
-    extension = file.parent / EXTENSION
-    if extension.is_file():
-        try:
-            both.append(_Tables.model_validate(loads(files.read(extension).decode("utf-8"))))
-        except (OSError, ValueError) as error:
-            said = " ".join(str(error).split())
-            raise AuditError(f"{extension}: cannot be read: {said}") from error
-    says = both[0].says | both[-1].says
-    known = both[0].keys.keys() | says.keys()
+    own = _Tables.model_validate(shipped("driftloop.harness.audit.train_config", "keys.toml"))
+    extension = file.parent / "driftloop-keys.toml"
+    try:
+        added = _Tables.model_validate(
+            toml_table(extension, str(extension), AuditError) if extension.is_file() else {}
+        )
+    except ValidationError as error:
+        raise AuditError(f"{extension}: {first_problem(error)}") from error
+    says = own.says | added.says
+    known = own.keys.keys() | says.keys()
     are_aspects = all(one.get("aspect") in BY_KEY for one in says.values())
-    if not are_aspects or not both[-1].keys.keys() <= known:
+    if not are_aspects or not added.keys.keys() <= known:
         said = "[keys] gives a meaning its keys, [says] a new one its aspect; meanings are"
         raise AuditError(f"{extension}: {said} {', '.join(sorted(known))}")
-    named = (item for table in both for item in table.keys.items())
+    named = (*own.keys.items(), *added.keys.items())
     return {_normal(key): meaning for meaning, keys in named for key in keys}, says
 
 
@@ -133,14 +120,17 @@ class _Reading:
     contract: Contract
     tokens: Tokens | None
     says: Mapping[str, Mapping[str, str | bool]]
-    of_meaning: defaultdict[str, list[Setting]]
+    settings: Sequence[Setting]
 
-    def findings(self, setting: Setting, meaning: str) -> Iterator[Finding]:
+    def of(self, meaning: str) -> list[Setting]:
+        return [one for one in self.settings if one.meaning == meaning and one.value is not None]
+
+    def findings(self, setting: Setting) -> Iterator[Finding]:
         """What one setting says, each with its line and the setting quoted."""
-        said = repr(setting.value) if isinstance(setting.value, str) else str(setting.value)
-        cut = f"{said[:_SHOWN]}{'...' if len(said) > _SHOWN else ''}"
-        quoted, where = f"{'.'.join(setting.path)}: {cut}", f"{self.file}:{setting.line}"
+        quoted = f"{'.'.join(setting.path)}: {reprlib.repr(setting.value)}"
+        where = f"{self.file}:{setting.line}"
         is_template = setting.key == "template" and re.search(r"[{\n]", setting.text)
+        meaning = setting.meaning
         if setting.is_about("label", "annotat") and meaning != "label_names":
             meaning = "labelling"
         elif meaning == "prompt" or (meaning == "template" and is_template):
@@ -152,7 +142,7 @@ class _Reading:
     def sampling(self) -> Iterator[Finding]:
         """What `generate` is asked for, table by table."""
         of_table: dict[tuple[str, ...], list[Setting]] = {}
-        for setting in self.of_meaning["sampling"]:
+        for setting in self.of("sampling"):
             of_table.setdefault(setting.path[:-1], []).append(setting)
         for table in of_table.values():
             if not _SWITCHES.isdisjoint(one.key for one in table):
@@ -178,14 +168,9 @@ class _Reading:
                 if same is not None:
                     yield "label_image", "as the model sees it" if same else "another picture", ""
             case "size":
-                sides = values.sides(value)
-                if sides and (
-                    key != "size" or setting.is_about("image", "img", "vision", "resize")
-                ):
+                is_image = key != "size" or setting.is_about("image", "img", "vision", "resize")
+                if is_image and (sides := values.sides(value)):
                     yield "image_size", max(sides), ""
-            case "bound":  # one that the contract's square keeps to says nothing
-                if whole is not None and 1 < whole < contract.pixels.size**2:
-                    yield "image_size", round(whole**0.5), "an upper bound"
             case "padding":  # alone it may as well be about sequences of tokens
                 is_bare = key in ("padding", "fill", "background", "pad_mode", "padding_mode")
                 is_image = setting.is_about(*_OF_IMAGES) or setting.text in values.COLOURS
@@ -201,18 +186,11 @@ class _Reading:
                 if found is not None or isinstance(value, str):
                     yield "chat_template", found or value, ""
             case "dataset_type":  # Axolotl's conversations, where no template is named beside them
-                named = [one for one in self.of_meaning["template"] if one.key == "chat_template"]
+                named = [one for one in self.of("template") if one.key == "chat_template"]
                 if value == "chat_template" and "datasets" in setting.path and not named:
                     yield "chat_template", "the checkpoint's", ""
             case "images" | "limit" if whole is not None:
                 yield "max_tokens" if meaning == "limit" else "images_per_prompt", whole, ""
-            case "target":
-                if isinstance(value, str) and _ANSWER.search(value):
-                    labels = contract.answer.labels
-                    target = prompt_parts.read_target(_ANSWER.sub(labels[0], value), labels)
-                    yield "output", target.form, ""
-                    if target.ends:
-                        yield "end_token", True, ""
             case "label_names":
                 known = contract.answer.labels
                 is_list = isinstance(value, list) and all(isinstance(one, str) for one in value)
@@ -244,8 +222,8 @@ class _Reading:
         text = _LABELS.sub(", ".join(self.contract.answer.labels), text)
         text = _CONTEXT.sub(r"\1...", text)
         unknown = [name for name in _VARIABLE.findall(text) if name not in ("image", "media")]
-        known = self.tokens.image_texts if self.tokens else ()
-        for found in prompt_parts.findings(text, _SIDE, where, self.contract, known):
+        has_token = self.tokens is not None
+        for found in prompt_parts.findings(text, _SIDE, where, self.contract, has_token):
             if unknown and found.aspect == "prompt_words":
                 note = f"the trainer decides what {{{unknown[0]}}} becomes"
                 yield Finding("prompt_words", _SIDE, None, where, note)
@@ -253,16 +231,14 @@ class _Reading:
                 yield found
 
     def _length(self, setting: Setting) -> Iterator[_Said]:
-        """A length of whole sequences: what it cuts of an example, and whether it is `generate`'s
-        own, which counts the prompt in."""
+        """The length of a sequence: what it cuts of an example; `generate`'s counts the prompt."""
         generates = setting.is_about("generat", "gen_", "inference", "decod", "predict")
         if setting.key == "generation_max_length" or (setting.key == "max_length" and generates):
             yield "limit_counts_prompt", True, "`generate` counts the prompt in"
             return
         note = "a sequence length, which limits prompt and answer in training, not generation"
         yield "max_tokens", None, note
-        truncations = self.of_meaning["truncation"]
-        truncates = all(values.truth(one.value) is not False for one in truncations)
+        truncates = all(values.truth(one.value) is not False for one in self.of("truncation"))
         room, tokens = setting.value, self.tokens
         if not isinstance(room, int) or not truncates:
             return
@@ -272,7 +248,7 @@ class _Reading:
                 note = f"{_IMAGE_TOKENS} image tokens of SmolVLM's, and one or more for every word"
                 yield "sequence", f"cuts examples of {least} tokens or more", note
             return
-        said = [self._in_table("tiling", one) for one in self.of_meaning["tiling"]]
+        said = [self._in_table("tiling", one) for one in self.of("tiling")]
         contract = tokens.trained_under(self.contract, said[0] == "split" if any(said) else None)
         prompt = tokens.prompt(contract)
         lost = prompt.image_tokens - prompt.ids[:room].count(prompt.image_id)
@@ -291,7 +267,7 @@ def _normal(key: str) -> str:
     return key.strip().lower().replace("-", "_")
 
 
-def _settings_of(file: Path) -> list[Setting]:
+def _settings_of(file: Path, meanings: Mapping[str, str]) -> list[Setting]:
     form = {".toml": "TOML", ".json": "JSON"}.get(file.suffix.lower(), "YAML")
     try:
         text = tables.text_of(file)
@@ -304,7 +280,7 @@ def _settings_of(file: Path) -> list[Setting]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         said = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise AuditError(f"{file}: not {form}: {' '.join(said.split())}") from error
-    found = list(_settings(parsed, (), _Lines(text)))
+    found = list(_Walk(text, meanings).settings(parsed))
     if not found:
         raise AuditError(f"{file}: no settings are in it; give a trainer's YAML, TOML or JSON")
     return found
@@ -323,14 +299,26 @@ class _EachKeyOnce(yaml.SafeLoader):  # type: ignore[misc]
         return node
 
 
-class _Lines:
-    """Finds the line of each key by going through the file once, in the order of the keys."""
+class _Walk:
+    """Goes through a configuration once, in the order of its keys, and finds the line of each."""
 
-    def __init__(self, text: str) -> None:
-        self._text = _COMMENT.sub(r"\1", text)
-        self._at = 0
+    def __init__(self, text: str, meanings: Mapping[str, str]) -> None:
+        self._text, self._meanings, self._at = _COMMENT.sub(r"\1", text), meanings, 0
 
-    def of(self, key: str) -> int:
+    def settings(self, table: object, path: tuple[str, ...] = ()) -> Iterator[Setting]:
+        if isinstance(table, list):
+            for item in table:
+                yield from self.settings(item, path)
+        for key, value in table.items() if isinstance(table, dict) else ():
+            line, name = self._line(str(key)), _normal(str(key))
+            parts = value if isinstance(value, list) else [value]
+            if any(isinstance(part, dict | list) for part in parts):
+                yield from self.settings(value, (*path, name))
+            else:
+                said = str(value) if isinstance(value, date | time) else value
+                yield Setting((*path, name), said, line, self._meanings.get(name, ""))
+
+    def _line(self, key: str) -> int:
         pattern = re.compile(rf"(?<![\w-]){re.escape(key)}[\"']?\s*[:=.\]]")
         # A key that YAML merges in, or a table that TOML opens again, stands further up.
         match = pattern.search(self._text, self._at) or pattern.search(self._text)
@@ -338,18 +326,3 @@ class _Lines:
             return 1
         self._at = max(self._at, match.end())
         return self._text.count("\n", 0, match.start()) + 1
-
-
-def _settings(table: object, path: tuple[str, ...], lines: _Lines) -> Iterator[Setting]:
-    if isinstance(table, list):
-        for item in table:
-            yield from _settings(item, path, lines)
-    elif isinstance(table, dict):
-        for key, value in table.items():
-            line, inner = lines.of(str(key)), (*path, _normal(str(key)))
-            parts = value if isinstance(value, list) else [value]
-            if any(isinstance(part, dict | list) for part in parts):
-                yield from _settings(value, inner, lines)
-            else:
-                said = str(value) if isinstance(value, date | time) else value
-                yield Setting(inner, said, line)

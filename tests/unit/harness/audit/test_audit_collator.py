@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -30,9 +32,23 @@ NOTEBOOK = {
 }
 
 
+TEMPLATE = (
+    "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
+    "{% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}"
+    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}"
+    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+"""Of the published SmolVLM checkpoints, which have it as JSON."""
+
+
 @pytest.fixture(scope="module")
-def tokens(saved_checkpoint: Path) -> Tokens:
-    return Tokens(checkpoints.load(saved_checkpoint))
+def tokens(saved_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Tokens:
+    published = tmp_path_factory.mktemp("published") / "checkpoint"
+    shutil.copytree(saved_checkpoint, published)
+    (published / "chat_template.jinja").unlink()  # of a model of texts alone
+    (published / "chat_template.json").write_text(json.dumps({"chat_template": TEMPLATE}), "utf-8")
+    return Tokens(checkpoints.load(published))
 
 
 def judged(spec: str, tokens: Tokens, contract: Contract) -> dict[str, Row]:

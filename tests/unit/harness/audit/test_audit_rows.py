@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from driftloop.harness.audit.findings import Finding
-from driftloop.harness.audit.gauge import Gauge, drawn
+from driftloop.harness.audit.gauge import Gauge
 from driftloop.harness.audit.rows import missing, rows, verdict
 from driftloop.harness.contract import Contract
 
@@ -59,7 +59,6 @@ def test_a_match_worth_knowing_says_so(contract: Contract) -> None:
         [
             Finding("cache_type_k", "app", "q4_0", "a.cpp:1"),
             Finding("answer_reading", "app", "contains", "a.kt:1"),
-            Finding("gpu_fallback", "app", "silent", "a.kt:2"),
         ],
         contract,
     )
@@ -75,7 +74,7 @@ def test_two_sides_that_differ_in_the_same_way_are_told_to_agree(contract: Contr
 
 
 def test_pixels_cost_levels_and_texts_show_where_they_part(contract: Contract) -> None:
-    gauge = Gauge(contract, None, drawn(), "drawn pictures")
+    gauge = Gauge(contract)
     found = rows(
         [Finding("channels", "app", "bgr", "a"), Finding("after_marker", "app", "", "b")], contract
     )

@@ -1,7 +1,7 @@
 import pytest
 
 from driftloop.harness.judgement.latency import ArmLatency, summarize
-from driftloop.harness.records.observation import Conditions, Observation
+from driftloop.harness.records.observation import Conditions, Observation, TotalTime
 
 from ..run_factory import fault, observation, observations, timings
 
@@ -40,6 +40,13 @@ def test_a_session_is_the_sum_of_its_images() -> None:
     assert latency.session is not None
     assert (latency.session.n, latency.session.median_ms) == (8, 6000.0)
     assert latency.sessions_ms == (6000.0,) * 8
+
+
+def test_an_image_timed_as_a_whole_counts_for_its_session() -> None:
+    seen = [observation("app", i, timings_ms=TotalTime(total=700.0)) for i in range(24)]
+    latency = summary([Observation.model_validate_json(one.model_dump_json()) for one in seen])
+    assert (list(latency.stages), latency.tokens_per_s) == (["total"], None)
+    assert latency.sessions_ms == (2100.0,) * 8
 
 
 def test_throttled_images_are_counted_and_left_out_with_their_session() -> None:
