@@ -27,7 +27,7 @@ REMOTE_RUNS = f"{REMOTE_ROOT}/runs"
 _LOG_LINES = 5
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _WATCH = (
-    f'cat {_BOOT_ID} >"$0/boot"; '
+    f'rm -f "$0/status"; cat {_BOOT_ID} >"$0/boot"; '
     'setsid "$1" "$0/request.json" "$0/results.jsonl" "$0/heartbeat.json" & '
     'cat /proc/$!/stat >"$0/started"; wait $!; echo $? >"$0/status"'
 )
@@ -74,7 +74,7 @@ class Attempt:
         watch = ["sh", "-c", _WATCH, self.folder, program]
         watching = self.phone.spawn(watch, log=f"{self.folder}/log.txt")
         stat = self._awaited("started")
-        return RemoteProcess.of_stat(stat) if stat else watching
+        return RemoteProcess.of_stat(stat) if stat else self.process() or watching
 
     def process(self) -> RemoteProcess | None:
         """The runner of this attempt if it still runs, whoever started it."""
@@ -109,10 +109,10 @@ class Attempt:
             return set()
         return {(one.case_id, one.session, one.position) for one in request.images}
 
-    def scene(self, process: RemoteProcess | None) -> Scene:
+    def scene(self, process: RemoteProcess) -> Scene:
         """What the phone says of the end of `process`, which is no longer alive."""
         folder = shlex.quote(self.folder)
-        names_it = f"grep -w {process.pid if process else 0} | tail -n 50 | cut -c 1-300"
+        names_it = f"grep -w {process.pid} | tail -n 50 | cut -c 1-300"
         status = self._awaited("status")
         boot, boot_now, df, meminfo, log, words = self.phone.ask(
             f"cat {folder}/boot",
@@ -174,7 +174,7 @@ def _processes(phone: Phone, argument: str, *, whole: bool = True) -> list[Remot
     """Processes with an argument that is, or begins with, `argument`: an absolute path.
 
     The shell that searches has the pattern itself among its arguments, which the bracket keeps
-    from matching; the shell that starts a runner has the path within a longer one.
+    from matching; the shell that watches a runner has the folder of its attempt as one.
     """
     pattern = "[/]" + argument[1:].replace(".", "[.]")
     exact = shlex.quote(f"^{pattern}{'$' if whole else ''}")

@@ -230,8 +230,9 @@ class Journal(RunFolder):
                 starts=by.starts + (before.starts if before else 0),
                 remarks=tuple(dict.fromkeys([*(before.remarks if before else ()), *by.remarks])),
             )
-            others = (one for one in self._record.disturbances if one.serial != serial)
-            self._update(disturbances=(*others, now))
+            known = {one.serial: one for one in self._record.disturbances}
+            if now != known.get(serial):
+                self._update(disturbances=tuple((known | {serial: now}).values()))
 
     def foresee(self, outlook: Outlook) -> None:
         """Record how long the run is expected to take."""

@@ -261,6 +261,7 @@ class _Answering:
             if count == 0:
                 self._attested(arm, arm.attest())
             self._saw(seen)
+            self._run.keep_disturbances()
 
     def _host_turn(self, turn: Turn) -> None:
         """Answers kept from an earlier run are used; only the rest is run."""

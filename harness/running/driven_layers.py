@@ -64,6 +64,7 @@ class _Drive:
         with journal.failures_kept(*self._candidate):
             for count, seen in enumerate(self._run.arm(self._candidate).drive(images), start=1):
                 journal.learn(driven=(*journal.inquiry().driven, self._driven(seen)))
+                self._run.keep_disturbances()
                 advance(count, len(images))
 
     def _ranked(self) -> list[Place]:
