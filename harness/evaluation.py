@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from driftloop.harness.errors import ArmUnavailable
+from driftloop.harness import ladder
+from driftloop.harness.errors import ArmUnavailable, BadInput
 from driftloop.harness.gates_file import Gates
 from driftloop.harness.judgement.verdict import Verdict, judge
 from driftloop.harness.records.inquiry import Inquiry
@@ -37,6 +39,39 @@ class Evaluation:
     """Those it was judged by."""
     verdict: Verdict
     sessions: tuple[SessionResult, ...]
+
+    def label(self, image: str, arm: str) -> str | None:
+        """What an arm answered for an image; None where the answer holds no label.
+
+        `image`: a case's id, as reports show it: the path below the folder of images, or as the
+        manifest has it. `arm`: an arm's name or, where the run has only one of them, its kind.
+
+        Raises:
+            BadInput: this run has no such image or arm, or there is not one answer: none at all,
+                or phones that differ.
+        """
+        arms = [name for name in self.record.arms if arm in (name, ladder.parse(name).kind)]
+        if arm in arms:
+            arms = [arm]
+        if len(arms) != 1:
+            there = ", ".join(arms or self.record.arms)
+            raise BadInput(f"arm {arm!r}: name one of this run's arms: {there}")
+        known = [case.id for case in self.record.cases]
+        if image not in known:
+            like = get_close_matches(image, known, cutoff=0.4)
+            hint = f"; near to it are {', '.join(like)}" if like else ""
+            raise BadInput(f"image {image!r}: none of the {len(known)} images of this run{hint}")
+        wanted = (arms[0], image, None)
+        seen = [one for one in self.observations if (one.arm, one.case_id, one.canary) == wanted]
+        labels = {one.phone: one.label for one in seen if one.error is None}
+        if not labels:
+            faults = [f"{one.error.kind}: {one.error.detail}" for one in seen if one.error]
+            why = faults[0] if faults else "the run ended before it"
+            raise BadInput(f"{arms[0]} has no answer for {image}: {why}")
+        if len(set(labels.values())) > 1:
+            each = ", ".join(f"{label} on {phone}" for phone, label in labels.items())
+            raise BadInput(f"{arms[0]} has several answers for {image}: {each}")
+        return next(iter(labels.values()))
 
     def to_frame(self) -> Any:  # noqa: ANN401  (a DataFrame of a package that may be absent)
         """The observations as a pandas DataFrame, or as polars' where only that is installed: one

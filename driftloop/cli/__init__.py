@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
-import time
-import traceback
 
 _INTERRUPTED = 130
 """The exit code that shells, and typer, give to Ctrl-C."""
@@ -20,6 +17,7 @@ def main() -> None:
     from driftloop.cli.console import fail
     from driftloop.devices.errors import DeviceError
     from driftloop.devices.visible import visible_lines
+    from driftloop.harness import crash
     from driftloop.harness.errors import DriftloopError
 
     for stream in (sys.stdout, sys.stderr):
@@ -37,23 +35,7 @@ def main() -> None:
         fail("stopped; the same command with the same --out resumes here")
         sys.exit(_INTERRUPTED)
     except Exception as error:  # noqa: BLE001  (a crash must not look like a FAIL, exit code 1)
-        line, _, rest = _kept(error).partition("\n")
-        fail(f"a fault of driftloop itself, {line}")
+        line, _, rest = crash.kept(error).partition("\n")
+        fail(line)
         sys.stderr.write(visible_lines(rest))
         sys.exit(_CRASHED)
-
-
-def _kept(error: Exception) -> str:
-    """The error in one line, with the file that holds its traceback."""
-    from driftloop.devices.errors import BadRequest
-    from driftloop.devices.paths import cache_dir
-    from driftloop.harness import atomic
-
-    line = f"{type(error).__name__}: {error}".splitlines()[0]
-    whole = "".join(traceback.format_exception(error))
-    try:
-        path = cache_dir("logs") / f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-        atomic.write_text(path, whole)
-    except (BadRequest, OSError):
-        return f"{line}\n{whole}"
-    return f"{line}; please report it with {path}"

@@ -6,24 +6,20 @@ import json
 import logging
 import math
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
 
 from driftloop.devices.visible import visible, visible_lines
 from driftloop.harness.errors import BadInput
-from driftloop.harness.progress import ProgressBoard, duration
+from driftloop.harness.progress import Lines, ProgressBoard
 
 if TYPE_CHECKING:
     from rich.console import RenderableType as View
     from rich.table import Table
     from rich.text import Text
 
-_SILENCE_S = 10.0
-"""After this long without a line, people wonder whether a command still runs."""
 _CONTROLS = {
     code: f"\\u{code:04x}"
     for first, last in ((0x7F, 0x9F), (0x200B, 0x200F), (0x2028, 0x202E), (0x2060, 0x206F))
@@ -138,12 +134,8 @@ def progress_board() -> Iterator[ProgressBoard]:
     """Bars with the time left on a terminal; elsewhere a line at every quarter of each bar, and
     after a long silence a line that names what is running."""
     if not sys.stderr.isatty() or _STDERR.level > logging.INFO:
-        lines, ended = _Lines(), Event()
-        Thread(target=lines.break_silences, args=(ended,), daemon=True).start()
-        try:
+        with Lines(say) as lines:
             yield ProgressBoard(lines.show, lines.say)
-        finally:
-            ended.set()
         return
     from rich import progress
     from rich.console import Console
@@ -167,46 +159,3 @@ def progress_board() -> Iterator[ProgressBoard]:
             bars.update(tasks[name], completed=done, total=total)
 
         yield ProgressBoard(show, say)
-
-
-class _Lines:
-    """Progress in a log, where lines stay. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._guard = Lock()
-        self._quarters: dict[str, int] = {}
-        self._began_s: dict[str, float] = {}
-        self._running: dict[str, tuple[int, int]] = {}
-        self._said_s = time.monotonic()
-
-    def say(self, line: str) -> None:
-        with self._guard:
-            self._say(line)
-
-    def show(self, name: str, done: int, total: int) -> None:
-        quarter = 4 * done // total if total else 4
-        with self._guard:
-            self._began_s.setdefault(name, time.monotonic())
-            self._running.pop(name, None)
-            if done < total:
-                self._running[name] = (done, total)
-            if self._quarters.get(name) != quarter:
-                self._quarters[name] = quarter
-                self._say(self._state(name, done, total))
-
-    def break_silences(self, ended: Event) -> None:
-        while not ended.wait(_SILENCE_S / 10):
-            with self._guard:
-                silent_s = time.monotonic() - self._said_s
-                if self._running and silent_s > 0.9 * _SILENCE_S:
-                    states = (self._state(name, *at) for name, at in self._running.items())
-                    self._say(f"still running: {'; '.join(states)}")
-
-    def _say(self, line: str) -> None:
-        self._said_s = time.monotonic()
-        say(line)
-
-    def _state(self, name: str, done: int, total: int) -> str:
-        passed_s = time.monotonic() - self._began_s[name]
-        left = f", about {duration(passed_s * (total - done) / done)} left" if done else ""
-        return f"{name}: {done} of {total}{left if done < total else ''}"

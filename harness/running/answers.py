@@ -264,27 +264,19 @@ class _Answering:
             self._run.keep_disturbances()
 
     def _host_turn(self, turn: Turn) -> None:
-        """Answers kept from an earlier run are used; only the rest is run."""
+        """Answers kept from an earlier run are used; only the rest is run, by one run at a time."""
         spec, images = turn.spec, self._images(turn)
         if self._plan.app is not None and spec.kind == "app":
             for image in images:
                 self._saw(self._plan.app.observation(image))
             return
-        contract = self._plan.side(spec).contract
         cache = ResultCache(self._plan.arm_key(spec))
         arm = self._run.on_host(spec)
-        if (known := cache.attestation()) is not None:
-            self._attested(arm, known)
-        fresh: list[Prepared] = []
-        for image in images:
-            kept = cache.get(image, contract, spec.name)
-            if kept is None:
-                fresh.append(image)
-            else:
-                self._saw(kept)
-        if not fresh:
+        if not (fresh := self._not_kept(images, spec, cache)):
             return
-        with self._failing_alone((spec.name, None)):
+        with self._failing_alone((spec.name, None)), cache.alone():
+            if not (fresh := self._not_kept(fresh, spec, cache)):
+                return
             if arm.pid is None:
                 advance = self._run.progress.track(f"loading {arm.name}")
                 advance(0, 1)
@@ -295,6 +287,21 @@ class _Answering:
             for image, seen in zip(fresh, arm.observe(fresh), strict=True):
                 self._saw(seen)
                 cache.put(image, seen)
+
+    def _not_kept(
+        self, images: Sequence[Prepared], spec: ArmSpec, cache: ResultCache
+    ) -> list[Prepared]:
+        """The images whose answers have to be computed; the answers of the others are seen."""
+        if (known := cache.attestation()) is not None:
+            self._attested(self._run.on_host(spec), known)
+        fresh: list[Prepared] = []
+        for image in images:
+            kept = cache.get(image, self._plan.side(spec).contract, spec.name)
+            if kept is None:
+                fresh.append(image)
+            else:
+                self._saw(kept)
+        return fresh
 
     def _images(self, turn: Turn) -> list[Prepared]:
         """Those of a turn, copied into the run folder."""

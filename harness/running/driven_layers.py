@@ -8,7 +8,8 @@ is its own, at any depth.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 from driftloop.harness.arms.base import Prepared
 from driftloop.harness.arms.trajectory import Trajectories, Trajectory
@@ -19,6 +20,7 @@ from driftloop.harness.ladder import Hop, Who
 from driftloop.harness.records.inquiry import DrivenCase
 from driftloop.harness.records.observation import Observation, Place
 from driftloop.harness.running.open_run import OpenRun
+from driftloop.harness.running.result_cache import ResultCache
 
 
 def drive(run: OpenRun) -> None:
@@ -89,21 +91,33 @@ class _Drive:
     def _trajectories(self, places: Sequence[Place]) -> dict[Place, Trajectory]:
         """Those that the reference has or can record, in the order of `places`."""
         run, who = self._run, self._reference
-        kept = Trajectories(run.plan.trajectory_key(run.specs[who[0]], who[1]))
+        spec = run.specs[who[0]]
+        kept = Trajectories(run.plan.trajectory_key(spec, who[1]))
         images = {place: self._image(place) for place in places}
-        found = {place: kept.get(image.pixels_sha256) for place, image in images.items()}
-        missing = [images[place] for place, one in found.items() if one is None]
-        if missing:
-            advance = run.progress.track(_name("recording", who))
-            advance(0, len(missing))
-            with run.journal.failures_kept(*who):
-                for count, look in enumerate(run.arm(who).record(missing), start=1):
-                    seen = look.observation
-                    if seen.error is None:
-                        place = seen.place
-                        found[place] = kept.put(images[place].pixels_sha256, look)
-                    advance(count, len(missing))
-        return {place: one for place, one in found.items() if one is not None}
+
+        def found() -> dict[Place, Trajectory]:
+            looked_up = ((place, kept.get(one.pixels_sha256)) for place, one in images.items())
+            return {place: one for place, one in looked_up if one is not None}
+
+        if len(found()) < len(images):
+            here = who[1] is None
+            alone = ResultCache(run.plan.arm_key(spec)).alone() if here else nullcontext()
+            with alone, run.journal.failures_kept(*who):
+                there = found()
+                self._record({p: one for p, one in images.items() if p not in there}, kept)
+        return found()
+
+    def _record(self, images: Mapping[Place, Prepared], kept: Trajectories) -> None:
+        """The reference's trajectories along `images`, but for those that it cannot answer."""
+        if not images:
+            return
+        advance = self._run.progress.track(_name("recording", self._reference))
+        advance(0, len(images))
+        recorded = self._run.arm(self._reference).record(list(images.values()))
+        for count, look in enumerate(recorded, start=1):
+            if look.observation.error is None:
+                kept.put(images[look.observation.place].pixels_sha256, look)
+            advance(count, len(images))
 
     def _image(self, place: Place) -> Prepared:
         """As the reference was given it: another image is no difference of a layer."""

@@ -54,10 +54,17 @@ def measured(arm: TwinArm, key: str, images: Sequence[Prepared], advance: Advanc
         BundleError, ContractError: as `Arm.observe`.
         OSError: the cache cannot be written.
     """
-    wanted = images[:CASES]
-    if (kept := _kept(key, len(wanted))) is not None:
-        return kept.model_copy(update={"arm": arm.name})
-    answers = ResultCache(key)
+    wanted, answers = images[:CASES], ResultCache(key)
+    if (floor := _kept(key, len(wanted))) is None:
+        with answers.alone():
+            floor = _kept(key, len(wanted)) or _measured(arm, answers, wanted, advance)
+            atomic.write_text(cache_dir("floors") / f"{key}.json", floor.model_dump_json())
+    return floor.model_copy(update={"arm": arm.name})
+
+
+def _measured(
+    arm: TwinArm, answers: ResultCache, wanted: Sequence[Prepared], advance: Advance
+) -> Floor:
     answers.keep_attestation(arm.attest())
     text: list[CaseComparison] = []
     vision: list[CaseComparison] = []
@@ -69,7 +76,7 @@ def measured(arm: TwinArm, key: str, images: Sequence[Prepared], advance: Advanc
         vision += _compared(twins.own, twins.pixels)
         advance(done, len(wanted))
     both = [*text, *vision]
-    floor = Floor(
+    return Floor(
         arm=arm.name,
         cases=len(text),
         vision_cases=len(vision),
@@ -85,8 +92,6 @@ def measured(arm: TwinArm, key: str, images: Sequence[Prepared], advance: Advanc
             for case in both
         ),
     )
-    atomic.write_text(cache_dir("floors") / f"{key}.json", floor.model_dump_json())
-    return floor
 
 
 def runs(key: str, cases: int) -> int:

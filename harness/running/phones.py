@@ -141,6 +141,43 @@ def _leased(
         time.sleep(_WAIT_STEP_S)
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A phone that somebody named, before it is leased."""
+
+    name: str
+    """The same from run to run: of a virtual phone, whose serial changes, its name."""
+    serial: str | None
+    """None where no phone answers to the name yet: a virtual one may be started."""
+    refusal: str | None = None
+    """Why it cannot be used, in one line."""
+
+
+def candidates(names: Sequence[str]) -> list[Candidate]:
+    """The phones of these names, understood as in `held`, each once: those that cannot be used are
+    among them and hide no other. Nothing is leased or started."""
+    own = {phone.serial: phone.name for phone in virtual.running()}
+    found: dict[str, Candidate] = {}
+    for name in names:
+        if name == "virtual" and not own:
+            found[name] = Candidate(name, None, virtual.available())
+            continue
+        try:
+            with ExitStack() as stack:
+                wanted = _named(name, stack)
+        except DeviceError as error:
+            found[name] = Candidate(name, None, str(error))
+            continue
+        for phone in wanted.phones[: wanted.count or None]:
+            named = own.get(phone.serial, phone.serial)
+            found.setdefault(phone.serial, Candidate(named, phone.serial))
+        for address, why in wanted.unusable.items():
+            found.setdefault(address, Candidate(address, address, str(why)))
+        if not wanted.phones and not wanted.unusable:
+            found[name] = Candidate(name, None, f"{name}: no such phone is attached")
+    return list(found.values())
+
+
 def describe(phone: Phone) -> PhoneRecord:
     """Who the phone is, as a run records it."""
     identity = phone.patiently(phone.identity)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
 from driftloop.devices.paths import cache_dir
@@ -97,6 +99,17 @@ class ResultCache:
     def keep_attestation(self, attestation: Attestation) -> None:
         """Keep who answers, beside the answers."""
         self._keep("attestation.json", attestation.model_dump_json())
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Until the block ends, no other process of this host is in such a block of this key.
+
+        Runs side by side would otherwise all compute the same answers. Look for them once more
+        inside: another process may have kept them meanwhile.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._folder / "computing.lock"):
+            yield
 
     def holds(self, image: Prepared) -> bool:
         """Whether there is a file for these pixels; never for a canary."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,7 +19,6 @@ IMAGES = 6
 DECISIVE = 120
 """Images, of which a release that flips next to none needs 72 to 120."""
 HOPS = ("conversion", "quantization", "runtime", "platform")
-SUITE = Path(__file__).parents[2] / "phone"
 HOST_ARMS = ("torch", "desktop:f16", "desktop:q8_0", "desktop:q8_0+app")
 
 
@@ -164,17 +161,3 @@ def test_a_run_that_is_taken_up_again_is_read_compared_and_judged_once(
     with counted() as work:
         assert CliRunner().invoke(app, command).exit_code == first.exit_code
     assert work() == (len(lines), 1, 1)
-
-
-def test_the_acceptance_suite_judges_an_attached_phone(
-    x86_phone: VirtualPhone, bundle: Path, pictures: Path, tmp_path: Path
-) -> None:
-    """`tests/phone`, which a user runs unchanged: one test per phone and gate."""
-    command = [sys.executable, "-m", "pytest", str(SUITE), "-v", "-p", "no:cacheprovider"]
-    command += ["--driftloop-bundle", str(bundle), "--driftloop-images", str(pictures)]
-    command += ["--driftloop-phone", x86_phone.serial, "--driftloop-out", str(tmp_path / "runs")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stdout
-    assert f"{x86_phone.serial}-agreement" in done.stdout
-    assert f"{x86_phone.serial}-session_s" in done.stdout
-    assert list((tmp_path / "runs").glob("*/report.html"))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from driftloop.cli import console
+from driftloop.harness import progress
 from driftloop.harness.errors import BadInput
 
 
@@ -36,7 +37,7 @@ def test_each_quarter_is_a_line_and_says_how_long_the_rest_takes(
 def test_what_goes_on_is_said_when_nothing_else_was(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console, "_SILENCE_S", 0.3)
+    monkeypatch.setattr(progress, "_SILENCE_S", 0.3)
     with console.progress_board() as board:
         board.track("done")(1, 1)
         board.track("loading torch")(0, 1)

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +147,25 @@ def test_what_decides_no_answer_does_not() -> None:
     assert key("torch", with_runtime(threads=3)) == key("torch")
     # The app's KV cache matters to the arms that use it.
     assert key("desktop:q8_0+app", f16_cache) != key("desktop:q8_0+app")
+
+
+def test_another_process_waits_until_the_answers_that_are_being_computed_are_there(
+    tmp_path: Path,
+) -> None:
+    waiting = """
+import sys
+from pathlib import Path
+from driftloop.harness.running.result_cache import ResultCache
+print("ready", flush=True)
+with ResultCache(sys.argv[1], Path(sys.argv[2])).alone():
+    print(len(list(Path(sys.argv[2]).rglob("*.json"))))
+"""
+    cache = ResultCache(key(), tmp_path)
+    command = [sys.executable, "-c", waiting, key(), str(tmp_path)]
+    with cache.alone():
+        other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        time.sleep(0.3)
+        cache.put(prepared(), observation(ARM))
+    assert other.communicate(timeout=30)[0] == "1\n"
