@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from driftloop.devices.runner.protocol import Timings
 from driftloop.harness import ladder
 from driftloop.harness.errors import ArmUnavailable, BadInput
 from driftloop.harness.gates_file import Gates
@@ -129,6 +130,7 @@ def load(path: Path | str, gates: Gates | None = None) -> Evaluation:
 
 def _row(seen: Observation) -> dict[str, object]:
     times = seen.timings_ms
+    stages = times if isinstance(times, Timings) else None
     return {
         "arm": seen.arm,
         "phone": seen.phone,
@@ -140,11 +142,11 @@ def _row(seen: Observation) -> dict[str, object]:
         "label": seen.label,
         "stop_reason": seen.stop_reason,
         "error": seen.error and seen.error.kind,
-        "image_decode_ms": times and times.image_decode,
-        "tokenize_ms": times and times.tokenize,
-        "encode_ms": times and sum(times.encode),
-        "prefill_ms": times and times.prefill,
-        "decode_ms": times and sum(times.decode),
+        "image_decode_ms": stages and stages.image_decode,
+        "tokenize_ms": stages and stages.tokenize,
+        "encode_ms": stages and sum(stages.encode),
+        "prefill_ms": stages and stages.prefill,
+        "decode_ms": stages and sum(stages.decode),
         "total_ms": times and times.total,
         "cached": seen.conditions.cached,
         "temp_c": seen.conditions.temp_c,

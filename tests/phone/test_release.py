@@ -57,7 +57,7 @@ def _found(evaluation: Evaluation, gate: str, baseline: str | None) -> tuple[Out
         if one.name == gate:
             found.setdefault(one.outcome, []).append(f"{one.hop or one.arm}: {one.why}")
     gravest: tuple[Outcome, ...] = ("fail", "inconclusive", "pass")
-    result = next((one for one in gravest if one in found), "not judged")
+    result: Outcome = next((one for one in gravest if one in found), "not judged")
     if owed and result in ("inconclusive", "not judged"):
         return "fail", owed
     return result, found.get(result, ["there is no arm to judge"])

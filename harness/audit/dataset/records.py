@@ -255,7 +255,13 @@ def _image(value: object, root: Path) -> tuple[str, Callable[[], Image.Image]]:
     # Without a folder of its own a name may lie in the usual one beside the table.
     places = (root / name, root / "images" / name)
     path = next((place for place in places if place.is_file()), places[0])
-    return name, (lambda: Image.open(path)) if path.is_file() else None
+    return name, lambda: _opened(path)
+
+
+def _opened(path: Path) -> Image.Image:
+    if not path.is_file():  # a FIFO would be waited for
+        raise FileNotFoundError(f"{path} is no file")
+    return Image.open(path)
 
 
 def _first(row: Mapping[str, Any], keys: Sequence[str]) -> Any:  # noqa: ANN401  (any JSON)

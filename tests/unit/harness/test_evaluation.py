@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from driftloop.devices.runner.protocol import RunnerFault
+from driftloop.devices.runner.protocol import RunnerFault, Timings
 from driftloop.harness import evaluation
 from driftloop.harness.errors import BadInput
 from driftloop.harness.evaluation import Evaluation
@@ -69,7 +69,7 @@ def test_the_frame_has_a_row_for_each_observation(tmp_path: Path) -> None:
     first = evaluation.observations[0]
     row = frame.iloc[0].to_dict()
     assert (row["arm"], row["case_id"], row["label"]) == (first.arm, first.case_id, first.label)
-    assert first.timings_ms is not None
+    assert isinstance(first.timings_ms, Timings)
     assert row["total_ms"] == first.timings_ms.total
     assert row["encode_ms"] == sum(first.timings_ms.encode)
     assert row[f"logprob_{first.label}"] == first.label_logprobs[first.label or ""]
