@@ -83,7 +83,8 @@ def load_cases(spec: str, labels: Sequence[str], *, skip_bad: bool = False) -> C
     Raises:
         CaseError: nothing is found (kind `missing`, `no-images`), a manifest cannot be read
             (`unreadable`, `manifest`, `missing-column`) or, unless `skip_bad`, one of its lines
-            names no file (`missing`) or a label that is none of `labels` (`unknown-label`).
+            names no file (`missing`), a label that is none of `labels` (`unknown-label`) or
+            another label than an earlier one for the same file (`two-labels`).
     """
     path = Path(spec)
     refused: list[CaseError] = []
@@ -210,12 +211,19 @@ def _from_manifest(
     entries: list[Case] = []
     refused: list[CaseError] = []
     columns: dict[str, None] = {}
+    labelled: dict[str, str] = {}
     try:
         if manifest.suffix.lower() != ".jsonl":
             _check_columns(manifest)
         for row in tables.rows(manifest):
             columns |= dict.fromkeys(row.values)
             entry = _entry(manifest, row, labels)
+            if isinstance(entry, Case) and entry.label is not None:
+                first = labelled.setdefault(os.path.realpath(entry.path), entry.label)
+                if first != entry.label:
+                    detail = f"{entry.id} is {entry.label!r} here and {first!r} further up; correct"
+                    where = f"{manifest}:{row.line}"
+                    entry = CaseError(where, "two-labels", f"{detail} one of them")
             if isinstance(entry, CaseError):
                 refused.append(entry)
             else:

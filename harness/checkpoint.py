@@ -187,7 +187,8 @@ def processor_settings(folder: Path) -> dict[str, Any]:
     for name in reversed(_PROCESSOR_FILES):
         settings = _json(str(folder), folder / name) if (folder / name).is_file() else {}
         if name != _PROCESSOR_FILES[0]:
-            settings = settings.get("image_processor") or {}
+            inside = settings.get("image_processor")
+            settings = inside if isinstance(inside, dict) else {}
         for key in sorted(settings.keys() & found.keys() - names):
             if settings[key] != found[key]:
                 raise _refusal(

@@ -59,6 +59,8 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "a column twice": ("t.csv", b"image,Image\na.png,a.png\n", "t.csv: manifest: line 1: the column 'image' stands twice"),
     "more cells than columns": ("t.csv", b"image,label\nwind,sea.png,fire\n", "t.csv:2: manifest: more cells than the header has columns"),
     "a label in capitals": ("t.csv", b"image,label\na.png,Fire\n", "t.csv:2: unknown-label: 'Fire' is no label; use one of water, fire"),
+    "a file under two labels": ("t.csv", b"image,label\na.png,fire\na.png,\na.png,water\n", "t.csv:4: two-labels: a.png is 'water' here and 'fire' further up; correct one of them"),
+    "a file under two labels, by two names": ("t.jsonl", b'{"image": "a.png", "label": "fire"}\n{"path": "sub/../a.png", "label": "water"}\n', "t.jsonl:2: two-labels: "),
     "a file that is not there": ("t.csv", b"image\nsub\\c.png\n", "t.csv:2: missing: no such file"),
     "no image in a line": ("t.csv", b"image,label\n,fire\n", "t.csv:2: missing-column: it names no image"),
     "half of UTF-16": ("t.csv", b"\xff\xfei", "t.csv: unreadable: not UTF-8 text"),

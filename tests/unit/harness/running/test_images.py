@@ -144,11 +144,13 @@ def test_the_same_pixels_under_two_labels_are_refused_by_both_names(
     photos: list[Case], tmp_path: Path, prepared: Prepare
 ) -> None:
     table = tmp_path / "photos" / "two.csv"
-    table.write_text("image,label\n0.png,water\n1.png,fire\n0.png,fire\n")
+    shutil.copyfile(photos[0].path, tmp_path / "photos" / "copy.png")
+    table.write_text("image,label\n0.png,water\n1.png,fire\ncopy.png,fire\n")
     with pytest.raises(CaseError) as refused:
         prepared(table)
     assert refused.value.kind == "two-labels"
-    assert "0.png: two-labels: it is labelled 'water', and the same pixels" in str(refused.value)
+    assert "0.png: two-labels: it is labelled 'water', and the same pixels (" in str(refused.value)
+    assert "copy.png) 'fire'; correct one of them" in str(refused.value)
     table.write_text("image,label\n0.png,\n0.png,fire\n")
     assert [case.label for case in taken(prepared(table))] == ["fire"]
 
