@@ -51,10 +51,10 @@ def test_what_driftloop_does_not_know_is_refused(tmp_path: Path, written: str, s
 
 
 def test_the_file_gives_what_the_command_line_leaves_out(tmp_path: Path) -> None:
-    (tmp_path / "driftloop.toml").write_text('[report]\nrun = "from-the-file"\n')
+    (tmp_path / "driftloop.toml").write_text('[history]\nruns = "from-the-file"\n')
 
     def said(*arguments: str) -> str:
-        command = [sys.executable, "-m", "driftloop", "report", *arguments]
+        command = [sys.executable, "-m", "driftloop", "history", *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         return done.stderr
