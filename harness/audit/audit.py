@@ -26,7 +26,7 @@ _SIDES: Final[tuple[Side, ...]] = (
 )  # fmt: skip
 """The surest first: its value counts where several were found."""
 _SETS_TILING: Final = ("collator", "train-config")
-"""Sides besides which the default of the checkpoint's processor says nothing."""
+"""Where one of these states the tiling, the checkpoint's default does not count."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A checkpoint's own files, but for its weights."""
+"""What a checkpoint's own files say; its weights are not read."""
 
 from __future__ import annotations
 

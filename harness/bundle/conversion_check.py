@@ -83,34 +83,31 @@ def _names(folder: Path, settings: CheckpointSettings, tensors: CheckpointTensor
 
 
 def _tokens(folder: Path, tensors: CheckpointTensors, contract: Contract) -> Iterator[str]:
-    rows = tensors.shape(_EMBEDDINGS)[0]
-    file = folder / "tokenizer.json"
+    from gguf import SpecialVocab
+
+    rows, file = tensors.shape(_EMBEDDINGS)[0], folder / "tokenizer.json"
     tokenizer = read_json(file)
-    vocabulary = (tokenizer.get("model") or {}).get("vocab") or {}
-    added = [entry["id"] for entry in tokenizer.get("added_tokens") or []]
-    last = max([*(vocabulary.values() if isinstance(vocabulary, dict) else ()), *added], default=-1)
+    try:
+        vocabulary = (tokenizer.get("model") or {}).get("vocab") or {}
+        added = [entry["id"] for entry in tokenizer.get("added_tokens") or []]
+        last = max([*vocabulary.values(), *added], default=-1)
+        # What llama.cpp's converter reads.
+        ends = SpecialVocab(folder).add_special_token.get("eos")
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"{folder}: its tokenizer's files cannot be read ({error!r}); save the processor again"
+        ) from error
     if last >= rows:
         yield (
             f"{file}: it has a token {last}, the embeddings {rows} rows; call "
             "resize_token_embeddings before training, and save the model with its tokenizer"
         )
-    if contract.prompt.add_special and _ends_prompts(folder):
+    if ends and contract.prompt.add_special:
         yield (
             f"{folder}: its tokenizer puts an end token after every prompt, where an answer should "
             "begin; set add_eos_token to false in tokenizer_config.json, and take the token out of "
             "tokenizer.json's post_processor"
         )
-
-
-def _ends_prompts(folder: Path) -> bool:
-    from gguf import SpecialVocab
-
-    try:  # what llama.cpp's converter reads
-        return bool(SpecialVocab(folder).add_special_token.get("eos"))
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
-        raise CheckpointError(
-            f"{folder}: its tokenizer's files cannot be read ({error!r}); save the processor again"
-        ) from error
 
 
 def _values(folder: Path, tensors: CheckpointTensors) -> Iterator[str]:

@@ -41,11 +41,19 @@ _SCALARS: Final = {
 }  # fmt: skip
 _STRING, _ARRAY = 8, 9
 _ALIGNMENT: Final = "general.alignment"
-_WHOLE: Final = re.compile(
-    r"(llama|clip\.vision)\.(embedding_length|feed_forward_length|block_count|image_size|patch_size|"
+_SIZE: Final = re.compile(
+    r"(llama|clip\.vision)\.(embedding_length|feed_forward_length|image_size|patch_size|"
     r"projection_dim|projector\.scale_factor|attention\.(head_count|head_count_kv|key_length))"
 )
-"""Keys that are reckoned with."""
+_COUNT: Final = re.compile(
+    r"\w+(\.vision)?\.(block_count|context_length)|general\.file_type|tokenizer\.ggml\.\w+_token_id"
+)
+_LISTS: Final[dict[str, type]] = {
+    "tokenizer.ggml.tokens": str,
+    "tokenizer.ggml.merges": str,
+    "tokenizer.ggml.token_type": int,
+}
+"""Keys that are reckoned with: whole numbers from 1, from 0, and lists."""
 _AGAIN: Final = "copy or build the bundle again"
 
 
@@ -154,6 +162,14 @@ def _once(pairs: Iterable[tuple[str, _Held]]) -> dict[str, _Held]:
     return found
 
 
+def _fits(key: str, value: Value) -> bool:
+    """Whether a key that is reckoned with holds what it has to."""
+    if _SIZE.fullmatch(key) or _COUNT.fullmatch(key):
+        return type(value) is int and value >= (_SIZE.fullmatch(key) is not None)
+    kind = _LISTS.get(key)
+    return kind is None or (isinstance(value, list) and all(type(one) is kind for one in value))
+
+
 class GgufFile:
     """An open GGUF. Tensor data stay on disk until asked for; llama.cpp's own code decodes them.
     Tensors have the names under which libmtmd uses them: see `swapped_ffn`."""
@@ -170,9 +186,9 @@ class GgufFile:
             raise BundleError(f"{path}: no GGUF file, or truncated: {error}; {_AGAIN}") from error
         self.keys = header.keys
         for key, value in self.keys.items():
-            least = 0 if key.endswith("block_count") else 1
-            if _WHOLE.fullmatch(key) and (type(value) is not int or value < least):
-                raise BundleError(f"{path}: the key {key} is {value!r}, no size; {_AGAIN}")
+            if not _fits(key, value):
+                said = repr(value)[:40]
+                raise BundleError(f"{path}: the key {key} cannot be {said}; {_AGAIN}")
         shapes = {name: info.shape for name, info in header.tensors.items()}
         self.swapped_ffn = swapped_ffn(shapes, self.keys.get("clip.vision.embedding_length"))
         self.tensors = {

@@ -109,7 +109,7 @@ def _candidates(source: Source, contract: Contract) -> Iterator[Quote]:
 
 
 def _confirmed(file: Path, contract: Contract) -> dict[str, Quote] | None:
-    """The settled aspects of `file`; None where it is not there. AuditError: an entry is none."""
+    """The settled aspects of `file`; None where there is none. Raises AuditError for a bad one."""
     if not file.exists():
         return None
     table = toml_table(file, str(file), AuditError)

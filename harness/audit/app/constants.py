@@ -197,7 +197,7 @@ def is_changed(name: str, file: File, function: Fact) -> bool:
 
 @lru_cache(maxsize=4096)
 def _stepped(code: str) -> frozenset[str]:
-    """The names that are counted up or down there, added to, or handed on to be written to."""
+    """The names that are counted up or down there, added to, or passed on to be written to."""
     return frozenset(one[1] or one[2] for one in _STEPS.finditer(code))
 
 

@@ -25,7 +25,7 @@ Kind = Literal[
 ]  # fmt: skip
 _KINDS: Final = frozenset(get_args(Kind))
 _OPERATORS: Final = {"+": "text", **dict.fromkeys(("<", "<=", ">", ">=", "=="), "compare")}
-"""Of two sides, and what they make."""
+"""Operators between two sides, and the kind of fact that they make."""
 
 _LANGUAGES: Final = {
     "cpp": Language(tree_sitter_cpp.language()),
@@ -88,7 +88,7 @@ class Fact:
 
     @cached_property
     def text(self) -> str:
-        """All of it, however long."""
+        """All of it, however long it is."""
         return (self.node.text or b"").decode("utf-8", "replace")
 
     @property

@@ -44,7 +44,7 @@ def _lowered(word: str) -> re.Pattern[str]:
 
 @lru_cache(maxsize=1 << 16)
 def holds(file: File, word: str) -> bool:
-    """Whether `file` holds a word of `patterns`; small letters are found ten times as fast."""
+    """Whether `file` holds a word of `patterns`; lower case is searched ten times as fast."""
     return _lowered(word).search(file.lowered) is not None
 
 
@@ -124,7 +124,7 @@ class Scene:
     constants: Constants
     contract: Contract
     labels: frozenset[str]
-    """The contract's, in small letters."""
+    """The contract's, in lower case."""
     other_engines: frozenset[File]
     """Files that make a text model's context, where another makes one and gives it images."""
 

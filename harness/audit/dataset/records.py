@@ -1,4 +1,4 @@
-"""Training datasets as others write them; what one does not say stays None."""
+"""Training datasets as others write them; what one leaves open stays None."""
 
 from __future__ import annotations
 

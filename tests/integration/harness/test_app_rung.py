@@ -23,6 +23,7 @@ from driftloop.harness.judgement.verdict import Verdict
 from driftloop.harness.preprocess import prepare_case
 from driftloop.harness.progress import Unseen
 from driftloop.harness.records.journal import RunFolder
+from driftloop.harness.records.observation import TotalTime
 from driftloop.harness.running.request import RunRequest
 from driftloop.harness.running.run import evaluate
 
@@ -255,3 +256,5 @@ def test_the_documented_format_is_the_one_that_is_read() -> None:
         assert AppLine.model_validate_json(line).text in CONTRACT.answer.labels
     page = (DOCS / "app-observations.md").read_text()
     assert all(f"`{field}`" in page for field in AppLine.model_fields)
+    whole = AppLine(image="a.png", text="fire", timings_ms=TotalTime(total=700.0))
+    assert AppLine.model_validate_json(whole.model_dump_json()) == whole

@@ -94,6 +94,8 @@ UNFIT: dict[str, tuple[Damage, str]] = {
     "tied and with another head": (tensors(lambda found: found | {"lm_head.weight": torch.zeros_like(found["model.text_model.embed_tokens.weight"])}), "config.json: tie_word_embeddings is true, and lm_head.weight is not the embeddings"),
     "untied and without a head": (table("config.json", lambda content: content.update(tie_word_embeddings=False)), "config.json: tie_word_embeddings is false, and there is no lm_head.weight"),
     "more tokens than rows": (table("tokenizer.json", lambda content: content["added_tokens"].append({"id": 10**6, "content": "<new>", "special": True})), "tokenizer.json: it has a token 1000000, the embeddings"),
+    "added tokens that are a text": (table("tokenizer.json", lambda content: content.update(added_tokens="x")), "its tokenizer's files cannot be read"),
+    "a tokenizer's model that is a list": (table("tokenizer.json", lambda content: content.update(model=[1])), "its tokenizer's files cannot be read"),
     "an end token by a setting": (table("tokenizer_config.json", lambda content: content.update(add_eos_token=True)), "puts an end token after every prompt"),
     "an end token by a template": (table("tokenizer.json", ends_prompts), "puts an end token after every prompt"),
     "pictures as they come": (processor(do_resize=False), "do_resize = false, and libmtmd always resizes"),
