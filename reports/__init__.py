@@ -42,7 +42,7 @@ def build_release(summaries: Sequence[Summary], out: Path) -> list[Path]:
     from driftloop.reports import pages
 
     links = {
-        one.evaluation.record.run_id: quote(
+        one.evaluation.folder: quote(
             os.path.relpath(one.evaluation.folder.resolve() / "report.html", out.resolve())
         )
         for one in summaries

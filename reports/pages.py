@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -80,8 +81,8 @@ def markdown(summary: Summary) -> str:
     )
 
 
-def release(summaries: Sequence[Summary], links: Mapping[str, str]) -> tuple[str, str]:
-    """The page and the note of several runs. `links`: run id -> the address of its own page."""
+def release(summaries: Sequence[Summary], links: Mapping[Path, str]) -> tuple[str, str]:
+    """The page and the note of several runs. `links`: a run's folder -> the address of its page."""
     rows = phones.rows(one.evaluation for one in summaries)
     words = [one.evaluation.verdict.verdict for one in summaries]
     values = {

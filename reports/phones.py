@@ -9,7 +9,6 @@ from typing import Final, Literal
 from driftloop.harness.evaluation import Evaluation
 from driftloop.harness.judgement.gate import GateName, Outcome, counted
 from driftloop.harness.records.record import PhoneRecord
-from driftloop.reports.wording import GATE_WORDS
 
 Shown = Outcome | Literal["INFRA"]
 QUESTIONS: Final[dict[str, frozenset[GateName]]] = {
@@ -77,7 +76,7 @@ def _cells(run: Evaluation, phone: str | None) -> tuple[Cell, ...]:
     return tuple(
         _worst(
             [
-                Cell(gate.outcome, f"{GATE_WORDS[gate.name]}: {gate.why}")
+                Cell(gate.outcome, gate.why)
                 for gate in verdict.gates
                 if gate.phone == phone and gate.name in names
             ]

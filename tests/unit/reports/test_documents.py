@@ -180,7 +180,7 @@ def test_a_phone_that_was_left_out_is_in_every_report_and_fails_nothing(
 ) -> None:
     missed = LeftOutPhone(phone="R3", kind="PhoneOffline", detail="R3: the phone is offline")
     writer = run_writer(left_out=(missed,))
-    writer.write()
+    writer.page()
     for name in ("report.html", "report.md", "junit.xml", "verdict.json"):
         assert "left out: R3: the phone is offline" in (writer.path / name).read_text("utf-8")
     suite = ElementTree.parse(writer.path / "junit.xml").getroot()[0]  # noqa: S314

@@ -15,7 +15,7 @@ from tests.unit.reports.runs import Writer
 
 def test_a_run_shows_its_ladder_and_its_verdict_last(nasty: Writer) -> None:
     text = runs.shown(terminal.summary_view(nasty().summary()))
-    assert " FAIL The phone no longer says" in text
+    assert " FAIL Do not ship it. The phone no longer says" in text
     for name in ("conversion", "quantization", "runtime", "platform", "6 of 8", "desktop:q8_0+app"):
         assert name in text
 
@@ -26,7 +26,9 @@ def test_a_run_names_stage_layer_and_sentence_once(run_writer: Writer) -> None:
     text = runs.shown(terminal.summary_view(loaded))
     assert text.count(blame.sentence) == 1
     assert f"- {blame.hop}: {blame.sentence}" in text
-    assert text.endswith("FAIL The answers hold, but a step on the way changed more than allowed.")
+    assert text.endswith(
+        "FAIL Do not ship it. The answers hold, but a step on the way changed more than allowed."
+    )
 
 
 def test_a_history_has_runs_hops_and_what_a_query_gave(run_writer: Writer, tmp_path: Path) -> None:
