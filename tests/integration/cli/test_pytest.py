@@ -91,16 +91,15 @@ def test_phones_run_side_by_side_each_once_and_one_that_is_not_there_fails_alone
 
         folders = sorted((tmp_path / "runs").iterdir())
         assert len(folders) == len(there)
-        seen = [one for folder in folders for one in observations(folder)]
+        seen = [(folder, one) for folder in folders for one in observations(folder)]
         slots = [
-            (one["phone"] or folder.name, one["arm"], one["session"], one["position"])
-            for folder in folders
-            for one in observations(folder)
+            (folder, one["arm"], one["phone"], one["session"], one["position"])
+            for folder, one in seen
         ]
         assert len(slots) == len({*slots})
         computed = Counter(
             (one["arm"], one["pixels_sha256"])
-            for one in seen
+            for _, one in seen
             if one["phone"] is None and one["canary"] is None and not one["conditions"]["cached"]
         )
         assert {*computed.values()} <= {1}
