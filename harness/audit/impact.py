@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from driftloop.devices.hashing import file_sha256
 from driftloop.devices.paths import cache_dir
 from driftloop.harness import cases, ladder
-from driftloop.harness.arms.base import Prepared, extra_named
+from driftloop.harness.arms.base import extra_named
 from driftloop.harness.audit.findings import Value
 from driftloop.harness.checkpoint import Checkpoint
 from driftloop.harness.comparison.case_comparison import label_differences
@@ -136,28 +136,19 @@ class _Bench:
         ready = prepare_cases(self._cases, contract.pixels, folder, advance, skip_bad=skip_bad)
         images = [one.at(0, position) for position, one in enumerate(ready.cases)]
         advance = self._progress.track(f"measuring {name}")
-        seen = {image.case_id: kept for image in images if (kept := self._kept(image, contract))}
+        cache = self._cache(contract)
+        known = ((image.case_id, cache.get(image, contract, _ARM.name)) for image in images)
+        seen = {case: answer for case, answer in known if answer is not None}
         fresh = [image for image in images if image.case_id not in seen]
         advance(len(seen), len(images))
         if fresh:
-            arm, cache = self._arm.under(contract), self._cache(contract)
+            arm = self._arm.under(contract)
             cache.keep_attestation(arm.attest())
             for image, answer in zip(fresh, arm.observe(fresh), strict=True):
                 cache.put(image, answer)
                 seen[image.case_id] = answer
                 advance(len(seen), len(images))
         return {case: answer for case, answer in seen.items() if answer.error is None}
-
-    def _kept(self, image: Prepared, contract: Contract) -> Observation | None:
-        kept = self._cache(contract).get(image, contract, _ARM.name)
-        if kept is not None:
-            return kept
-        # An answer that ended by itself is the same under every limit that it keeps to.
-        usual = contract.model_copy(update={"limits": self._contract.limits})
-        kept = self._cache(usual).get(image, contract, _ARM.name)
-        if kept is None or len(kept.tokens or ()) > contract.limits.max_tokens:
-            return None
-        return kept if kept.stop_reason == "eog" else None
 
     def _cache(self, contract: Contract) -> ResultCache:
         versions = run_plan.answered_by(_ARM.kind)

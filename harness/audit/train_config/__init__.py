@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
 from pydantic import Field, ValidationError
 
 from driftloop.devices import files
-from driftloop.harness import tables
+from driftloop.harness import tables, yaml_text
 from driftloop.harness.audit import prompt_parts, values
 from driftloop.harness.audit.aspects import BY_KEY
 from driftloop.harness.audit.checkpoint import Tokens
@@ -272,31 +270,17 @@ def _settings_of(file: Path, meanings: Mapping[str, str]) -> list[Setting]:
     try:
         text = tables.text_of(file)
         if form == "YAML":
-            parsed: object = list(yaml.load_all(text, _EachKeyOnce))
+            parsed: object = yaml_text.loads(text)
         else:
             parsed = loads(text) if form == "TOML" else files.json_of(text)
     except TableError as error:
         raise AuditError(f"{file}: cannot be read: {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        said = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise AuditError(f"{file}: not {form}: {' '.join(said.split())}") from error
+    except ValueError as error:
+        raise AuditError(f"{file}: not {form}: {' '.join(str(error).split())}") from error
     found = list(_Walk(text, meanings).settings(parsed))
     if not found:
         raise AuditError(f"{file}: no settings are in it; give a trainer's YAML, TOML or JSON")
     return found
-
-
-class _EachKeyOnce(yaml.SafeLoader):  # type: ignore[misc]
-    """PyYAML takes the last of two keys of one name, a trainer perhaps the first."""
-
-    def compose_mapping_node(self, anchor: dict[Any, yaml.Node] | None) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        twice = next((name for name, count in names.items() if count > 1 and name != "<<"), None)
-        if twice is not None:
-            line = node.start_mark.line + 1
-            raise yaml.YAMLError(f"the key {twice} stands twice in the table from line {line} on")
-        return node
 
 
 class _Walk:
