@@ -112,7 +112,7 @@ def start(
         )
         folder.create(plan)
         cores = len(os.sched_getaffinity(0))
-        hardware = Hardware(serial=f"driftloop-{plan.name}", abi=abi, cores=cores, cpu=model)
+        hardware = Hardware(serial=_serial(plan), abi=abi, cores=cores, cpu=model)
         StateFile(folder.state).create(hardware, PhoneState(boot_id=str(uuid.uuid4())))
         _launch(folder)
     return _describe(folder)

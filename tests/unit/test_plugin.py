@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import scipy.special  # noqa: F401  (pytester forgets what a session imports; numpy loads only once)
 
+from driftloop import plugin
 from driftloop.devices import virtual
-from driftloop.harness import evaluation, gates_file, plugin
+from driftloop.harness import evaluation, gates_file
 from driftloop.harness.judgement.gate import GATE_NAMES
 from driftloop.harness.releases.store import STORE_VARIABLE, Store
 from tests.unit.harness.bundle_factory import Miniature
