@@ -109,7 +109,7 @@ def _candidates(source: Source, contract: Contract) -> Iterator[Quote]:
 
 
 def _confirmed(file: Path, contract: Contract) -> dict[str, Quote] | None:
-    """The settled aspects of `file`; None where there is none. Raises AuditError for a bad one."""
+    """The settled aspects of `file`; None without one. Raises AuditError for a bad entry."""
     if not file.exists():
         return None
     table = toml_table(file, str(file), AuditError)
