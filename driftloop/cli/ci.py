@@ -42,9 +42,9 @@ def ci(
         Path | None, typer.Option(metavar="FILE", help="By default where the forge looks for it.")
     ] = None,
 ) -> None:
-    """Write a workflow that judges a bundle on the phones of a self-hosted runner.
+    """Write a workflow for a CI server with phones.
 
-    It runs the ladder on the runner itself first, so that a broken bundle takes no phone.
+    The workflow runs the ladder on the runner itself first, so that a broken bundle takes no phone.
     """
     from driftloop.harness.errors import BadInput
 

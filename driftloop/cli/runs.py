@@ -98,7 +98,7 @@ def report(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Rebuild a run's reports from its folder alone; of several runs, also one page of all phones.
+    """Rebuild a run's reports; of several runs, write one page.
 
     Also sessions.jsonl and verdict.json. Baselines, where there are any, tell since when a drift
     is there.
