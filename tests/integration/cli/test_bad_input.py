@@ -167,7 +167,7 @@ def test_a_cache_that_cannot_be_made_is_named(driftloop: Driftloop, tmp_path: Pa
     cache = _text(tmp_path, "file", "") / "cache"
     done = driftloop("phone", "list", cache=cache)
     assert done.returncode == USAGE
-    one_line(done, f"{cache}: Not a directory; set DRIFTLOOP_CACHE")
+    one_line(done, f"{cache}/virtual/phones: Not a directory; set DRIFTLOOP_CACHE")
 
 
 def test_a_terminal_of_ascii_alone_gets_what_it_can_show(

@@ -87,4 +87,4 @@ def test_the_acceptance_suite_of_the_wheel_judges_a_phone(
     asked = ("--driftloop-bundle", bundle, "--driftloop-images", pictures)
     done = project.python(*suite, *asked, "--driftloop-phone", x86_phone.serial)
     assert done.returncode == 0, done.stdout
-    assert f"{x86_phone.serial}-observations] PASSED" in done.stdout
+    assert f"{x86_phone.name}-observations] PASSED" in done.stdout

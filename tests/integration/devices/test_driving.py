@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from driftloop.devices.deploy import LocalBlob
-from driftloop.devices.errors import RunnerFailed
 from driftloop.devices.hashing import file_sha256
 from driftloop.devices.runner.attempt import end_all
 from driftloop.devices.runner.client import run
@@ -278,12 +277,9 @@ def test_a_driven_run_that_lost_its_runner_goes_on_where_it_stands(driver: Drive
     todo = tiny.long_work(60)
     undisturbed = tiny.answer(replace(todo, run_id="undisturbed"))
     begun = run(tiny.phone, todo)
-    for _ in range(20):
-        next(begun)
+    lines = [next(begun) for _ in range(20)]
     end_all(tiny.phone)
-    with pytest.raises(RunnerFailed):
-        list(begun)
-    seen = tiny.answer(todo)
+    seen = [line for line in (*lines, *begun) if isinstance(line, ImageResult)]
     assert sorted(slots(seen)) == [(one.session, one.position) for one in todo.images]
     assert answers(seen) == answers(undisturbed)
     assert all(one.driven and off(one) == {} for one in seen)

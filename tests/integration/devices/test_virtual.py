@@ -195,7 +195,7 @@ def test_with_its_supervisor_ends_everything_on_the_phone(ended_by: signal.Signa
         assert len(set(pids)) == 3
         if ended_by is None:
             virtual.stop(machine.name)
-            assert machine.serial not in {attached.serial for attached in adb.attached()}
+            assert machine.serial not in {attached.address for attached in adb.attached()}
         else:
             os.kill(machine.pid, ended_by)
         assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
