@@ -44,8 +44,9 @@ class PhoneRow:
 
     @property
     def gravity(self) -> int:
-        """0 for the worst."""
-        return min(_WORST_FIRST.index(cell.outcome) for cell in self.cells)
+        """0 for the worst. What is not judged is no worse than what passed."""
+        unsettled = _WORST_FIRST.index("not judged")
+        return min(unsettled, *(_WORST_FIRST.index(cell.outcome) for cell in self.cells))
 
 
 def rows(runs: Iterable[Evaluation]) -> list[PhoneRow]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from driftloop.harness.comparison.hop import HopResult, Share
 from driftloop.harness.evaluation import Evaluation
@@ -37,6 +38,8 @@ class Summary:
     observations: tuple[Observation, ...]
     """Of the run's cases; the verdict has what the canaries say."""
     trend: Trend
+    bundle: str
+    """Its folder's name, its weight types on this ladder and the beginning of its hash."""
     shipping: str
     """Whether the release may go out, or what a pass is one of."""
     headline: str
@@ -60,6 +63,7 @@ def of(run: Evaluation, store: Store | None = None) -> Summary:
         evaluation=run,
         observations=observations,
         trend=past,
+        bundle=_bundle(record),
         shipping=shipping(run),
         headline=headline(run),
         answers=answers(run, past),
@@ -72,6 +76,12 @@ def of(run: Evaluation, store: Store | None = None) -> Summary:
             for phone in record.phones
         ),
     )
+
+
+def _bundle(record: RunRecord) -> str:
+    quants = dict.fromkeys(spec.quant for spec in record.specs if spec.quant)
+    types = f" ({', '.join(quants)})" if quants else ""
+    return f"{PurePath(record.bundle.path).name}{types} {record.bundle.sha256[:12]}"
 
 
 def _conditions(phone: PhoneRecord, observations: Sequence[Observation]) -> dict[str, object]:

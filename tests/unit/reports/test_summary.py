@@ -26,6 +26,7 @@ def test_a_clean_run_answers_all_three_questions(run_writer: Writer) -> None:
     assert verdict.verdict == "PASS"
     assert set(GATE_NAMES) == {gate.name for gate in verdict.gates}
     assert loaded.headline == "The phone still says what the checkpoint says."
+    assert loaded.bundle == "tiny (f16, q8_0) 9b9b9b9b9b9b"
     assert [answer.outcome for answer in loaded.answers] == ["pass", "pass", "pass"]
     assert loaded.cases == ()
     assert [(rung.arm, rung.phone) for rung in loaded.ladder][-2:] == [runs.PHONE, runs.VIRTUAL]
