@@ -10,6 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from driftloop.devices.identity import BOOT_ID
 from driftloop.devices.phone import Phone
 
 _MOST_CHARACTERS = 64 * 1024
@@ -20,7 +21,7 @@ _COMMANDS = (
     "for core in /sys/devices/system/cpu/cpu[0-9]*/cpufreq; do "
     "echo $(cat $core/scaling_max_freq $core/cpuinfo_max_freq); done",
     "cat /proc/meminfo",
-    "cat /proc/sys/kernel/random/boot_id",
+    f"cat {BOOT_ID}",
 )
 
 # android.hardware.thermal's TemperatureType, from 0

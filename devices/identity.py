@@ -19,11 +19,13 @@ _PROPERTIES = {
     "sdk": "ro.build.version.sdk",
     "build": "ro.build.fingerprint",
 }
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+"""Where the kernel keeps what changes with every boot."""
 IDENTITY_COMMANDS = (
     "; ".join(f"getprop {name}" for name in _PROPERTIES.values()),
     "cat /proc/cpuinfo",
     "cat /proc/meminfo",
-    "cat /proc/sys/kernel/random/boot_id",
+    f"cat {BOOT_ID}",
 )
 """Their answers are what `parse_identity` reads."""
 

@@ -232,7 +232,7 @@ def evaluation(
     From the second phone on, this host's references come from the cache.
     """
     from driftloop import reports
-    from driftloop.harness.releases.store import Store, store_path
+    from driftloop.harness.releases.store import Store
     from driftloop.harness.running.request import RunRequest
     from driftloop.harness.running.run import evaluate
     from driftloop.reports import summary
@@ -253,7 +253,7 @@ def evaluation(
     with _one_line():
         with _progress(pytestconfig, driftloop_phone.name) as progress:
             judged = evaluate(request, progress)
-        shown = summary.of(judged, Store(store_path()))
+        shown = summary.of(judged, Store())
         page, *_ = reports.build(shown)
     found = _properties(judged, shown.headline, page)
     pytestconfig.stash[_PROPERTIES][driftloop_phone.name] = found
@@ -328,14 +328,14 @@ def _refuse_bad_options(config: pytest.Config) -> None:
     """What would otherwise fail every test of every phone. Raises BadInput."""
     from driftloop.harness import bundle, cases, contract, gates_file
     from driftloop.harness.errors import BadInput
-    from driftloop.harness.releases.store import Store, store_path
+    from driftloop.harness.releases.store import Store
 
     option = config.option
     if option.driftloop_images is None:
         raise BadInput(NO_IMAGES)
     gates_file.load(option.driftloop_gates)
     if option.driftloop_baseline is not None:
-        Store(store_path()).folder(option.driftloop_baseline)
+        Store().folder(option.driftloop_baseline)
     loaded, named = bundle.load(Path(option.driftloop_bundle)), option.driftloop_contract
     judged_by = contract.load(named) if named else loaded.contract
     cases.load_cases(option.driftloop_images, judged_by.answer.labels)

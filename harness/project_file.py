@@ -17,11 +17,12 @@ that `driftloop` is called in, to which its paths are relative.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any, Protocol
 
+from driftloop.devices import files
 from driftloop.harness.errors import BadInput
+from driftloop.harness.shipped import loads
 
 
 class Command(Protocol):
@@ -67,7 +68,7 @@ def _read(folder: Path) -> tuple[Path, tuple[str, ...], dict[str, Any]]:
         if not path.is_file():
             continue
         try:
-            settings: Any = tomllib.loads(path.read_text("utf-8"))
+            settings: Any = loads(files.read(path).decode("utf-8"))
         except (OSError, ValueError) as error:
             raise BadInput(f"{path}: {error}") from error
         for table in tables:

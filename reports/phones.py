@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from driftloop.harness.evaluation import Evaluation
-from driftloop.harness.judgement.gate import GateName, Outcome, counted
+from driftloop.harness.judgement.gate import GateName, GateResult, Outcome, counted
+from driftloop.harness.judgement.sampling import Undelivered
 from driftloop.harness.records.record import PhoneRecord
 
 Shown = Outcome | Literal["INFRA"]
@@ -55,9 +56,18 @@ def rows(runs: Iterable[Evaluation]) -> list[PhoneRow]:
 
 
 def _of(run: Evaluation) -> Iterator[PhoneRow]:
-    yield PhoneRow(run, HOST, "", _cells(run, None))
+    gates: dict[str | None, list[GateResult]] = {}
+    for gate in run.verdict.gates:
+        gates.setdefault(gate.phone, []).append(gate)
+    # Of several arms that owe something, the first is named.
+    owing = {one.phone: one for one in reversed(run.verdict.undelivered)}
+
+    def cells(phone: str | None) -> tuple[Cell, ...]:
+        return _cells(gates.get(phone, []), owing.get(phone))
+
+    yield PhoneRow(run, HOST, "", cells(None))
     for phone in run.record.phones:
-        yield PhoneRow(run, phone.model or phone.serial, _detail(phone), _cells(run, phone.serial))
+        yield PhoneRow(run, phone.model or phone.serial, _detail(phone), cells(phone.serial))
     for missed in run.record.left_out:
         left_out = Cell("INFRA", f"left out: {missed.detail}")
         yield PhoneRow(run, missed.phone, "", (left_out,) * len(QUESTIONS))
@@ -68,20 +78,13 @@ def _detail(phone: PhoneRecord) -> str:
     return f"{virtual}Android {phone.android_version}, {phone.serial}"
 
 
-def _cells(run: Evaluation, phone: str | None) -> tuple[Cell, ...]:
-    verdict = run.verdict
-    owing = next((one for one in verdict.undelivered if one.phone == phone), None)
+def _cells(gates: Sequence[GateResult], owing: Undelivered | None) -> tuple[Cell, ...]:
+    """Of one phone's gates."""
     if owing is not None:
         missing = f"{owing.missing} of {counted(owing.of, 'observation')} missing: {owing.why}"
         return (Cell("INFRA", missing),) * len(QUESTIONS)
     return tuple(
-        _worst(
-            [
-                Cell(gate.outcome, gate.why)
-                for gate in verdict.gates
-                if gate.phone == phone and gate.name in names
-            ]
-        )
+        _worst([Cell(gate.outcome, gate.why) for gate in gates if gate.name in names])
         for names in QUESTIONS.values()
     )
 

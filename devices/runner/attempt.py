@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from driftloop.devices.identity import BOOT_ID
 from driftloop.devices.phone import REMOTE_ROOT, Phone, RemoteProcess, free_bytes_of
 from driftloop.devices.runner.ending import Scene, activity
 from driftloop.devices.runner.protocol import (
@@ -25,9 +26,8 @@ from driftloop.devices.runner.protocol import (
 
 REMOTE_RUNS = f"{REMOTE_ROOT}/runs"
 _LOG_LINES = 5
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _WATCH = (
-    f'rm -f "$0/status"; cat {_BOOT_ID} >"$0/boot"; '
+    f'rm -f "$0/status"; cat {BOOT_ID} >"$0/boot"; '
     'setsid "$1" "$0/request.json" "$0/results.jsonl" "$0/heartbeat.json" & '
     'cat /proc/$!/stat >"$0/started"; wait $!; echo $? >"$0/status"'
 )
@@ -116,7 +116,7 @@ class Attempt:
         status = self._awaited("status")
         boot, boot_now, df, meminfo, log, words = self.phone.ask(
             f"cat {folder}/boot",
-            f"cat {_BOOT_ID}",
+            f"cat {BOOT_ID}",
             f"df -k {folder}",
             "cat /proc/meminfo",
             f"(timeout 5 logcat -d -t 3000; dmesg) 2>/dev/null | {names_it}",

@@ -188,7 +188,7 @@ def demo(
 def _run_and_show(request: RunRequest, as_json: bool, store: Path | None = None) -> Verdict:
     """Evaluates with progress on stderr, writes the reports, prints the table and the verdict."""
     from driftloop import reports
-    from driftloop.cli.runs import kept_in
+    from driftloop.harness.releases.store import Store
     from driftloop.harness.running import run_plan
     from driftloop.harness.running.run import evaluate
     from driftloop.reports import summary, terminal
@@ -200,7 +200,7 @@ def _run_and_show(request: RunRequest, as_json: bool, store: Path | None = None)
         evaluation = evaluate(request, board)
         writing = board.track("writing reports")
         writing(0, 1)
-        run = summary.of(evaluation, kept_in(store))
+        run = summary.of(evaluation, Store(store))
         written = reports.build(run)
         writing(1, 1)
     show(

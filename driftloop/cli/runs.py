@@ -59,7 +59,7 @@ def compare(
     from driftloop.reports import summary, terminal
     from driftloop.reports.changes import changes, refuse_if_nothing
 
-    kept = kept_in(store)
+    kept = _store(store)
     if baseline is not None:
         if before is not None:
             raise BadInput("name the earlier run by its folder or by --baseline, not by both")
@@ -113,7 +113,7 @@ def report(
     written, shown = [], []
     for folder in runs:
         judged = evaluation.load(folder)
-        shown.append(summary.of(judged, kept_in(store)))
+        shown.append(summary.of(judged, _store(store)))
         written += [*judged.write(), *reports.build(shown[-1])]
         if judged.verdict.verdict != "PASS" and github_summary and not as_json:
             word, sentence = judged.verdict.verdict, shown[-1].headline
@@ -165,7 +165,7 @@ def history(
     from driftloop.harness.releases.history import History
     from driftloop.reports import terminal
 
-    with History(runs, kept_in(store)) as found:
+    with History(runs, _store(store)) as found:
         for one in found.skipped:
             say(f"left out {one.folder}: {one.why}")
         if found.is_empty:
@@ -190,7 +190,7 @@ def add(
     store: StoreOption = None,
 ) -> None:
     """Keep a run's plain records under a name: no pixels, no tensors."""
-    say(f"baseline {name}: {kept_in(store).add(run, name, replace=replace)}")
+    say(f"baseline {name}: {_store(store).add(run, name, replace=replace)}")
 
 
 @app.command("list")
@@ -198,7 +198,7 @@ def list_(store: StoreOption = None, as_json: JsonFlag = False) -> None:
     """Every baseline, the earliest first."""
     from driftloop.reports import terminal
 
-    kept = kept_in(store).baselines()
+    kept = _store(store).baselines()
     document = [
         {
             "name": one.name,
@@ -219,15 +219,14 @@ def remove(
     store: StoreOption = None,
 ) -> None:
     """Forget a baseline."""
-    kept_in(store).remove(name)
+    _store(store).remove(name)
     say(f"baseline {name} removed")
 
 
-def kept_in(folder: Path | None) -> Store:
-    """The baselines of that folder, or of the one in use."""
-    from driftloop.harness.releases.store import Store, store_path
+def _store(folder: Path | None) -> Store:
+    from driftloop.harness.releases.store import Store
 
-    return Store(store_path(folder))
+    return Store(folder)
 
 
 def _documents(answer: Answer) -> list[dict[str, object]]:

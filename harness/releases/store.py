@@ -50,10 +50,11 @@ def store_path(chosen: Path | None = None) -> Path:
 
 
 class Store:
-    """A folder of baselines. It need not exist before something is added."""
+    """A folder of baselines, as `store_path` chooses it. It need not exist before something is
+    added."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = store_path(path)
 
     def names(self) -> list[str]:
         """Every baseline's name, sorted."""

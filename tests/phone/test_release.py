@@ -67,10 +67,10 @@ def _new_since(baseline: str, run: Evaluation) -> list[str]:
     """Drifts that the earlier release did not have, or why that cannot be said."""
     from driftloop.harness import evaluation
     from driftloop.harness.errors import BadInput
-    from driftloop.harness.releases.store import Store, store_path
+    from driftloop.harness.releases.store import Store
     from driftloop.reports.changes import changes, refuse_if_nothing
 
-    found = changes(run, evaluation.load(Store(store_path()).folder(baseline)), baseline)
+    found = changes(run, evaluation.load(Store().folder(baseline)), baseline)
     try:
         refuse_if_nothing(found)
     except BadInput as error:

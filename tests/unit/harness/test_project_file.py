@@ -42,6 +42,7 @@ def test_without_a_file_nothing_is_set(tmp_path: Path) -> None:
         ("[runs]\nseed = 3\n", "takes no 'runs'; it takes app, audit, "),
         ("run = 3\n", r"\[run\] has to be a table"),
         ("[run\n", "driftloop.toml: Expected"),
+        ("run = " + "[" * 5000, "driftloop.toml: nested too deeply"),
     ],
 )
 def test_what_driftloop_does_not_know_is_refused(tmp_path: Path, written: str, said: str) -> None:
